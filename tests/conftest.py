@@ -1,0 +1,49 @@
+"""What every test shares: the media folder, the slow switch, the guard on global random state."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skip_slow = pytest.mark.skip(reason="slow: run with --run-slow")
+    skip_gpu = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--run-slow"):
+            item.add_marker(skip_slow)
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(skip_gpu)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_state() -> Iterator[None]:
+    """Seed the global generators, so that no test depends on the ones before it."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the guard is on the legacy global state
+    yield
+
+
+@pytest.fixture(scope="session")
+def media() -> Path:
+    """Return the folder of real clips; the test is skipped where it is missing."""
+    folder = Path(os.environ.get("EARMARK_TEST_MEDIA", ROOT.parent / "shared" / "media"))
+    if not folder.is_dir():
+        pytest.skip(f"no real clips at {folder} (set EARMARK_TEST_MEDIA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """Return the folder of frozen reference arrays."""
+    return REFERENCE
