@@ -111,12 +111,8 @@ def swept_keys(
             for override in parsed
             if "${hydra:" not in str(override.input_line) and not override.is_interval_sweep()
         ]
-        choices = [_choices(override) for override in known]
-        first: list[str] = [lines[0] for lines in choices]
-        checked(schema, _composed(config_name, first))
-        for position, lines in enumerate(choices):
-            for line in lines[1:]:
-                checked(schema, _composed(config_name, [*first[:position], line, *first[position + 1 :]]))
+        for lines in _variants([_choices(override) for override in known]):
+            checked(schema, _composed(config_name, lines))
         return tuple(override.key_or_group for override in parsed if override.is_sweep_override())
 
 
@@ -198,6 +194,14 @@ def _choices(override: Any) -> list[str]:
     if override.is_discrete_sweep():
         return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
     return [override.input_line]
+
+
+def _variants(choices: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """Yield override lists that together hold every choice: one by one, not every combination."""
+    yield [lines[0] for lines in choices]
+    for position, lines in enumerate(choices):
+        for line in lines[1:]:
+            yield [line if other == position else others[0] for other, others in enumerate(choices)]
 
 
 def _composed(config_name: str, overrides: Sequence[str], *, resolve: bool = True) -> dict[str, Any]:
