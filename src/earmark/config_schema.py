@@ -161,6 +161,7 @@ class Optim:
     lr_scheduler_args: SchedulerArgs
     schedule: list[AtLeastOne]
     gamma: Positive
+    max_steps: AtLeastOne | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +206,7 @@ class Logging:
     suffix: Suffix
     save_freq: AtLeastOne
     save_freq_mints: Positive
+    save_freq_steps: AtLeastOne | None
     print_freq: AtLeastOne
     log_tb: bool
 
