@@ -121,7 +121,20 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     kitchen = commands.add_parser("kitchen", help="generate Audible Kitchen, a data set of audible interactions")
-    _add_kitchen_options(kitchen)
+    kitchen.add_argument("out", type=Path, metavar="OUT", help="folder to write, in the layout of EPIC-KITCHENS-100")
+    kitchen.add_argument(
+        "--preset",
+        choices=["tiny", "small", "standard", "large"],
+        default="small",
+        help="how much (default: %(default)s)",
+    )
+    kitchen.add_argument("--seed", type=int, default=0, help="another seed, another kitchen (default: %(default)s)")
+    kitchen.add_argument("--videos", type=int, metavar="N", help="number of videos, in place of the preset's")
+    kitchen.add_argument("--width", type=int, metavar="PIXELS", help="in place of the preset's")
+    kitchen.add_argument("--height", type=int, metavar="PIXELS", help="in place of the preset's")
+    kitchen.add_argument("--fps", type=int, metavar="N", help="frames a second, in place of the preset's")
+    kitchen.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    kitchen.add_argument("--json", action="store_true", help="print JSON: one object that says what was written")
     kitchen.set_defaults(run=_kitchen)
 
     moments = commands.add_parser("moments", help="list the moments of interaction in videos or sound files")
@@ -162,6 +175,10 @@ def _demo(options: argparse.Namespace) -> int:
 
     run_demo(options.out, size=options.size)
     return DONE
+
+
+def _kitchen(options: argparse.Namespace) -> int:
+    raise NotImplementedError
 
 
 def _prepare(options: argparse.Namespace) -> int:

@@ -49,7 +49,7 @@ def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:
     data, augm, optim, logging = config.data, config.data_augm, config.optim, config.logging
     clips = MomentClips(
         store,
-        splits=[data.split],
+        splits=None if data.split == "all" else [data.split],
         clip_seconds=data.clip_seconds,
         clip_fps=data.clip_fps,
         gap_seconds=data.args.delta_non_overlap,

@@ -230,9 +230,11 @@ class Evaluate:
     """Group ``evaluate``: what is evaluated, and how."""
 
     checkpoint: str | None
-    split: Literal["validation", "test"]
+    split: Literal["train", "validation"]
     num_clips: AtLeastOne
-    protocol: Literal["full", "published"]
+    random_clips: bool
+    standardize: bool
+    baseline: bool
 
 
 @dataclass(frozen=True, slots=True)
