@@ -189,6 +189,14 @@ def test_folders_that_are_no_store_are_refused(tmp_path: Path, store: PreparedSt
     with pytest.raises(StoreError, match="not the description"):
         PreparedStore(store.root)
     description.write_text(json.dumps(content))
+    moments = (store.root / "moments.parquet").read_bytes()
+    (store.root / "moments.parquet").write_bytes(b"no table")
+    with pytest.raises(StoreError, match="not a moments table"):
+        PreparedStore(store.root)
+    (store.root / "moments.parquet").unlink()
+    with pytest.raises(StoreError, match=r"moments\.parquet: is missing"):
+        PreparedStore(store.root)
+    (store.root / "moments.parquet").write_bytes(moments)
     (store.root / "videos.parquet").write_bytes(b"no table")
     with pytest.raises(StoreError, match="not a catalog"):
         PreparedStore(store.root)

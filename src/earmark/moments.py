@@ -6,7 +6,6 @@ log-spectrogram, over each 10 s segment by itself.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.signal import find_peaks, spectrogram
 
+from earmark.atomic import replacing
 from earmark.media import MediaInfo, SoundReader, probe
 
 _WINDOW_SAMPLES = 256  # scipy's default window; a segment below one window has no curve
@@ -307,16 +307,8 @@ def write_moments(path: str | Path, table: pa.Table) -> None:
         path: of the file.
         table: of :func:`moments_table`.
     """
-    path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def read_moments(path: str | Path) -> pa.Table:
