@@ -44,6 +44,15 @@ def media() -> Path:
 
 
 @pytest.fixture(scope="session")
+def annotations() -> Path:
+    """Return the folder of official annotation files; the test is skipped where it is missing."""
+    folder = Path(os.environ.get("EARMARK_TEST_ANNOTATIONS", ROOT.parent / "shared" / "annotations"))
+    if not folder.is_dir():
+        pytest.skip(f"no official annotations at {folder} (set EARMARK_TEST_ANNOTATIONS)")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def reference() -> Path:
     """Return the folder of frozen reference arrays."""
     return REFERENCE

@@ -8,9 +8,12 @@ small record of what was made of it, so an interrupted run goes on where it was,
 gathers the records. A source that cannot be used is refused: it stays in the catalog, with the reason.
 """
 
+import contextlib
+import glob
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
     from earmark.datasets.records import VideoRecord
 
 __all__ = ["PrepareError", "PrepareReport", "prepare"]
+
+LEFTOVER_SECONDS = 600.0  # a temporary file untouched for so long has no writer any more
 
 
 class PrepareError(ValueError):
@@ -215,6 +220,7 @@ def _transcode(video: "VideoRecord", target: Path, parameters: dict[str, Any]) -
         simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=parameters["quality"], colorsubsampling="420")
         for _, frame in frames
     )
+    _remove_leftovers(target)
     with replacing(target) as temporary:
         write_prepared(
             temporary,
@@ -254,6 +260,14 @@ def _transcode(video: "VideoRecord", target: Path, parameters: dict[str, Any]) -
         reason=reason,
     )
     return row, found
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed runs left of this video; a file that is still being written is a few seconds old."""
+    for path in target.parent.glob(f".{glob.escape(target.stem)}.*.tmp.mov"):
+        with contextlib.suppress(OSError):  # another run may have removed it
+            if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
+                path.unlink()
 
 
 class _Sound:

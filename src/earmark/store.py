@@ -14,6 +14,7 @@ Layout of a store::
     videos/ID.json           what is known of this source: its catalog row, its moments, its fingerprint
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -446,10 +447,8 @@ def _open_video(path: Path, video: PreparedVideo) -> _OpenVideo:
             usable = False
         if not usable:
             index = PacketIndex.of_file(path)
-            try:
+            with contextlib.suppress(OSError):  # a read-only store is used as it is; the index is kept in memory
                 index.save(index_path)
-            except OSError:
-                pass  # a read-only store is used as it is; the index is kept in memory
         num_samples = int(index.sound_sizes.sum()) // BYTES_PER_SAMPLE
         if (len(index.frame_offsets), num_samples) != (video.num_frames, video.num_samples):
             raise StoreError(
