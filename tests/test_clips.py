@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
 
 from earmark.clips import ActionClips, MomentClips, collate
 from earmark.datasets.records import ActionRecord
 from earmark.store import PreparedStore
+from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
 
 
 @pytest.fixture

@@ -233,7 +233,7 @@ def test_every_real_clip_is_prepared_degraded_or_refused_with_its_reason(media: 
         assert (rows[name].status, rows[name].has_audio) == ("degraded", False)
         assert "no sound" in rows[name].reason
     assert "silence" in rows["ego_silent_track"].reason
-    # failing_audio made other decoders fail; FFmpeg reads it whole (silent in its second half), so nothing is wrong here
+    # failing_audio made other decoders fail; FFmpeg reads it whole (silent in its second half): nothing is wrong
     for name in (
         "chopping",
         "failing_audio",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
 
 from earmark.store import PacketIndex, PreparedStore, PreparedVideo, StoreError, prepared_name
+from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
 
 
 @pytest.fixture

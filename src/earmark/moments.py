@@ -57,8 +57,8 @@ def interaction_curve(
     """Compute how much is heard to happen over one segment: the average z-normalised log-spectrogram.
 
     Power spectral density in windows of 256 samples, 224 apart (scipy's defaults: Tukey window, each window's mean
-    removed), its log10, each frequency normalised by its mean and standard deviation over the segment, mean over frequencies. In the
-    arithmetic of the input's type.
+    removed), its log10, each frequency normalised by its mean and standard deviation over the segment, mean over
+    frequencies. In the arithmetic of the input's type.
 
     Args:
         wave: mono, floating point, ``(S,)``.
@@ -284,7 +284,7 @@ def moments_table(moments: Mapping[str, Sequence[Moment]], *, detector: str, par
         schema's metadata.
 
     Example:
-        >>> table = moments_table({"a": [Moment(1.5, 2.0, 3.0, 0)]}, detector="audio_peaks", parameters={"distance": 10})
+        >>> table = moments_table({"a": [Moment(1.5, 2.0, 3.0, 0)]}, detector="replai", parameters={"distance": 10})
         >>> table.to_pylist(), table.schema.metadata[b"parameters"]
         ([{'video_id': 'a', 'time_seconds': 1.5, 'score': 2.0, 'height': 3.0, 'segment_id': 0}], b'{"distance": 10}')
     """
