@@ -161,8 +161,9 @@ class PacketIndex:
 
     def save(self, path: Path) -> None:
         """Write the index as an ``.npz`` file, atomically."""
+        columns: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
         with replacing(path) as temporary:
-            np.savez(temporary, **{field.name: np.asarray(getattr(self, field.name)) for field in fields(self)})
+            np.savez(temporary, allow_pickle=False, **columns)
 
     @staticmethod
     def load(path: Path) -> "PacketIndex":
