@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from earmark import __version__
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["main", "main_by_config_name"]
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+KITCHEN_PRESETS = ("demo", "tiny", "small", "standard", "large")  # those of earmark.kitchen, which is slow to import
 OVERRIDES_HELP = "KEY=VALUE or GROUP=CHOICE, such as data=folder data.args.base_path=DIR prepare.short_side=128"
 
 
@@ -122,19 +123,16 @@ def _parser() -> argparse.ArgumentParser:
 
     kitchen = commands.add_parser("kitchen", help="generate Audible Kitchen, a data set of audible interactions")
     kitchen.add_argument("out", type=Path, metavar="OUT", help="folder to write, in the layout of EPIC-KITCHENS-100")
-    kitchen.add_argument(
-        "--preset",
-        choices=["tiny", "small", "standard", "large"],
-        default="small",
-        help="how much (default: %(default)s)",
-    )
+    kitchen.add_argument("--preset", choices=KITCHEN_PRESETS, default="small", help="how much (default: %(default)s)")
     kitchen.add_argument("--seed", type=int, default=0, help="another seed, another kitchen (default: %(default)s)")
-    kitchen.add_argument("--videos", type=int, metavar="N", help="number of videos, in place of the preset's")
-    kitchen.add_argument("--width", type=int, metavar="PIXELS", help="in place of the preset's")
-    kitchen.add_argument("--height", type=int, metavar="PIXELS", help="in place of the preset's")
-    kitchen.add_argument("--fps", type=int, metavar="N", help="frames a second, in place of the preset's")
-    kitchen.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
-    kitchen.add_argument("--json", action="store_true", help="print JSON: one object that says what was written")
+    kitchen.add_argument("--kitchens", type=int, metavar="N", help="number of kitchens; this and the next five")
+    kitchen.add_argument("--videos", type=int, metavar="N", help="videos of each kitchen: in place of the preset's")
+    kitchen.add_argument("--seconds", type=float, help="length of each video")
+    kitchen.add_argument("--width", type=int, metavar="PIXELS")
+    kitchen.add_argument("--height", type=int, metavar="PIXELS")
+    kitchen.add_argument("--fps", type=int, metavar="N", help="frames a second")
+    kitchen.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
+    kitchen.add_argument("--json", action="store_true", help="print JSON: an object that says what was made")
     kitchen.set_defaults(run=_kitchen)
 
     moments = commands.add_parser("moments", help="list the moments of interaction in videos or sound files")
@@ -170,6 +168,13 @@ def _non_negative(text: str) -> float:
     return value
 
 
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
 def _demo(options: argparse.Namespace) -> int:
     from earmark.demo import run_demo
 
@@ -178,7 +183,31 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _kitchen(options: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from dataclasses import asdict
+
+    from earmark.cli_build import num_cpus
+    from earmark.kitchen import make_kitchen
+
+    made = make_kitchen(
+        options.out,
+        preset=options.preset,
+        seed=options.seed,
+        num_kitchens=options.kitchens,
+        videos_per_kitchen=options.videos,
+        video_seconds=options.seconds,
+        width=options.width,
+        height=options.height,
+        fps=options.fps,
+        num_workers=options.workers or num_cpus(),
+    )
+    if options.json:
+        print(json.dumps(asdict(made) | {"path": str(made.path)}, indent=2))
+    else:
+        print(
+            f"{made.path}: {made.num_videos} videos ({made.num_new_videos} new) of {made.num_kitchens} kitchens, "
+            f"{clock(made.duration_seconds)} in all, {made.num_events} actions"
+        )
+    return DONE
 
 
 def _prepare(options: argparse.Namespace) -> int:
@@ -199,7 +228,8 @@ def _moments(options: argparse.Namespace) -> int:
     from earmark.media import MediaError
     from earmark.moments import moments_of_file
 
-    found, results = 0, []
+    found = 0
+    results: list[dict[str, Any]] = []
     for path in options.files:
         try:
             moments, info = moments_of_file(path, min_prominence=options.min_score, margin_seconds=options.margin)
@@ -228,15 +258,15 @@ def _print_moments(path: Path, moments: "Sequence[Moment]", duration_seconds: fl
     from rich.text import Text
 
     console = Console(highlight=False)
+    count = "1 moment" if len(moments) == 1 else f"{len(moments)} moments"
+    console.print(Text(f"{path}: {count} in {clock(duration_seconds)}"), soft_wrap=True)
     if moments:
-        table = Table("time", "score", "height", title=Text(str(path)), title_justify="left")
-        for column in table.columns:
-            column.justify = "right"
+        table = Table()
+        for name in ("time", "score", "height"):
+            table.add_column(name, justify="right")
         for moment in moments:
             table.add_row(clock(moment.time_seconds), f"{moment.score:.2f}", f"{moment.height:.2f}")
         console.print(table)
-    count = "1 moment" if len(moments) == 1 else f"{len(moments)} moments"
-    console.print(Text(f"{path}: {count} in {clock(duration_seconds)}"), soft_wrap=True)
 
 
 def clock(time_seconds: float) -> str:
@@ -264,6 +294,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     table = Table("", "what", "found", "for", title=f"earmark {__version__}", title_justify="left")
+    table.columns[2].overflow = "fold"
     for finding in findings:
         mark = "[green]ok[/]" if finding.ok else "[red]missing[/]" if finding.required else "[yellow]absent[/]"
         table.add_row(mark, finding.name, finding.found, finding.needed_for)

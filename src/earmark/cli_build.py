@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "build_encoder",
     "build_fabric",
+    "num_cpus",
     "open_dataset",
     "open_store",
     "prepare_store",
@@ -71,12 +72,13 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
         written = Path(environment.data_dir)  # it may lie among the videos, or be their folder itself
         stores = [written / "prepared"] if data.store is None else [data.store]
         return Folder(path, exclude=[written, written / "outputs", *stores])
-    if data.name == "kitchen" and data.args.base_path is None and not (path / "kitchen.json").exists():
+    if data.name == "kitchen" and data.args.base_path is None and not (path / "events.parquet").exists():
         from earmark.kitchen import make_kitchen
 
         say(f"generating Audible Kitchen, preset {data.args.preset}, in {path} (once)")
-        make_kitchen(path, preset=data.args.preset, seed=data.args.seed, num_workers=_num_cpus())
-    return DATASETS[data.name](path)
+        make_kitchen(path, preset=data.args.preset, seed=data.args.seed, num_workers=num_cpus())
+    dataset: DatasetRecords = DATASETS[data.name](path)
+    return dataset
 
 
 def store_path(data: Data, environment: Environment, prepare: Prepare) -> Path:
@@ -101,7 +103,7 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
     return prepare_videos(
         open_dataset(data, environment).videos(),
         store_path(data, environment, prepare),
-        num_workers=prepare.workers or _num_cpus(),
+        num_workers=prepare.workers or num_cpus(),
         **_prepare_parameters(prepare),
     )
 
@@ -182,5 +184,6 @@ def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
     }
 
 
-def _num_cpus() -> int:
+def num_cpus() -> int:
+    """Return how many processes this one may run side by side."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from earmark.datasets import DatasetRecords
     from earmark.encoders import Encoder
     from earmark.evaluation.action_recognition import ActionRecognitionResult
+    from earmark.report import Example
     from earmark.store import PreparedStore
 
 __all__ = ["run_evaluation"]
 
 PROBED_SPLIT = "train"
+NUM_EXAMPLES = 6  # moments on the page
 
 
 def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
@@ -87,6 +89,7 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
     )
     Console().print(format_table(result))
     write_results(folder, result, path, values)
+    write_page(folder, result, path, config, store)
     return result.columns[0].top1.encoder.value
 
 
@@ -186,3 +189,69 @@ def write_results(folder: Path, result: "ActionRecognitionResult", path: Path | 
     target = folder / "results.json"
     target.write_text(json.dumps(content, indent=2) + "\n")
     say(f"results: {target}")
+
+
+def write_page(
+    folder: Path,
+    result: "ActionRecognitionResult",
+    path: Path | None,
+    config: EvaluateConfig,
+    store: "PreparedStore",
+) -> None:
+    """Write the page: the table, the curves of the run that is judged, and moments of the judged split."""
+    from earmark import __version__
+    from earmark.report import write_report
+
+    summary = {
+        "checkpoint": "none: a randomly initialised encoder" if path is None else str(path),
+        "prepared videos": str(store.root),
+        "clips of each action": str(config.evaluate.num_clips),
+        "seed": str(config.environment.seed),
+        "earmark": __version__,
+    }
+    target = folder / "report.html"
+    write_report(
+        target,
+        title=folder.name,
+        summary=summary,
+        metrics_path=None if path is None else path.parent.parent / "metrics.jsonl",
+        results=result,
+        examples=example_moments(store, config),
+    )
+    say(f"page: {target}")
+
+
+def example_moments(store: "PreparedStore", config: EvaluateConfig) -> "list[Example]":
+    """Return the clearest moments of the judged split with their clips and sound, at most one of each video."""
+    import numpy as np
+
+    from earmark.report import Example
+
+    clip_seconds, gap_seconds = config.data.clip_seconds, config.data.args.delta_non_overlap
+    offsets = np.arange(round(clip_seconds * config.data.clip_fps)) / config.data.clip_fps
+    margin_seconds = clip_seconds + gap_seconds
+    found = []
+    for video_id, video in store.videos.items():
+        times, scores = store.moments[video_id], store.scores[video_id]
+        usable = (times >= margin_seconds) & (times <= video.duration_seconds - margin_seconds)
+        if video.split == config.evaluate.split and usable.any():
+            clearest = int(np.argmax(np.where(usable, scores, -np.inf)))
+            found.append((float(scores[clearest]), video_id, float(times[clearest])))
+    examples = []
+    for score, video_id, time_seconds in sorted(found, reverse=True)[:NUM_EXAMPLES]:
+        examples.append(
+            Example(
+                video_id=video_id,
+                time_seconds=time_seconds,
+                frames_before=store.frames(video_id, time_seconds - margin_seconds + offsets),
+                frames_after=store.frames(video_id, time_seconds + gap_seconds + offsets),
+                sound=store.sound(
+                    video_id,
+                    time_seconds - config.data.audio_seconds / 2,
+                    round(config.data.audio_seconds * store.sample_rate),
+                ),
+                sample_rate=store.sample_rate,
+                score=score,
+            )
+        )
+    return examples

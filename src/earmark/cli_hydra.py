@@ -56,7 +56,7 @@ def run_application(command: str, arguments: Sequence[str], job: Job) -> int:
     parser.prog = f"earmark {command}"
     options = parser.parse_args(list(arguments))
     swept: tuple[str, ...] = ()
-    if not (options.help or options.hydra_help or options.version):
+    if not (options.help or options.hydra_help):
         if options.config_path is not None:
             raise ConfigError("--config-path: give a folder of your own configurations with --config-dir")
         swept = swept_keys(

@@ -42,7 +42,7 @@ class DataArgs:
 
     base_path: str | None
     delta_non_overlap: NonNegative = 0.1
-    preset: Literal["tiny", "small", "standard", "large"] = "small"
+    preset: Literal["demo", "tiny", "small", "standard", "large"] = "small"
     seed: AtLeastZero = 0
 
 
