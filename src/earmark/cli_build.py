@@ -100,9 +100,12 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
     """
     from earmark.prepare import prepare as prepare_videos
 
+    videos = open_dataset(data, environment).videos()
+    root = store_path(data, environment, prepare)
+    say(f"preparing {len(videos)} videos in {root}")
     return prepare_videos(
-        open_dataset(data, environment).videos(),
-        store_path(data, environment, prepare),
+        videos,
+        root,
         num_workers=prepare.workers or num_cpus(),
         **_prepare_parameters(prepare),
     )
@@ -120,7 +123,6 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
     if not (root / "videos.parquet").exists():
         from rich.console import Console
 
-        say(f"preparing the videos in {root} (once; `earmark prepare` with the same options does it ahead of time)")
         Console(stderr=True).print(prepare_store(data, environment, prepare).table())
     return PreparedStore(root)
 

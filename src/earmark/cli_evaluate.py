@@ -147,7 +147,7 @@ def judged_encoder(config: EvaluateConfig, path: Path | None) -> "tuple[Encoder,
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: does not say which video encoder it holds ({error})") from error
     if encoder_config.name != config.backbone.video.name:
-        say(f"{path} holds a {encoder_config.name}: backbone/video={config.backbone.video.name} is not used")
+        say(f"{path} holds the encoder {encoder_config.name}: backbone/video={config.backbone.video.name} is not used")
     encoder = build_encoder(_untrained(encoder_config), config.environment)
     load_encoder_weights(encoder, path, kind="video")
     data = config.data

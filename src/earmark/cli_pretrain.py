@@ -3,6 +3,7 @@
 Beside the path of a sample: it puts the stations together and hands them to `earmark.pretrain.pretrain`.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli_build import build_encoder, build_fabric, open_store, run_dir, say
@@ -57,6 +58,7 @@ def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:
     )
     optimizer, scheduler = build_optimizer(model, optim)
     folder = run_dir(config.environment, logging)
+    write_config(folder, values)
     say(f"pretraining on {len(clips)} segments with {clips.num_moments} moments; run folder {folder}")
     result = pretrain(
         model=model,
@@ -94,8 +96,17 @@ def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:
         say(f"stopped after step {result.steps}; the same command goes on from {result.checkpoint_path}")
         raise KeyboardInterrupt
     loss = result.last_losses["loss"]
-    say(f"{result.epochs} epochs, {result.steps} steps, loss {loss:.4f}; checkpoint {result.checkpoint_path}")
+    say(f"{result.steps} steps in {result.epochs} whole epochs, loss {loss:.4f}; checkpoint {result.checkpoint_path}")
     return loss
+
+
+def write_config(folder: Path, values: dict[str, Any]) -> None:
+    """Write config.yaml to the folder of a run that begins; that of a run that goes on stays as it is."""
+    from omegaconf import OmegaConf
+
+    if not any(folder.glob("checkpoints/*.pt")):
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(values), folder / "config.yaml")
 
 
 def build_model(config: PretrainConfig) -> "AudioVisualModel":
