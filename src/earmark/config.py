@@ -122,18 +122,25 @@ def swept_keys(
 
 @contextmanager
 def _hydra_at(config_dir: Path | None) -> Iterator[None]:
-    """Have Hydra search the package's configurations, and those of a further folder before them."""
-    import hydra
+    """Have Hydra search a further folder of configurations, if any, and then the package's, as hydra.main does."""
+    from hydra import version
+    from hydra._internal.hydra import Hydra  # hydra.initialize knows one place only
+    from hydra._internal.utils import create_config_search_path
     from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
 
-    if config_dir is not None and not config_dir.is_dir():
-        raise ConfigError(f"{config_dir}: no such folder of configurations")
-    with hydra.initialize_config_module(CONFIG_PACKAGE, version_base="1.3"):
-        if config_dir is not None:
-            search_path = GlobalHydra.instance().config_loader().get_search_path()
-            search_path.prepend("command-line", f"file://{config_dir.resolve()}", SearchPathQuery(provider="main"))
+    version.setbase("1.3")
+    search_path = create_config_search_path(f"pkg://{CONFIG_PACKAGE}")
+    if config_dir is not None:
+        if not config_dir.is_dir():
+            raise ConfigError(f"{config_dir}: no such folder of configurations")
+        search_path.prepend("command-line", f"file://{config_dir.resolve()}", SearchPathQuery(provider="schema"))
+    GlobalHydra.instance().clear()
+    Hydra.create_main_hydra2(task_name="earmark", config_search_path=search_path)
+    try:
         yield
+    finally:
+        GlobalHydra.instance().clear()
 
 
 def _parse(overrides: Sequence[str]) -> list[Any]:
