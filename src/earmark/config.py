@@ -167,12 +167,12 @@ def _check_overrides(config_name: str, parsed: Sequence[Any]) -> None:
     from hydra.core.object_type import ObjectType
 
     loader = GlobalHydra.instance().config_loader()
-    names = [name for name in loader.get_group_options("", ObjectType.CONFIG) if name.startswith("default_")]
-    if config_name.removesuffix(".yaml") not in loader.get_group_options("", ObjectType.CONFIG):
-        raise ConfigError(f"--config-name: {_none_of(config_name, names)}")
-    problems = []
-    values = []
-    chosen = []
+    names = loader.get_group_options("", ObjectType.CONFIG)
+    if config_name.removesuffix(".yaml") not in names:
+        shipped = [name for name in names if name.startswith("default_")]
+        raise ConfigError(f"--config-name: {_none_of(config_name, shipped)}")
+    problems: list[str] = []
+    values, chosen = [], []
     for override in parsed:
         key = override.key_or_group
         if override.is_hydra_override():
@@ -186,13 +186,14 @@ def _check_overrides(config_name: str, parsed: Sequence[Any]) -> None:
             choice = line.partition("=")[2]
             if not override.is_delete() and choice not in options:
                 problems.append(f"{key}: {_none_of(choice, options)}")
-    if not problems:
+    if not problems and values:
         keys = _keys_of_values(_composed(config_name, [_choices(override)[0] for override in chosen], resolve=False))
-        groups = [key.replace(".", "/") for key in keys if loader.get_group_options(key.replace(".", "/"))]
-        known = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)] + groups
-        for override in values:
-            if override.key_or_group not in keys:
-                problems.append(f"{override.key_or_group}: no such key{_near(override.key_or_group, known)}")
+        unknown = [override.key_or_group for override in values if override.key_or_group not in keys]
+        if unknown:
+            sections = [key for key in keys if any(other.startswith(f"{key}.") for other in keys)]
+            groups = [group for section in sections if loader.get_group_options(group := section.replace(".", "/"))]
+            known = [key for key in keys if key not in sections] + groups
+            problems = [f"{key}: no such key{_near(key, known)}" for key in unknown]
     if problems:
         raise ConfigError("\n".join(problems))
 
