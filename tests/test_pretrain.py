@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 from earmark.checkpoint import CheckpointError, load_checkpoint
@@ -241,6 +242,19 @@ def test_resume_is_exact_with_other_schedules(tmp_path: Path, schedule: str) -> 
     assert_same_end(whole, run(tmp_path / "parts", schedule=schedule))
 
 
+def test_resume_is_exact_with_a_gradient_scaler(tmp_path: Path) -> None:
+    """Float16: a scaler that doubles every 5 steps, so that its scale and its count both matter."""
+
+    def fabric() -> Fabric:
+        scaler = torch.amp.GradScaler("cpu", init_scale=16.0, growth_interval=5)
+        return Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+
+    whole = run(tmp_path / "whole", fabric=fabric())
+    run(tmp_path / "parts", fabric=fabric(), max_steps=7)
+    assert_same_end(whole, run(tmp_path / "parts", fabric=fabric()))
+    assert load_checkpoint(whole.checkpoint_path)["scaler"]["scale"] == 64
+
+
 def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
     """Its schedule goes on as if the run had been that long from the start."""
     whole = run(tmp_path / "whole", epochs=6)
@@ -275,6 +289,35 @@ def test_a_run_killed_in_mid_epoch_and_started_again_equals_the_uninterrupted_on
     resumed = run(tmp_path)
     assert_same_end(uninterrupted, resumed)
     assert lines_of(resumed) == lines_of(uninterrupted)
+
+
+@pytest.mark.slow
+def test_two_ranks_take_the_steps_of_one_and_can_be_resumed_by_one(tmp_path: Path) -> None:
+    """Without batch norm and dropout, whose draws are a rank's own, the number of ranks is a matter of rounding."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from lightning_fabric import Fabric\n"
+        "from test_pretrain import plain_model, run\n"
+        "fabric = Fabric(accelerator='cpu', devices=2, strategy='ddp'); fabric.launch()\n"
+        "run(Path(sys.argv[1]), model=plain_model(), fabric=fabric, max_steps=7)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    source = Path(sys.modules["earmark"].__file__ or "").parents[1]
+    path = os.pathsep.join([str(source), str(Path(__file__).parent)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "script.py", "two"], cwd=tmp_path, env=environment, check=True, timeout=120)
+    two = run(tmp_path / "two", model=plain_model())
+    one = run(tmp_path / "one", model=plain_model())
+    losses = [[line["loss"] for line in lines_of(result)] for result in (one, two)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    weights = [load_checkpoint(result.checkpoint_path)["model"] for result in (one, two)]
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-6)
+
+
+def plain_model() -> TinyModel:
+    model = TinyModel()
+    model.video[1], model.audio[1] = nn.Identity(), nn.Identity()
+    return model
 
 
 def test_metrics_have_every_step_and_epoch_once_with_means_that_add_up(uninterrupted: PretrainResult) -> None:

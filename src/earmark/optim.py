@@ -64,7 +64,8 @@ def one_cycle(
     Example:
         >>> from torch import nn
         >>> optimizer = sgd(nn.Linear(2, 1).parameters(), lr=0.005)
-        >>> one_cycle(optimizer, max_lr=0.005, total_steps=100, first_step=0).get_last_lr()
+        >>> scheduler = one_cycle(optimizer, max_lr=0.005, total_steps=100, epochs=100, first_step=0)
+        >>> [round(lr, 6) for lr in scheduler.get_last_lr()]
         [0.0002]
     """
     if first_step not in (0, 1):
