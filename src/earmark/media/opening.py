@@ -148,6 +148,9 @@ def decode(container: InputContainer, stream: Any, zero: float, damage: Damage) 
             return
         if packet.pts is not None:
             last_seconds = float(packet.pts * packet.time_base) - zero
+        if packet.is_corrupt:  # incomplete: the decoder would make something up
+            damage.skip(last_seconds)
+            continue
         try:
             frames = packet.decode()
         except av.FFmpegError:
