@@ -12,7 +12,7 @@ import pytest
 import scipy.io.wavfile
 from numpy.typing import NDArray
 
-from clips import CLICK_SAMPLES, click_track, grey_ramp, write_clip
+from clips import CLICK_SAMPLES, click_track, grey_ramp, number_of, write_clip
 from earmark.media import FrameReader, MediaError, Resampler, SoundReader, packet_table, probe, read_frames
 
 FPS = 16
@@ -213,6 +213,19 @@ def test_damaged_sound_is_skipped_named_and_keeps_time(tmp_path: Path) -> None:
     assert len(sound) == pytest.approx(4 * RATE, abs=1024)
 
 
+def test_a_hole_in_a_transport_stream_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.ts"
+    noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), dtype=np.uint8)
+    write_clip(path, frames=list(noise), waves=[np.ones(4 * RATE, np.float32) * 0.1])
+    content = path.read_bytes()
+    hole = len(content) // 188 // 2 * 188
+    path.write_bytes(content[:hole] + bytes(188 * 60) + content[hole + 188 * 60 :])
+    reader = FrameReader(path, fps=FPS)
+    assert len(list(reader)) == pytest.approx(60, abs=3)
+    assert reader.problem
+    assert "damaged packet" in reader.problem
+
+
 def test_sound_that_breaks_off_says_where(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     noise = np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32) * 0.1
@@ -287,6 +300,32 @@ def test_a_cover_is_no_video(tmp_path: Path) -> None:
     assert info.num_video_streams == 0
     with pytest.raises(MediaError, match="no picture stream"):
         FrameReader(path, fps=1)
+
+
+def test_a_recording_streamed_to_disk_is_walked_for_its_length(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", frames=grey_ramp(30), fps=25)
+    with (
+        av.open(str(tmp_path / "a.mp4")) as source,
+        av.open(str(tmp_path / "a.mkv"), "w", options={"live": "1"}) as out,
+    ):
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = stream
+                out.mux_one(packet)
+    info = probe(tmp_path / "a.mkv")
+    assert info.duration_seconds == pytest.approx(1.2, abs=0.05)
+    assert info.video
+    assert info.video.duration_seconds is None
+    assert [number_of(p) for _, p in FrameReader(tmp_path / "a.mkv", fps=25)] == list(range(30))
+
+
+def test_a_declared_rate_that_is_a_time_base_is_measured_instead(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    write_clip(path, frames=grey_ramp(30), fps=1000, times_ms=[40 * k for k in range(30)])
+    video = probe(path).video
+    assert video
+    assert video.fps == pytest.approx(25, abs=1)
 
 
 ENTRIES = [
