@@ -176,6 +176,13 @@ def test_a_gap_in_the_sound_is_silence_and_the_clock_goes_on(tmp_path: Path, con
     assert silent[-1] - silent[0] == pytest.approx(0.7, abs=0.005)
 
 
+def test_sound_that_overlaps_is_cut(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.ts", waves=[np.ones(2 * RATE, np.float32) * 0.1])
+    once = len(sound_of(tmp_path / "a.ts"))
+    (tmp_path / "b.ts").write_bytes(2 * (tmp_path / "a.ts").read_bytes())  # the second half has the first one's times
+    assert len(sound_of(tmp_path / "b.ts")) == pytest.approx(once, abs=2048)
+
+
 @pytest.mark.parametrize(("name", "codec"), [("a.mkv", "libopus"), ("a.mkv", "mp3"), ("a.mp4", "mp3"), ("a.ts", "aac")])
 def test_rounded_time_stamps_neither_insert_nor_drop_samples(tmp_path: Path, name: str, codec: str) -> None:
     time = np.arange(4 * RATE) / RATE

@@ -54,8 +54,9 @@ def test_each_picture_is_the_nearest_frame_of_a_variable_rate(tmp_path: Path, co
     assert [number_of(p) for p in read_frames(path, wanted)] == [nearest(source, time) for time in wanted]
 
 
-def test_frames_far_apart_are_found_by_seeking(tmp_path: Path) -> None:
-    path = tmp_path / "a.mp4"
+@pytest.mark.parametrize("container", ["mp4", "mkv", "ts", "avi"])
+def test_frames_far_apart_are_found_by_seeking(tmp_path: Path, container: str) -> None:
+    path = tmp_path / f"a.{container}"
     frames = [np.full((48, 64, 3), 8 * (k // 32), np.uint8) for k in range(30 * 32)]
     write_clip(path, frames=frames, video_options={"bf": "2", "g": "50", "preset": "ultrafast"})
     wanted = [59.9, 0.0, 31.0, 16.5, 45.2, 45.3]

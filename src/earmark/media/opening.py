@@ -11,7 +11,10 @@ from av.container import InputContainer
 
 # FFmpeg also "demuxes" playlists and scripts (hls, dash, concat, sdp, ...), which open other files and addresses.
 # Bare H.264 and the like have no time stamps, so no clock.
-_CONTAINERS = "aac,ac3,aiff,amr,asf,au,avi,caf,dv,eac3,flac,flv,ivf,matroska,mov,mp3,mp4,mpeg,mpegts,mxf,nut,ogg,rm,w64,wav,webm,wtv"
+_CONTAINERS = (
+    "matroska,mov,mp4,mpegts,mpeg,avi,webm,asf,dv,flv,ivf,mxf,nut,ogg,rm,wtv,"
+    "aac,ac3,aiff,amr,au,caf,eac3,flac,mp3,w64,wav"
+)
 # Time stamps are rounded (to 1 ms in Matroska, to a frame in AVI): only a step beyond this is a gap or an overlap.
 JITTER_SECONDS = 0.02
 # A longer step between neighbours is a damaged time stamp, not a pause: it would become hours of silence.
