@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from earmark.sampling import EpochBatches, sample_seed
 from torch.utils.data import DataLoader
 
 from earmark.clips import MomentClips, collate
@@ -23,7 +24,6 @@ from earmark.datasets import Kitchen
 from earmark.kitchen import make_kitchen
 from earmark.media import SoundReader, read_frames
 from earmark.prepare import prepare
-from earmark.sampling import EpochBatches, sample_seed
 from earmark.store import PreparedStore
 
 
@@ -45,7 +45,9 @@ def make_store(folder: Path, num_videos: int) -> PreparedStore:
     return PreparedStore(folder / "prepared")
 
 
-def read_from_source(clips: MomentClips, index: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+def read_from_source(
+    clips: MomentClips, index: int, seed: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Read the same sample from the source file: seek, decode, scale; decode and resample the sound."""
     video_id, moment = clips.moment_of(index, seed)
     source = clips.store.videos[video_id].path
@@ -83,19 +85,21 @@ def main() -> None:
             stored.append(samples_a_second(clips.__getitem__, keys))
             straight.append(samples_a_second(lambda key: read_from_source(clips, *key), few))
             ratios.append(stored[-1] / straight[-1])
-        print(f"store, one core:         {statistics.median(stored):8.1f} samples/s ({min(stored):.1f} to {max(stored):.1f})")
-        print(f"H.264 with PyAV, one core:{statistics.median(straight):7.1f} samples/s ({min(straight):.1f} to {max(straight):.1f})")
-        print(f"ratio, median of rounds: {statistics.median(ratios):8.1f}")
+        for name, rates in (("store, one core", stored), ("H.264 with PyAV, one core", straight)):
+            print(f"{name:26}{statistics.median(rates):8.1f} samples/s ({min(rates):.1f} to {max(rates):.1f})")
+        print(f"{'ratio, median of rounds':26}{statistics.median(ratios):8.1f}")
         for workers in (1, 2):
-            print(f"DataLoader, {workers} worker(s):  {through_loader(clips, workers):8.1f} samples/s")
+            print(f"{f'DataLoader, {workers} worker(s)':26}{through_loader(clips, workers):8.1f} samples/s")
         num_bytes = sum(video.num_bytes for video in clips.store.videos.values())
         hours = sum(video.duration_seconds for video in clips.store.videos.values()) / 3600
-        print(f"size of the store:       {num_bytes / hours / 1e9:8.2f} GB an hour of video")
+        print(f"{'size of the store':26}{num_bytes / hours / 1e9:8.2f} GB an hour of video")
 
 
 def through_loader(clips: MomentClips, workers: int) -> float:
     """Samples a second of collated batches of 32 through worker processes, from the second batch on."""
-    keys = [batch for epoch in range(40) for batch in EpochBatches(len(clips), min(32, len(clips)), seed=0, epoch=epoch)]
+    keys = [
+        batch for epoch in range(40) for batch in EpochBatches(len(clips), min(32, len(clips)), seed=0, epoch=epoch)
+    ]
     loader = DataLoader(
         clips, batch_sampler=keys, collate_fn=collate, num_workers=workers, multiprocessing_context="forkserver"
     )

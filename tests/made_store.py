@@ -73,9 +73,7 @@ def finish_store(root: Path, rows: Sequence[PreparedVideo], moments: dict[str, l
     """Write the catalog, the moments and the description of a store."""
     rows = [replace(row, num_moments=len(moments.get(row.video_id, []))) for row in rows]
     pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=CATALOG_SCHEMA), root / "videos.parquet")
-    found = {
-        row.video_id: [Moment(t, 2.0, 1.0, int(t // 10)) for t in moments.get(row.video_id, [])] for row in rows
-    }
+    found = {row.video_id: [Moment(t, 2.0, 1.0, int(t // 10)) for t in moments.get(row.video_id, [])] for row in rows}
     write_moments(root / "moments.parquet", moments_table(found, detector="replai", parameters={}))
     parameters = {"fps": FPS, "audio_rate": SAMPLE_RATE, "segment_seconds": 10.0}
     content = {"format_version": STORE_VERSION, "parameters": parameters}

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
 
 from earmark.clips import ActionClips, MomentClips, collate
 from earmark.datasets.records import ActionRecord
 from earmark.store import PreparedStore
+from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
 
 
 @pytest.fixture
@@ -46,8 +46,12 @@ def test_clips_and_sound_lie_where_the_paper_puts_them(store: PreparedStore) -> 
     clips = MomentClips(store)
     sample = clips[(2, 5)]  # the moment at 5.0 s of b
     # before: [4.4, 4.9), after: [5.1, 5.6), each time to the nearest frame of 16 a second
-    assert [number_of(f) for f in sample["video_before"]] == [int(np.floor((4.4 + k / 16) * FPS + 0.5)) for k in range(8)]
-    assert [number_of(f) for f in sample["video_after"]] == [int(np.floor((5.1 + k / 16) * FPS + 0.5)) for k in range(8)]
+    assert [number_of(f) for f in sample["video_before"]] == [
+        int(np.floor((4.4 + k / 16) * FPS + 0.5)) for k in range(8)
+    ]
+    assert [number_of(f) for f in sample["video_after"]] == [
+        int(np.floor((5.1 + k / 16) * FPS + 0.5)) for k in range(8)
+    ]
     np.testing.assert_array_equal(sample["audio"], sound_of(160000)[4 * SAMPLE_RATE : 6 * SAMPLE_RATE])
     assert (sample["index"], sample["seed"]) == (2, 5)
 

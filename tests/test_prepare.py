@@ -21,6 +21,7 @@ from earmark.prepare import PrepareError, prepare
 from earmark.store import PreparedStore
 
 RATE = 44100
+AAC_FRAME_SECONDS = 1024 / RATE  # the encoder fills its last frame with silence
 
 
 def clicks(times: list[float], seconds: float, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -35,7 +36,7 @@ def clicks(times: list[float], seconds: float, seed: int = 0) -> npt.NDArray[np.
 
 
 def make_video(
-    path: Path, *, seconds: float = 6.0, times: tuple[float, ...] = (1.5, 3.0, 4.25), sound: bool = True
+    path: Path, *, seconds: float = 6.0, times: tuple[float, ...] = (1.52, 3.0, 4.24), sound: bool = True
 ) -> None:
     """Write an mp4 whose picture is white for 0.2 s, and whose sound clicks, at each of the times."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ def without_sound(path: Path, target: Path) -> None:
 def folder(tmp_path: Path) -> Path:
     sources = tmp_path / "sources"
     make_video(sources / "one.mp4")
-    make_video(sources / "sub" / "two.mp4", seconds=11.0, times=(2.0, 5.0, 8.5))
+    make_video(sources / "sub" / "two.mp4", seconds=11.0, times=(2.0, 5.0, 8.48))
     without_sound(sources / "one.mp4", sources / "mute.mp4")
     (sources / "text.mp4").write_text("not a movie")
     return sources
@@ -86,7 +87,7 @@ def test_usable_degraded_and_refused_sources_are_all_in_the_catalog(folder: Path
     assert rows["text"].reason
     assert str(folder) not in rows["text"].reason  # the reason stands beside the path
     assert (rows["one"].num_frames, rows["one"].width, rows["one"].height) == (96, 228, 128)
-    assert rows["one"].num_samples == 96000
+    assert 96000 <= rows["one"].num_samples < 96000 + AAC_FRAME_SECONDS * 16000
     assert rows["one"].source_audio_rate == RATE
     saved = pq.read_table(tmp_path / "store" / "videos.parquet").to_pylist()
     assert [row["video_id"] for row in saved] == [video.video_id for video in report.videos]
@@ -96,11 +97,11 @@ def test_usable_degraded_and_refused_sources_are_all_in_the_catalog(folder: Path
 def test_picture_and_sound_of_a_prepared_video_share_the_clock_of_the_source(folder: Path, tmp_path: Path) -> None:
     prepare(Folder(folder).videos(), tmp_path / "store", progress=False)
     store = PreparedStore(tmp_path / "store")
-    for video_id, times in (("one", (1.5, 3.0, 4.25)), ("sub/two", (2.0, 5.0, 8.5))):
+    for video_id, times in (("one", (1.52, 3.0, 4.24)), ("sub/two", (2.0, 5.0, 8.48))):
         video = store.videos[video_id]
         brightness = store.frames(video_id, np.arange(video.num_frames) / 16).mean(axis=(1, 2, 3))
         lit = np.flatnonzero((brightness[1:] > 130) & (brightness[:-1] <= 130)) + 1
-        np.testing.assert_allclose(lit / 16, times, atol=0.5 / 16)
+        np.testing.assert_allclose(lit / 16, times, atol=0.5 / 16 + 0.5 / 25)  # half a frame of each of the two rates
         sound = np.abs(store.sound(video_id, 0.0, video.num_samples).astype(float))
         for at in times:
             window = sound[int((at - 0.2) * 16000) : int((at + 0.2) * 16000)]
@@ -112,7 +113,7 @@ def test_moments_are_those_of_the_sound_at_its_own_rate(folder: Path, tmp_path: 
     expected, _ = moments_of_file(folder / "one.mp4")
     store = PreparedStore(tmp_path / "store")
     np.testing.assert_array_equal(store.moments["one"], [moment.time_seconds for moment in expected])
-    for at in (1.5, 3.0, 4.25):
+    for at in (1.52, 3.0, 4.24):
         assert np.abs(store.moments["one"] - at).min() < 0.02
     table = read_moments(tmp_path / "store" / "moments.parquet")
     assert json.loads(table.schema.metadata[b"parameters"])["segment_seconds"] == 10.0
@@ -124,7 +125,8 @@ def test_a_prepared_video_is_an_ordinary_movie(folder: Path, tmp_path: Path) -> 
     with av.open(str(path)) as container:
         picture, sound = container.streams.video[0], container.streams.audio[0]
         assert (picture.codec_context.name, sound.codec_context.name) == ("mjpeg", "pcm_s16le")
-        assert (picture.average_rate, sound.rate, container.duration) == (16, 16000, 6_000_000)
+        assert (picture.average_rate, sound.rate) == (16, 16000)
+        assert 6.0 <= container.duration / 1e6 < 6.0 + AAC_FRAME_SECONDS
         assert all(packet.is_keyframe for packet in container.demux(picture) if packet.size)
     frames = read_frames(path, [0.0, 1.6])
     np.testing.assert_allclose(frames, PreparedStore(tmp_path / "store").frames("one", [0.0, 1.6]), atol=4)
@@ -231,9 +233,16 @@ def test_every_real_clip_is_prepared_degraded_or_refused_with_its_reason(media: 
         assert (rows[name].status, rows[name].has_audio) == ("degraded", False)
         assert "no sound" in rows[name].reason
     assert "silence" in rows["ego_silent_track"].reason
-    assert rows["failing_audio"].status == "degraded"
-    assert "sound" in rows["failing_audio"].reason
-    for name in ("chopping", "hitting_bag", "epic_sounds.mp4", "epic_sounds.webm", "pancake", "weightlifting_vfr"):
+    # failing_audio made other decoders fail; FFmpeg reads it whole (silent in its second half): nothing is wrong
+    for name in (
+        "chopping",
+        "failing_audio",
+        "hitting_bag",
+        "epic_sounds.mp4",
+        "epic_sounds.webm",
+        "pancake",
+        "weightlifting_vfr",
+    ):
         assert rows[name].status == "ok", rows[name].reason
         assert rows[name].num_moments > 0
     assert rows["odd_fps"].source_fps < 60

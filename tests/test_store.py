@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
 
 from earmark.store import PacketIndex, PreparedStore, PreparedVideo, StoreError, prepared_name
+from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
 
 
 @pytest.fixture
@@ -189,6 +189,14 @@ def test_folders_that_are_no_store_are_refused(tmp_path: Path, store: PreparedSt
     with pytest.raises(StoreError, match="not the description"):
         PreparedStore(store.root)
     description.write_text(json.dumps(content))
+    moments = (store.root / "moments.parquet").read_bytes()
+    (store.root / "moments.parquet").write_bytes(b"no table")
+    with pytest.raises(StoreError, match="not a moments table"):
+        PreparedStore(store.root)
+    (store.root / "moments.parquet").unlink()
+    with pytest.raises(StoreError, match=r"moments\.parquet: is missing"):
+        PreparedStore(store.root)
+    (store.root / "moments.parquet").write_bytes(moments)
     (store.root / "videos.parquet").write_bytes(b"no table")
     with pytest.raises(StoreError, match="not a catalog"):
         PreparedStore(store.root)

@@ -6,7 +6,6 @@ log-spectrogram, over each 10 s segment by itself.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.signal import find_peaks, spectrogram
 
+from earmark.atomic import replacing
 from earmark.media import MediaInfo, SoundReader, probe
 
 _WINDOW_SAMPLES = 256  # scipy's default window; a segment below one window has no curve
@@ -57,8 +57,8 @@ def interaction_curve(
     """Compute how much is heard to happen over one segment: the average z-normalised log-spectrogram.
 
     Power spectral density in windows of 256 samples, 224 apart (scipy's defaults: Tukey window, each window's mean
-    removed), its log10, each frequency normalised by its mean and standard deviation over the segment, mean over frequencies. In the
-    arithmetic of the input's type.
+    removed), its log10, each frequency normalised by its mean and standard deviation over the segment, mean over
+    frequencies. In the arithmetic of the input's type.
 
     Args:
         wave: mono, floating point, ``(S,)``.
@@ -284,7 +284,7 @@ def moments_table(moments: Mapping[str, Sequence[Moment]], *, detector: str, par
         schema's metadata.
 
     Example:
-        >>> table = moments_table({"a": [Moment(1.5, 2.0, 3.0, 0)]}, detector="audio_peaks", parameters={"distance": 10})
+        >>> table = moments_table({"a": [Moment(1.5, 2.0, 3.0, 0)]}, detector="replai", parameters={"distance": 10})
         >>> table.to_pylist(), table.schema.metadata[b"parameters"]
         ([{'video_id': 'a', 'time_seconds': 1.5, 'score': 2.0, 'height': 3.0, 'segment_id': 0}], b'{"distance": 10}')
     """
@@ -307,16 +307,8 @@ def write_moments(path: str | Path, table: pa.Table) -> None:
         path: of the file.
         table: of :func:`moments_table`.
     """
-    path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def read_moments(path: str | Path) -> pa.Table:

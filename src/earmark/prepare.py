@@ -305,7 +305,8 @@ class _Sound:
 
 
 def _to_int16(wave: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
-    return np.clip(np.rint(wave * 32768.0), -32768, 32767).astype(np.int16)
+    samples: npt.NDArray[np.int16] = np.clip(np.rint(wave * 32768.0), -32768, 32767).astype(np.int16)
+    return samples
 
 
 def _check(videos: Sequence["VideoRecord"], parameters: dict[str, Any]) -> None:

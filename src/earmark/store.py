@@ -161,8 +161,9 @@ class PacketIndex:
 
     def save(self, path: Path) -> None:
         """Write the index as an ``.npz`` file, atomically."""
+        columns: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
         with replacing(path) as temporary:
-            np.savez(temporary, **{field.name: np.asarray(getattr(self, field.name)) for field in fields(self)})
+            np.savez(temporary, allow_pickle=False, **columns)
 
     @staticmethod
     def load(path: Path) -> "PacketIndex":
@@ -173,7 +174,7 @@ class PacketIndex:
             FileNotFoundError: If there is none.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 columns = {field.name: arrays[field.name].astype(np.int64) for field in fields(PacketIndex)}
             return PacketIndex(**{**columns, "file_size": int(columns["file_size"])})
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
@@ -389,7 +390,13 @@ class PreparedStore:
     def _read_moments(self) -> None:
         from earmark.moments import read_moments
 
-        table = read_moments(self.root / "moments.parquet")
+        path = self.root / "moments.parquet"
+        try:
+            table = read_moments(path)
+        except FileNotFoundError as error:
+            raise StoreError(f"{path}: is missing; run `earmark prepare` again to finish the store") from error
+        except ValueError as error:
+            raise StoreError(str(error)) from error
         video_ids = np.asarray(table["video_id"].to_pylist(), dtype=object)
         times = table["time_seconds"].to_numpy().astype(np.float64)
         scores = table["score"].to_numpy().astype(np.float64)
