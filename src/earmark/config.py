@@ -26,15 +26,16 @@ class ConfigError(ValueError):
     """The configuration is not as it should be; one line a problem, each with the full name of its key."""
 
 
-AnyConfig = TypeVar("AnyConfig", PretrainConfig, EvaluateConfig)
+Schema = TypeVar("Schema")
 
 
-def checked(schema: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
+def checked(schema: type[Schema], values: Mapping[str, Any], *, section: str = "") -> Schema:
     """Turn composed values into a typed configuration.
 
     Args:
         schema: What they must be.
         values: Plain nested values, interpolations resolved.
+        section: Where in the whole configuration they stand, such as ``backbone.video``; for the names of keys.
 
     Raises:
         ConfigError: Naming every unknown key, missing key, value of the wrong type and value out of range.
@@ -44,8 +45,8 @@ def checked(schema: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
         3
     """
     problems: list[str] = []
-    config = _convert(schema, values, "", problems, list(_keys_of_schema(schema)))
-    if not problems:
+    config = _convert(schema, values, section, problems, list(_keys_of_schema(schema)))
+    if not problems and isinstance(config, PretrainConfig | EvaluateConfig):
         problems = _contradictions(config)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -81,7 +82,7 @@ def compose(config_name: str, overrides: Sequence[str], *, config_dir: Path | No
 
 
 def swept_keys(
-    schema: type[AnyConfig], config_name: str, overrides: Sequence[str], *, config_dir: Path | None = None
+    schema: type[Schema], config_name: str, overrides: Sequence[str], *, config_dir: Path | None = None
 ) -> tuple[str, ...]:
     """Check a command line, every value of a sweep included, and say what it sweeps over.
 
@@ -285,7 +286,7 @@ def _convert_scalar(kind: type, value: Any) -> tuple[Any, str | None]:
     return value, None
 
 
-def _contradictions(config: Any) -> list[str]:
+def _contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
     """Return what is wrong with values that are right one by one."""
     problems = []
     augm, optim = config.data_augm, config.optim

@@ -42,7 +42,7 @@ class DataArgs:
 
     base_path: str | None
     delta_non_overlap: NonNegative = 0.1
-    preset: Literal["tiny", "small", "standard", "large"] = "small"
+    preset: Literal["demo", "tiny", "small", "standard", "large"] = "small"
     seed: AtLeastZero = 0
 
 
@@ -161,6 +161,7 @@ class Optim:
     lr_scheduler_args: SchedulerArgs
     schedule: list[AtLeastOne]
     gamma: Positive
+    max_steps: AtLeastOne | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +206,7 @@ class Logging:
     suffix: Suffix
     save_freq: AtLeastOne
     save_freq_mints: Positive
+    save_freq_steps: AtLeastOne | None
     print_freq: AtLeastOne
     log_tb: bool
 
@@ -228,9 +230,11 @@ class Evaluate:
     """Group ``evaluate``: what is evaluated, and how."""
 
     checkpoint: str | None
-    split: Literal["validation", "test"]
+    split: Literal["train", "validation"]
     num_clips: AtLeastOne
-    protocol: Literal["full", "published"]
+    random_clips: bool
+    standardize: bool
+    baseline: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ class Kitchen(EpicKitchens):
     def __init__(self, base_path: str | os.PathLike[str]) -> None:
         if not Path(base_path, "kitchen.json").is_file():
             raise DatasetError(f"{base_path}: not a generated kitchen (kitchen.json is missing)")
+        if not Path(base_path, "events.parquet").is_file():
+            raise DatasetError(f"{base_path}: this kitchen is not finished; generate it again with the same options")
         super().__init__(base_path)
 
     def events(self) -> "pa.Table":
