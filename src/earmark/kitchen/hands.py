@@ -117,8 +117,9 @@ def _draw_held(pen: Pen, thing: Thing, event: Event, tip: Matrix, elapsed: float
 
 def _draw_knife(pen: Pen, place: Point) -> None:
     x, y = place
-    blade = np.array([(-0.02, -0.045), (-0.23, -0.1), (-0.25, -0.085), (-0.21, -0.045), (-0.03, -0.0)]) + (x, y)
-    pen.polygon(blade + (0.01, 0.03), (0, 0, 0), opacity=0.25)
+    outline = [(-0.02, -0.045), (-0.23, -0.1), (-0.25, -0.085), (-0.21, -0.045), (-0.03, 0.0)]
+    blade = np.array(outline) + np.array(place)
+    pen.polygon(blade + np.array([0.01, 0.03]), (0, 0, 0), opacity=0.25)
     pen.polygon(blade, (206, 212, 218))
     pen.line([tuple(blade[3]), tuple(blade[4])], 0.008, (246, 248, 250))
     pen.line([(x - 0.03, y - 0.025), (x + 0.07, y + 0.0)], 0.032, (44, 38, 36))

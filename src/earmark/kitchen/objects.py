@@ -50,8 +50,13 @@ def _drawer(pen: Pen, thing: Thing, look: Look) -> None:
     left, right = x - 0.245, x + 0.245
     pen.rectangle(left, 1.47, right, 1.65, thing.accent)
     if out > 0:
-        pen.polygon([(left, 1.47), (right, 1.47), (right + 0.01, 1.47 + out), (left - 0.01, 1.47 + out)], shade(thing.accent, 0.6))
-        for step, colour in enumerate([(206, 208, 212), (180, 182, 186), (172, 120, 70), (206, 208, 212), (192, 194, 200)]):
+        pen.polygon(
+            [(left, 1.47), (right, 1.47), (right + 0.01, 1.47 + out), (left - 0.01, 1.47 + out)],
+            shade(thing.accent, 0.6),
+        )
+        for step, colour in enumerate(
+            [(206, 208, 212), (180, 182, 186), (172, 120, 70), (206, 208, 212), (192, 194, 200)]
+        ):
             across = left + 0.07 + 0.09 * step
             pen.line([(across, 1.48), (across + 0.005, max(1.482, 1.455 + out))], 0.022, colour)
         pen.rectangle(left - 0.01, 1.65 + out, right + 0.01, 1.7 + out, (0, 0, 0), opacity=0.35)
@@ -72,7 +77,11 @@ def _hinged(pen: Pen, thing: Thing, look: Look, box: tuple[float, float, float, 
         y = top + (bottom - top) * shelf / shelves - 0.02
         for slot in range(5):
             tone = tuple(int(channel) for channel in rng.integers(60, 240, 3))
-            half, tall, middle = width * 0.07, (bottom - top) / shelves * rng.uniform(0.3, 0.7), left + width * (0.16 + 0.17 * slot)
+            half, tall, middle = (
+                width * 0.07,
+                (bottom - top) / shelves * rng.uniform(0.3, 0.7),
+                left + width * (0.16 + 0.17 * slot),
+            )
             pen.rectangle(middle - half, y - tall, middle + half, y, (tone[0], tone[1], tone[2]))
         pen.rectangle(left, y, right, y + 0.014, shade(thing.accent, 0.6))
     pen.rectangle(left, top, right, top + 0.05, (0, 0, 0), opacity=0.3)
@@ -106,6 +115,10 @@ def _tap(pen: Pen, thing: Thing, look: Look) -> None:
     pen.line([(x, 0.85), (x, 0.77), (x - 0.005, 0.775), (x - 0.005, 0.92)], 0.034, shade(steel, 0.75))
     pen.line([(x - 0.008, 0.84), (x - 0.008, 0.78)], 0.01, shade(steel, 1.4))
     turn = look[1]
+    if turn:
+        leaves, hits = stream_ends(thing)
+        pen.ellipse(hits, (0.055, 0.033), (206, 224, 238), opacity=0.75)
+        pen.line([leaves, hits], 0.03, (176, 206, 228))
     pen.line([(x + 0.02, 0.83), (x + 0.08 - 0.02 * turn, 0.82 - 0.06 * turn)], 0.024, shade(steel, 0.95))
 
 
@@ -125,7 +138,9 @@ def _hob(pen: Pen, thing: Thing, look: Look) -> None:
 def _kettle(pen: Pen, thing: Thing, look: Look) -> None:
     x, y, r = thing.x, thing.y, 0.095 * thing.size
     pen.ellipse((x + 0.03, y + 0.04), (r * 1.15, r), (0, 0, 0), opacity=0.35)
-    pen.polygon([(x - r * 0.6, y - r * 0.5), (x - r * 1.5, y - r * 0.75), (x - r * 0.9, y + r * 0.1)], shade(thing.colour, 0.8))
+    pen.polygon(
+        [(x - r * 0.6, y - r * 0.5), (x - r * 1.5, y - r * 0.75), (x - r * 0.9, y + r * 0.1)], shade(thing.colour, 0.8)
+    )
     pen.ellipse((x, y), (r, r * 1.02), shade(thing.colour, 0.8))
     pen.ellipse((x - 0.008, y - 0.01), (r * 0.84, r * 0.86), thing.colour)
     pen.ellipse((x, y - 0.01), (r * 0.5, r * 0.45), shade(thing.colour, 0.65))
@@ -152,7 +167,12 @@ def draw_pan(pen: Pen, thing: Thing) -> None:
     pen.ellipse((x, y), (0.13, 0.115), (88, 90, 96))
     pen.ellipse((x, y + 0.004), (0.116, 0.1), (48, 48, 52))
     pen.ellipse((x, y + 0.012), (0.108, 0.09), SOUP)
-    for dx, dy, colour in ((-0.05, 0.0, (120, 160, 60)), (0.03, 0.04, (232, 150, 60)), (0.05, -0.02, (120, 160, 60)), (-0.01, -0.035, (236, 200, 90))):
+    for dx, dy, colour in (
+        (-0.05, 0.0, (120, 160, 60)),
+        (0.03, 0.04, (232, 150, 60)),
+        (0.05, -0.02, (120, 160, 60)),
+        (-0.01, -0.035, (236, 200, 90)),
+    ):
         pen.ellipse((x + dx, y + dy + 0.01), (0.015, 0.012), colour)
 
 
@@ -217,7 +237,12 @@ def _bowl(pen: Pen, thing: Thing, look: Look) -> None:
     base = mix((150, 100, 60), BATTER, mixed)
     pen.ellipse((x, y + 0.008), (r * 0.83, r * 0.58), base)
     heap = 1 - mixed
-    for dx, dy, colour in ((-0.3, -0.1, FLOUR), (0.28, 0.1, (124, 74, 40)), (0.05, -0.2, FLOUR), (-0.1, 0.25, (124, 74, 40))):
+    for dx, dy, colour in (
+        (-0.3, -0.1, FLOUR),
+        (0.28, 0.1, (124, 74, 40)),
+        (0.05, -0.2, FLOUR),
+        (-0.1, 0.25, (124, 74, 40)),
+    ):
         pen.ellipse((x + dx * r, y + dy * r), (r * 0.26 * heap, r * 0.18 * heap), mix(colour, BATTER, mixed))
     if wet:
         pen.ellipse((x, y + 0.008), (r * 0.8 * wet, r * 0.55 * wet), mix(MILK, BATTER, mixed))
@@ -232,7 +257,12 @@ def _carrot(pen: Pen, thing: Thing, look: Look) -> None:
     x, y, size = thing.x, thing.y, thing.size
     if not cut:
         pen.line([(x - 0.09 * size, y + 0.016), (x + 0.1 * size, y + 0.02)], 0.03, (0, 0, 0), opacity=0.3)
-        body = [(x - 0.1 * size, y - 0.028), (x + 0.11 * size, y - 0.004), (x + 0.11 * size, y + 0.006), (x - 0.1 * size, y + 0.028)]
+        body = [
+            (x - 0.1 * size, y - 0.028),
+            (x + 0.11 * size, y - 0.004),
+            (x + 0.11 * size, y + 0.006),
+            (x - 0.1 * size, y + 0.028),
+        ]
         pen.polygon(body, thing.colour)
         pen.ellipse((x - 0.1 * size, y), (0.014, 0.028), shade(thing.colour, 0.9))
         for tilt in (-0.03, 0.0, 0.03):

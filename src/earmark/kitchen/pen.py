@@ -130,13 +130,13 @@ class Pen:
 
     def _draw(self, draw: Callable[[Image, Matrix], None], low: Matrix, high: Matrix, opacity: float) -> None:
         """Draw straight into the image, or blend a drawing of the part it covers."""
+        if opacity >= 1:
+            draw(self.image, np.zeros(2))
+            return
         size = np.array(self.image.shape[1::-1])
         first = np.clip(np.floor(low).astype(int) - 1, 0, size)
         last = np.clip(np.ceil(high).astype(int) + 2, 0, size)
         if (first >= last).any():
-            return
-        if opacity >= 1:
-            draw(self.image, np.zeros(2))
             return
         part = self.image[first[1] : last[1], first[0] : last[0]]
         overlay = part.copy()
@@ -145,4 +145,5 @@ class Pen:
 
 
 def _fixed(pixels: Matrix) -> npt.NDArray[np.int32]:
-    return np.round(pixels * 2**_SHIFT).astype(np.int32)
+    fixed: npt.NDArray[np.int32] = np.round(pixels * 2**_SHIFT).astype(np.int32)
+    return fixed

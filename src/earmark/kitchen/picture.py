@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from earmark.kitchen.hands import draw_hands
-from earmark.kitchen.objects import draw_thing, grip_point, stream_ends
+from earmark.kitchen.objects import Look, draw_thing, grip_point, stream_ends
 from earmark.kitchen.pen import Image, Matrix, Pen
 from earmark.kitchen.room import WORLD_HEIGHT, WORLD_WIDTH, Room, paint_background
 from earmark.kitchen.script import LOOKS, Script
@@ -44,31 +44,35 @@ class Picture:
         noise = rng.normal(0, 1.8, (_NUM_NOISE_FIELDS, height, width, 3))
         self._noise_up = np.clip(noise.round(), 0, 255).astype(np.uint8)
         self._noise_down = np.clip((-noise).round(), 0, 255).astype(np.uint8)
-        self._canvas_scale = _OVERSAMPLING * height / _VIEW_HEIGHT
-        self._background = paint_background(room, self._canvas_scale)
+        self.scene_scale = _OVERSAMPLING * height / _VIEW_HEIGHT
+        self._background = paint_background(room, self.scene_scale)
 
     def camera(self, frame: int) -> Matrix:
         """Return float64 (2, 3): world units to pixels of a frame."""
         matrix: Matrix = self._cameras[frame]
         return matrix
 
+    def scene(self, looks: dict[str, Look]) -> Image:
+        """Return the whole kitchen with its things as they look, uint8 RGB, at `scene_scale` pixels per world unit."""
+        canvas = self._background.copy()
+        pen = Pen.scaled(canvas, self.scene_scale)
+        for name, thing in self._room.things.items():
+            draw_thing(pen, thing, looks[name])
+        return canvas
+
     def frames(self) -> Iterator[Image]:
         """Yield uint8 (H, W, 3) RGB frames in order of time."""
-        canvas, shown = self._background.copy(), None
+        canvas, shown = self._background, None
         events = [event for event in self._script.events if event.on_screen]
         for frame in range(self.num_frames):
             time_seconds = frame / self._fps
             looks = {name: self._script.look(name, time_seconds) for name in self._room.things}
             if looks != shown:
-                np.copyto(canvas, self._background)
-                pen = Pen.scaled(canvas, self._canvas_scale)
-                for name, thing in self._room.things.items():
-                    draw_thing(pen, thing, looks[name])
-                shown = looks
+                canvas, shown = self.scene(looks), looks
             view = self.camera(frame) * _OVERSAMPLING
             window: Image = cv2.warpAffine(
                 canvas,
-                np.column_stack([view[:, :2] / self._canvas_scale, view[:, 2]]),
+                np.column_stack([view[:, :2] / self.scene_scale, view[:, 2]]),
                 (self._width * _OVERSAMPLING, self._height * _OVERSAMPLING),
                 flags=cv2.INTER_LINEAR,
                 borderMode=cv2.BORDER_REPLICATE,
@@ -81,19 +85,16 @@ class Picture:
                 draw_hands(hand_pen, view / hand_pen.scale, self._room, self._script, events[0], time_seconds)
             yield self._develop(window, frame)
 
-    def _draw_moving(
-        self, window: Image, view: Matrix, looks: dict[str, tuple[float, float, float]], time_seconds: float
-    ) -> None:
+    def _draw_moving(self, window: Image, view: Matrix, looks: dict[str, Look], time_seconds: float) -> None:
         """Draw the running water and the steam of the kettle."""
         pen = Pen(window, view)
         if looks["tap"] == LOOKS["on"]:
             (x, top), (_, end) = stream_ends(self._room.things["tap"])
             sway = 0.003 * np.sin(time_seconds * 47)
-            pen.line([(x, top), (x + sway, end)], 0.03, (176, 206, 228), opacity=0.9)
+            pen.line([(x, top), (x + sway, end)], 0.03, (176, 206, 228), opacity=0.7)
             pen.line([(x - 0.004, top), (x - 0.004 - sway, end)], 0.009, (240, 248, 255))
-            splash = 0.055 + 0.008 * np.sin(time_seconds * 61)
-            pen.ellipse((x, end), (splash, splash * 0.6), (206, 224, 238), opacity=0.75)
-            pen.ellipse((x, end), (splash * 1.5, splash * 0.95), (220, 234, 246), width=0.006, opacity=0.7)
+            ring = 0.08 + 0.012 * np.sin(time_seconds * 61)
+            pen.ellipse((x, end), (ring, ring * 0.63), (220, 234, 246), width=0.006, opacity=0.7)
         if looks["kettle"] == LOOKS["on"]:
             x, y = grip_point(self._room.things["kettle"], looks["kettle"])
             for puff in range(4):
@@ -125,7 +126,8 @@ def _gain_map(room: Room, rng: np.random.Generator, width: int, height: int) -> 
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     vignette = 1 - 0.16 * (x**2 + y**2)
     gain = vignette[..., None] * np.array(room.light) * exposure * 128
-    return np.clip(gain.round(), 0, 255).astype(np.uint8)
+    as_bytes: Image = np.clip(gain.round(), 0, 255).astype(np.uint8)
+    return as_bytes
 
 
 def _camera_path(
@@ -136,7 +138,7 @@ def _camera_path(
     The eyes go to each thing a little before the hand does, look around in long pauses, and never rest quite still.
     """
     gaze = np.empty((len(times), 2))
-    gaze[:] = rng.uniform([0.8, 0.6], [WORLD_WIDTH - 0.8, 1.3])
+    gaze[:] = rng.uniform([1.0, 0.6], [WORLD_WIDTH - 1.0, 1.3])
     for begin, seconds, target in _fixations(room, script, rng):
         share = np.clip((times - begin) / seconds, 0, 1)
         gaze += (np.asarray(target) - gaze) * (share**2 * (3 - 2 * share))[:, None]
@@ -148,7 +150,7 @@ def _camera_path(
 
     half_height = 0.5 * _VIEW_HEIGHT
     half_width = half_height * width / height
-    x = np.clip(gaze[:, 0], half_width * 0.8, WORLD_WIDTH - half_width * 0.8) + sway(0.04)
+    x = np.clip(gaze[:, 0], half_width, WORLD_WIDTH - half_width) + sway(0.04)
     y = np.clip(gaze[:, 1], half_height * 0.8, WORLD_HEIGHT - half_height * 0.9) + sway(0.03)
     y += 0.003 * np.sin(2 * np.pi * 1.7 * times + rng.uniform(0, 6))
     scale = height / (_VIEW_HEIGHT * (1 + sway(0.08)))
@@ -166,7 +168,7 @@ def _fixations(room: Room, script: Script, rng: np.random.Generator) -> Iterator
         pause = event.start_seconds - 0.25 - free
         if pause > 1.0 and rng.random() < 0.75:
             begin = free + rng.uniform(0.1, pause - 0.8)
-            yield begin, rng.uniform(0.25, 0.6), rng.uniform([0.6, 0.5], [WORLD_WIDTH - 0.6, 1.4])
+            yield begin, rng.uniform(0.25, 0.6), rng.uniform([0.8, 0.5], [WORLD_WIDTH - 0.8, 1.4])
         thing = room.things[event.thing]
         target = np.array(grip_point(thing, LOOKS[event.before])) + rng.uniform([-0.2, -0.12], [0.2, 0.06])
         yield event.start_seconds - 0.25, rng.uniform(0.35, 0.6), target

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from earmark.kitchen.pen import Colour, Image, Pen, shade
 
-WORLD_WIDTH, WORLD_HEIGHT = 3.3, 1.95
+WORLD_WIDTH, WORLD_HEIGHT = 3.9, 1.95
 WALL_END, COUNTER_END = 0.72, 1.42
 
 _MATERIALS: dict[str, tuple[str, ...]] = {
@@ -160,7 +160,7 @@ def _draw_layout(rng: np.random.Generator) -> dict[str, tuple[float, float]]:
     """Return the place of every thing: blocks of the counter in random order, the fridge at one end."""
     widths = {"sink": 0.5, "hob": 0.54, "board": 0.58, "crockery": 0.46, "baking": 0.46, "kettle": 0.26}
     order = [str(block) for block in rng.permutation(list(widths))]
-    left = 0.48
+    left = 0.78
     centre = {}
     for block in order:
         centre[block] = left + widths[block] / 2
@@ -174,7 +174,7 @@ def _draw_layout(rng: np.random.Generator) -> dict[str, tuple[float, float]]:
     slots = [(board - 0.16, 1.0), (board + 0.15, 0.98), (board - 0.01, 1.2)]
     drawer, cupboard = (str(block) for block in rng.choice(order[1:-1], 2, replace=False))
     places = {
-        "fridge": (0.25, 0.9),
+        "fridge": (0.54, 0.9),
         "tap": (centre["sink"], 0.84),
         "hob": (centre["hob"] + 0.13, 1.06),
         "lid": (centre["hob"] - 0.12, 1.05),
@@ -223,7 +223,8 @@ def paint_background(room: Room, pixels_per_unit: float) -> Image:
     _paint_clutter(rng, pen)
     across = np.cos(room.light_from) * np.linspace(-1, 1, width)[None] + np.linspace(0.5, -0.5, height)[:, None]
     lit = image * (1 + 0.16 * across)[..., None]
-    return np.clip(lit, 0, 255).astype(np.uint8)
+    painted: Image = np.clip(lit, 0, 255).astype(np.uint8)
+    return painted
 
 
 def _paint_texture(room: Room, image: Image, rng: np.random.Generator, pixels_per_unit: float) -> None:
@@ -246,10 +247,12 @@ def _paint_fronts(room: Room, pen: Pen) -> None:
     """Paint the doors and drawers that never open; those that do are drawn over them as things."""
     for name, top, bottom, width in (("cupboard", 0.08, 0.52, 0.44), ("drawer", 1.47, 1.65, 0.52)):
         middle = room.things[name].x
-        for step in range(-7, 8):
+        for step in range(-8, 9):
             x = middle + step * width
             pen.rectangle(x - width / 2 + 0.008, top, x + width / 2 - 0.008, bottom, room.front)
-            pen.rectangle(x - width / 2 + 0.05, top + 0.04, x + width / 2 - 0.05, bottom - 0.04, shade(room.front, 0.94))
+            pen.rectangle(
+                x - width / 2 + 0.05, top + 0.04, x + width / 2 - 0.05, bottom - 0.04, shade(room.front, 0.94)
+            )
         if name == "drawer":
             pen.rectangle(0, 1.67, WORLD_WIDTH, WORLD_HEIGHT, shade(room.front, 0.8))
 
@@ -282,15 +285,17 @@ def _paint_fixtures(room: Room, pen: Pen) -> None:
 def _paint_clutter(rng: np.random.Generator, pen: Pen) -> None:
     """Paint jars and bottles at the wall and cloths on the counter, which nobody touches."""
     for _ in range(rng.integers(5, 9)):
-        x, radius = rng.uniform(0.6, WORLD_WIDTH - 0.6), rng.uniform(0.025, 0.045)
+        x, radius = rng.uniform(0.9, WORLD_WIDTH - 0.9), rng.uniform(0.025, 0.045)
         colour = _colour(rng, saturation=(0.1, 0.9), value=(0.25, 0.9))
         top = rng.uniform(0.56, 0.64)
         pen.ellipse((x + 0.02, 0.775), (radius * 1.2, 0.014), (0, 0, 0), opacity=0.35)
         pen.rectangle(x - radius, top, x + radius, 0.77, colour)
         pen.rectangle(x - radius, top, x - radius * 0.4, 0.77, shade(colour, 1.3))
         pen.rectangle(x - radius * 0.6, top - 0.035, x + radius * 0.6, top, shade(colour, 0.5))
-    x, y = rng.uniform(0.8, WORLD_WIDTH - 0.8), rng.uniform(1.28, 1.34)
+    place = rng.uniform([1.0, 1.28], [WORLD_WIDTH - 1.0, 1.34])
     colour = _colour(rng, saturation=(0.2, 0.8), value=(0.4, 0.9))
-    corners = np.array([(-0.09, -0.05), (0.08, -0.07), (0.1, 0.05), (-0.07, 0.06)]) + (x, y)
+    corners = np.array([(-0.09, -0.05), (0.08, -0.07), (0.1, 0.05), (-0.07, 0.06)]) + place
     pen.polygon(corners, colour)
-    pen.line([tuple(corners[0] * 0.6 + corners[3] * 0.4), tuple(corners[1] * 0.6 + corners[2] * 0.4)], 0.01, (245, 245, 240))
+    pen.line(
+        [tuple(corners[0] * 0.6 + corners[3] * 0.4), tuple(corners[1] * 0.6 + corners[2] * 0.4)], 0.01, (245, 245, 240)
+    )

@@ -10,14 +10,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-VERBS = ("take", "put", "open", "close", "turn-on", "turn-off", "cut", "pour", "stir", "crack")
-"""Verb classes; the position is the class id. Names are those of EPIC-KITCHENS-100."""
+VERB_CATEGORIES = {
+    **{"take": "retrieve", "put": "leave", "open": "access", "close": "block", "turn-on": "access"},
+    **{"turn-off": "block", "cut": "split", "pour": "merge", "stir": "merge", "crack": "split"},
+}
+"""Verb classes and their categories, named as in EPIC-KITCHENS-100; the position is the class id."""
 
-NOUNS = (
-    *("tap", "drawer", "cupboard", "fridge", "hob", "kettle", "lid", "plate", "cup", "bowl"),
-    *("carrot", "onion", "bread", "egg", "water", "milk", "mixture"),
-)
-"""Noun classes; the position is the class id. Names are those of EPIC-KITCHENS-100."""
+NOUN_CATEGORIES = {
+    **{"tap": "appliances", "drawer": "furniture", "cupboard": "storage", "fridge": "appliances", "hob": "appliances"},
+    **{"kettle": "appliances", "lid": "containers", "plate": "crockery", "cup": "crockery", "bowl": "crockery"},
+    **{"carrot": "vegetables", "onion": "vegetables", "bread": "baked goods and grains", "egg": "dairy and eggs"},
+    **{"water": "drinks", "milk": "dairy and eggs", "mixture": "prepared food"},
+}
+"""Noun classes and their categories, named as in EPIC-KITCHENS-100; the position is the class id."""
+
+VERBS, NOUNS = tuple(VERB_CATEGORIES), tuple(NOUN_CATEGORIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +84,13 @@ ANIMATION: dict[str, tuple[float, float]] = {
     "stir": (0.0, 0.5),
     "crack": (0.0, 0.2),
 }
-"""When the look changes, in seconds relative to the contact. A door moves after its latch clicks, and before it thumps."""
+"""When the look changes, in seconds after the contact: a door moves after its latch clicks, and before it thumps."""
 
 ACTION_SECONDS = (1.3, 2.1)
 IDLE_SHARE = (0.42, 0.55)
 _MIN_PAUSE_SECONDS = 0.2
+_EAGERNESS = {"turn-off": 2.0, "cut": 2.5, "crack": 2.5, "pour": 3.0, "stir": 4.0}  # rare states are soon acted on
+_THING_EAGERNESS = {"bowl": 3.0, "cup": 2.0, "egg": 2.0}
 _NEVER_SILENT = ("turn-on", "turn-off", "pour")  # their sounds go on: a silent one would contradict what follows
 
 
@@ -181,8 +190,8 @@ def write_script(
     """Draw what happens in one video.
 
     The number of actions follows from the idle share (drawn from `IDLE_SHARE`) and their lengths; the idle time is
-    dealt out to the pauses at random. Each action takes a verb among those now possible, then a thing it is possible
-    on, so that verbs are about equally frequent whatever the number of things that share them.
+    dealt out to the pauses at random. An action is the likelier the fewer things share its verb, so that the verbs are
+    not far from equally frequent.
 
     Args:
         rng: Source of all that is random.
@@ -241,9 +250,14 @@ def _deal_time(rng: np.random.Generator, duration_seconds: float) -> list[tuple[
 
 
 def _next_step(rng: np.random.Generator, states: dict[str, str], last_thing: str) -> tuple[str, Transition]:
-    """Choose a thing and what is done to it; running appliances tend to be turned off again."""
+    """Choose a thing and what is done to it; never the same thing twice running."""
     steps = [(thing, step) for thing, ring in TRANSITIONS.items() for step in ring if step.before == states[thing]]
     steps = [item for item in steps if item[0] != last_thing]
     verbs = [step.verb for _, step in steps]
-    weights = np.array([(2.0 if verb == "turn-off" else 1.0) / verbs.count(verb) for verb in verbs])
+    weights = np.array(
+        [
+            _EAGERNESS.get(step.verb, 1.0) * _THING_EAGERNESS.get(thing, 1.0) / verbs.count(step.verb)
+            for thing, step in steps
+        ]
+    )
     return steps[int(rng.choice(len(steps), p=weights / weights.sum()))]

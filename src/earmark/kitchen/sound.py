@@ -117,7 +117,8 @@ def _running(script: Script, thing: str, num_samples: int, sample_rate: int) -> 
             envelope[round(begin * sample_rate) : round(end * sample_rate)] = 1.0
     rise = max(1, round(0.03 * sample_rate))
     smoothed = np.cumsum(np.concatenate([np.full(rise, envelope[0]), envelope]))
-    return (smoothed[rise:] - smoothed[:-rise]) / rise
+    ramped: Wave = (smoothed[rise:] - smoothed[:-rise]) / rise
+    return ramped
 
 
 def _loop(rng: np.random.Generator, num_samples: int, sample_rate: int, band: tuple[float, float]) -> Wave:
@@ -127,7 +128,8 @@ def _loop(rng: np.random.Generator, num_samples: int, sample_rate: int, band: tu
     shape = 1 / (1 + (band[0] / np.maximum(frequencies, 1)) ** 4) / (1 + (frequencies / band[1]) ** 4)
     spectrum = np.fft.rfft(rng.standard_normal(length)) * shape
     noise = np.fft.irfft(spectrum, length)
-    return np.resize(noise / noise.std(), num_samples)
+    tiled: Wave = np.resize(noise / noise.std(), num_samples)
+    return tiled
 
 
 def _times(seconds: float, sample_rate: int) -> Wave:
@@ -139,7 +141,8 @@ def _noise(rng: np.random.Generator, seconds: float, sample_rate: int, band: tup
     top = min(band[1], 0.45 * sample_rate)
     filters = butter(2, (min(band[0], 0.5 * top), top), "bandpass", fs=sample_rate, output="sos")
     noise: Wave = sosfilt(filters, rng.standard_normal(round(seconds * sample_rate)))
-    return noise / noise.std()
+    level = float(noise.std())
+    return noise / level
 
 
 def _impact(
@@ -158,9 +161,13 @@ def _impact(
     for frequency, decay, gain in zip(frequencies, decays, gains, strict=True):
         if frequency < 0.45 * sample_rate:
             wave += gain * np.exp(-times / decay) * np.sin(2 * np.pi * frequency * times)
-    wave /= np.sqrt(np.mean(wave[: round(0.03 * sample_rate)] ** 2))
     burst = rng.standard_normal(len(times)) * np.exp(-times / 0.006)
-    return wave + kind.click * burst / np.sqrt(np.mean(burst[: round(0.03 * sample_rate)] ** 2))
+    return wave / _level(wave, sample_rate) + kind.click * burst / _level(burst, sample_rate)
+
+
+def _level(wave: Wave, sample_rate: int) -> float:
+    """Return the root mean square of the first 30 ms."""
+    return float(np.sqrt(np.mean(wave[: round(0.03 * sample_rate)] ** 2)))
 
 
 def _add(base: Wave, wave: Wave, at: int) -> Wave:
@@ -203,7 +210,7 @@ def _event_wave(room: Room, event: Event, rng: np.random.Generator, sample_rate:
     else:
         before, wave = _action(event.verb, room.things[event.thing], rng, sample_rate)
     level = _CONTACT_RMS * 10 ** (event.force_db / 20)
-    wave = wave * (level / np.sqrt(np.mean(wave[: round(0.03 * sample_rate)] ** 2)))
+    wave = wave * (level / _level(wave, sample_rate))
     fade = min(len(wave), round(0.02 * sample_rate))
     wave[len(wave) - fade :] *= np.linspace(1, 0, fade)
     return len(before), np.concatenate([before * level, wave])
@@ -215,7 +222,9 @@ def _action(verb: str, thing: Thing, rng: np.random.Generator, rate: int) -> tup
     own, voice = thing.material, thing.voice
     if verb == "open":
         latch = _impact("metal", voice, rng, rate, pitch=2.2, damping=7)
-        band, stick = {"drawer": ((250, 3500), 38.0), "fridge": ((120, 1500), 21.0)}.get(thing.name, ((500, 2600), 55.0))
+        band, stick = {"drawer": ((250, 3500), 38.0), "fridge": ((120, 1500), 21.0)}.get(
+            thing.name, ((500, 2600), 55.0)
+        )
         return nothing, _add(latch, 0.3 * _friction(rng, 0.5, rate, band, stick_hz=stick), round(0.03 * rate))
     if verb == "close":
         band = (250, 3500) if thing.name == "drawer" else (150, 1200)
@@ -230,7 +239,7 @@ def _action(verb: str, thing: Thing, rng: np.random.Generator, rate: int) -> tup
         scrape = 0.18 * _friction(rng, 0.25, rate, (2500, 7000), stick_hz=70.0)
         return nothing, _add(_add(knock, crunch, 0), scrape, round(0.08 * rate))
     if verb == "crack":
-        shell = _noise(rng, 0.03, rate, (3000, 9000)) * np.exp(-_times(0.03, rate) / 0.004)
+        shell = 5 * _noise(rng, 0.03, rate, (3000, 9000)) * np.exp(-_times(0.03, rate) / 0.005)
         for delay in np.sort(rng.uniform(0.008, 0.09, 7)):
             snap = _impact("ceramic", voice, rng, rate, pitch=rng.uniform(1.8, 3.4), damping=16)
             shell = _add(shell, rng.uniform(0.3, 0.8) * snap, round(delay * rate))
