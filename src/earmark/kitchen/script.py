@@ -89,7 +89,14 @@ ANIMATION: dict[str, tuple[float, float]] = {
 ACTION_SECONDS = (1.3, 2.1)
 IDLE_SHARE = (0.42, 0.55)
 _MIN_PAUSE_SECONDS = 0.2
-_EAGERNESS = {"turn-off": 2.0, "cut": 2.5, "crack": 2.5, "pour": 3.0, "stir": 4.0}  # rare states are soon acted on
+_EAGERNESS = {
+    "turn-on": 1.4,
+    "turn-off": 1.2,
+    "cut": 2.5,
+    "crack": 2.5,
+    "pour": 3.0,
+    "stir": 4.0,
+}  # rare states are soon acted on
 _THING_EAGERNESS = {"bowl": 3.0, "cup": 2.0, "egg": 2.0}
 _NEVER_SILENT = ("turn-on", "turn-off", "pour")  # their sounds go on: a silent one would contradict what follows
 
