@@ -10,10 +10,8 @@ import av
 from av.container import InputContainer
 
 # FFmpeg also "demuxes" playlists and scripts (hls, dash, concat, sdp, ...), which open other files and addresses.
-_CONTAINERS = (
-    "aac,ac3,aiff,amr,asf,au,avi,caf,dv,eac3,flac,flv,h264,hevc,ivf,m4v,matroska,mov,mp3,mp4,mpeg,mpegts,mpegvideo,mxf,nut,"
-    "obu,ogg,rm,w64,wav,webm,wtv"
-)
+# Bare H.264 and the like have no time stamps, so no clock.
+_CONTAINERS = "aac,ac3,aiff,amr,asf,au,avi,caf,dv,eac3,flac,flv,ivf,matroska,mov,mp3,mp4,mpeg,mpegts,mxf,nut,ogg,rm,w64,wav,webm,wtv"
 # Time stamps are rounded (to 1 ms in Matroska, to a frame in AVI): only a step beyond this is a gap or an overlap.
 JITTER_SECONDS = 0.02
 # A longer step between neighbours is a damaged time stamp, not a pause: it would become hours of silence.
@@ -137,6 +135,7 @@ class Damage:
 def decode(container: InputContainer, stream: Any, zero: float, damage: Damage) -> Iterator[tuple[float | None, Any]]:
     """Yield (seconds on the file's clock or None, frame) in presentation order, past whatever is damaged."""
     packets = container.demux(stream)
+    time_base = float(stream.time_base)
     last_seconds = 0.0
     while True:
         try:
@@ -147,7 +146,10 @@ def decode(container: InputContainer, stream: Any, zero: float, damage: Damage) 
         if packet is None:
             return
         if packet.pts is not None:
-            last_seconds = float(packet.pts * packet.time_base) - zero
+            last_seconds = packet.pts * time_base - zero
+        if packet.is_corrupt:  # incomplete: the decoder would make something up
+            damage.skip(last_seconds)
+            continue
         try:
             frames = packet.decode()
         except av.FFmpegError:
@@ -157,4 +159,4 @@ def decode(container: InputContainer, stream: Any, zero: float, damage: Damage) 
             if frame.is_corrupt:
                 damage.skip(last_seconds)
             else:
-                yield None if frame.pts is None else float(frame.pts * frame.time_base) - zero, frame
+                yield None if frame.pts is None else frame.pts * time_base - zero, frame
