@@ -1,7 +1,6 @@
 """What every test shares: the media folder, the slow switch, the guard on global random state."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +26,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def _same_random_state() -> Iterator[None]:
+def _same_random_state() -> None:
     """Seed the global generators, so that no test depends on the ones before it."""
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 - the guard is on the legacy global state
-    yield
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +38,15 @@ def media() -> Path:
     folder = Path(os.environ.get("EARMARK_TEST_MEDIA", ROOT.parent / "shared" / "media"))
     if not folder.is_dir():
         pytest.skip(f"no real clips at {folder} (set EARMARK_TEST_MEDIA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def annotations() -> Path:
+    """Return the folder of official annotation files; the test is skipped where it is missing."""
+    folder = Path(os.environ.get("EARMARK_TEST_ANNOTATIONS", ROOT.parent / "shared" / "annotations"))
+    if not folder.is_dir():
+        pytest.skip(f"no official annotations at {folder} (set EARMARK_TEST_ANNOTATIONS)")
     return folder
 
 

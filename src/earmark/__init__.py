@@ -1,3 +1,101 @@
-"""Earmark: state-aware video representations learned from audible interactions."""
+"""Earmark: state-aware video representations learned from audible interactions.
+
+The names below are the public API; each is imported from its module at first use, so that ``import earmark`` is quick
+and brings in neither media nor configuration nor training machinery.
+
+Example:
+    >>> import earmark, torch
+    >>> loss = earmark.audible_state_change_loss
+    >>> same = torch.ones(4, 8)
+    >>> round(loss(change_forward=same, change_backward=-same, audio=same, temperature=1.0).item(), 4)
+    0.3133
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from earmark.checkpoint import load_checkpoint
+    from earmark.clips import ActionClips, MomentClips, collate
+    from earmark.encoders import R2Plus1D, SpecCNN9
+    from earmark.evaluation.features import extract_features
+    from earmark.evaluation.probe import linear_probe
+    from earmark.heads import projection_head
+    from earmark.kitchen import make_kitchen
+    from earmark.media import probe
+    from earmark.model import AudioVisualModel
+    from earmark.moments import Moment, find_moments, moments_of_file
+    from earmark.objectives import audible_state_change_loss, audio_visual_correspondence_loss
+    from earmark.prepare import prepare
+    from earmark.pretrain import pretrain
+    from earmark.report import write_report
+    from earmark.sampling import EpochBatches
+    from earmark.store import PreparedStore
+    from earmark.transforms import LogMel, VideoCrop
+
+_MODULE_OF = {
+    "ActionClips": "clips",
+    "AudioVisualModel": "model",
+    "EpochBatches": "sampling",
+    "LogMel": "transforms",
+    "Moment": "moments",
+    "MomentClips": "clips",
+    "PreparedStore": "store",
+    "R2Plus1D": "encoders",
+    "SpecCNN9": "encoders",
+    "VideoCrop": "transforms",
+    "audible_state_change_loss": "objectives",
+    "audio_visual_correspondence_loss": "objectives",
+    "collate": "clips",
+    "extract_features": "evaluation.features",
+    "find_moments": "moments",
+    "linear_probe": "evaluation.probe",
+    "load_checkpoint": "checkpoint",
+    "make_kitchen": "kitchen",
+    "moments_of_file": "moments",
+    "prepare": "prepare",
+    "pretrain": "pretrain",
+    "probe": "media",
+    "projection_head": "heads",
+    "write_report": "report",
+}
+
+__all__ = [
+    "ActionClips",
+    "AudioVisualModel",
+    "EpochBatches",
+    "LogMel",
+    "Moment",
+    "MomentClips",
+    "PreparedStore",
+    "R2Plus1D",
+    "SpecCNN9",
+    "VideoCrop",
+    "__version__",
+    "audible_state_change_loss",
+    "audio_visual_correspondence_loss",
+    "collate",
+    "extract_features",
+    "find_moments",
+    "linear_probe",
+    "load_checkpoint",
+    "make_kitchen",
+    "moments_of_file",
+    "prepare",
+    "pretrain",
+    "probe",
+    "projection_head",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'earmark' has no attribute {name!r}")
+    return getattr(import_module(f"earmark.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

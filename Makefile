@@ -1,0 +1,33 @@
+# `make demo` and `make test` need Python 3.11 or newer, git and make, and nothing else: all the rest is installed into .venv.
+PYTHON ?= python3
+SIZE ?= standard
+OUT ?= earmark_data/demo
+BIN := .venv/bin
+
+.PHONY: demo test check slow install clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Earmark needs Python 3.11 or newer; name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "$(PYTHON) has no venv module (Debian, Ubuntu: install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install  ## A kitchen is made, prepared, learned from and judged, in under 5 minutes on 2 cores
+	$(BIN)/earmark demo --size $(SIZE) --out $(OUT)
+
+test: install  ## The default tests, under 10 minutes on 2 cores
+	$(BIN)/pytest
+
+slow: install  ## All tests
+	$(BIN)/pytest --run-slow
+
+check: install  ## Lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv

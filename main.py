@@ -1,0 +1,7 @@
+"""The original's command line: python main.py --config-name=default_ssrl|default_lincls [-m] [OVERRIDE ...]."""
+
+import sys
+
+from earmark.cli import main_by_config_name
+
+sys.exit(main_by_config_name(sys.argv[1:]))

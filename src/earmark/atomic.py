@@ -1,0 +1,51 @@
+"""Write a file so that it is either whole or not there, whatever happens meanwhile."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["replacing"]
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `path`; when the block ends well, what was written there takes its place.
+
+    The content is on the disk (fsync) before the rename, and the rename before the function returns, so that neither a
+    kill nor a power cut leaves half a file. If the block raises, the temporary file is removed and `path` is left as
+    it was. The temporary name keeps the suffix, since some writers choose the format by it.
+
+    Args:
+        path: File to write; missing folders above it are made.
+
+    Yields:
+        The path to write to.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(Path(folder, "a.txt")) as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     Path(folder, "a.txt").read_text()
+        'whole'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

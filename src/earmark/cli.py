@@ -1,0 +1,307 @@
+"""The command `earmark`.
+
+Beside the path of a sample: each command calls one station of it. This file must start fast, so what a command needs
+is imported when it runs. `pretrain` and `evaluate` are Hydra applications (`earmark.cli_hydra`); the others are
+ordinary commands. Exit codes: 0 done, 1 nothing could be done or it failed, 2 wrong usage, 130 interrupted.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earmark import __version__
+
+if TYPE_CHECKING:
+    from earmark.moments import Moment
+
+__all__ = ["main", "main_by_config_name"]
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+KITCHEN_PRESETS = ("demo", "tiny", "small", "standard", "large")  # those of earmark.kitchen, which is slow to import
+OVERRIDES_HELP = "KEY=VALUE or GROUP=CHOICE, such as data=folder data.args.base_path=DIR prepare.short_side=128"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: The command line without the program's name; None for that of the process.
+
+    Returns:
+        The exit code.
+
+    Example:
+        >>> main(["moments", "no_such_file.mp4"])
+        1
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    command = arguments[0] if arguments else ""
+    try:
+        if command in ("pretrain", "evaluate"):
+            return _hydra_command(command, arguments[1:])
+        options = _parser().parse_args(arguments)
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        return report_error(f"earmark {command}", error)
+
+
+def main_by_config_name(arguments: Sequence[str]) -> int:
+    """Run pretraining, or the linear probe if ``--config-name=default_lincls`` is among the arguments.
+
+    Args:
+        arguments: The command line of the original code.
+
+    Returns:
+        The exit code.
+    """
+    from earmark.cli_hydra import config_name_of
+
+    command = "evaluate" if config_name_of(arguments) == "default_lincls" else "pretrain"
+    return main([command, *arguments])
+
+
+def report_error(program: str, error: Exception) -> int:
+    """Say on standard error what went wrong, in one line where the error is meant for the user.
+
+    Args:
+        program: What failed, such as ``earmark pretrain``.
+        error: With what.
+
+    Returns:
+        The exit code that the process should end with.
+
+    Raises:
+        Exception: The error itself, where it is a fault of the program.
+    """
+    from earmark.config import ConfigError
+
+    own = type(error).__module__.startswith("earmark.")
+    if (not own and not isinstance(error, ValueError | OSError)) or "EARMARK_DEBUG" in os.environ:
+        raise error
+    print(f"{program}: {error}" if str(error) else f"{program}: {type(error).__name__}", file=sys.stderr)
+    if not own:
+        print("(EARMARK_DEBUG=1 shows where this was raised)", file=sys.stderr)
+    return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+
+
+def _hydra_command(command: str, arguments: list[str]) -> int:
+    from earmark.cli_hydra import run_application
+
+    if command == "pretrain":
+        from earmark.cli_pretrain import run_pretraining
+
+        return run_application(command, arguments, run_pretraining)
+    from earmark.cli_evaluate import run_evaluation
+
+    return run_application(command, arguments, run_evaluation)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="earmark",
+        description="Learn state-aware video representations from audible interactions.",
+        epilog="earmark COMMAND --help says more. Files and runs are written below ./earmark_data.",
+    )
+    parser.add_argument("--version", action="version", version=f"earmark {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="see all of it work in minutes, with generated videos")
+    demo.add_argument("--out", type=Path, default=Path("earmark_data/demo"), metavar="DIR", help="default: %(default)s")
+    demo.add_argument("--size", choices=["tiny", "standard"], default="standard", help="default: %(default)s")
+    demo.set_defaults(run=_demo)
+
+    kitchen = commands.add_parser("kitchen", help="generate Audible Kitchen, a data set of audible interactions")
+    kitchen.add_argument("out", type=Path, metavar="OUT", help="folder to write, in the layout of EPIC-KITCHENS-100")
+    kitchen.add_argument("--preset", choices=KITCHEN_PRESETS, default="small", help="how much (default: %(default)s)")
+    kitchen.add_argument("--seed", type=int, default=0, help="another seed, another kitchen (default: %(default)s)")
+    kitchen.add_argument("--kitchens", type=int, metavar="N", help="number of kitchens; this and the next five")
+    kitchen.add_argument("--videos", type=int, metavar="N", help="videos of each kitchen: in place of the preset's")
+    kitchen.add_argument("--seconds", type=float, help="length of each video")
+    kitchen.add_argument("--width", type=int, metavar="PIXELS")
+    kitchen.add_argument("--height", type=int, metavar="PIXELS")
+    kitchen.add_argument("--fps", type=int, metavar="N", help="frames a second")
+    kitchen.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
+    kitchen.add_argument("--json", action="store_true", help="print JSON: an object that says what was made")
+    kitchen.set_defaults(run=_kitchen)
+
+    moments = commands.add_parser("moments", help="list the moments of interaction in videos or sound files")
+    moments.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    moments.add_argument("--min-score", type=_non_negative, default=1.0, help="least prominence (default: %(default)s)")
+    moments.add_argument(
+        "--margin", type=_non_negative, default=0.0, metavar="SECONDS", help="leave out moments nearer to either end"
+    )
+    moments.add_argument("--json", action="store_true", help="print JSON: a list with an object for each file")
+    moments.set_defaults(run=_moments)
+
+    prepare = commands.add_parser("prepare", help="prepare a data set's videos for training")
+    prepare.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES_HELP)
+    prepare.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with configurations of your own")
+    prepare.add_argument("--config-name", default="default_ssrl", metavar="NAME", help="default: %(default)s")
+    prepare.set_defaults(run=_prepare)
+
+    # Hydra parses these two; they stand here for the list of commands.
+    commands.add_parser("pretrain", help="train both encoders on the moments of a data set")
+    commands.add_parser("evaluate", help="judge a pretrained video encoder by a linear probe")
+
+    doctor = commands.add_parser("doctor", help="say what this machine has, and what is missing for what")
+    doctor.add_argument("--data-dir", type=Path, default=Path("earmark_data"), help="default: %(default)s")
+    doctor.add_argument("--json", action="store_true", help="print JSON: a list with an object for each finding")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _non_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from earmark.demo import run_demo
+
+    run_demo(options.out, size=options.size)
+    return DONE
+
+
+def _kitchen(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from earmark.cli_build import num_cpus
+    from earmark.kitchen import make_kitchen
+
+    made = make_kitchen(
+        options.out,
+        preset=options.preset,
+        seed=options.seed,
+        num_kitchens=options.kitchens,
+        videos_per_kitchen=options.videos,
+        video_seconds=options.seconds,
+        width=options.width,
+        height=options.height,
+        fps=options.fps,
+        num_workers=options.workers or num_cpus(),
+    )
+    if options.json:
+        print(json.dumps(asdict(made) | {"path": str(made.path)}, indent=2))
+    else:
+        print(
+            f"{made.path}: {made.num_videos} videos ({made.num_new_videos} new) of {made.num_kitchens} kitchens, "
+            f"{clock(made.duration_seconds)} in all, {made.num_events} actions"
+        )
+    return DONE
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from earmark.cli_build import prepare_store
+    from earmark.config import checked, compose
+    from earmark.config_schema import PretrainConfig
+
+    values = compose(options.config_name, options.overrides, config_dir=options.config_dir)
+    config = checked(PretrainConfig, values)
+    report = prepare_store(config.data, config.environment, config.prepare)
+    Console().print(report.table())
+    return FAILED if len(report.with_status("refused")) == len(report.videos) else DONE
+
+
+def _moments(options: argparse.Namespace) -> int:
+    from earmark.media import MediaError
+    from earmark.moments import moments_of_file
+
+    found = 0
+    results: list[dict[str, Any]] = []
+    for path in options.files:
+        try:
+            moments, info = moments_of_file(path, min_prominence=options.min_score, margin_seconds=options.margin)
+        except (MediaError, OSError) as error:
+            text = str(error) if str(path) in str(error) else f"{path}: {error}"
+            print(f"earmark moments: {text}", file=sys.stderr)
+            results.append({"path": str(path), "error": text})
+            continue
+        found += 1
+        if options.json:
+            rows = [
+                {"time_seconds": m.time_seconds, "score": m.score, "height": m.height, "segment_id": m.segment_id}
+                for m in moments
+            ]
+            results.append({"path": str(path), "duration_seconds": info.duration_seconds, "moments": rows})
+        else:
+            _print_moments(path, moments, info.duration_seconds)
+    if options.json:
+        print(json.dumps(results, indent=2))
+    return DONE if found else FAILED
+
+
+def _print_moments(path: Path, moments: "Sequence[Moment]", duration_seconds: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    count = "1 moment" if len(moments) == 1 else f"{len(moments)} moments"
+    console.print(Text(f"{path}: {count} in {clock(duration_seconds)}"), soft_wrap=True)
+    if moments:
+        table = Table()
+        for name in ("time", "score", "height"):
+            table.add_column(name, justify="right")
+        for moment in moments:
+            table.add_row(clock(moment.time_seconds), f"{moment.score:.2f}", f"{moment.height:.2f}")
+        console.print(table)
+
+
+def clock(time_seconds: float) -> str:
+    """Return a time as minutes, seconds and milliseconds.
+
+    Example:
+        >>> clock(83.4567)
+        '1:23.457'
+    """
+    minutes, milliseconds = divmod(round(time_seconds * 1000), 60_000)
+    return f"{minutes}:{milliseconds // 1000:02d}.{milliseconds % 1000:03d}"
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from earmark.doctor import examine
+
+    findings = examine(options.data_dir)
+    missing = [finding for finding in findings if finding.required and not finding.ok]
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        return FAILED if missing else DONE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "what", "found", "for", title=f"earmark {__version__}", title_justify="left")
+    table.columns[2].overflow = "fold"
+    for finding in findings:
+        mark = "[green]ok[/]" if finding.ok else "[red]missing[/]" if finding.required else "[yellow]absent[/]"
+        table.add_row(mark, finding.name, finding.found, finding.needed_for)
+    console = Console()
+    console.print(table)
+    if missing:
+        console.print(f"[red]missing for the core:[/] {', '.join(finding.name for finding in missing)}")
+    else:
+        console.print("Everything that the core needs is here.")
+    return FAILED if missing else DONE

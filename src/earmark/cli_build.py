@@ -1,0 +1,191 @@
+"""From the checked configuration to the objects that the stations take: data set, store, encoders, transforms, device.
+
+Beside the path of a sample: the commands call this; nothing below sees a configuration.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earmark.config import ConfigError
+from earmark.config_schema import AudioEncoder, Data, Environment, Logging, Prepare, VideoEncoder
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from earmark.datasets import DatasetRecords
+    from earmark.encoders import Encoder
+    from earmark.prepare import PrepareReport
+    from earmark.store import PreparedStore
+
+__all__ = [
+    "build_encoder",
+    "build_fabric",
+    "num_cpus",
+    "open_dataset",
+    "open_store",
+    "prepare_store",
+    "run_dir",
+    "say",
+    "store_path",
+]
+
+
+def say(text: str) -> None:
+    """Tell the user what is being done, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_dir(environment: Environment, logging: Logging, *, suffix: bool = True) -> Path:
+    """Return the folder of a run, with or without its suffix."""
+    return Path(environment.data_dir) / "outputs" / (logging.name + (logging.suffix if suffix else ""))
+
+
+def base_path(data: Data, environment: Environment) -> Path:
+    """Return the folder of the source videos.
+
+    Raises:
+        ConfigError: If it is not given and the data set is not a generated one.
+    """
+    if data.args.base_path is not None:
+        return Path(data.args.base_path)
+    if data.name != "kitchen":
+        raise ConfigError(f"data.args.base_path: is missing; the {data.name} data set needs the folder of its videos")
+    suffix = f"_seed{data.args.seed}" if data.args.seed else ""
+    return Path(environment.data_dir) / "kitchen" / f"{data.args.preset}{suffix}"
+
+
+def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
+    """Open the data set; a kitchen that is not there yet is generated.
+
+    Raises:
+        ConfigError: If its folder is not given.
+        earmark.datasets.DatasetError: If it is damaged.
+    """
+    from earmark.datasets import DATASETS, Folder
+
+    path = base_path(data, environment)
+    if data.name == "folder":
+        written = Path(environment.data_dir)  # it may lie among the videos, or be their folder itself
+        stores = [written / "prepared"] if data.store is None else [data.store]
+        return Folder(path, exclude=[written, written / "outputs", *stores])
+    if data.name == "kitchen" and data.args.base_path is None and not (path / "events.parquet").exists():
+        from earmark.kitchen import make_kitchen
+
+        say(f"generating Audible Kitchen, preset {data.args.preset}, in {path} (once)")
+        make_kitchen(path, preset=data.args.preset, seed=data.args.seed, num_workers=num_cpus())
+    dataset: DatasetRecords = DATASETS[data.name](path)
+    return dataset
+
+
+def store_path(data: Data, environment: Environment, prepare: Prepare) -> Path:
+    """Return the folder of the prepared videos: the one given, or one named by all that its content depends on."""
+    if data.store is not None:
+        return Path(data.store)
+    content = {"base_path": str(base_path(data, environment).resolve()), **_prepare_parameters(prepare)}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Path(environment.data_dir) / "prepared" / f"{data.name}-{digest[:8]}"
+
+
+def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "PrepareReport":
+    """Prepare all videos of the data set; those done before are not done again.
+
+    Raises:
+        ConfigError: If the folder of the videos is not given.
+        earmark.datasets.DatasetError: If the data set is damaged.
+        earmark.prepare.PrepareError: If the store was made with other parameters.
+    """
+    from earmark.prepare import prepare as prepare_videos
+
+    videos = open_dataset(data, environment).videos()
+    root = store_path(data, environment, prepare)
+    say(f"preparing {len(videos)} videos in {root}")
+    return prepare_videos(
+        videos,
+        root,
+        num_workers=prepare.workers or num_cpus(),
+        **_prepare_parameters(prepare),
+    )
+
+
+def open_store(data: Data, environment: Environment, prepare: Prepare) -> "PreparedStore":
+    """Open the prepared videos of the data set, preparing them if that was not finished before.
+
+    Raises:
+        earmark.store.StoreError: If the store is damaged.
+    """
+    from earmark.store import PreparedStore
+
+    root = store_path(data, environment, prepare)
+    if not (root / "videos.parquet").exists():
+        from rich.console import Console
+
+        Console(stderr=True).print(prepare_store(data, environment, prepare).table())
+    return PreparedStore(root)
+
+
+def build_encoder(config: VideoEncoder | AudioEncoder, environment: Environment) -> "Encoder":
+    """Build an encoder, with published weights if they are asked for.
+
+    Raises:
+        ConfigError: If weights are asked for and their file is not there.
+        earmark.encoders.weights.WeightsError: If the file does not fit.
+    """
+    from earmark.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
+
+    kind, encoders = ("video", VIDEO_ENCODERS) if isinstance(config, VideoEncoder) else ("audio", AUDIO_ENCODERS)
+    encoder = encoders[config.name](width=config.args.width)
+    if config.args.pretrained:
+        from earmark.encoders.weights import load_encoder_weights
+
+        path = Path(config.args.weights or Path(environment.data_dir) / "weights" / "avid.pth")
+        if not path.is_file():
+            raise ConfigError(
+                f"backbone.{kind}.args.pretrained: {path} is not there; put the AVID checkpoint there, name another "
+                f"file with backbone.{kind}.args.weights=FILE, or start from random weights with pretrained=false"
+            )
+        load_encoder_weights(encoder, path, kind=kind)
+        say(f"{kind} encoder: weights of {path}")
+    return encoder
+
+
+def build_fabric(environment: Environment) -> "Fabric":
+    """Start Lightning Fabric on one device, saying so where more was asked for.
+
+    Raises:
+        ConfigError: If a GPU is demanded and there is none.
+    """
+    import torch
+    from lightning_fabric import Fabric
+
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if environment.accelerator == "cuda" and not num_gpus:
+        raise ConfigError("environment.accelerator: cuda is asked for, but torch finds no GPU (see `earmark doctor`)")
+    accelerator = "cuda" if num_gpus and environment.ngpu and environment.accelerator != "cpu" else "cpu"
+    if environment.ngpu > 1:
+        used = "one GPU" if accelerator == "cuda" else "one process on the CPU"
+        say(f"environment.ngpu={environment.ngpu}: this machine has {num_gpus} usable GPUs; {used} is used")
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=environment.precision)
+    fabric.launch()
+    return fabric
+
+
+def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
+    """Return the arguments of `earmark.prepare.prepare` that change what it writes."""
+    return {
+        "fps": prepare.fps,
+        "short_side": prepare.short_side,
+        "quality": prepare.quality,
+        "audio_rate": prepare.audio_rate,
+        "segment_seconds": prepare.segment_seconds,
+        "min_prominence": prepare.min_prominence,
+        "min_distance": prepare.min_distance,
+    }
+
+
+def num_cpus() -> int:
+    """Return how many processes this one may run side by side."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,117 @@
+"""`earmark pretrain` and `earmark evaluate` as Hydra applications: overrides, -m sweeps, --cfg, launchers.
+
+Beside the path of a sample: between the command line and `earmark.cli_pretrain` / `earmark.cli_evaluate`. The whole
+command line is checked before Hydra runs anything, and each job checks its own configuration again.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from earmark.config import ConfigError, EvaluateConfig, PretrainConfig, checked, swept_keys
+
+__all__ = ["config_name_of", "run_application"]
+
+DEFAULT_CONFIG = {"pretrain": "default_ssrl", "evaluate": "default_lincls"}
+SCHEMA: dict[str, Any] = {"pretrain": PretrainConfig, "evaluate": EvaluateConfig}
+
+Job = Callable[[Any, dict[str, Any]], object]
+"""Called with the checked configuration and the same as plain data."""
+
+
+def config_name_of(arguments: Sequence[str]) -> str | None:
+    """Return what a command line gives for --config-name.
+
+    Example:
+        >>> config_name_of(["--config-name=default_lincls", "-m", "optim.epochs=3"])
+        'default_lincls'
+    """
+    from hydra._internal.utils import get_args_parser
+
+    name: str | None = get_args_parser().parse_known_args(list(arguments))[0].config_name
+    return name
+
+
+def run_application(command: str, arguments: Sequence[str], job: Job) -> int:
+    """Check a command line, then have Hydra run the job once, or once for each point of a sweep.
+
+    Args:
+        command: ``pretrain`` or ``evaluate``.
+        arguments: What follows it on the command line.
+        job: What to run.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: If the configuration is not as it should be.
+    """
+    import hydra
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.prog = f"earmark {command}"
+    options = parser.parse_args(list(arguments))
+    swept: tuple[str, ...] = ()
+    if not (options.help or options.hydra_help):
+        if options.config_path is not None:
+            raise ConfigError("--config-path: give a folder of your own configurations with --config-dir")
+        swept = swept_keys(
+            SCHEMA[command],
+            options.config_name or DEFAULT_CONFIG[command],
+            options.overrides,
+            config_dir=None if options.config_dir is None else Path(options.config_dir),
+        )
+        if swept and not options.multirun and not any(text.startswith("hydra.mode=") for text in options.overrides):
+            raise ConfigError("\n".join(f"{key}: several values need a sweep (-m)" for key in swept))
+
+    def task(config: Any) -> object:
+        """Run in the process that Hydra's launcher chose, so all it needs comes with it."""
+        return _run_job(command, config, swept, job)
+
+    application = hydra.main(
+        version_base="1.3", config_path="pkg://earmark.configs", config_name=DEFAULT_CONFIG[command]
+    )(task)
+    with _command_line(f"earmark {command}", arguments):
+        application()
+    return 0
+
+
+def _run_job(command: str, config: Any, swept: Sequence[str], job: Job) -> object:
+    from omegaconf import OmegaConf
+
+    from earmark.cli import INTERRUPTED, report_error
+
+    try:
+        values: Any = OmegaConf.to_container(config, resolve=True)
+        if swept:
+            values["logging"]["suffix"] += _sweep_suffix(swept)
+        return job(checked(SCHEMA[command], values), values)
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        raise SystemExit(report_error(f"earmark {command}", error)) from error
+
+
+def _sweep_suffix(swept: Sequence[str]) -> str:
+    """Name a job of a sweep by what was swept over, so that jobs do not share a run folder."""
+    from hydra.core.hydra_config import HydraConfig
+
+    named = ("logging.name", "logging.suffix")
+    task_overrides = HydraConfig.get().overrides.task
+    parts = [text for text in task_overrides if (key := text.partition("=")[0]) in swept and key not in named]
+    return "".join("_" + re.sub(r"[^\w.,=+-]", "-", part) for part in parts)
+
+
+@contextmanager
+def _command_line(program: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Let Hydra, which reads the process's arguments, see those that are meant for it."""
+    saved = sys.argv
+    sys.argv = [program, *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = saved

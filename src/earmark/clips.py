@@ -1,0 +1,306 @@
+"""Map-style data sets of clips, and the batch contract.
+
+Path of a sample: prepared store --clips (+ sampling)--> batch --transforms--> model inputs.
+
+An item is asked for by a key ``(index, seed)``: which item, and the randomness of this visit (see
+`earmark.sampling`). The data sets keep no random state, so loader workers, their number and the place where a run was
+resumed change nothing.
+
+Batch of `MomentClips` (B samples, T frames, S samples of sound)::
+
+    video_before, video_after   uint8 (B, T, H, W, 3)
+    audio                       int16 (B, S)
+    index, seed                 int64 (B,)
+    video_size                  int64 (B, 2), valid height and width
+
+Frames of smaller videos are padded with zeros to the largest of the batch; ``video_size`` says what is picture, and
+the transforms use nothing else. `ActionClips` gives ``video`` in place of the two, ``audio`` only if asked for, and
+``label_<column>`` int64 (B,) for each label column.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from earmark.store import PreparedStore
+
+if TYPE_CHECKING:
+    from earmark.datasets.records import ActionRecord
+
+__all__ = ["ActionClips", "MomentClips", "collate"]
+
+Sample = dict[str, Any]
+
+
+class MomentClips(Dataset[Sample]):
+    """Before clip, after clip and sound of one moment of each segment: the pretraining data.
+
+    An item is a segment with at least one usable moment; each visit draws one of its moments, as in the paper
+    (arXiv 2209.13583, section 4.1, and the original code's data set). A moment t is usable when both clips lie in the
+    video: ``gap + clip <= t <= duration - gap - clip``. The before clip ends at ``t - gap`` and the after clip starts
+    at ``t + gap``; the sound is centred on t, silent where it reaches past the recording. Segments without a usable
+    moment are left out and counted, never replaced by others.
+
+    Args:
+        store: Prepared videos.
+        splits: Only videos of these splits; None for all.
+        clip_seconds: Length of a clip.
+        clip_fps: Its frames a second.
+        gap_seconds: Time between the moment and each clip.
+        audio_seconds: Length of the sound.
+
+    Attributes:
+        num_frames: Frames of a clip, T.
+        num_samples: Samples of sound, S.
+        sample_rate: Sample rate of the sound in Hz.
+        num_moments: Usable moments in all.
+        num_segments_without_moment: Segments of videos with sound that have no usable moment.
+
+    Raises:
+        ValueError: If a length is not positive or no usable moment is left.
+
+    Example:
+        >>> clips = MomentClips(PreparedStore("data/prepared/kitchen"), splits=["train"])  # doctest: +SKIP
+        >>> clips[(0, 1234)]["video_before"].shape  # doctest: +SKIP
+        (8, 128, 228, 3)
+    """
+
+    def __init__(
+        self,
+        store: PreparedStore,
+        *,
+        splits: Collection[str] | None = None,
+        clip_seconds: float = 0.5,
+        clip_fps: float = 16.0,
+        gap_seconds: float = 0.1,
+        audio_seconds: float = 2.0,
+    ) -> None:
+        self.store = store
+        self.clip_seconds, self.clip_fps = clip_seconds, clip_fps
+        self.gap_seconds, self.audio_seconds = gap_seconds, audio_seconds
+        self.num_frames = _num_frames(clip_seconds, clip_fps)
+        self.sample_rate = store.sample_rate
+        self.num_samples = round(audio_seconds * store.sample_rate)
+        if gap_seconds < 0 or self.num_samples < 1:
+            raise ValueError(f"need a gap >= 0 s and some sound, got {gap_seconds} s and {audio_seconds} s")
+        self._segments: list[tuple[str, npt.NDArray[np.float64]]] = []
+        self.num_segments_without_moment = 0
+        segment_seconds = float(store.parameters["segment_seconds"])
+        margin = gap_seconds + clip_seconds
+        for video_id in sorted(store.videos):
+            video = store.videos[video_id]
+            if not video.has_audio or (splits is not None and video.split not in splits):
+                continue
+            times = store.moments[video_id]
+            usable = times[(times >= margin) & (times <= video.duration_seconds - margin)]
+            for number in range(max(1, int(np.ceil(video.duration_seconds / segment_seconds)))):
+                mine = usable[np.floor(usable / segment_seconds) == number]
+                if len(mine):
+                    self._segments.append((video_id, mine))
+                else:
+                    self.num_segments_without_moment += 1
+        self.num_moments = sum(len(times) for _, times in self._segments)
+        if not self._segments:
+            where = f"{store.root}" + (f", splits {sorted(splits)}" if splits is not None else "")
+            raise ValueError(f"{where}: no usable moment of interaction in {len(store.videos)} videos")
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def moment_of(self, index: int, seed: int) -> tuple[str, float]:
+        """Return (video_id, time_seconds) of the moment that a visit draws.
+
+        Args:
+            index: Which segment.
+            seed: Randomness of the visit.
+        """
+        video_id, times = self._segments[index]
+        # a generator of its own, so that the draw does not repeat those the transforms make from the same seed
+        chosen = int(np.random.Generator(np.random.Philox(key=[seed, 0x4D4F4D])).integers(len(times)))
+        return video_id, float(times[chosen])
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        index, seed = key
+        video_id, time_seconds = self.moment_of(index, seed)
+        before = time_seconds - self.gap_seconds - self.clip_seconds + np.arange(self.num_frames) / self.clip_fps
+        after = time_seconds + self.gap_seconds + np.arange(self.num_frames) / self.clip_fps
+        frames, sound = self.store.read(
+            video_id,
+            np.concatenate([before, after]),
+            sound_start_seconds=time_seconds - self.audio_seconds / 2,
+            num_samples=self.num_samples,
+        )
+        return {
+            "video_before": frames[: self.num_frames],
+            "video_after": frames[self.num_frames :],
+            "audio": sound,
+            "index": index,
+            "seed": seed,
+        }
+
+
+class ActionClips(Dataset[Sample]):
+    """Labelled clips of annotated actions: the data of the linear probe and of the tasks.
+
+    Every action gives `num_clips` items. Their places are spread evenly over the action (one clip: its centre), or
+    drawn anew at each visit with `random`, as in the original's probe. An action shorter than a clip gives the clip
+    around its centre; clips are moved inside the video.
+
+    Args:
+        store: Prepared videos.
+        actions: What was annotated.
+        clip_seconds: Length of a clip.
+        clip_fps: Its frames a second.
+        num_clips: Clips of each action.
+        random: Draw the clip's place from the visit's seed.
+        audio_seconds: Also return sound of this length, centred on the clip; None for none.
+
+    Attributes:
+        actions: The usable actions, in the order given.
+        left_out: (action_id, reason) of the others.
+        action_of_item: int64 (num_items,), which action an item shows.
+        labels: For each label column, int64 (num_actions,).
+        num_frames: Frames of a clip.
+
+    Raises:
+        ValueError: If no action is usable or the label columns differ between actions.
+    """
+
+    def __init__(
+        self,
+        store: PreparedStore,
+        actions: Sequence["ActionRecord"],
+        *,
+        clip_seconds: float = 0.5,
+        clip_fps: float = 16.0,
+        num_clips: int = 1,
+        random: bool = False,
+        audio_seconds: float | None = None,
+    ) -> None:
+        self.store = store
+        self.clip_seconds, self.clip_fps = clip_seconds, clip_fps
+        self.num_clips, self.random = num_clips, random
+        self.audio_seconds = audio_seconds
+        self.num_frames = _num_frames(clip_seconds, clip_fps)
+        self.left_out: list[tuple[str, str]] = []
+        self.actions: list[ActionRecord] = []
+        for action in actions:
+            reason = self._unusable(action)
+            if reason:
+                self.left_out.append((action.action_id, reason))
+            else:
+                self.actions.append(action)
+        if not self.actions:
+            first = f"; the first: {self.left_out[0][0]}: {self.left_out[0][1]}" if self.left_out else ""
+            raise ValueError(f"{store.root}: none of {len(actions)} actions is usable{first}")
+        columns = sorted(self.actions[0].labels)
+        if any(sorted(action.labels) != columns for action in self.actions):
+            raise ValueError("actions have different label columns")
+        self.labels = {
+            column: np.array([action.labels[column] for action in self.actions], np.int64) for column in columns
+        }
+        self.action_of_item = np.repeat(np.arange(len(self.actions)), num_clips)
+
+    def _unusable(self, action: "ActionRecord") -> str:
+        video = self.store.videos.get(action.video_id)
+        if video is None:
+            return f"video {action.video_id!r} is not in the store"
+        if self.audio_seconds is not None and not video.has_audio:
+            return f"video {action.video_id!r} has no sound"
+        if action.start_seconds >= video.duration_seconds:
+            return f"starts at {action.start_seconds:.2f} s, the video ends at {video.duration_seconds:.2f} s"
+        return ""
+
+    def __len__(self) -> int:
+        return len(self.action_of_item)
+
+    def start_of(self, index: int, seed: int) -> float:
+        """Return where a visit's clip starts, in seconds.
+
+        Args:
+            index: Which item.
+            seed: Randomness of the visit; used with `random` only.
+        """
+        action = self.actions[self.action_of_item[index]]
+        video = self.store.videos[action.video_id]
+        stop_seconds = min(action.stop_seconds, video.duration_seconds)
+        room = stop_seconds - action.start_seconds - self.clip_seconds
+        if room <= 0:
+            start = (action.start_seconds + stop_seconds - self.clip_seconds) / 2
+        elif self.random:
+            start = action.start_seconds + room * np.random.Generator(np.random.Philox(key=[seed, 0x414354])).random()
+        else:
+            start = action.start_seconds + room * (index % self.num_clips + 0.5) / self.num_clips
+        return float(min(max(start, 0.0), max(0.0, video.duration_seconds - self.clip_seconds)))
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        index, seed = key
+        number = int(self.action_of_item[index])
+        action = self.actions[number]
+        start = self.start_of(index, seed)
+        last = self.store.videos[action.video_id].duration_seconds - 1 / self.store.fps
+        times = np.minimum(start + np.arange(self.num_frames) / self.clip_fps, last)  # a video shorter than the clip
+        audio_seconds = self.audio_seconds or 0.0
+        frames, sound = self.store.read(
+            action.video_id,
+            times,
+            sound_start_seconds=start + (self.clip_seconds - audio_seconds) / 2,
+            num_samples=round(audio_seconds * self.store.sample_rate),
+        )
+        sample: Sample = {"video": frames, "index": index, "seed": seed}
+        if self.audio_seconds is not None:
+            sample["audio"] = sound
+        for column, labels in self.labels.items():
+            sample[f"label_{column}"] = int(labels[number])
+        return sample
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Assemble samples to a batch, padding pictures of different sizes (see the module's text).
+
+    Args:
+        samples: What the data sets return; all with the same keys.
+
+    Returns:
+        The batch: a tensor for each key, and ``video_size`` int64 (B, 2) with each sample's height and width.
+
+    Example:
+        >>> small, large = np.ones((2, 4, 6, 3), np.uint8), np.ones((2, 6, 4, 3), np.uint8)
+        >>> batch = collate([{"video": small, "index": 0}, {"video": large, "index": 1}])
+        >>> batch["video"].shape, batch["video_size"].tolist()
+        (torch.Size([2, 2, 6, 6, 3]), [[4, 6], [6, 4]])
+    """
+    batch: dict[str, Tensor] = {}
+    for name, first in samples[0].items():
+        values = [sample[name] for sample in samples]
+        if name.startswith("video"):
+            batch[name] = _stack_padded(values)
+            batch["video_size"] = torch.tensor([value.shape[1:3] for value in values], dtype=torch.int64)
+        elif isinstance(first, np.ndarray):
+            batch[name] = torch.from_numpy(np.stack(values))
+        else:
+            batch[name] = torch.tensor(values, dtype=torch.int64)
+    return batch
+
+
+def _stack_padded(clips: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+    """Stack clips (T, H, W, 3) to (B, T, max H, max W, 3), zeros at the right and the bottom."""
+    if len({clip.shape for clip in clips}) == 1:
+        return torch.from_numpy(np.stack(clips))
+    height, width = (max(clip.shape[axis] for clip in clips) for axis in (1, 2))
+    stacked = np.zeros((len(clips), clips[0].shape[0], height, width, 3), np.uint8)
+    for row, clip in zip(stacked, clips, strict=True):
+        row[:, : clip.shape[1], : clip.shape[2]] = clip
+    return torch.from_numpy(stacked)
+
+
+def _num_frames(clip_seconds: float, clip_fps: float) -> int:
+    num_frames = round(clip_seconds * clip_fps)
+    if num_frames < 1:
+        raise ValueError(f"a clip of {clip_seconds} s at {clip_fps} frames a second has no frame")
+    return num_frames

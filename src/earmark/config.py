@@ -1,0 +1,326 @@
+"""The configuration: composed by Hydra from `earmark.configs`, checked here, handed to the commands as typed values.
+
+Beside the path of a sample: only the command line reads it; nothing below sees a configuration.
+
+A mistyped key or value is refused with its full name and the near matches, before anything starts and for every job of
+a sweep. `earmark.config_schema` says what each may be; the yaml files hold the defaults.
+"""
+
+import difflib
+import math
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from earmark.config_schema import EvaluateConfig, PretrainConfig
+
+__all__ = ["ConfigError", "EvaluateConfig", "PretrainConfig", "checked", "compose", "swept_keys"]
+
+CONFIG_PACKAGE = "earmark.configs"
+
+
+class ConfigError(ValueError):
+    """The configuration is not as it should be; one line a problem, each with the full name of its key."""
+
+
+Schema = TypeVar("Schema")
+
+
+def checked(schema: type[Schema], values: Mapping[str, Any], *, section: str = "") -> Schema:
+    """Turn composed values into a typed configuration.
+
+    Args:
+        schema: What they must be.
+        values: Plain nested values, interpolations resolved.
+        section: Where in the whole configuration they stand, such as ``backbone.video``; for the names of keys.
+
+    Raises:
+        ConfigError: Naming every unknown key, missing key, value of the wrong type and value out of range.
+
+    Example:
+        >>> checked(PretrainConfig, compose("default_ssrl", ["optim.epochs=3"])).optim.epochs
+        3
+    """
+    problems: list[str] = []
+    config = _convert(schema, values, section, problems, list(_keys_of_schema(schema)))
+    if not problems and isinstance(config, PretrainConfig | EvaluateConfig):
+        problems = _contradictions(config)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    assert isinstance(config, schema)
+    return config
+
+
+def compose(config_name: str, overrides: Sequence[str], *, config_dir: Path | None = None) -> dict[str, Any]:
+    """Compose a configuration as Hydra does, without running anything.
+
+    Args:
+        config_name: Such as ``default_ssrl``.
+        overrides: As on Hydra's command line, without sweeps.
+        config_dir: A further folder of configurations.
+
+    Returns:
+        Plain nested values, interpolations resolved.
+
+    Raises:
+        ConfigError: If an override names an unknown key, group or choice, or cannot be read.
+
+    Example:
+        >>> compose("default_lincls", ["data=folder"])["data"]["name"]
+        'folder'
+    """
+    with _hydra_at(config_dir):
+        parsed = _parse(overrides)
+        swept = [override.key_or_group for override in parsed if override.is_sweep_override()]
+        if swept:
+            raise ConfigError("\n".join(f"{key}: several values need a sweep (-m)" for key in swept))
+        _check_overrides(config_name, parsed)
+        return _composed(config_name, overrides)
+
+
+def swept_keys(
+    schema: type[Schema], config_name: str, overrides: Sequence[str], *, config_dir: Path | None = None
+) -> tuple[str, ...]:
+    """Check a command line, every value of a sweep included, and say what it sweeps over.
+
+    Args:
+        schema: What the configuration must be.
+        config_name: Such as ``default_ssrl``.
+        overrides: As on Hydra's command line.
+        config_dir: A further folder of configurations.
+
+    Returns:
+        The keys and groups that are given several values.
+
+    Raises:
+        ConfigError: As `compose` and `checked`.
+
+    Example:
+        >>> swept_keys(PretrainConfig, "default_ssrl", ["optim.args.lr=0.1,0.01", "optim.epochs=2"])
+        ('optim.args.lr',)
+    """
+    with _hydra_at(config_dir):
+        parsed = _parse(overrides)
+        _check_overrides(config_name, parsed)
+        # What depends on the job (${hydra:job.num}) is known only inside it, and so is what a sweeper draws from an
+        # interval; each job checks its own configuration again.
+        known = [
+            override
+            for override in parsed
+            if "${hydra:" not in str(override.input_line) and not override.is_interval_sweep()
+        ]
+        for lines in _variants([_choices(override) for override in known]):
+            checked(schema, _composed(config_name, lines))
+        return tuple(override.key_or_group for override in parsed if override.is_sweep_override())
+
+
+# --- composing ---
+
+
+@contextmanager
+def _hydra_at(config_dir: Path | None) -> Iterator[None]:
+    """Have Hydra search the package's configurations, and those of a further folder before them."""
+    import hydra
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
+
+    if config_dir is not None and not config_dir.is_dir():
+        raise ConfigError(f"{config_dir}: no such folder of configurations")
+    with hydra.initialize_config_module(CONFIG_PACKAGE, version_base="1.3"):
+        if config_dir is not None:
+            search_path = GlobalHydra.instance().config_loader().get_search_path()
+            search_path.prepend("command-line", f"file://{config_dir.resolve()}", SearchPathQuery(provider="main"))
+        yield
+
+
+def _parse(overrides: Sequence[str]) -> list[Any]:
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed = []
+    for text in overrides:
+        if text.startswith("="):
+            raise ConfigError(f"{text!r} is not an override KEY=VALUE (the key is missing)")
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"{text!r} is not an override KEY=VALUE ({reason})") from error
+    return parsed
+
+
+def _check_overrides(config_name: str, parsed: Sequence[Any]) -> None:
+    """Refuse unknown configuration names, groups, choices and keys."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.object_type import ObjectType
+
+    loader = GlobalHydra.instance().config_loader()
+    names = [name for name in loader.get_group_options("", ObjectType.CONFIG) if name.startswith("default_")]
+    if config_name.removesuffix(".yaml") not in loader.get_group_options("", ObjectType.CONFIG):
+        raise ConfigError(f"--config-name: {_none_of(config_name, names)}")
+    problems = []
+    values = []
+    chosen = []
+    for override in parsed:
+        key = override.key_or_group
+        if override.is_hydra_override():
+            continue
+        options = loader.get_group_options(key)
+        if not options:
+            values.append(override)
+            continue
+        chosen.append(override)
+        for line in _choices(override):
+            choice = line.partition("=")[2]
+            if not override.is_delete() and choice not in options:
+                problems.append(f"{key}: {_none_of(choice, options)}")
+    if not problems:
+        keys = _keys_of_values(_composed(config_name, [_choices(override)[0] for override in chosen], resolve=False))
+        groups = [key.replace(".", "/") for key in keys if loader.get_group_options(key.replace(".", "/"))]
+        known = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)] + groups
+        for override in values:
+            if override.key_or_group not in keys:
+                problems.append(f"{override.key_or_group}: no such key{_near(override.key_or_group, known)}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _choices(override: Any) -> list[str]:
+    """Return the overrides that a job may get from one of the command line: several for a sweep."""
+    if override.is_discrete_sweep():
+        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    return [override.input_line]
+
+
+def _variants(choices: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """Yield override lists that together hold every choice: one by one, not every combination."""
+    yield [lines[0] for lines in choices]
+    for position, lines in enumerate(choices):
+        for line in lines[1:]:
+            yield [line if other == position else others[0] for other, others in enumerate(choices)]
+
+
+def _composed(config_name: str, overrides: Sequence[str], *, resolve: bool = True) -> dict[str, Any]:
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = hydra.compose(config_name, list(overrides))
+        values = OmegaConf.to_container(config, resolve=resolve)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError("\n".join(dict.fromkeys(str(part) for part in (error, error.__cause__) if part))) from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+# --- checking ---
+
+
+def _convert(kind: Any, value: Any, key: str, problems: list[str], keys: Sequence[str]) -> Any:
+    """Return a value as its type wants it, or add what is wrong with it to the problems."""
+    rules: tuple[Any, ...] = ()
+    if get_origin(kind) is Annotated:
+        kind, *rules = get_args(kind)  # type: ignore[assignment]
+    if get_origin(kind) in (Union, types.UnionType):  # only X | None occurs
+        if value is None:
+            return None
+        return _convert(next(part for part in get_args(kind) if part is not type(None)), value, key, problems, keys)
+    if is_dataclass(kind):
+        return _convert_section(kind, value, key, problems, keys)
+    if get_origin(kind) is list:
+        (item_kind,) = get_args(kind)
+        if not isinstance(value, list):
+            problems.append(f"{key}: expected a list, got {value!r}")
+            return None
+        return [_convert(item_kind, item, f"{key}[{index}]", problems, keys) for index, item in enumerate(value)]
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            problems.append(f"{key}: {_none_of(value, get_args(kind))}")
+        return value
+    value, problem = _convert_scalar(kind, value)
+    if problem is None:
+        problem = next((f"must be {rule.words}, got {value!r}" for rule in rules if not rule.holds(value)), None)
+    if problem is not None:
+        problems.append(f"{key}: {problem}")
+    return value
+
+
+def _convert_section(kind: Any, value: Any, key: str, problems: list[str], keys: Sequence[str]) -> Any:
+    if not isinstance(value, Mapping):
+        problems.append(f"{key}: expected a section with the keys {', '.join(kind.__slots__)}, got {value!r}")
+        return None
+    hints = get_type_hints(kind, include_extras=True)
+    prefix = f"{key}." if key else ""
+    for name in value:
+        if name not in hints:
+            problems.append(f"{prefix}{name}: no such key{_near(f'{prefix}{name}', keys)}")
+    parts = {}
+    for field in fields(kind):
+        if field.name in value:
+            parts[field.name] = _convert(hints[field.name], value[field.name], prefix + field.name, problems, keys)
+        elif field.default is MISSING:
+            problems.append(f"{prefix}{field.name}: is missing")
+    return None if problems else kind(**parts)
+
+
+def _convert_scalar(kind: type, value: Any) -> tuple[Any, str | None]:
+    """Return the value, and what is wrong with it if something is."""
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)  # logging.name=2024 is a name
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "text"}[kind]
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        return value, f"expected {words}, got {value!r}"
+    if value == "None":
+        return value, "got the text 'None'; nothing is written null"
+    if isinstance(value, float) and not math.isfinite(value):
+        return value, f"expected a finite number, got {value!r}"
+    return value, None
+
+
+def _contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
+    """Return what is wrong with values that are right one by one."""
+    problems = []
+    augm, optim = config.data_augm, config.optim
+    if augm.max_short_side < augm.min_short_side:
+        problems.append(f"data_augm.max_short_side: must be at least min_short_side ({augm.min_short_side})")
+    if augm.min_short_side < augm.crop_size:
+        problems.append(f"data_augm.min_short_side: must be at least crop_size ({augm.crop_size})")
+    total_steps = optim.lr_scheduler_args.total_steps
+    if optim.use_lr_scheduler and total_steps is not None and total_steps < optim.epochs:
+        problems.append(f"optim.lr_scheduler_args.total_steps: {total_steps} are too few for {optim.epochs} epochs")
+    return problems
+
+
+def _keys_of_schema(kind: Any, prefix: str = "") -> Iterator[str]:
+    for name, hint in get_type_hints(kind).items():
+        if is_dataclass(hint):
+            yield from _keys_of_schema(hint, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _keys_of_values(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in values.items():
+        keys.append(prefix + name)
+        if isinstance(value, Mapping):
+            keys += _keys_of_values(value, f"{prefix}{name}.")
+    return keys
+
+
+def _near(text: object, known: Sequence[str]) -> str:
+    matches = difflib.get_close_matches(str(text), known, n=3)
+    return f"; did you mean {' or '.join(matches)}?" if matches else ""
+
+
+def _none_of(value: object, known: Sequence[str]) -> str:
+    return f"{str(value)!r} is none of {', '.join(known)}{_near(value, known)}"

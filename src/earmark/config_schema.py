@@ -1,0 +1,267 @@
+"""What a configuration must be: a dataclass a section, a type and a rule a key.
+
+Beside the path of a sample: `earmark.config` checks what Hydra composed against these; the yaml files of
+`earmark.configs` hold the defaults. A field with a default belongs to some choices of its group only.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+__all__ = ["EvaluateConfig", "PretrainConfig", "Rule"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must satisfy beyond its type: the words for it and the test."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
+NonNegative = Annotated[float, Rule("at least 0", lambda value: value >= 0)]
+Fraction = Annotated[float, Rule("at least 0 and below 1", lambda value: 0 <= value < 1)]
+AtLeastOne = Annotated[int, Rule("at least 1", lambda value: value >= 1)]
+AtLeastZero = Annotated[int, Rule("at least 0", lambda value: value >= 0)]
+Quality = Annotated[int, Rule("from 1 to 100", lambda value: 1 <= value <= 100)]
+Even = Annotated[int, Rule("even and at least 16", lambda value: value >= 16 and value % 2 == 0)]
+RunName = Annotated[
+    str, Rule("made of letters, digits and _.,=+- only", lambda value: re.fullmatch(r"[\w.,=+-]*[\w,=+-]", value))
+]
+Suffix = Annotated[
+    str, Rule("made of letters, digits and _.,=+- only", lambda value: re.fullmatch(r"[\w.,=+-]*", value))
+]
+Split = Literal["train", "validation", "test", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataArgs:
+    """Where the videos are; preset and seed belong to the generated kitchen alone."""
+
+    base_path: str | None
+    delta_non_overlap: NonNegative = 0.1
+    preset: Literal["demo", "tiny", "small", "standard", "large"] = "small"
+    seed: AtLeastZero = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Group ``data``: which data set, and what is cut from it."""
+
+    name: Literal["kitchen", "folder", "epic_kitchens"]
+    args: DataArgs
+    split: Split
+    store: str | None
+    clip_seconds: Positive
+    clip_fps: Positive
+    audio_seconds: Positive
+
+
+@dataclass(frozen=True, slots=True)
+class DataAugm:
+    """Group ``data_augm``: what is done to the pictures of a clip."""
+
+    name: Literal["vRCF_aLogMel", "RCF"]
+    crop_size: AtLeastOne
+    min_short_side: AtLeastOne
+    max_short_side: AtLeastOne
+    flip: bool
+    color_jitter: NonNegative
+    shared_crop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderArgs:
+    """Options of an encoder."""
+
+    width: AtLeastOne
+    pretrained: bool
+    weights: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VideoEncoder:
+    """Group ``backbone/video``."""
+
+    name: Literal["avid_r2plus1d_10", "avid_r2plus1d_18", "avid_r2plus1d_34"]
+    args: EncoderArgs
+
+
+@dataclass(frozen=True, slots=True)
+class AudioEncoder:
+    """Group ``backbone/audio``."""
+
+    name: Literal["avid_spec_cnn_9"]
+    args: EncoderArgs
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainBackbone:
+    """Both encoders."""
+
+    video: VideoEncoder
+    audio: AudioEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateBackbone:
+    """The video encoder, for an evaluation that has no checkpoint to take it from."""
+
+    video: VideoEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class CriterionArgs:
+    """Options of the objective."""
+
+    in_dim: int | None
+    out_dim: AtLeastOne
+    temperature: Positive
+    clr_coeff: NonNegative
+    aot_coeff: NonNegative
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """Group ``criterion``."""
+
+    name: Literal["ssrl_audiopeak_aotv2"]
+    args: CriterionArgs
+
+
+@dataclass(frozen=True, slots=True)
+class OptimArgs:
+    """Options of the optimizer."""
+
+    lr: Positive
+    momentum: Fraction
+    weight_decay: NonNegative
+    nesterov: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerArgs:
+    """Options of the one-cycle schedule."""
+
+    max_lr: Positive | None
+    total_steps: AtLeastOne | None
+
+
+@dataclass(frozen=True, slots=True)
+class Optim:
+    """Group ``optim``."""
+
+    name: Literal["sgd", "sgd_lincls"]
+    args: OptimArgs
+    batch_size: AtLeastOne
+    epochs: AtLeastOne
+    use_lr_scheduler: bool
+    lr_scheduler_args: SchedulerArgs
+    schedule: list[AtLeastOne]
+    gamma: Positive
+    max_steps: AtLeastOne | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainAlgo:
+    """Group ``train_algo`` of pretraining."""
+
+    name: Literal["ssrl"]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateAlgo:
+    """Group ``train_algo`` of the linear probe."""
+
+    name: Literal["linear_cls_mtl"]
+    normalize_feats: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Group ``environment``: where and on what it runs."""
+
+    data_dir: str
+    seed: AtLeastZero
+    workers: AtLeastZero
+    accelerator: Literal["auto", "cpu", "cuda"]
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
+    resume: bool
+    ngpu: AtLeastZero
+    world_size: Annotated[int, Rule("1: this version trains on one node", lambda value: value == 1)]
+    rank: Annotated[int, Rule("0: this version trains on one node", lambda value: value == 0)]
+    dist_url: str | None
+    distributed: bool
+    multiprocessing_distributed: bool
+    slurm: Annotated[bool, Rule("false: submit with hydra/launcher, or from your own script", lambda value: not value)]
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """Group ``logging``: the run's name, and what is written how often."""
+
+    name: RunName
+    suffix: Suffix
+    save_freq: AtLeastOne
+    save_freq_mints: Positive
+    save_freq_steps: AtLeastOne | None
+    print_freq: AtLeastOne
+    log_tb: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Group ``prepare``: how videos are prepared, once."""
+
+    fps: AtLeastOne
+    short_side: Even
+    quality: Quality
+    audio_rate: Annotated[int, Rule("at least 4000", lambda value: value >= 4000)]
+    segment_seconds: Positive
+    min_prominence: NonNegative
+    min_distance: AtLeastOne
+    workers: AtLeastOne | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Group ``evaluate``: what is evaluated, and how."""
+
+    checkpoint: str | None
+    split: Literal["train", "validation"]
+    num_clips: AtLeastOne
+    random_clips: bool
+    standardize: bool
+    baseline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainConfig:
+    """All of ``default_ssrl``."""
+
+    data: Data
+    data_augm: DataAugm
+    backbone: PretrainBackbone
+    criterion: Criterion
+    optim: Optim
+    train_algo: PretrainAlgo
+    environment: Environment
+    logging: Logging
+    prepare: Prepare
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateConfig:
+    """All of ``default_lincls``."""
+
+    data: Data
+    data_augm: DataAugm
+    backbone: EvaluateBackbone
+    optim: Optim
+    train_algo: EvaluateAlgo
+    environment: Environment
+    logging: Logging
+    prepare: Prepare
+    evaluate: Evaluate

@@ -1,0 +1,1 @@
+"""The configuration tree: yaml data only; `earmark.config` checks what is composed from it."""

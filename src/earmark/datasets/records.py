@@ -1,0 +1,77 @@
+"""What a data set says of its videos and actions: records, before anything is decoded.
+
+Path of a sample: data set --records--> `earmark.prepare` (videos) and `earmark.clips` (actions).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["ActionRecord", "DatasetError", "DatasetRecords", "VideoRecord"]
+
+VIDEO_SUFFIXES = frozenset(  # compared in lower case
+    "." + name
+    for name in ("3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts webm wmv").split()  # noqa: SIM905 - a list to read
+)
+
+
+class DatasetError(ValueError):
+    """A data set is not as it should be; the message names the file, the row where there is one, and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRecord:
+    """One source video.
+
+    Attributes:
+        video_id: Name of the video, unique in its data set; ``/`` makes folders.
+        path: The source file. It may be missing: preparing then refuses it by name.
+        split: ``train``, ``validation``, ``test``, or ``all`` where the data set has no splits.
+        participant_id: Who wore the camera; empty where unknown.
+    """
+
+    video_id: str
+    path: Path
+    split: str
+    participant_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRecord:
+    """One annotated action.
+
+    Attributes:
+        action_id: Name of the action, unique in its data set (EPIC-KITCHENS: ``narration_id``).
+        video_id: The video it is in.
+        start_seconds: Where it starts in the video.
+        stop_seconds: Where it ends; always after the start.
+        participant_id: Who acts.
+        labels: Class by label column, such as ``{"verb": 3, "noun": 12}``; empty where labels are held back.
+    """
+
+    action_id: str
+    video_id: str
+    start_seconds: float
+    stop_seconds: float
+    participant_id: str
+    labels: dict[str, int]
+
+
+class DatasetRecords(Protocol):
+    """What every data set offers.
+
+    Attributes:
+        name: Its name, a key of `earmark.datasets.DATASETS`.
+        classes: Class names by label column, indexed by class number; empty if nothing is labelled.
+    """
+
+    name: str
+    classes: dict[str, list[str]]
+
+    def videos(self, split: str | None = None) -> list[VideoRecord]:
+        """Return the videos of a split, or of all splits; always in the same order."""
+        ...
+
+    def actions(self, split: str) -> list[ActionRecord]:
+        """Return the annotated actions of a split in the order of the annotations."""
+        ...

@@ -1,0 +1,159 @@
+"""What this machine has, and what is missing for what: `earmark doctor`.
+
+Beside the path of a sample: nothing calls it but the command line.
+"""
+
+import importlib
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Finding", "examine"]
+
+LIBRARIES = {
+    "numpy": "everything",
+    "scipy": "finding moments",
+    "simplejpeg": "reading and writing prepared videos",
+    "pyarrow": "the catalog and the moments of a store",
+    "joblib": "preparing several videos at once",
+    "lightning_fabric": "pretraining",
+    "hydra": "pretrain and evaluate",
+    "rich": "tables and progress",
+    "matplotlib": "the report",
+    "tensorboard": "TensorBoard logs",
+    "cv2": "Audible Kitchen",
+}
+OPTIONAL_LIBRARIES = {"torchvision": "torchvision's video encoders", "wandb": "logging to Weights & Biases"}
+CODECS = (  # name in FFmpeg, mode of PyAV, what needs it, whether the core does
+    ("h264", "r", "reading most videos", True),
+    ("aac", "r", "the sound of most videos", True),
+    ("mjpeg", "w", "preparing videos", True),
+    ("pcm_s16le", "w", "preparing videos", True),
+    ("libx264", "w", "Audible Kitchen", True),
+    ("aac", "w", "Audible Kitchen", True),
+    ("hevc", "r", "reading H.265 videos", False),
+    ("vp9", "r", "reading .webm videos", False),
+    ("opus", "r", "the sound of .webm and .mkv videos", False),
+)
+LEAST_FREE_DISK_GB = 2.0  # the demo and a small kitchen with room to spare
+LEAST_FREE_MEMORY_GB = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the examination.
+
+    Attributes:
+        name: What was looked at.
+        found: What was found; what is wrong with it where it is not ok.
+        needed_for: What depends on it; empty for plain information.
+        required: Whether the core does.
+        ok: Whether it is as needed.
+    """
+
+    name: str
+    found: str
+    needed_for: str = ""
+    required: bool = True
+    ok: bool = True
+
+
+def examine(data_dir: str | os.PathLike[str]) -> list[Finding]:
+    """Look at everything that Earmark depends on; nothing here fails on a broken installation.
+
+    Args:
+        data_dir: Where data will be written; it need not exist.
+
+    Example:
+        >>> [finding.name for finding in examine(".")][:2]
+        ['python', 'processor']
+    """
+    findings = [
+        Finding("python", f"{platform.python_version()} on {platform.platform()}"),
+        Finding("processor", f"{_num_cpus()} of {os.cpu_count()} threads usable"),
+        *_torch(),
+        *_media(),
+        *(_library(name, needed_for, required=True) for name, needed_for in LIBRARIES.items()),
+        _disk(Path(data_dir)),
+        _memory(),
+        *(_library(name, needed_for, required=False) for name, needed_for in OPTIONAL_LIBRARIES.items()),
+    ]
+    return findings
+
+
+def _num_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _library(name: str, needed_for: str, *, required: bool) -> Finding:
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:  # a broken installation may raise anything
+        absent = isinstance(error, ModuleNotFoundError)
+        found = "not installed" if absent else f"cannot be imported: {str(error).splitlines()[0]}"
+        return Finding(name, found, needed_for, required, ok=False)
+    return Finding(name, str(getattr(module, "__version__", "installed")), needed_for, required)
+
+
+def _torch() -> list[Finding]:
+    torch_finding = _library("torch", "everything but finding moments and preparing", required=True)
+    if not torch_finding.ok:
+        return [torch_finding]
+    import torch
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    if gpus:
+        found = ", ".join(gpus)
+    elif torch.version.cuda is None:
+        found = "none: this torch is built for the CPU"
+    else:
+        found = f"none that torch (CUDA {torch.version.cuda}) can use"
+    return [
+        torch_finding,
+        Finding("torch threads", str(torch.get_num_threads())),
+        Finding("GPU", found, "pretraining in hours instead of days", required=False, ok=bool(gpus)),
+    ]
+
+
+def _media() -> list[Finding]:
+    av_finding = _library("av", "reading and writing videos", required=True)
+    if not av_finding.ok:
+        return [av_finding]
+    import av
+
+    versions = ", ".join(f"{name} {'.'.join(map(str, number))}" for name, number in av.library_versions.items())
+    findings = [av_finding, Finding("FFmpeg in PyAV", versions)]
+    for name, mode, needed_for, required in CODECS:
+        try:
+            av.Codec(name, mode)  # type: ignore[arg-type]
+            ok = True
+        except ValueError:  # av.codec.codec.UnknownCodecError
+            ok = False
+        what = f"{name} {'decoder' if mode == 'r' else 'encoder'}"
+        findings.append(Finding(what, "there" if ok else "missing", needed_for, required, ok))
+    return findings
+
+
+def _disk(data_dir: Path) -> Finding:
+    existing = next((folder for folder in (data_dir.absolute(), *data_dir.absolute().parents) if folder.is_dir()), None)
+    if existing is None:
+        return Finding("disk", f"{data_dir}: no such place", "kitchens, prepared videos and runs", ok=False)
+    free_gb = shutil.disk_usage(existing).free / 1e9
+    writable = os.access(existing, os.W_OK)
+    found = f"{free_gb:.1f} GB free at {existing}" + ("" if writable else ", which cannot be written")
+    ok = writable and free_gb >= LEAST_FREE_DISK_GB
+    return Finding("disk", found, f"data; {LEAST_FREE_DISK_GB:g} GB are enough for the demo", ok=ok)
+
+
+def _memory() -> Finding:
+    needed_for = f"the demo needs about {LEAST_FREE_MEMORY_GB:g} GB"
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free_gb = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024 / 1e9
+    except (OSError, StopIteration, ValueError):
+        return Finding("memory", "unknown on this system", needed_for, required=False)
+    return Finding("memory", f"{free_gb:.1f} GB free", needed_for, required=False, ok=free_gb >= LEAST_FREE_MEMORY_GB)

@@ -1,0 +1,234 @@
+"""Reading pictures: at a fixed rate from start to end, or at given times."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from earmark.media.opening import (
+    MAX_GAP_SECONDS,
+    Damage,
+    MediaError,
+    decode,
+    end_seconds,
+    only_stream,
+    open_media,
+    time_zero,
+)
+from earmark.media.picture import PictureConverter, PictureGeometry, first_frame
+
+# Exactly between two frames the earlier one is taken; rounding of times must not decide it.
+_TIE_SECONDS = 1e-6
+# Going on decoding is cheaper than a seek over less than this, and seeks that come late are retried this much earlier.
+_SHORT_WAY_SECONDS = 2.0
+
+
+def _geometry(path: Path, video_stream: int | None, short_side: int | None) -> PictureGeometry:
+    if short_side is not None and short_side < 2:
+        raise ValueError(f"short_side must be at least 2 pixels, not {short_side}")
+    with open_media(path) as container:
+        stream = only_stream(container, "video", video_stream)
+        frame = first_frame(container, stream)
+        if frame is None:
+            raise MediaError(f"{path}: no picture could be decoded")
+        return PictureGeometry.of(stream, frame).scaled(short_side)
+
+
+def _frames_in_order(
+    container: InputContainer, stream: Any, zero: float, damage: Damage, *, origin: float = 0.0
+) -> Iterator[tuple[float, float, VideoFrame]]:
+    """Yield (start, end, frame), seconds on the file's clock, each frame after the one before it.
+
+    The first one is expected around ``origin``.
+    """
+    usual_seconds = 1 / float(stream.average_rate) if stream.average_rate else 0.0
+    last_start, last_end = float("-inf"), origin
+    for seconds, frame in decode(container, stream, zero, damage):
+        start = last_end if seconds is None else seconds
+        if start <= last_start:
+            continue  # a repeated time stamp: the frame before it has the time
+        if start > last_end + MAX_GAP_SECONDS:
+            damage.note(f"the time stamps jump to {start:.2f} s, the rest is not read")
+            return
+        length = float(frame.duration * frame.time_base) if frame.duration else 0.0
+        last_start, last_end = start, start + (length or usual_seconds)
+        yield start, last_end, frame
+
+
+class FrameReader:
+    """Read a file's pictures at a fixed rate.
+
+    Iterating yields (time_seconds, uint8 RGB ``(H, W, 3)``). Picture k is the source frame nearest in presentation time
+    to k / fps: right for variable frame rates too. Before the first source frame that one is shown; the last picture
+    lies before the end of the last source frame. A picture shown twice is the same array: copy before writing into it.
+    Each iteration reads the file anew; memory does not grow with its length.
+
+    Args:
+        path: the file.
+        fps: pictures per second.
+        short_side: scale the displayed picture so that its short side has as many pixels, the other an even number in
+            proportion; None leaves the size.
+        video_stream: the n-th picture stream instead of the container's default.
+
+    Attributes:
+        size: (width, height) of the pictures, in pixels.
+        problem: None, or what is wrong with the pictures: damaged packets, an early end. Complete after the last one.
+
+    Raises:
+        MediaError: on construction, if the file can't be opened or no picture of it decoded.
+
+    Example:
+        >>> import tempfile
+        >>> from earmark.media import VideoWriter
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with VideoWriter(f"{folder}/a.mp4", width=64, height=48, fps=10, sample_rate=16000) as writer:
+        ...         for _ in range(10):
+        ...             writer.write_frame(np.zeros((48, 64, 3), np.uint8))
+        ...     [(time, picture.shape) for time, picture in FrameReader(f"{folder}/a.mp4", fps=2, short_side=24)]
+        [(0.0, (24, 32, 3)), (0.5, (24, 32, 3))]
+    """
+
+    def __init__(
+        self, path: str | Path, *, fps: float, short_side: int | None = None, video_stream: int | None = None
+    ) -> None:
+        if not fps > 0:
+            raise ValueError(f"fps must be positive, not {fps}")
+        self._path = Path(path)
+        self._fps = float(fps)
+        self._stream_number = video_stream
+        self._geometry = _geometry(self._path, video_stream, short_side)
+        self._damage = Damage()
+        self.size = self._geometry.size
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the pictures read so far, or None."""
+        return self._damage.problem()
+
+    def __iter__(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        """Read the pictures from the start."""
+        self._damage = Damage()
+        with open_media(self._path) as container:
+            stream = only_stream(container, "video", self._stream_number)
+            stream.thread_type = "AUTO"
+            zero = time_zero(container)
+            convert = PictureConverter(self._geometry)
+            number = 0
+            last: tuple[float, float, VideoFrame] | None = None
+            for start, end, frame in _frames_in_order(container, stream, zero, self._damage):
+                if last is not None:
+                    # The earlier frame is the nearest up to the middle between the two.
+                    until = (last[0] + start) / 2 + _TIE_SECONDS
+                    num_due = self._num_due(number, until)
+                    yield from self._repeated(convert, last[2], number, num_due)
+                    number += num_due
+                last = (start, end, frame)
+            if last is None:
+                raise MediaError(f"{self._path}: no picture could be decoded")
+            _, end, frame = last
+            yield from self._repeated(convert, frame, number, self._num_due(number, end - _TIE_SECONDS))
+            self._damage.note_end("picture", end, end_seconds(stream, zero))
+
+    def _num_due(self, number: int, until: float) -> int:
+        """Count the pictures from ``number`` on whose time is at most ``until``."""
+        return max(0, int(np.floor(until * self._fps)) - number + 1)
+
+    def _repeated(
+        self, convert: PictureConverter, frame: VideoFrame, number: int, count: int
+    ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        if count:
+            picture = convert(frame)
+            for k in range(number, number + count):
+                yield k / self._fps, picture
+
+
+def read_frames(
+    path: str | Path,
+    times_seconds: Sequence[float] | NDArray[np.floating[Any]],
+    *,
+    short_side: int | None = None,
+    video_stream: int | None = None,
+) -> NDArray[np.uint8]:
+    """Read the pictures nearest in presentation time to given times, seeking to key frames.
+
+    Args:
+        path: the file.
+        times_seconds: ``(T,)``, any order, on the file's clock; times outside the video get its first or last picture.
+        short_side: as for :class:`FrameReader`.
+        video_stream: the n-th picture stream instead of the container's default.
+
+    Returns:
+        uint8 RGB ``(T, H, W, 3)``.
+
+    Raises:
+        MediaError: if the file can't be opened or no picture be decoded.
+        ValueError: if a time is not finite.
+
+    Example:
+        >>> import tempfile
+        >>> from earmark.media import VideoWriter
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with VideoWriter(f"{folder}/a.mp4", width=64, height=48, fps=10, sample_rate=16000) as writer:
+        ...         for k in range(10):
+        ...             writer.write_frame(np.full((48, 64, 3), 20 * k, np.uint8))
+        ...     read_frames(f"{folder}/a.mp4", [0.5, 0.0]).mean(axis=(1, 2, 3)).round(-1)
+        array([100.,   0.])
+    """
+    path = Path(path)
+    times = np.asarray(times_seconds, np.float64)
+    if times.ndim != 1 or not np.isfinite(times).all():
+        raise ValueError(f"times_seconds must be finite and of shape (T,), not {times_seconds}")
+    geometry = _geometry(path, video_stream, short_side)
+    pictures = np.empty((len(times), geometry.size[1], geometry.size[0], 3), np.uint8)
+    convert = PictureConverter(geometry)
+    walk: Iterator[tuple[float, VideoFrame]] = iter(())
+    near: tuple[float, VideoFrame] | None = None
+    following: tuple[float, VideoFrame] | None = None
+    for index in np.argsort(times, kind="stable"):
+        seconds = float(times[index])
+        if near is None or (following is not None and seconds > following[0] + _SHORT_WAY_SECONDS):
+            near, walk = _seek(path, video_stream, seconds)
+            following = next(walk, None)
+        while following is not None and following[0] - seconds < abs(near[0] - seconds) - _TIE_SECONDS:
+            near, following = following, next(walk, None)
+        pictures[index] = convert(near[1])
+    return pictures
+
+
+def _seek(
+    path: Path, video_stream: int | None, seconds: float
+) -> tuple[tuple[float, VideoFrame], Iterator[tuple[float, VideoFrame]]]:
+    """Return a frame at or before a time (the first one, if none is) and an iterator over those that follow.
+
+    Containers seek by decoding time, or not at all: what counts is where the first decoded frame stands.
+    """
+    for lead_seconds in (0.0, _SHORT_WAY_SECONDS, 5 * _SHORT_WAY_SECONDS):
+        walk = _frames_from(path, video_stream, seconds - lead_seconds)
+        first = next(walk, None)
+        if first is not None and first[0] <= seconds:
+            return first, walk
+    walk = _frames_from(path, video_stream, None)
+    first = next(walk, None)
+    if first is None:
+        raise MediaError(f"{path}: no picture could be decoded")
+    return first, walk
+
+
+def _frames_from(path: Path, video_stream: int | None, seconds: float | None) -> Iterator[tuple[float, VideoFrame]]:
+    """Yield (start, frame) from a key frame near a time on, or from the file's start; nothing if the seek fails."""
+    with open_media(path) as container:
+        stream = only_stream(container, "video", video_stream)
+        stream.thread_count = 1  # many processes read at once
+        zero = time_zero(container)
+        if seconds is not None:
+            try:
+                container.seek(int((seconds + zero) / stream.time_base), stream=stream)
+            except av.FFmpegError:
+                return
+        for start, _, frame in _frames_in_order(container, stream, zero, Damage(), origin=seconds or 0.0):
+            yield start, frame

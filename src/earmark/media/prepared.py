@@ -1,0 +1,211 @@
+"""Prepared videos: ordinary ``.mov`` files whose pictures and sound can be read by byte range."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from av.container import OutputContainer
+from av.packet import Packet
+from numpy.typing import NDArray
+
+from earmark.media.opening import MediaError, choose_stream, open_media
+from earmark.media.sound import rechunk
+from earmark.media.writing import open_for_writing, sound_frame
+
+_Packet: TypeAlias = "Packet[Any]"  # PyAV's class is generic in its type stubs only
+
+
+def write_prepared(
+    path: str | Path,
+    frames: Iterable[bytes],
+    *,
+    fps: int,
+    size: tuple[int, int],
+    sound: Iterable[NDArray[np.int16]] | None,
+    sample_rate: int,
+) -> None:
+    """Write a prepared video: a ``.mov`` of JPEG pictures at a fixed rate and of 16-bit mono PCM sound.
+
+    The JPEG bytes go into the file as they are, each a key frame, so that a reader who knows their offsets (see
+    :func:`packet_table`) needs neither a demuxer nor a seek. Picture and sound both start at time 0 and stand
+    interleaved in time. The same input gives the same bytes. Both inputs may be generators: memory stays flat.
+
+    Args:
+        path: file to write; removed again if writing fails.
+        frames: one JPEG picture each, frame k shown from k / fps seconds on.
+        fps: frames per second.
+        size: (width, height) of every picture in pixels.
+        sound: int16 mono blocks ``(S,)`` of any length, or None for a video without sound.
+        sample_rate: of the sound, in Hz.
+
+    Raises:
+        ValueError: if there is no frame, or sound that is not one-dimensional int16.
+
+    Example:
+        >>> import tempfile, simplejpeg
+        >>> picture = simplejpeg.encode_jpeg(np.zeros((64, 96, 3), np.uint8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_prepared(f"{folder}/a.mov", [picture] * 16, fps=16, size=(96, 64),
+        ...                    sound=[np.zeros(16000, np.int16)], sample_rate=16000)
+    """
+    path = Path(path)
+    try:
+        with open_for_writing(path, "mov") as container:
+            packets = _picture_packets(container, frames, fps=fps, size=size)
+            sound_packets = _sound_packets(container, sound, sample_rate) if sound is not None else iter(())
+            frame_packet, sound_packet = next(packets, None), next(sound_packets, None)
+            if frame_packet is None:
+                raise ValueError(f"{path}: a prepared video needs at least one frame")
+            while frame_packet is not None or sound_packet is not None:
+                if sound_packet is None or (
+                    frame_packet is not None and _seconds(frame_packet) <= _seconds(sound_packet)
+                ):
+                    assert frame_packet is not None
+                    container.mux_one(frame_packet)
+                    frame_packet = next(packets, None)
+                else:
+                    container.mux_one(sound_packet)
+                    sound_packet = next(sound_packets, None)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _seconds(packet: _Packet) -> Fraction:
+    return (packet.pts or 0) * packet.time_base
+
+
+def _picture_packets(
+    container: OutputContainer, frames: Iterable[bytes], *, fps: int, size: tuple[int, int]
+) -> Iterator[_Packet]:
+    stream = container.add_stream("mjpeg", rate=fps, width=size[0], height=size[1], pix_fmt="yuvj420p")
+    return _numbered(stream, frames, fps)
+
+
+def _numbered(stream: Any, frames: Iterable[bytes], fps: int) -> Iterator[_Packet]:
+    for number, jpeg in enumerate(frames):
+        packet: _Packet = Packet(jpeg)
+        packet.stream = stream
+        packet.time_base = Fraction(1, fps)
+        packet.pts = packet.dts = number
+        packet.duration = 1
+        packet.is_keyframe = True
+        yield packet
+
+
+def _sound_packets(
+    container: OutputContainer, sound: Iterable[NDArray[np.int16]], sample_rate: int
+) -> Iterator[_Packet]:
+    stream = container.add_stream("pcm_s16le", rate=sample_rate, layout="mono")
+    return _encoded_sound(stream, sound, sample_rate)
+
+
+def _encoded_sound(stream: Any, sound: Iterable[NDArray[np.int16]], sample_rate: int) -> Iterator[_Packet]:
+    start = 0
+    # Half a second a packet: short enough to interleave well, long enough to keep the tables small.
+    for block in rechunk(sound, max(1, sample_rate // 2)):
+        if block.dtype != np.int16 or block.ndim != 1:
+            raise ValueError(f"sound must be one-dimensional int16, not {block.dtype} of shape {block.shape}")
+        yield from stream.encode(sound_frame(block, sample_format="s16", sample_rate=sample_rate, start=start))
+        start += len(block)
+
+
+@dataclass(frozen=True, slots=True)
+class PacketTable:
+    """Where the pictures and the sound of a prepared video stand in the file.
+
+    Attributes:
+        fps: frames per second; frame k is shown from k / fps seconds on.
+        width: of the pictures in pixels.
+        height: of the pictures in pixels.
+        sample_rate: of the sound in Hz, or None without sound.
+        frame_offsets: int64 ``(N,)``, the byte at which the JPEG of frame k begins.
+        frame_sizes: int64 ``(N,)``, its length in bytes.
+        sound_offsets: int64 ``(P,)``, the byte at which each run of sound begins; in time order, without gaps.
+        sound_sizes: int64 ``(P,)``, length of each run in bytes; little-endian int16 mono, two bytes a sample.
+    """
+
+    fps: Fraction
+    width: int
+    height: int
+    sample_rate: int | None
+    frame_offsets: NDArray[np.int64]
+    frame_sizes: NDArray[np.int64]
+    sound_offsets: NDArray[np.int64]
+    sound_sizes: NDArray[np.int64]
+
+    @property
+    def num_frames(self) -> int:
+        """Number of pictures."""
+        return len(self.frame_offsets)
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples of sound."""
+        return int(self.sound_sizes.sum()) // 2
+
+
+def packet_table(path: str | Path) -> PacketTable:
+    """Find every picture and all sound of a prepared video by demuxing it; nothing is decoded.
+
+    Args:
+        path: a file that :func:`write_prepared` wrote.
+
+    Returns:
+        Byte offsets and sizes.
+
+    Raises:
+        MediaError: if the file can't be opened or is no prepared video: other codecs, a frame missing or late, a gap in
+            the sound.
+
+    Example:
+        >>> import tempfile, simplejpeg
+        >>> picture = simplejpeg.encode_jpeg(np.zeros((64, 96, 3), np.uint8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_prepared(f"{folder}/a.mov", [picture] * 4, fps=16, size=(96, 64), sound=None, sample_rate=16000)
+        ...     table = packet_table(f"{folder}/a.mov")
+        >>> table.frame_sizes.tolist() == [len(picture)] * 4
+        True
+    """
+    path = Path(path)
+    frames: list[tuple[int, int]] = []
+    runs: list[list[int]] = []
+    num_sound_bytes = 0
+    with open_media(path) as container:
+        video, audio = choose_stream(container, "video", None), choose_stream(container, "audio", None)
+        if video is None or video.codec_context.name != "mjpeg" or not video.average_rate:
+            raise MediaError(f"{path}: not a prepared video: its pictures are not JPEG at a fixed rate")
+        if audio and (audio.codec_context.name != "pcm_s16le" or audio.codec_context.channels != 1):
+            raise MediaError(f"{path}: not a prepared video: its sound is not 16-bit mono PCM")
+        fps = video.average_rate
+        for packet in container.demux(*(stream for stream in (video, audio) if stream)):
+            if packet.pos is None or packet.pts is None:
+                continue  # the empty packets at the end
+            seconds = packet.pts * packet.time_base
+            if packet.stream_index == video.index:
+                if seconds * fps != len(frames):
+                    raise MediaError(f"{path}: not a prepared video: frame {len(frames)} is at {float(seconds):.3f} s")
+                frames.append((packet.pos, packet.size))
+            else:
+                if seconds * audio.codec_context.sample_rate * 2 != num_sound_bytes:
+                    raise MediaError(f"{path}: not a prepared video: a gap in the sound at {float(seconds):.3f} s")
+                num_sound_bytes += packet.size
+                if runs and sum(runs[-1]) == packet.pos:
+                    runs[-1][1] += packet.size
+                else:
+                    runs.append([packet.pos, packet.size])
+        frame_array = np.array(frames, np.int64).reshape(-1, 2)
+        run_array = np.array(runs, np.int64).reshape(-1, 2)
+        return PacketTable(
+            fps=fps,
+            width=video.codec_context.width,
+            height=video.codec_context.height,
+            sample_rate=audio.codec_context.sample_rate if audio else None,
+            frame_offsets=frame_array[:, 0].copy(),
+            frame_sizes=frame_array[:, 1].copy(),
+            sound_offsets=run_array[:, 0].copy(),
+            sound_sizes=run_array[:, 1].copy(),
+        )

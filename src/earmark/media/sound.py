@@ -1,0 +1,243 @@
+"""Reading sound: contiguous mono blocks on the file's clock, at any rate."""
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from earmark.media.opening import (
+    JITTER_SECONDS,
+    MAX_GAP_SECONDS,
+    Damage,
+    MediaError,
+    decode,
+    end_seconds,
+    only_stream,
+    open_media,
+    time_zero,
+)
+
+
+def rechunk(blocks: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
+    """Cut a stream of one-dimensional blocks anew into blocks of one size.
+
+    Args:
+        blocks: arrays of shape ``(S,)``, any lengths.
+        size: samples in every block but the last.
+
+    Yields:
+        Arrays of shape ``(size,)``; the last one holds the rest, if there is any.
+
+    Example:
+        >>> [block.tolist() for block in rechunk([np.arange(3), np.arange(3, 5)], 2)]
+        [[0, 1], [2, 3], [4]]
+    """
+    pending: list[NDArray[Any]] = []
+    num_pending = 0
+    for block in blocks:
+        pending.append(block)
+        num_pending += len(block)
+        if num_pending >= size:
+            joined = np.concatenate(pending)
+            num_full = num_pending // size * size
+            for start in range(0, num_full, size):
+                yield joined[start : start + size]
+            pending, num_pending = [joined[num_full:]], num_pending - num_full
+    if num_pending:
+        yield np.concatenate(pending)
+
+
+class Resampler:
+    """Change the sample rate of a stream of mono blocks by FFmpeg's swresample.
+
+    The delay of its filter is taken back: sample k of the concatenated output is at time k / target_rate, and n samples
+    become ``round(n * target_rate / source_rate)``.
+
+    Args:
+        source_rate: in Hz.
+        target_rate: in Hz.
+
+    Example:
+        >>> resampler = Resampler(44100, 16000)
+        >>> block = resampler(np.zeros(44100, np.float32))
+        >>> len(block) + len(resampler.flush())
+        16000
+    """
+
+    def __init__(self, source_rate: int, target_rate: int) -> None:
+        self._ratio = Fraction(target_rate, source_rate)
+        self._source_rate = source_rate
+        self._swr = AudioResampler(format="fltp", layout="mono", rate=target_rate)
+        self._num_in = 0
+        self._num_out = 0
+
+    def __call__(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take in float32 mono ``(S,)`` and return what is ready, float32 mono of any length."""
+        if not len(block):
+            return np.empty(0, np.float32)
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(block, np.float32)[None], format="fltp", layout="mono")
+        frame.sample_rate = self._source_rate
+        self._num_in += len(block)
+        return self._collect(frame)
+
+    def flush(self) -> NDArray[np.float32]:
+        """End the stream: return the rest, so that the whole has its exact length."""
+        rest = self._collect(None)
+        num_missing = round(self._num_in * self._ratio) - self._num_out
+        self._num_out += num_missing
+        # The filter's tail is a few samples longer or shorter than the stream.
+        return np.pad(rest, (0, num_missing)) if num_missing > 0 else rest[: len(rest) + num_missing]
+
+    def _collect(self, frame: AudioFrame | None) -> NDArray[np.float32]:
+        parts = [part.to_ndarray()[0] for part in self._swr.resample(frame)]
+        out = np.concatenate(parts) if parts else np.empty(0, np.float32)
+        self._num_out += len(out)
+        return np.asarray(out, np.float32)
+
+
+def mono(frame: AudioFrame) -> NDArray[np.float32]:
+    """Return the arithmetic mean of a frame's channels, ``(S,)``, full scale -1 to 1."""
+    array = frame.to_ndarray()
+    num_channels = len(frame.layout.channels)
+    if not frame.format.is_planar:
+        array = array.reshape(-1, num_channels).T
+    # 16-bit sums are exact in float32, wider ones are not.
+    exact = np.float32 if array.dtype.itemsize <= 2 or array.dtype == np.float32 else np.float64
+    mean = np.add.reduce(array, axis=0, dtype=exact) / num_channels
+    if array.dtype.kind != "f":
+        mean /= 2 ** (8 * array.dtype.itemsize - 1)
+    if array.dtype.kind == "u":
+        mean -= 1  # unsigned samples rest at half their scale
+    return np.asarray(mean, np.float32)
+
+
+class SoundReader:
+    """Read a file's sound as contiguous mono blocks.
+
+    Iterating yields float32 blocks ``(S,)``, the mean of the channels. Sample k of their concatenation is at time
+    k / sample_rate on the file's clock: a late start and gaps are silence, overlaps are cut. Each iteration reads the
+    file anew; memory does not grow with its length.
+
+    Args:
+        path: the file.
+        sample_rate: in Hz; None for the file's own.
+        block_seconds: length of every block but the last.
+        audio_stream: the n-th sound stream instead of the container's default.
+
+    Attributes:
+        sample_rate: of the blocks, in Hz.
+        num_samples: yielded so far.
+        problem: None, or what is wrong with the sound: damaged packets, an early end, samples that are no numbers.
+            Complete after the last block.
+
+    Raises:
+        MediaError: on construction, if the file can't be opened or has no sound; while iterating, if nothing of it
+            could be decoded.
+
+    Example:
+        >>> import tempfile, scipy.io.wavfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scipy.io.wavfile.write(f"{folder}/a.wav", 800, np.zeros((800, 2), np.int16))
+        ...     [block.shape for block in SoundReader(f"{folder}/a.wav", block_seconds=0.75)]
+        [(600,), (200,)]
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        sample_rate: int | None = None,
+        block_seconds: float = 10.0,
+        audio_stream: int | None = None,
+    ) -> None:
+        self._path = Path(path)
+        self._stream_number = audio_stream
+        with open_media(path) as container:
+            own_rate = only_stream(container, "audio", audio_stream).codec_context.sample_rate
+        if not (sample_rate or own_rate):
+            raise MediaError(f"{path}: the sound has no sample rate")
+        self.sample_rate = int(sample_rate or own_rate)
+        self._block_size = round(block_seconds * self.sample_rate)
+        if self._block_size < 1:
+            raise ValueError(f"block_seconds={block_seconds} is less than a sample at {self.sample_rate} Hz")
+        self.num_samples = 0
+        self._damage = Damage()
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the sound read so far, or None."""
+        return self._damage.problem()
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Read the sound from its start."""
+        self.num_samples = 0
+        self._damage = Damage()
+        with open_media(self._path) as container:
+            stream = only_stream(container, "audio", self._stream_number)
+            zero = time_zero(container)
+            for block in rechunk(self._at_one_rate(self._on_the_clock(container, stream, zero)), self._block_size):
+                self.num_samples += len(block)
+                yield block
+            if not self.num_samples:
+                raise MediaError(f"{self._path}: no sound could be decoded ({self.problem or 'the stream is empty'})")
+            self._damage.note_end("sound", self.num_samples / self.sample_rate, end_seconds(stream, zero))
+
+    def _on_the_clock(
+        self, container: InputContainer, stream: Any, zero: float
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield (rate, samples) without gap or overlap from time 0 on."""
+        tolerance = max(JITTER_SECONDS, float(stream.time_base))
+        base_seconds, num_samples, rate = 0.0, 0, 0  # the position is base_seconds + num_samples / rate
+        for seconds, frame in decode(container, stream, zero, self._damage):
+            if frame.sample_rate != rate:
+                base_seconds, num_samples, rate = base_seconds + num_samples / (rate or 1), 0, frame.sample_rate
+            samples = self._checked(frame)
+            position = base_seconds + num_samples / rate
+            # The first sample is put where it belongs, later ones only moved when they are off by more than rounding.
+            step = 0.0 if seconds is None else seconds - position
+            if step > MAX_GAP_SECONDS:
+                self._damage.note(
+                    f"the time stamps jump from {position:.2f} s to {seconds:.2f} s, the rest is not read"
+                )
+                return
+            if abs(step) > (tolerance if position else 0.0):
+                num_silent = round(step * rate)
+                while num_silent > 0:  # in pieces: an hour of silence is not held in memory
+                    piece = min(num_silent, 10 * rate)
+                    yield rate, np.zeros(piece, np.float32)
+                    num_samples += piece
+                    num_silent -= piece
+                samples = samples[max(0, -num_silent) :]
+            yield rate, samples
+            num_samples += len(samples)
+
+    def _checked(self, frame: AudioFrame) -> NDArray[np.float32]:
+        try:
+            samples = mono(frame)
+        except ValueError as error:  # PyAV knows no arrays of a few formats (64-bit integers)
+            raise MediaError(f"{self._path}: sound samples of the format {frame.format.name} can't be read") from error
+        finite = np.isfinite(samples)
+        if not finite.all():
+            self._damage.note("samples that are not finite were set to 0")
+            samples = np.where(finite, samples, np.float32(0))
+        return samples
+
+    def _at_one_rate(self, parts: Iterable[tuple[int, NDArray[np.float32]]]) -> Iterator[NDArray[np.float32]]:
+        """Resample what is not at the reader's rate; the rate may change within a stream."""
+        for rate, run in groupby(parts, key=lambda part: part[0]):
+            blocks = (samples for _, samples in run)
+            if rate == self.sample_rate:
+                yield from blocks
+                continue
+            resampler = Resampler(rate, self.sample_rate)
+            # A codec's frames are short; a second at a time keeps the cost of a call low.
+            for block in rechunk(blocks, rate):
+                yield resampler(block)
+            yield resampler.flush()

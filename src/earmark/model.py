@@ -1,0 +1,178 @@
+r"""The model that is pretrained: two encoders, five heads, two objectives.
+
+In the path of a sample it is everything between the transforms and the training loop. With before clip :math:`v_b`,
+after clip :math:`v_a`, sound :math:`s`, encoders :math:`f_V, f_A` and heads :math:`h`, the embeddings are
+
+.. math::
+    b, c &= h^{clr}_V(f_V(v_b)),\; h^{clr}_V(f_V(v_a)) &\qquad a &= h^{clr}_A(f_A(s)) \\
+    d  &= h^{diff}(h^{aot}_V(f_V(v_a)) - h^{aot}_V(f_V(v_b))) &\qquad a' &= h^{aot}_A(f_A(s)) \\
+    d' &= h^{diff}(h^{aot}_V(f_V(v_b)) - h^{aot}_V(f_V(v_a))) &\qquad &
+
+and the loss is :math:`L = \lambda_{clr} L_{AVC}(b, c, a) + \lambda_{aot} L_{AStC}(d, d', a')`: the paper, arXiv
+2209.13583, section 3; `earmark.objectives` has both terms.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from earmark.distributed import gather_with_gradient, rank
+from earmark.encoders import Encoder
+from earmark.heads import projection_head
+from earmark.objectives import audible_state_change_loss, audio_visual_correspondence_loss, state_change_logits
+
+
+class AudioVisualModel(nn.Module):
+    """Encoders, heads and losses in one module.
+
+    So wrappers for precision, compiling and many GPUs see one forward.
+
+    Its state dict has the original's keys: ``backbone.{video,audio}.*`` and
+    ``mlp.{video_clr,audio_clr,video_aot,audio_aot,aot_diff}.{0,2}.{weight,bias}``.
+
+    Args:
+        video_encoder: (B, 3, T, H, W) -> features.
+        audio_encoder: (B, 1, frames, F) -> features.
+        hidden_dim: Hidden size of the heads.
+        out_dim: Size D of the embeddings.
+        temperature: Of the correspondence loss.
+        state_change_temperature: Of the state change loss.
+        clr_coeff: Weight of the correspondence loss.
+        aot_coeff: Weight of the state change loss.
+
+    Example:
+        >>> from earmark.encoders import R2Plus1D, SpecCNN9
+        >>> model = AudioVisualModel(R2Plus1D(10, width=4), SpecCNN9(width=4))
+        >>> clips = torch.randn(2, 2, 3, 4, 32, 32)
+        >>> outputs = model(clips[0], clips[1], torch.randn(2, 1, 125, 80))
+        >>> outputs["loss"].backward()
+        >>> sorted(outputs)[:3]
+        ['contrastive_loss', 'direction_accuracy', 'loss']
+    """
+
+    def __init__(
+        self,
+        video_encoder: Encoder,
+        audio_encoder: Encoder,
+        *,
+        hidden_dim: int = 512,
+        out_dim: int = 128,
+        temperature: float = 0.07,
+        state_change_temperature: float = 0.2,
+        clr_coeff: float = 0.5,
+        aot_coeff: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.state_change_temperature = state_change_temperature
+        self.clr_coeff = clr_coeff
+        self.aot_coeff = aot_coeff
+        self.backbone = nn.ModuleDict({"video": video_encoder, "audio": audio_encoder})
+        video_dim, audio_dim = video_encoder.output_dim, audio_encoder.output_dim
+        self.mlp = nn.ModuleDict(
+            {
+                "video_clr": projection_head(video_dim, hidden_dim, out_dim),
+                "audio_clr": projection_head(audio_dim, hidden_dim, out_dim),
+                "video_aot": projection_head(video_dim, hidden_dim, out_dim),
+                "audio_aot": projection_head(audio_dim, hidden_dim, out_dim),
+                "aot_diff": projection_head(out_dim, hidden_dim, out_dim),
+            }
+        )
+
+    def embed(self, video_before: Tensor, video_after: Tensor, audio: Tensor) -> dict[str, Tensor]:
+        """Return all embeddings, not normalised.
+
+        Args:
+            video_before: Normalised clips (B, 3, T, H, W) before the moments.
+            video_after: The same after them.
+            audio: Log-mel spectrograms (B, 1, frames, F).
+
+        Returns:
+            Tensors (B, D): ``contrastive_before, contrastive_after, contrastive_audio`` for the correspondence loss;
+            ``state_before, state_after`` and ``change_forward, change_backward`` made of them, ``state_audio``, for the
+            state change loss.
+
+        Raises:
+            ValueError: If the two clips differ in shape or the sounds in number.
+        """
+        if video_before.shape != video_after.shape or len(audio) != len(video_before):
+            raise ValueError(
+                "need as many sounds as clips and clips of one shape, got "
+                f"{tuple(video_before.shape)} before, {tuple(video_after.shape)} after, {tuple(audio.shape)} audio"
+            )
+        # Both clips as one batch: they share the statistics of batch norm, so these can't tell before from after.
+        video_features = self.backbone["video"](torch.cat([video_before, video_after]))
+        audio_features = self.backbone["audio"](audio)
+        contrastive_before, contrastive_after = self.mlp["video_clr"](video_features).chunk(2)
+        state_before, state_after = self.mlp["video_aot"](video_features).chunk(2)
+        return {
+            "contrastive_before": contrastive_before,
+            "contrastive_after": contrastive_after,
+            "contrastive_audio": self.mlp["audio_clr"](audio_features),
+            "state_before": state_before,
+            "state_after": state_after,
+            "state_audio": self.mlp["audio_aot"](audio_features),
+            "change_forward": self.mlp["aot_diff"](state_after - state_before),
+            "change_backward": self.mlp["aot_diff"](state_before - state_after),
+        }
+
+    def forward(self, video_before: Tensor, video_after: Tensor, audio: Tensor) -> dict[str, Tensor]:
+        """Return the loss, its two terms and diagnostics.
+
+        Where a process group runs, the correspondence loss contrasts with the samples of every process.
+
+        Args:
+            video_before: Normalised clips (B, 3, T, H, W) before the moments.
+            video_after: The same after them.
+            audio: Log-mel spectrograms (B, 1, frames, F).
+
+        Returns:
+            Scalars: ``loss`` to minimise and its terms ``contrastive_loss`` and ``state_change_loss``, and detached,
+                over this
+            process's samples: ``positive_similarity`` and ``negative_similarity``, the mean cosine of clips with their
+            own sound and with other samples' (NaN in a batch of 1, which has none); ``state_change_accuracy``, the
+            share of the 2B changes on their side of 0; ``direction_accuracy``, the share of samples whose change fits
+            the sound better than its reverse.
+        """
+        embeddings = self.embed(video_before, video_after, audio)
+        contrastive_loss = audio_visual_correspondence_loss(
+            video_before=embeddings["contrastive_before"],
+            video_after=embeddings["contrastive_after"],
+            audio=embeddings["contrastive_audio"],
+            temperature=self.temperature,
+            gather=gather_with_gradient,
+            rank=rank(),
+        )
+        state_change_loss = audible_state_change_loss(
+            change_forward=embeddings["change_forward"],
+            change_backward=embeddings["change_backward"],
+            audio=embeddings["state_audio"],
+            temperature=self.state_change_temperature,
+        )
+        return {
+            "loss": self.clr_coeff * contrastive_loss + self.aot_coeff * state_change_loss,
+            "contrastive_loss": contrastive_loss,
+            "state_change_loss": state_change_loss,
+            **_diagnostics(embeddings),
+        }
+
+
+@torch.no_grad()
+def _diagnostics(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
+    audio = embeddings["contrastive_audio"]
+    with torch.autocast(audio.device.type, enabled=False):
+        clips = torch.stack([embeddings["contrastive_before"], embeddings["contrastive_after"]])
+        # (2, B, D) clips with (B, D) sounds -> (2, B, B), the pairs that belong together on the diagonals.
+        directions = nn.functional.normalize(clips.float(), dim=-1)
+        similarity = directions @ nn.functional.normalize(audio.float(), dim=-1).T
+        own = torch.eye(len(audio), dtype=torch.bool, device=audio.device)
+    forward, backward = state_change_logits(
+        change_forward=embeddings["change_forward"],
+        change_backward=embeddings["change_backward"],
+        audio=embeddings["state_audio"],
+    )
+    return {
+        "positive_similarity": similarity.masked_fill(~own, 0).sum() / (2 * own.sum()),
+        "negative_similarity": similarity.masked_fill(own, 0).sum() / (2 * (~own).sum()),
+        "state_change_accuracy": torch.cat([forward > 0, backward < 0]).float().mean(),
+        "direction_accuracy": (forward > backward).float().mean(),
+    }

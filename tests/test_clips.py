@@ -1,0 +1,148 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from earmark.clips import ActionClips, MomentClips, collate
+from earmark.datasets.records import ActionRecord
+from earmark.store import PreparedStore
+from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PreparedStore:
+    rows = [
+        add_video(tmp_path, "a", num_frames=400),  # 25 s: segments 0, 1, 2
+        add_video(tmp_path, "b", num_frames=160, width=32, height=48, split="validation"),
+        add_video(tmp_path, "mute", num_frames=40, has_audio=False),
+    ]
+    finish_store(tmp_path, rows, {"a": [0.59, 0.6, 3.0, 3.7, 9.999, 24.4, 24.41], "b": [5.0], "mute": []})
+    return PreparedStore(tmp_path)
+
+
+def _visits(clips: MomentClips, index: int) -> set[float]:
+    return {clips.moment_of(index, seed)[1] for seed in range(200)}
+
+
+def test_segments_and_the_margin_are_those_of_the_paper(store: PreparedStore) -> None:
+    clips = MomentClips(store)
+    assert len(clips) == 3  # a: segments 0 and 2; b: segment 0
+    assert clips.num_segments_without_moment == 1
+    assert clips.num_moments == 6
+    # 0.59 s is nearer to the start than gap + clip = 0.6 s, 24.41 s nearer to the end; both limits are closed
+    assert _visits(clips, 0) == {0.6, 3.0, 3.7, 9.999}
+    assert _visits(clips, 1) == {24.4}
+    assert clips.moment_of(2, 7) == ("b", 5.0)
+
+
+def test_the_moments_of_a_segment_are_drawn_evenly(store: PreparedStore) -> None:
+    drawn = [MomentClips(store).moment_of(0, seed)[1] for seed in range(4000)]
+    counts = np.unique(drawn, return_counts=True)[1]
+    assert (np.abs(counts - 1000) < 4 * np.sqrt(4000 * 0.25 * 0.75)).all()
+
+
+def test_clips_and_sound_lie_where_the_paper_puts_them(store: PreparedStore) -> None:
+    clips = MomentClips(store)
+    sample = clips[(2, 5)]  # the moment at 5.0 s of b
+    # before: [4.4, 4.9), after: [5.1, 5.6), each time to the nearest frame of 16 a second
+    assert [number_of(f) for f in sample["video_before"]] == [
+        int(np.floor((4.4 + k / 16) * FPS + 0.5)) for k in range(8)
+    ]
+    assert [number_of(f) for f in sample["video_after"]] == [
+        int(np.floor((5.1 + k / 16) * FPS + 0.5)) for k in range(8)
+    ]
+    np.testing.assert_array_equal(sample["audio"], sound_of(160000)[4 * SAMPLE_RATE : 6 * SAMPLE_RATE])
+    assert (sample["index"], sample["seed"]) == (2, 5)
+
+
+def test_sound_that_reaches_past_the_recording_is_silent_there(store: PreparedStore) -> None:
+    clips = MomentClips(store)
+    seed = next(seed for seed in range(200) if clips.moment_of(0, seed)[1] == 0.6)
+    audio = clips[(0, seed)]["audio"]
+    np.testing.assert_array_equal(audio[:6400], 0)
+    np.testing.assert_array_equal(audio[6400:], sound_of(160000)[: 32000 - 6400])
+
+
+def test_the_same_key_gives_the_same_sample(store: PreparedStore) -> None:
+    first, second = MomentClips(store)[(0, 99)], MomentClips(store)[(0, 99)]
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_splits_choose_videos(store: PreparedStore) -> None:
+    assert MomentClips(store, splits=["validation"]).moment_of(0, 0)[0] == "b"
+    with pytest.raises(ValueError, match="no usable moment"):
+        MomentClips(store, splits=["test"])
+
+
+@pytest.mark.parametrize("options", [{"clip_seconds": 0.0}, {"gap_seconds": -0.1}, {"audio_seconds": 0.0}])
+def test_lengths_that_make_no_clip_are_refused(store: PreparedStore, options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"no frame|need a gap"):
+        MomentClips(store, **options)
+
+
+def test_pictures_of_different_sizes_are_padded_and_their_sizes_told(store: PreparedStore) -> None:
+    clips = MomentClips(store)
+    samples = [clips[(0, 1)], clips[(2, 2)]]
+    batch = collate(samples)
+    assert batch["video_size"].tolist() == [[32, 48], [48, 32]]
+    for name in ("video_before", "video_after"):
+        assert tuple(batch[name].shape) == (2, 8, 48, 48, 3)
+        np.testing.assert_array_equal(batch[name][0, :, :32, :48], samples[0][name])
+        np.testing.assert_array_equal(batch[name][1, :, :48, :32], samples[1][name])
+        assert not batch[name][0, :, 32:].any()
+        assert not batch[name][1, :, :, 32:].any()
+    assert batch["audio"].dtype == torch.int16
+    assert batch["seed"].tolist() == [1, 2]
+
+
+def _action(action_id: str, video_id: str, start: float, stop: float, verb: int = 0) -> ActionRecord:
+    return ActionRecord(action_id, video_id, start, stop, "P01", {"verb": verb, "noun": 2 * verb})
+
+
+def test_clips_are_spread_evenly_over_an_action(store: PreparedStore) -> None:
+    clips = ActionClips(store, [_action("x", "a", 2.0, 5.5)], num_clips=3)
+    assert [clips.start_of(item, 0) for item in range(3)] == pytest.approx([2.5, 3.5, 4.5])
+    one = ActionClips(store, [_action("x", "a", 2.0, 5.5)])
+    assert one.start_of(0, 0) == pytest.approx(3.5)  # the clip's centre is the action's: 3.75
+    assert [number_of(f) for f in one[(0, 0)]["video"]] == [56 + k for k in range(8)]
+
+
+def test_random_clips_lie_inside_the_action_and_come_from_the_seed(store: PreparedStore) -> None:
+    clips = ActionClips(store, [_action("x", "a", 2.0, 5.5)], random=True)
+    starts = np.array([clips.start_of(0, seed) for seed in range(500)])
+    assert starts.min() >= 2.0
+    assert starts.max() <= 5.0
+    assert starts.std() == pytest.approx(3.0 / np.sqrt(12), rel=0.1)
+    assert clips.start_of(0, 3) == starts[3]
+
+
+def test_short_and_border_actions_give_a_whole_clip_inside_the_video(store: PreparedStore) -> None:
+    actions = [_action("short", "a", 3.0, 3.1), _action("first", "a", 0.0, 0.2), _action("last", "a", 24.9, 30.0)]
+    clips = ActionClips(store, actions, num_clips=2)
+    starts = [clips.start_of(item, 0) for item in range(6)]
+    assert starts == pytest.approx([2.8, 2.8, 0.0, 0.0, 24.5, 24.5])
+
+
+def test_labels_follow_their_actions_and_unusable_ones_are_told(store: PreparedStore) -> None:
+    actions = [
+        _action("x", "a", 2.0, 5.5, verb=4),
+        _action("y", "nowhere", 2.0, 5.5),
+        _action("z", "mute", 1.0, 2.0, verb=1),
+        _action("w", "b", 12.0, 13.0),
+    ]
+    clips = ActionClips(store, actions, num_clips=2)
+    assert clips.labels["noun"].tolist() == [8, 2]
+    assert clips.action_of_item.tolist() == [0, 0, 1, 1]
+    batch = collate([clips[(item, 0)] for item in (1, 2)])
+    assert batch["label_verb"].tolist() == [4, 1]
+    assert "audio" not in batch
+    assert clips.left_out == [
+        ("y", "video 'nowhere' is not in the store"),
+        ("w", "starts at 12.00 s, the video ends at 10.00 s"),
+    ]
+    with_sound = ActionClips(store, actions, audio_seconds=1.0)
+    assert [reason for _, reason in with_sound.left_out][1] == "video 'mute' has no sound"
+    # the clip starts at 3.5 s and lasts 0.5 s: a second of sound around its centre is [3.25, 4.25)
+    np.testing.assert_array_equal(with_sound[(0, 0)]["audio"], sound_of(400000)[52000:68000])

@@ -1,0 +1,205 @@
+import json
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earmark.store import PacketIndex, PreparedStore, PreparedVideo, StoreError, prepared_name
+from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PreparedStore:
+    rows = [
+        add_video(tmp_path, "P01/P01_01"),
+        add_video(tmp_path, "short", num_frames=20, num_samples=30011),
+        add_video(tmp_path, "mute", num_frames=10, has_audio=False),
+        PreparedVideo("broken", "/videos/broken.mp4", status="refused", reason="not media"),
+    ]
+    finish_store(tmp_path, rows, {"P01/P01_01": [1.5, 4.25, 7.0], "short": [0.6]})
+    return PreparedStore(tmp_path)
+
+
+def _movie(store: PreparedStore, video_id: str = "P01/P01_01") -> Path:
+    return store.root / store.videos[video_id].prepared_path
+
+
+def _numbers(store: PreparedStore, times: list[float]) -> list[int]:
+    return [number_of(frame) for frame in store.frames("P01/P01_01", times)]
+
+
+def test_every_frame_is_found_at_its_time(store: PreparedStore) -> None:
+    numbers = np.arange(100)
+    assert _numbers(store, list(numbers / FPS)) == list(numbers)
+
+
+def test_the_nearest_frame_is_taken_and_equal_steps_give_equal_steps(store: PreparedStore) -> None:
+    assert _numbers(store, [3 / FPS + 0.03, 4 / FPS - 0.03]) == [3, 4]
+    halfway = (np.arange(8) + 0.5) / FPS  # ties: rounding half to even would repeat some frames and skip others
+    assert _numbers(store, list(halfway)) == list(range(1, 9))
+
+
+def test_frames_are_returned_in_the_order_asked_for(store: PreparedStore) -> None:
+    assert _numbers(store, [5.0, 0.0, 2.5, 0.0]) == [80, 0, 40, 0]
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 160000), (1, 1), (22857, 2), (12345, 40000), (159999, 1)])
+def test_sound_is_exact_to_the_sample(store: PreparedStore, start: int, count: int) -> None:
+    sound = store.sound("P01/P01_01", start / SAMPLE_RATE, count)
+    np.testing.assert_array_equal(sound, sound_of(160000)[start : start + count])
+
+
+def test_sound_outside_the_recording_is_silence(store: PreparedStore) -> None:
+    sound = store.sound("short", -0.25, 50000)
+    np.testing.assert_array_equal(sound[:4000], 0)
+    np.testing.assert_array_equal(sound[4000 : 4000 + 30011], sound_of(30011))
+    np.testing.assert_array_equal(sound[34011:], 0)
+    assert not store.sound("short", 100.0, 10).any()
+    assert not store.sound("short", -100.0, 10).any()
+
+
+def test_frames_and_sound_read_together_equal_those_read_apart(store: PreparedStore) -> None:
+    times = [2.0, 2.0625, 8.9]
+    frames, sound = store.read("P01/P01_01", times, sound_start_seconds=1.9, num_samples=3200)
+    np.testing.assert_array_equal(frames, store.frames("P01/P01_01", times))
+    np.testing.assert_array_equal(sound, store.sound("P01/P01_01", 1.9, 3200))
+
+
+def test_a_deleted_index_is_rebuilt_from_the_movie(store: PreparedStore) -> None:
+    path = _movie(store).with_suffix(".index.npz")
+    before = PacketIndex.load(path)
+    path.unlink()
+    assert _numbers(store, [6.0]) == [96]
+    after = PacketIndex.load(path)
+    for name in ("frame_offsets", "frame_sizes", "sound_offsets", "sound_sizes"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    assert after.file_size == before.file_size == _movie(store).stat().st_size
+
+
+def test_a_damaged_or_stale_index_is_rebuilt(store: PreparedStore) -> None:
+    path = _movie(store).with_suffix(".index.npz")
+    good = PacketIndex.load(path)
+    path.write_bytes(path.read_bytes()[:100])
+    assert _numbers(PreparedStore(store.root), [6.0]) == [96]
+    replace(good, file_size=good.file_size + 1, frame_offsets=good.frame_offsets + 7).save(path)
+    assert _numbers(PreparedStore(store.root), [6.0]) == [96]
+    np.testing.assert_array_equal(PacketIndex.load(path).frame_offsets, good.frame_offsets)
+
+
+def test_an_index_that_needs_pickle_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.index.npz"
+    np.savez(path, frame_offsets=np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(StoreError, match=r"x\.index\.npz: not a packet index"):
+        PacketIndex.load(path)
+
+
+def test_a_truncated_movie_is_an_error_that_names_the_file(store: PreparedStore) -> None:
+    path = _movie(store)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(StoreError, match=r"P01_01\.mov: .* truncated"):
+        store.frames("P01/P01_01", [0.0])
+
+
+def test_a_damaged_frame_is_an_error_that_names_video_time_and_file(store: PreparedStore) -> None:
+    path = _movie(store)
+    index = PacketIndex.load(path.with_suffix(".index.npz"))
+    content = bytearray(path.read_bytes())
+    offset = int(index.frame_offsets[40])
+    content[offset : offset + 4] = b"\0\0\0\0"
+    path.write_bytes(content)
+    assert _numbers(store, [2.4375]) == [39]
+    with pytest.raises(StoreError, match=r"P01_01\.mov: frame 40 of P01/P01_01 \(2\.500 s\) is damaged"):
+        store.frames("P01/P01_01", [2.5])
+
+
+def test_a_missing_movie_is_an_error_that_names_it(store: PreparedStore) -> None:
+    _movie(store).unlink()
+    with pytest.raises(StoreError, match=r"P01_01\.mov: .* cannot be opened"):
+        store.frames("P01/P01_01", [0.0])
+
+
+def test_unknown_refused_and_mute_videos_are_told_apart(store: PreparedStore) -> None:
+    with pytest.raises(StoreError, match="'nobody' is not in this store"):
+        store.frames("nobody", [0.0])
+    with pytest.raises(StoreError, match="'broken' was refused: not media"):
+        store.frames("broken", [0.0])
+    with pytest.raises(StoreError, match="'mute' has no sound"):
+        store.sound("mute", 0.0, 10)
+    assert number_of(store.frames("mute", [0.5])[0]) == 8
+
+
+@pytest.mark.parametrize("time", [-0.04, 10.01, float("nan"), float("inf")])
+def test_times_outside_the_video_are_refused(store: PreparedStore, time: float) -> None:
+    with pytest.raises(StoreError, match=r"lies outside video 'P01/P01_01' \(0 to 10\.000 s\)"):
+        store.frames("P01/P01_01", [1.0, time])
+
+
+def test_moments_come_sorted_and_by_video(store: PreparedStore) -> None:
+    np.testing.assert_array_equal(store.moments["P01/P01_01"], [1.5, 4.25, 7.0])
+    np.testing.assert_array_equal(store.moments["short"], [0.6])
+    assert store.moments["mute"].size == 0
+    assert "broken" not in store.videos
+    assert [video.video_id for video in store.catalog][-1] == "broken"
+
+
+def _read_in_other_process(pickled: bytes) -> list[int]:
+    return _numbers(pickle.loads(pickled), [1.0, 9.0])  # a test of our own object, made a line above
+
+
+def test_a_store_with_open_files_can_be_sent_to_another_process(store: PreparedStore) -> None:
+    assert _numbers(store, [1.0]) == [16]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(_read_in_other_process, pickle.dumps(store)).result(60) == [16, 144 - 120]
+
+
+def test_many_videos_share_a_bounded_number_of_handles(store: PreparedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earmark.store.MAX_OPEN_VIDEOS", 1)
+    for _ in range(3):
+        assert _numbers(store, [1.0]) == [16]
+        assert number_of(store.frames("short", [0.5])[0]) == 8
+    assert list(store._open) == ["short"]
+
+
+@pytest.mark.parametrize("video_id", ["../x", "/etc/x", "a/../../x", "", "a//b", "a\\b", "C:x", ".", "a\0b", "x" * 300])
+def test_ids_that_would_leave_the_store_are_refused(video_id: str) -> None:
+    with pytest.raises(StoreError, match="cannot be a file name"):
+        prepared_name(video_id)
+
+
+def test_the_fingerprint_depends_on_content_not_on_place(store: PreparedStore, tmp_path: Path) -> None:
+    moved = store.root.rename(tmp_path.parent / f"{tmp_path.name}-moved")
+    assert PreparedStore(moved).fingerprint == store.fingerprint
+    finish_store(moved, store.catalog, {"P01/P01_01": [1.5, 4.25, 7.1], "short": [0.6]})
+    assert PreparedStore(moved).fingerprint != store.fingerprint
+
+
+def test_folders_that_are_no_store_are_refused(tmp_path: Path, store: PreparedStore) -> None:
+    with pytest.raises(StoreError, match=r"not a prepared store \(no store\.json\)"):
+        PreparedStore(tmp_path / "nothing")
+    description = store.root / "store.json"
+    content = json.loads(description.read_text())
+    description.write_text(json.dumps({**content, "format_version": 99}))
+    with pytest.raises(StoreError, match="written by a newer Earmark"):
+        PreparedStore(store.root)
+    description.write_text("{")
+    with pytest.raises(StoreError, match="not the description"):
+        PreparedStore(store.root)
+    description.write_text(json.dumps(content))
+    moments = (store.root / "moments.parquet").read_bytes()
+    (store.root / "moments.parquet").write_bytes(b"no table")
+    with pytest.raises(StoreError, match="not a moments table"):
+        PreparedStore(store.root)
+    (store.root / "moments.parquet").unlink()
+    with pytest.raises(StoreError, match=r"moments\.parquet: is missing"):
+        PreparedStore(store.root)
+    (store.root / "moments.parquet").write_bytes(moments)
+    (store.root / "videos.parquet").write_bytes(b"no table")
+    with pytest.raises(StoreError, match="not a catalog"):
+        PreparedStore(store.root)
+    (store.root / "videos.parquet").unlink()
+    with pytest.raises(StoreError, match="catalog is missing"):
+        PreparedStore(store.root)
