@@ -6,7 +6,6 @@ what it is given: ``format_version`` and ``versions`` (of earmark, torch and pyt
 """
 
 import logging
-import os
 import platform
 import random
 import re
@@ -19,8 +18,12 @@ import numpy as np
 import torch
 
 from earmark import __version__
+from earmark.atomic import replacing
 
 FORMAT_VERSION = 1
+
+_EPOCH_NAME = re.compile(r"checkpoint_\d{4,}\.pt")
+_LATEST_NAME = re.compile(r"latest_(\d{8,})\.pt")
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ def latest_checkpoint_path(directory: Path, num_steps: int) -> Path:
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint so that the file is either the whole new one or, after a crash at any time, the one before.
 
-    The bytes go to a temporary name in the same folder, are forced to the disk, and take the file's name in one step.
+    See `earmark.atomic.replacing`.
 
     Args:
         path: File to write; its folder is made if need be.
@@ -72,25 +75,10 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
         >>> load_checkpoint(path)["position"]["step"]
         1
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     versions = {"earmark": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({"format_version": FORMAT_VERSION, "versions": versions, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # elsewhere a directory can't be opened
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+    # Given a name instead of an open file, torch would write the temporary name into the file.
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save({"format_version": FORMAT_VERSION, "versions": versions, **state}, file)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -128,9 +116,9 @@ def latest_checkpoint(directory: str | Path) -> Path | None:
     steps: dict[Path, int] = {}
     for path in sorted(Path(directory).glob("*.pt")):
         try:
-            if re.fullmatch(r"latest_\d{8,}\.pt", path.name):
-                steps[path] = int(path.stem.removeprefix("latest_"))
-            elif re.fullmatch(r"checkpoint_\d{4,}\.pt", path.name):  # named by epochs; the step is inside
+            if match := _LATEST_NAME.fullmatch(path.name):
+                steps[path] = int(match[1])
+            elif _EPOCH_NAME.fullmatch(path.name):  # named by epochs; the step is inside
                 steps[path] = _read(path, whole=False)["position"]["step"]
         except DamagedCheckpointError as error:
             damaged.append(path)
@@ -179,8 +167,9 @@ def remove_old_latest(directory: Path, *, retain: int) -> None:
     Example:
         >>> remove_old_latest(Path("no such folder"), retain=2)
     """
-    found = sorted(directory.glob("latest_*.pt"), key=lambda path: int(path.stem.removeprefix("latest_")))
-    for path in [*found[: max(0, len(found) - retain)], *directory.glob(".*.pt.tmp")]:
+    steps = {path: int(match[1]) for path in directory.glob("*.pt") if (match := _LATEST_NAME.fullmatch(path.name))}
+    newest_first = sorted(steps, key=steps.__getitem__, reverse=True)
+    for path in [*newest_first[retain:], *directory.glob(".*.tmp.pt")]:
         path.unlink(missing_ok=True)
 
 

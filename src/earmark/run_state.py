@@ -171,7 +171,7 @@ class RunSaver:
             CheckpointError: If a checkpoint can't be read, or belongs to another model, other data or other settings.
             FileExistsError: If resume is off and there are checkpoints.
         """
-        if not resume and any(self.directory.glob("*.pt")):
+        if not resume and any(self.directory.glob("[!.]*.pt")):
             raise FileExistsError(f"{self.directory} holds checkpoints of a run: resume it, or take another run folder")
         path = latest_checkpoint(self.directory)
         if path is None:
