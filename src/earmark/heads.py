@@ -17,7 +17,7 @@ def projection_head(in_dim: int, hidden_dim: int = 512, out_dim: int = 128) -> n
     Returns:
         A module (B, in_dim) -> (B, out_dim) with the parameters ``0.weight, 0.bias, 2.weight, 2.bias``.
 
-    Source: the paper, arXiv 2209.13583, section 4, and the original code (which keeps PyTorch's default for biases).
+    Source: the paper, arXiv 2209.13583, and the original code (which keeps PyTorch's default for biases).
 
     Example:
         >>> import torch

@@ -9,7 +9,7 @@ after clip :math:`v_a`, sound :math:`s`, encoders :math:`f_V, f_A` and heads :ma
     d' &= h^{diff}(h^{aot}_V(f_V(v_b)) - h^{aot}_V(f_V(v_a))) &\qquad &
 
 and the loss is :math:`L = \lambda_{clr} L_{AVC}(b, c, a) + \lambda_{aot} L_{AStC}(d, d', a')`: the paper, arXiv
-2209.13583, sections 3.3 to 3.5; `earmark.objectives` has both terms.
+2209.13583, section 3; `earmark.objectives` has both terms.
 """
 
 import torch

@@ -73,7 +73,7 @@ def interaction_curve(
 
     Example:
         >>> wave = np.zeros(1000, np.float32)
-        >>> wave[500] = 1
+        >>> wave[400] = 1
         >>> times, curve = interaction_curve(wave, 1000)
         >>> times.tolist(), int(curve.argmax())
         ([0.128, 0.352, 0.576, 0.8], 1)
@@ -111,7 +111,7 @@ class MomentFinder:
         >>> finder = MomentFinder(8000)
         >>> moments = [*finder.feed(wave[:50000]), *finder.feed(wave[50000:]), *finder.finish()]
         >>> [round(moment.time_seconds, 2) for moment in moments]
-        [3.76]
+        [3.77]
     """
 
     def __init__(
@@ -136,11 +136,13 @@ class MomentFinder:
         self._margin_seconds = margin_seconds
         self._pending: list[NDArray[np.floating[Any]]] = []
         self._num_pending = 0
+        self._num_samples = 0
         self._num_segments = 0
         self._held_back: list[Moment] = []
 
     def feed(self, block: NDArray[np.floating[Any]]) -> list[Moment]:
         """Take in mono sound ``(S,)`` and return the moments that are certain by now, in order of time."""
+        self._num_samples += len(block)
         while self._num_pending + len(block) >= self._segment_size:
             num_missing = self._segment_size - self._num_pending
             self._end_segment(block[:num_missing])
@@ -152,18 +154,13 @@ class MomentFinder:
 
     def finish(self) -> list[Moment]:
         """End the sound and return the moments that were not certain before its end."""
-        num_pending = self._num_pending
-        if num_pending:
-            self._end_segment(np.empty(0, self._pending[0].dtype))
-            self._num_segments -= 1
-            self._num_pending = num_pending
-        moments = self._release()
-        self._held_back = []
-        return moments
+        if self._pending:
+            self._end_segment(self._pending.pop())
+        return self._release()
 
     def _end_segment(self, rest: NDArray[np.floating[Any]]) -> None:
         """Search what is pending and ``rest`` as one segment."""
-        segment = np.concatenate([*self._pending, rest]) if self._pending else rest
+        segment = np.concatenate([*self._pending, rest])
         self._pending, self._num_pending = [], 0
         start_seconds = self._num_segments * self._segment_size / self._sample_rate
         times, curve = interaction_curve(segment, self._sample_rate)
@@ -177,8 +174,7 @@ class MomentFinder:
 
     def _release(self) -> list[Moment]:
         """Return what lies far enough before the end of the sound so far: more of it can't bring the end nearer."""
-        num_samples = self._num_segments * self._segment_size + self._num_pending
-        limit = num_samples / self._sample_rate - self._margin_seconds
+        limit = self._num_samples / self._sample_rate - self._margin_seconds
         ready = [moment for moment in self._held_back if moment.time_seconds <= limit]
         self._held_back = self._held_back[len(ready) :]
         return ready
@@ -284,7 +280,8 @@ def moments_table(moments: Mapping[str, Sequence[Moment]], *, detector: str, par
         schema's metadata.
 
     Example:
-        >>> table = moments_table({"a": [Moment(1.5, 2.0, 3.0, 0)]}, detector="replai", parameters={"distance": 10})
+        >>> found = {"a": [Moment(1.5, 2.0, 3.0, 0)]}
+        >>> table = moments_table(found, detector="replai", parameters={"distance": 10})
         >>> table.to_pylist(), table.schema.metadata[b"parameters"]
         ([{'video_id': 'a', 'time_seconds': 1.5, 'score': 2.0, 'height': 3.0, 'segment_id': 0}], b'{"distance": 10}')
     """

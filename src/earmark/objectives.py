@@ -55,7 +55,7 @@ def audio_visual_correspondence_loss(
     Raises:
         ValueError: If shapes differ, are not (B, D), B is 0, or the temperature is not positive.
 
-    Source: the paper, arXiv 2209.13583, section 3.3.
+    Source: the paper, arXiv 2209.13583, section 3, and the original code.
 
     Example:
         >>> same = torch.ones(8, 16)
@@ -103,7 +103,7 @@ def audible_state_change_loss(
     Raises:
         ValueError: If shapes differ, are not (B, D), B is 0, or the temperature is not positive.
 
-    Source: the paper, arXiv 2209.13583, section 3.4.
+    Source: the paper, arXiv 2209.13583, section 3, and the original code.
 
     Example:
         >>> same = torch.ones(8, 16)

@@ -32,7 +32,7 @@ class LogMel(nn.Module):
         mean: Of the log-mel values over the data.
         std: The same, standard deviation.
 
-    Source: the original code of the paper, arXiv 2209.13583; its mean and std are those of AudioSet.
+    Source: the original code of the paper, arXiv 2209.13583, whose mean and std these are.
 
     Example:
         >>> LogMel()(torch.zeros(2, 32000, dtype=torch.int16)).shape

@@ -34,8 +34,8 @@ class Encoder(nn.Module):
     def initialise(self) -> None:
         """Draw all convolutions from N(0, 2 / fan_in) (He et al., arXiv 1502.01852); batch norms keep weight 1, bias 0.
 
-        The original code leaves PyTorch's default, a third of ReLU's gain, because it starts from pretrained weights.
-        From scratch the right gain matters where no batch norm follows at once: the sum of a residual block.
+        PyTorch's default, which AVID's code keeps, has a sixth of the variance that ReLU needs. From scratch that
+        matters where no batch norm follows at once, in the sum of a residual block, and for every effective step size.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Conv3d):

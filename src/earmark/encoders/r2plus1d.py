@@ -61,7 +61,7 @@ class R2Plus1D(Encoder):
     Raises:
         ValueError: At another depth, or a width below 1.
 
-    Source: Tran et al., arXiv 1711.11248, as used in the paper, arXiv 2209.13583, section 4 and the original code.
+    Source: Tran et al., arXiv 1711.11248, as used in the paper, arXiv 2209.13583, and the original code.
 
     Example:
         >>> import torch

@@ -36,7 +36,7 @@ class SpecCNN9(Encoder):
     Raises:
         ValueError: If the width is below 1.
 
-    Source: Morgado et al., arXiv 2004.12943, as used in the paper, arXiv 2209.13583, section 4 and the original code.
+    Source: Morgado et al., arXiv 2004.12943, as used in the paper, arXiv 2209.13583, and the original code.
 
     Example:
         >>> import torch

@@ -277,7 +277,7 @@ def _plain(value: object) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(entry) for name, entry in value.items()}
     if isinstance(value, Sequence):
-        if all(dataclasses.is_dataclass(entry) for entry in value):
+        if value and all(dataclasses.is_dataclass(entry) for entry in value):
             return "sha256 " + _sha256(*(repr(entry).encode() + b"\n" for entry in value))
         return [_plain(entry) for entry in value]
     return None

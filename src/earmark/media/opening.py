@@ -10,9 +10,10 @@ import av
 from av.container import InputContainer
 
 # FFmpeg also "demuxes" playlists and scripts (hls, dash, concat, sdp, ...), which open other files and addresses.
+# Bare H.264 and the like have no time stamps, so no clock.
 _CONTAINERS = (
-    "aac,ac3,aiff,amr,asf,au,avi,caf,dv,eac3,flac,flv,h264,hevc,ivf,m4v,matroska,mov,mp3,mp4,mpeg,mpegts,mpegvideo,mxf,nut,"
-    "obu,ogg,rm,w64,wav,webm,wtv"
+    "matroska,mov,mp4,mpegts,mpeg,avi,webm,asf,dv,flv,ivf,mxf,nut,ogg,rm,wtv,"
+    "aac,ac3,aiff,amr,au,caf,eac3,flac,mp3,w64,wav"
 )
 # Time stamps are rounded (to 1 ms in Matroska, to a frame in AVI): only a step beyond this is a gap or an overlap.
 JITTER_SECONDS = 0.02
@@ -137,6 +138,7 @@ class Damage:
 def decode(container: InputContainer, stream: Any, zero: float, damage: Damage) -> Iterator[tuple[float | None, Any]]:
     """Yield (seconds on the file's clock or None, frame) in presentation order, past whatever is damaged."""
     packets = container.demux(stream)
+    time_base = float(stream.time_base)
     last_seconds = 0.0
     while True:
         try:
@@ -147,7 +149,10 @@ def decode(container: InputContainer, stream: Any, zero: float, damage: Damage) 
         if packet is None:
             return
         if packet.pts is not None:
-            last_seconds = float(packet.pts * packet.time_base) - zero
+            last_seconds = packet.pts * time_base - zero
+        if packet.is_corrupt:  # incomplete: the decoder would make something up
+            damage.skip(last_seconds)
+            continue
         try:
             frames = packet.decode()
         except av.FFmpegError:
@@ -157,4 +162,4 @@ def decode(container: InputContainer, stream: Any, zero: float, damage: Damage) 
             if frame.is_corrupt:
                 damage.skip(last_seconds)
             else:
-                yield None if frame.pts is None else float(frame.pts * frame.time_base) - zero, frame
+                yield None if frame.pts is None else frame.pts * time_base - zero, frame

@@ -103,7 +103,6 @@ class PictureConverter:
             height=self._geometry.height,
             format="rgb24",
             src_colorspace=matrix,
-            dst_color_range="JPEG",
             interpolation="BICUBIC",
             threads=1,
         )

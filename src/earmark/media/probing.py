@@ -129,7 +129,7 @@ def probe(path: str | Path, *, video_stream: int | None = None, audio_stream: in
             duration = ((container.start_time or 0) + container.duration) / av.time_base - zero
         return MediaInfo(
             path=path,
-            # Bare streams declare nothing: then the packets are walked.
+            # What a browser or a broadcast streamed to disk declares no length: then the packets are walked.
             duration_seconds=_walked_duration(path, zero) if duration is None else duration,
             video=None if video is None else _video_info(path, container, video, zero),
             audio=None if audio is None else _audio_info(audio, zero),

@@ -105,14 +105,17 @@ class Resampler:
 def mono(frame: AudioFrame) -> NDArray[np.float32]:
     """Return the arithmetic mean of a frame's channels, ``(S,)``, full scale -1 to 1."""
     array = frame.to_ndarray()
+    num_channels = len(frame.layout.channels)
     if not frame.format.is_planar:
-        array = array.reshape(-1, len(frame.layout.channels)).T
-    mono = array.mean(axis=0, dtype=np.float64 if array.dtype.itemsize > 2 and array.dtype.kind != "f" else np.float32)
+        array = array.reshape(-1, num_channels).T
+    # 16-bit sums are exact in float32, wider ones are not.
+    exact = np.float32 if array.dtype.itemsize <= 2 or array.dtype == np.float32 else np.float64
+    mean = np.add.reduce(array, axis=0, dtype=exact) / num_channels
+    if array.dtype.kind != "f":
+        mean /= 2 ** (8 * array.dtype.itemsize - 1)
     if array.dtype.kind == "u":
-        mono = mono - 128.0
-    if array.dtype.kind in "iu":
-        mono = mono / 2.0 ** (8 * array.dtype.itemsize - 1)
-    return np.asarray(mono, np.float32)
+        mean -= 1  # unsigned samples rest at half their scale
+    return np.asarray(mean, np.float32)
 
 
 class SoundReader:

@@ -1,0 +1,170 @@
+"""What a run writes down while it trains: metrics.jsonl, TensorBoard, a progress line on the screen.
+
+In the path of a sample this file hangs on the loop in `pretrain`: numbers go in, nothing comes back.
+
+``metrics.jsonl`` holds one JSON object a line. Lines of kind "step" hold the numbers of one step, lines of kind "epoch"
+the means over an epoch. Steps and epochs are counted from 1, so "step" is also the number of steps done. A number that
+is not finite is written as null. TensorBoard gets the same numbers under the same names, those of an epoch with
+"epoch/" in front.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from earmark.atomic import replacing
+
+METRICS_FILE = "metrics.jsonl"
+SECONDS_BETWEEN_PLAIN_LINES = 30.0
+
+
+class RunLog:
+    """The records of one run; a context manager.
+
+    A run that is resumed goes on with its own files: what they hold beyond `step`, from steps that were done but not
+    saved, is cut off first, so that no step stands there twice.
+
+    Args:
+        run_dir: Folder of the run; made if need be.
+        step: Steps done so far; 0 starts the records anew.
+        total_steps: Steps that the whole run will have, for the time left.
+        epochs: Epochs that the whole run will have.
+        enabled: False on every rank but the first: then nothing is written or shown.
+        tensorboard: Write TensorBoard files too.
+        progress: Show progress on stderr: one live line on a terminal, a plain line now and then elsewhere.
+
+    Example:
+        >>> import tempfile
+        >>> run_dir = Path(tempfile.mkdtemp())
+        >>> with RunLog(run_dir, step=0, total_steps=9, epochs=1, tensorboard=False) as log:
+        ...     log.write("step", {"step": 1, "epoch": 1, "loss": 0.5})
+        >>> print((run_dir / "metrics.jsonl").read_text().strip())
+        {"kind": "step", "step": 1, "epoch": 1, "loss": 0.5}
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        step: int,
+        total_steps: int,
+        epochs: int,
+        enabled: bool = True,
+        tensorboard: bool = True,
+        progress: bool = False,
+    ) -> None:
+        self._enabled = enabled
+        self._writer: SummaryWriter | None = None
+        self._progress: _ProgressLine | None = None
+        if not enabled:
+            return
+        run_dir.mkdir(parents=True, exist_ok=True)
+        metrics_path = run_dir / METRICS_FILE
+        _cut_after(metrics_path, step)
+        self._file = metrics_path.open("a", encoding="utf-8", buffering=1)  # by line: a killed run loses none
+        if tensorboard:
+            self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+        if progress:
+            self._progress = _ProgressLine(step=step, total_steps=total_steps, epochs=epochs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._enabled:
+            return
+        if self._progress is not None:
+            self._progress.close()
+        if self._writer is not None:
+            self._writer.close()
+        self._file.close()
+
+    def write(self, kind: str, values: Mapping[str, float]) -> None:
+        """Write one line of metrics.
+
+        Args:
+            kind: "step" or "epoch".
+            values: Numbers by name; "step" and "epoch" must be among them.
+        """
+        if not self._enabled:
+            return
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"kind": kind, **finite}, allow_nan=False) + "\n")
+        if self._writer is not None:
+            prefix = "" if kind == "step" else f"{kind}/"
+            for name in values.keys() - {"step", "epoch"}:
+                self._writer.add_scalar(prefix + name, values[name], int(values["step"]))
+
+    def show(self, *, epoch: int, step: int, loss: float, samples_per_second: float) -> None:
+        """Bring the progress line up to date; call it after every step."""
+        if self._progress is not None:
+            self._progress.update(epoch=epoch, step=step, loss=loss, samples_per_second=samples_per_second)
+
+    def sync(self) -> None:
+        """Force the metrics to the disk, so that no checkpoint there is ahead of them."""
+        if self._enabled:
+            os.fsync(self._file.fileno())
+            if self._writer is not None:
+                self._writer.flush()
+
+
+class _ProgressLine:
+    """Epoch, step, loss, speed and time left: live on a terminal, else as a plain line twice a minute."""
+
+    def __init__(self, *, step: int, total_steps: int, epochs: int) -> None:
+        self._first_step, self._total_steps, self._epochs = step, total_steps, epochs
+        self._started, self._last_line = time.monotonic(), -math.inf
+        console = Console(stderr=True)
+        self._live: Progress | None = None
+        if console.is_terminal:
+            columns = TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn()
+            self._live = Progress(*columns, console=console)
+            self._task = self._live.add_task("starting", total=total_steps, completed=step)
+            self._live.start()
+
+    def update(self, *, epoch: int, step: int, loss: float, samples_per_second: float) -> None:
+        text = (
+            f"epoch {epoch}/{self._epochs}  step {step}/{self._total_steps}  loss {loss:.4f}  "
+            f"{samples_per_second:.1f} samples/s"
+        )
+        if self._live is not None:
+            self._live.update(self._task, description=text, completed=step)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= SECONDS_BETWEEN_PLAIN_LINES or step == self._total_steps:
+            self._last_line = now
+            seconds_per_step = (now - self._started) / (step - self._first_step)
+            left = timedelta(seconds=round((self._total_steps - step) * seconds_per_step))
+            print(f"{text}  {left} left", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
+def _cut_after(path: Path, step: int) -> None:
+    """Keep only the lines of a metrics file up to and including a step; a line cut short by a crash goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            continue
+    with replacing(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")

@@ -1,0 +1,137 @@
+"""Order and per-sample seeds: which items make up each batch, as pure functions of (seed, epoch, index).
+
+In the path of a sample this file stands beside `clips`: it draws the keys ``(index, seed)`` that a map-style data set
+turns into samples. Nothing here has state or touches a global generator, so a run that is stopped anywhere and started
+again, with any number of workers or ranks, walks the same batches.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+_MASK_64 = (1 << 64) - 1
+
+
+def _mix(value: int) -> int:
+    """Return the next output of SplitMix64 (Steele et al., 2014) from a 64-bit state: a bijection that avalanches."""
+    value = (value + 0x9E3779B97F4A7C15) & _MASK_64
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK_64
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK_64
+    return value ^ (value >> 31)
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """Return the seed of everything random about one sample in one epoch.
+
+    Args:
+        seed: Seed of the run, not negative.
+        epoch: Epoch, counted from 0.
+        index: Index of the item in the data set.
+
+    Returns:
+        A number of 63 bits, never negative, so that it fits an int64 tensor.
+
+    Raises:
+        ValueError: If an argument is negative.
+
+    Example:
+        >>> sample_seed(0, 0, 7) == sample_seed(0, 0, 7), sample_seed(0, 0, 7) == sample_seed(0, 1, 7)
+        (True, False)
+    """
+    if min(seed, epoch, index) < 0:
+        raise ValueError(f"seed, epoch and index can't be negative, got {seed}, {epoch}, {index}")
+    return _mix(_mix(_mix(seed) ^ epoch) ^ index) >> 1
+
+
+def epoch_order(num_items: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order in which an epoch visits the items of a data set.
+
+    The items are sorted by the raw output of a Philox generator keyed with (seed, epoch). NumPy promises that output
+    for good, which it does not for ``Generator.permutation``: a run can be resumed under another NumPy.
+
+    Args:
+        num_items: Number of items of the data set.
+        seed: Seed of the run, in [0, 2**64).
+        epoch: Epoch, counted from 0.
+
+    Returns:
+        A permutation of ``range(num_items)``, int64 (N,).
+
+    Example:
+        >>> sorted(epoch_order(5, seed=0, epoch=0).tolist())
+        [0, 1, 2, 3, 4]
+    """
+    generator = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64))
+    return np.argsort(generator.random_raw(num_items), kind="stable").astype(np.int64)
+
+
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """The batches of one epoch, as lists of the keys ``(index, seed)`` of one rank's samples.
+
+    Every global batch is cut into contiguous slices, one a rank: the ranks' slices put together are the global batch,
+    whatever the number of ranks.
+
+    Args:
+        num_items: Number of items of the data set.
+        batch_size: Size of the global batch, over all ranks together.
+        seed: Seed of the run.
+        epoch: Epoch, counted from 0.
+        rank: This process's rank.
+        world_size: Number of ranks.
+        start_batch: Batch of the epoch to start at, for a resume in mid-epoch.
+        drop_last: Leave out an incomplete last batch, unless it is the only one.
+        shuffle: Visit the items in the order of `epoch_order`; otherwise in their own.
+
+    Raises:
+        ValueError: If there are no items, a number is out of range, or a batch can't be shared out equally.
+
+    Example:
+        >>> [[index for index, _ in keys] for keys in EpochBatches(5, 2, seed=0, epoch=0, shuffle=False)]
+        [[0, 1], [2, 3]]
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start_batch: int = 0,
+        drop_last: bool = True,
+        shuffle: bool = True,
+    ) -> None:
+        if num_items < 1 or batch_size < 1:
+            raise ValueError(f"need at least one item and one sample a batch, got {num_items} and {batch_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not one of {world_size} ranks")
+        last_size = min(num_items, batch_size) if drop_last else num_items % batch_size or batch_size
+        if batch_size % world_size or last_size % world_size:
+            raise ValueError(
+                f"batches of {batch_size} from {num_items} items can't be shared out equally among {world_size} ranks"
+            )
+        self.num_batches = max(1, num_items // batch_size) if drop_last else -(-num_items // batch_size)
+        if not 0 <= start_batch <= self.num_batches:
+            raise ValueError(f"can't start at batch {start_batch} of an epoch of {self.num_batches}")
+        self._num_items, self._batch_size = num_items, batch_size
+        self._seed, self._epoch = seed, epoch
+        self._rank, self._world_size = rank, world_size
+        self._start_batch, self._shuffle = start_batch, shuffle
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        if self._shuffle:
+            order = epoch_order(self._num_items, seed=self._seed, epoch=self._epoch)
+        else:
+            order = np.arange(self._num_items)
+        for batch in range(self._start_batch, self.num_batches):
+            indices = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+            share = len(indices) // self._world_size
+            mine = indices[self._rank * share : (self._rank + 1) * share].tolist()
+            yield [(index, sample_seed(self._seed, self._epoch, index)) for index in mine]
+
+    def __len__(self) -> int:
+        return self.num_batches - self._start_batch
