@@ -199,6 +199,7 @@ def _kitchen(options: argparse.Namespace) -> int:
         height=options.height,
         fps=options.fps,
         num_workers=options.workers or num_cpus(),
+        progress=not options.json,
     )
     if options.json:
         print(json.dumps(asdict(made) | {"path": str(made.path)}, indent=2))
@@ -211,16 +212,14 @@ def _kitchen(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from earmark.cli_build import prepare_store
+    from earmark.cli_build import prepare_store, screen
     from earmark.config import checked, compose
     from earmark.config_schema import PretrainConfig
 
     values = compose(options.config_name, options.overrides, config_dir=options.config_dir)
     config = checked(PretrainConfig, values)
     report = prepare_store(config.data, config.environment, config.prepare)
-    Console().print(report.table())
+    screen().print(report.table())
     return FAILED if len(report.with_status("refused")) == len(report.videos) else DONE
 
 
@@ -253,11 +252,12 @@ def _moments(options: argparse.Namespace) -> int:
 
 
 def _print_moments(path: Path, moments: "Sequence[Moment]", duration_seconds: float) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from earmark.cli_build import screen
+
+    console = screen()
     count = "1 moment" if len(moments) == 1 else f"{len(moments)} moments"
     console.print(Text(f"{path}: {count} in {clock(duration_seconds)}"), soft_wrap=True)
     if moments:
@@ -290,15 +290,16 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
         return FAILED if missing else DONE
-    from rich.console import Console
     from rich.table import Table
+
+    from earmark.cli_build import screen
 
     table = Table("", "what", "found", "for", title=f"earmark {__version__}", title_justify="left")
     table.columns[2].overflow = "fold"
     for finding in findings:
         mark = "[green]ok[/]" if finding.ok else "[red]missing[/]" if finding.required else "[yellow]absent[/]"
         table.add_row(mark, finding.name, finding.found, finding.needed_for)
-    console = Console()
+    console = screen()
     console.print(table)
     if missing:
         console.print(f"[red]missing for the core:[/] {', '.join(finding.name for finding in missing)}")

@@ -15,6 +15,7 @@ from earmark.config_schema import AudioEncoder, Data, Environment, Logging, Prep
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from rich.console import Console
 
     from earmark.datasets import DatasetRecords
     from earmark.encoders import Encoder
@@ -30,6 +31,7 @@ __all__ = [
     "prepare_store",
     "run_dir",
     "say",
+    "screen",
     "store_path",
 ]
 
@@ -37,6 +39,14 @@ __all__ = [
 def say(text: str) -> None:
     """Tell the user what is being done, on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def screen(*, stderr: bool = False) -> "Console":
+    """Return where tables go; wide where that is no terminal, so that files and logs do not get folded rows."""
+    from rich.console import Console
+
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, width=None if is_terminal else 160)
 
 
 def run_dir(environment: Environment, logging: Logging, *, suffix: bool = True) -> Path:
@@ -121,9 +131,7 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
 
     root = store_path(data, environment, prepare)
     if not (root / "videos.parquet").exists():
-        from rich.console import Console
-
-        Console(stderr=True).print(prepare_store(data, environment, prepare).table())
+        screen(stderr=True).print(prepare_store(data, environment, prepare).table())
     return PreparedStore(root)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.cli_build import build_encoder, build_fabric, open_dataset, open_store, run_dir, say
+from earmark.cli_build import build_encoder, build_fabric, open_dataset, open_store, run_dir, say, screen
 from earmark.config import ConfigError, checked
 from earmark.config_schema import Data, EvaluateConfig, VideoEncoder
 
@@ -42,7 +42,6 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
         earmark.checkpoint.CheckpointError: If the checkpoint cannot be read.
     """
     import torch
-    from rich.console import Console
 
     fabric = build_fabric(config.environment)
     torch.manual_seed(config.environment.seed)
@@ -87,7 +86,7 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
         seed=config.environment.seed,
         progress=True,
     )
-    Console().print(format_table(result))
+    screen().print(format_table(result))
     write_results(folder, result, path, values)
     write_page(folder, result, path, config, store)
     return result.columns[0].top1.encoder.value
@@ -184,10 +183,12 @@ def _untrained(encoder: VideoEncoder) -> VideoEncoder:
 
 def write_results(folder: Path, result: "ActionRecognitionResult", path: Path | None, values: dict[str, Any]) -> None:
     """Write what was measured, with the checkpoint and the configuration it was measured with."""
-    folder.mkdir(parents=True, exist_ok=True)
+    from earmark.atomic import replacing
+
     content = {"checkpoint": None if path is None else str(path), "config": values, **dataclasses.asdict(result)}
     target = folder / "results.json"
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    with replacing(target) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
     say(f"results: {target}")
 
 

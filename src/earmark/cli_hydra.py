@@ -54,7 +54,9 @@ def run_application(command: str, arguments: Sequence[str], job: Job) -> int:
 
     parser = get_args_parser()
     parser.prog = f"earmark {command}"
-    options = parser.parse_args(list(arguments))
+    options = parser.parse_intermixed_args(list(arguments))
+    # Hydra wants all overrides in one run: flags go first
+    arguments = [text for text in arguments if text not in options.overrides] + options.overrides
     swept: tuple[str, ...] = ()
     if not (options.help or options.hydra_help):
         if options.config_path is not None:
@@ -75,8 +77,11 @@ def run_application(command: str, arguments: Sequence[str], job: Job) -> int:
     application = hydra.main(
         version_base="1.3", config_path="pkg://earmark.configs", config_name=DEFAULT_CONFIG[command]
     )(task)
-    with _command_line(f"earmark {command}", arguments):
-        application()
+    try:
+        with _command_line(f"earmark {command}", arguments):
+            application()
+    except SystemExit as stop:  # Hydra's way to end, and that of a job
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
 
 

@@ -1,0 +1,363 @@
+"""The command line: what its commands print, write and answer with, and how they say no."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.io.wavfile
+import torch
+
+from earmark import __version__, cli, doctor
+from earmark.cli import clock, main
+from earmark.cli_build import build_encoder, build_fabric, open_dataset, store_path
+from earmark.config import ConfigError, PretrainConfig, checked, compose
+from earmark.kitchen import make_kitchen
+from test_config import PUBLISHED_PRETRAINING, PUBLISHED_PROBE
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL_ENCODERS = [
+    "backbone/video=avid_r2plus1d_10",
+    "backbone.video.args.width=4",
+    "backbone.audio.args.width=4",
+    "data_augm.crop_size=32",
+    "data_augm.min_short_side=32",
+    "data_augm.max_short_side=40",
+]
+
+
+def run(*arguments: str, cwd: Path, program: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run a command in a process of its own, as a user does."""
+    code = "import sys; from earmark.cli import main; sys.exit(main())"
+    command = [sys.executable, program] if program else [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def configured(*overrides: str) -> PretrainConfig:
+    return checked(PretrainConfig, compose("default_ssrl", overrides))
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def hit(tmp_path: Path) -> Path:
+    """Return a sound file of 10 s with hits at 3 s and 7 s."""
+    generator = np.random.default_rng(0)
+    wave = generator.normal(0, 30, 80000)
+    for second in (3, 7):
+        wave[second * 8000 :][:400] += generator.normal(0, 8000, 400) * np.exp(-np.arange(400) / 80)
+    scipy.io.wavfile.write(tmp_path / "hit.wav", 8000, wave.astype(np.int16))
+    return tmp_path / "hit.wav"
+
+
+@pytest.fixture(scope="module")
+def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a kitchen of six short videos with small pictures."""
+    out = tmp_path_factory.mktemp("cli") / "kitchen"
+    sizes = {"num_kitchens": 3, "videos_per_kitchen": 2, "width": 96, "height": 64, "fps": 8, "sample_rate": 16000}
+    make_kitchen(out, preset=None, video_seconds=15, progress=False, **sizes)
+    return out
+
+
+# --- starting ---
+
+
+def test_help_and_version_start_without_the_heavy_libraries(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from earmark.cli import main
+        for arguments in (["--help"], ["--version"], ["moments", "--help"]):
+            try:
+                main(arguments)
+            except SystemExit as stop:
+                assert stop.code == 0, stop.code
+        print(sorted({"torch", "hydra", "omegaconf", "av", "numpy", "rich", "pyarrow"} & set(sys.modules)))
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert f"earmark {__version__}" in done.stdout
+    for command in ("demo", "kitchen", "moments", "prepare", "pretrain", "evaluate", "doctor"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nonsense"], ["moments"], ["moments", "--min-score", "-1", "x"], ["kitchen"]]
+)
+def test_wrong_usage_ends_with_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: earmark" in capsys.readouterr().err
+
+
+def test_faults_of_the_program_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(options: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "_doctor", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])
+
+
+def test_an_interrupt_ends_with_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_doctor", interrupted)
+    assert main(["doctor"]) == 130
+
+
+# --- moments ---
+
+
+def test_moments_prints_a_table_for_each_file(hit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["moments", str(hit), "--min-score", "3"]) == 0
+    out = capsys.readouterr().out
+    assert f"{hit}: 2 moments in 0:10.000" in out
+    assert "0:03.0" in out
+    assert "0:07.0" in out
+
+
+def test_moments_as_json_are_the_same_numbers(hit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["moments", str(hit), "--json", "--min-score", "3", "--margin", "4"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert result["path"] == str(hit)
+    assert result["duration_seconds"] == 10.0
+    assert result["moments"] == []
+    assert main(["moments", str(hit), "--json", "--min-score", "3", "--margin", "2.9"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert [round(moment["time_seconds"]) for moment in result["moments"]] == [3, 7]
+    assert set(result["moments"][0]) == {"time_seconds", "score", "height", "segment_id"}
+
+
+def test_a_bad_file_gives_one_line_and_does_not_stop_the_others(hit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("notes.mp4").write_text("no video at all")
+    assert main(["moments", "notes.mp4", "nowhere.mp4", str(hit)]) == 0
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["earmark moments"] * 2
+    assert "notes.mp4: " in lines[0]
+    assert "nowhere.mp4: " in lines[1]
+    assert "moments in 0:10.000" in captured.out
+
+
+def test_moments_fails_only_when_nothing_could_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["moments", "--json", "nowhere.mp4"]) == 1
+    (result,) = json.loads(capsys.readouterr().out)
+    assert set(result) == {"path", "error"}
+
+
+def test_moments_of_real_footage(media: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silent, chopping = media / "tennis_no_audio.mp4", media / "chopping.mp4"
+    assert main(["moments", str(silent), str(chopping)]) == 0
+    captured = capsys.readouterr()
+    assert f"{chopping}: 13 moments" in captured.out
+    assert captured.err.count("\n") == 1
+    assert "no sound" in captured.err
+
+
+def test_clock_rounds_and_carries() -> None:
+    assert [clock(t) for t in (0, 1.1314, 59.9996, 3723.4)] == ["0:00.000", "0:01.131", "1:00.000", "62:03.400"]
+
+
+# --- doctor ---
+
+
+def test_doctor_finds_what_the_core_needs_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json", "--data-dir", "not/yet/there"]) == 0
+    findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["torch"]["found"] == torch.__version__
+    assert findings["GPU"]["ok"] == torch.cuda.is_available()
+    assert {"h264 decoder", "libx264 encoder", "mjpeg encoder", "opus decoder", "disk", "memory"} <= set(findings)
+    assert all(finding["ok"] for finding in findings.values() if finding["required"])
+
+
+def test_doctor_names_what_is_missing_for_what(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(doctor.LIBRARIES, "earmark_no_such_library", "hearing")
+    monkeypatch.setattr(doctor, "CODECS", (("no_such_codec", "r", "seeing", True),))
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "missing for the core: no_such_codec decoder, earmark_no_such_library" in " ".join(out.split())
+    assert "hearing" in out
+
+
+def test_doctor_survives_a_library_that_breaks_on_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("broken_library.py").write_text("raise OSError('libfoo.so: cannot open\\nmore')")
+    monkeypatch.syspath_prepend(".")
+    monkeypatch.setitem(doctor.OPTIONAL_LIBRARIES, "broken_library", "nothing")
+    finding = doctor.examine(".")[-1]
+    assert (finding.name, finding.ok, finding.required) == ("broken_library", False, False)
+    assert finding.found == "cannot be imported: libfoo.so: cannot open"
+
+
+# --- kitchen ---
+
+
+def test_kitchen_is_generated_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--kitchens", "1", "--videos", "1", "--seconds", "5", "--width", "64", "--height", "64", "--fps", "8"]
+    assert main(["kitchen", "out", "--preset", "tiny", *small, "--workers", "1", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["path"], made["num_videos"], made["num_new_videos"]) == ("out", 1, 1)
+    assert Path("out/P01/videos/P01_01.MP4").is_file()
+    assert main(["kitchen", "out", "--preset", "tiny", *small, "--seed", "1"]) == 1
+    assert "earmark kitchen: out" in capsys.readouterr().err
+
+
+# --- Hydra commands ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["pretrain", "optim.args.lrr=1"], "earmark pretrain: optim.args.lrr: no such key; did you mean optim.args.lr"),
+        (["pretrain", "-m", "optim.args.lr=0.1,-1"], "earmark pretrain: optim.args.lr: must be above 0, got -1.0"),
+        (["evaluate", "data=foldr"], "did you mean folder?"),
+        (["prepare", "optim.batch_size=0"], "earmark prepare: optim.batch_size: must be at least 1, got 0"),
+        (["pretrain", "optim.epochs=1,2"], "earmark pretrain: optim.epochs: several values need a sweep (-m)"),
+        (["pretrain", "--config-name=default_srl"], "did you mean default_ssrl"),
+        (["pretrain", "--config-path=elsewhere"], "--config-path: give a folder of your own configurations"),
+        (["prepare", "data=folder"], "earmark prepare: data.args.base_path: is missing"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_before_anything_starts(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(arguments) == 2
+    assert expected in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_configuration_ends_a_real_process_without_a_trace(tmp_path: Path) -> None:
+    commands = [
+        (run("pretrain", "-m", "optim.epochs=1,abc", cwd=tmp_path), "optim.epochs: expected an integer, got 'abc'"),
+        (run("--config-name=default_lincls", "data=foldr", cwd=tmp_path, program=str(ROOT / "main.py")), "folder?"),
+        (run("evaluate", "logging.name=nothing_there", cwd=tmp_path), "no run with a checkpoint in"),
+    ]
+    for done, expected in commands:
+        assert done.returncode == 2
+        assert expected in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("config_name", "published"),
+    [("default_ssrl", PUBLISHED_PRETRAINING), ("default_lincls", PUBLISHED_PROBE)],
+)
+def test_the_published_commands_are_understood_by_main_py(config_name: str, published: str, tmp_path: Path) -> None:
+    arguments = [f"--config-name={config_name}", *published.split(), "--cfg=job"]
+    done = run(*arguments, cwd=tmp_path, program=str(ROOT / "main.py"))
+    assert done.returncode == 0, done.stderr
+    assert "name: epic_git1" in done.stdout
+    assert ("criterion:" in done.stdout) == (config_name == "default_ssrl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_videos_to_judged_encoder_through_the_commands(
+    kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prepare, pretrain a sweep, go on with one run, evaluate it: every command finds what the one before left."""
+    data = [f"data.args.base_path={kitchen}", "prepare.short_side=64", "prepare.workers=1", "environment.workers=0"]
+    assert main(["prepare", *data]) == 0
+    assert "6 (0 already done)" in capsys.readouterr().out
+
+    training = [*data, *SMALL_ENCODERS, "optim.batch_size=2", "logging.print_freq=1", "optim.use_lr_scheduler=false"]
+    assert main(["pretrain", *training, "-m", "logging.name=a", "optim.epochs=1", "optim.args.lr=0.01,0.001"]) == 0
+    outputs = tmp_path / "earmark_data/outputs"
+    runs = {path.parent.name: path for path in outputs.glob("*/metrics.jsonl")}
+    assert set(runs) == {"a_optim.args.lr=0.01", "a_optim.args.lr=0.001"}
+    rates = {json.loads(path.read_text().splitlines()[0])["lr"] for path in runs.values()}
+    assert rates == {0.01, 0.001}
+
+    named = ['logging.name="a_optim.args.lr=0.01"', "optim.args.lr=0.01", "optim.epochs=1"]
+    before = runs["a_optim.args.lr=0.01"].read_text()
+    capsys.readouterr()
+    assert main(["pretrain", *training, *named]) == 0  # finished: nothing is left to do
+    assert runs["a_optim.args.lr=0.01"].read_text() == before
+    assert main(["pretrain", *training, *named, "optim.args.momentum=0.5"]) == 1
+    assert "optim.args.momentum" in capsys.readouterr().err
+
+    judging = ["data_augm.crop_size=32", "data_augm.min_short_side=32", "evaluate.num_clips=1", "optim.epochs=2"]
+    assert main(["evaluate", *data, *judging, "optim.schedule=[]", named[0]]) == 0
+    assert "verb top-1" in " ".join(capsys.readouterr().out.split())
+    judged = outputs / "a_optim.args.lr=0.01_eval"
+    results = json.loads((judged / "results.json").read_text())
+    assert results["checkpoint"].endswith("a_optim.args.lr=0.01/checkpoints/checkpoint_0001.pt")
+    assert {column["column"] for column in results["columns"]} == {"verb", "noun"}
+    assert all(column["top1"]["baseline"] is not None for column in results["columns"])
+    assert "<html" in (judged / "report.html").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"earmark_data"}  # Hydra left nothing beside the run folders
+    assert {path.name for path in (tmp_path / "earmark_data").iterdir()} == {"features", "outputs", "prepared"}
+
+
+# --- from the configuration to objects ---
+
+
+def test_the_store_is_named_by_what_its_content_depends_on() -> None:
+    def path(*overrides: str) -> Path:
+        config = configured("data=folder", "data.args.base_path=clips", *overrides)
+        return store_path(config.data, config.environment, config.prepare)
+
+    assert path() == path("prepare.workers=3") == path("data.args.delta_non_overlap=0.2")
+    assert path().parent == Path("earmark_data/prepared")
+    assert path().name.startswith("folder-")
+    assert len({path(), path("prepare.short_side=256"), path("prepare.fps=8"), path("data.args.base_path=other")}) == 4
+    assert path("data.store=here") == Path("here")
+
+
+def test_prepared_videos_below_the_folder_are_no_sources() -> None:
+    for name in ("a.mp4", "earmark_data/prepared/x/videos/a.mov", "store/videos/a.mov"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    for overrides, expected in (
+        (["data.store=store"], ["a"]),
+        ([], ["a", "store/videos/a"]),
+        (["environment.data_dir=."], ["a", "earmark_data/prepared/x/videos/a", "store/videos/a"]),
+    ):
+        config = configured("data=folder", "data.args.base_path=.", *overrides)
+        assert [video.video_id for video in open_dataset(config.data, config.environment).videos()] == expected
+
+
+def test_pretrained_weights_come_from_the_file_named_or_from_the_data_folder(tmp_path: Path) -> None:
+    config = configured(*SMALL_ENCODERS, "backbone.video.args.pretrained=true")
+    with pytest.raises(ConfigError, match=r"backbone\.video\.args\.pretrained: earmark_data/weights/avid\.pth is not"):
+        build_encoder(config.backbone.video, config.environment)
+    trained = build_encoder(configured(*SMALL_ENCODERS).backbone.video, config.environment)
+    Path("earmark_data/weights").mkdir(parents=True)
+    state = {f"module.video_model.{key}": value for key, value in trained.state_dict().items()}
+    torch.save({"model": state}, "earmark_data/weights/avid.pth")
+    loaded = build_encoder(config.backbone.video, config.environment)
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in trained.state_dict().items())
+
+
+def test_more_gpus_than_there_are_give_one_process_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    fabric = build_fabric(configured("environment.ngpu=4").environment)
+    assert (fabric.world_size, fabric.device.type) == (1, "cpu")
+    assert capsys.readouterr().err.count("one process on the CPU is used") == 1
+    with pytest.raises(ConfigError, match=r"environment\.accelerator: cuda is asked for"):
+        build_fabric(configured("environment.accelerator=cuda").environment)
+
+
+def test_a_head_size_that_does_not_fit_the_encoder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    from earmark.cli_pretrain import build_model
+
+    with pytest.raises(ConfigError, match=r"criterion\.args\.in_dim: 512, but the video encoder puts out 32"):
+        build_model(configured(*SMALL_ENCODERS, "criterion.args.in_dim=512"))
+    model: Any = build_model(configured(*SMALL_ENCODERS, "criterion.args.in_dim=32", "criterion.args.out_dim=16"))
+    assert model.mlp["aot_diff"][2].out_features == 16
