@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from earmark import __version__, cli, doctor
 from earmark.cli import clock, main
 from earmark.cli_build import build_encoder, build_fabric, open_dataset, store_path
 from earmark.config import ConfigError, PretrainConfig, checked, compose
-from earmark.kitchen import make_kitchen
+from earmark.kitchen import PRESETS, make_kitchen
 from test_config import PUBLISHED_PRETRAINING, PUBLISHED_PROBE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +59,15 @@ def hit(tmp_path: Path) -> Path:
         wave[second * 8000 :][:400] += generator.normal(0, 8000, 400) * np.exp(-np.arange(400) / 80)
     scipy.io.wavfile.write(tmp_path / "hit.wav", 8000, wave.astype(np.int16))
     return tmp_path / "hit.wav"
+
+
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: tiny tensors on a busy machine wait for the others' threads otherwise."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +276,7 @@ def test_the_published_commands_are_understood_by_main_py(config_name: str, publ
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("_one_thread")
 def test_videos_to_judged_encoder_through_the_commands(
     kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -329,6 +340,19 @@ def test_prepared_videos_below_the_folder_are_no_sources() -> None:
     ):
         config = configured("data=folder", "data.args.base_path=.", *overrides)
         assert [video.video_id for video in open_dataset(config.data, config.environment).videos()] == expected
+
+
+def test_the_kitchen_is_generated_once_below_the_data_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"num_kitchens": 1, "videos_per_kitchen": 1, "video_seconds": 5, "width": 64, "height": 64, "fps": 8}
+    monkeypatch.setitem(PRESETS, "tiny", sizes)
+    config = configured("data.args.preset=tiny", "data.args.seed=3")
+    for expected in (1, 0):
+        dataset = open_dataset(config.data, config.environment)
+        assert [video.video_id for video in dataset.videos()] == ["P01_01"]
+        assert capsys.readouterr().err.count("generating Audible Kitchen, preset tiny") == expected
+    assert Path("earmark_data/kitchen/tiny_seed3/P01/videos/P01_01.MP4").is_file()
 
 
 def test_pretrained_weights_come_from_the_file_named_or_from_the_data_folder(tmp_path: Path) -> None:
