@@ -176,7 +176,7 @@ def _positive(text: str) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from earmark.demo import run_demo
+    from earmark.cli_demo import run_demo
 
     run_demo(options.out, size=options.size)
     return DONE
