@@ -34,21 +34,22 @@ class DemoSize:
 
 SIZES = {
     "tiny": DemoSize(num_kitchens=3, videos_per_kitchen=2, epochs=2),
-    "standard": DemoSize(num_kitchens=8, videos_per_kitchen=8, epochs=60),
+    "standard": DemoSize(num_kitchens=8, videos_per_kitchen=12, epochs=90),
 }
 
-# Small pictures and narrow encoders: what a laptop learns from in minutes.
+# Small pictures, half the frames, narrow encoders: what a laptop learns from in two minutes.
 COMMON = (
-    "prepare.short_side=96",
-    "data_augm.crop_size=80",
+    "prepare.short_side=72",
+    "data_augm.crop_size=64",
+    "data.clip_fps=8",
     "backbone/video=avid_r2plus1d_10",
     "backbone.video.args.width=16",
 )
 PRETRAIN = (
     "backbone.audio.args.width=16",
-    "data_augm.min_short_side=88",
-    "data_augm.max_short_side=104",
-    "optim.batch_size=32",
+    "data_augm.min_short_side=64",
+    "data_augm.max_short_side=80",
+    "optim.batch_size=16",
     "optim.args.lr=0.05",
 )
 EVALUATE = ("optim.args.lr=0.02",)

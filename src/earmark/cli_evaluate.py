@@ -5,7 +5,7 @@ Beside the path of a sample: it puts checkpoint, labelled clips and `earmark.eva
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from earmark.config_schema import Data, EvaluateConfig, VideoEncoder
 
 if TYPE_CHECKING:
     from earmark.clips import ActionClips
-    from earmark.datasets import DatasetRecords
+    from earmark.datasets import ActionRecord, DatasetRecords
     from earmark.encoders import Encoder
     from earmark.evaluation.action_recognition import ActionRecognitionResult
     from earmark.report import Example
@@ -88,7 +88,7 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
     )
     screen().print(format_table(result))
     write_results(folder, result, path, values)
-    write_page(folder, result, path, config, store)
+    write_page(folder, result, path, config, store, dataset)
     return result.columns[0].top1.encoder.value
 
 
@@ -198,6 +198,7 @@ def write_page(
     path: Path | None,
     config: EvaluateConfig,
     store: "PreparedStore",
+    dataset: "DatasetRecords",
 ) -> None:
     """Write the page: the table, the curves of the run that is judged, and moments of the judged split."""
     from earmark import __version__
@@ -217,13 +218,16 @@ def write_page(
         summary=summary,
         metrics_path=None if path is None else path.parent.parent / "metrics.jsonl",
         results=result,
-        examples=example_moments(store, config),
+        examples=example_moments(store, config, dataset),
     )
     say(f"page: {target}")
 
 
-def example_moments(store: "PreparedStore", config: EvaluateConfig) -> "list[Example]":
-    """Return the clearest moments of the judged split with their clips and sound, at most one of each video."""
+def example_moments(store: "PreparedStore", config: EvaluateConfig, dataset: "DatasetRecords") -> "list[Example]":
+    """Return the clearest moments of the judged split with their clips and sound, at most one of each video.
+
+    The caption names the annotated action that a moment lies in, if it lies in one.
+    """
     import numpy as np
 
     from earmark.report import Example
@@ -238,6 +242,7 @@ def example_moments(store: "PreparedStore", config: EvaluateConfig) -> "list[Exa
         if video.split == config.evaluate.split and usable.any():
             clearest = int(np.argmax(np.where(usable, scores, -np.inf)))
             found.append((float(scores[clearest]), video_id, float(times[clearest])))
+    actions = dataset.actions(config.evaluate.split)
     examples = []
     for score, video_id, time_seconds in sorted(found, reverse=True)[:NUM_EXAMPLES]:
         examples.append(
@@ -252,7 +257,23 @@ def example_moments(store: "PreparedStore", config: EvaluateConfig) -> "list[Exa
                     round(config.data.audio_seconds * store.sample_rate),
                 ),
                 sample_rate=store.sample_rate,
+                caption=_action_at(actions, dataset.classes, video_id, time_seconds),
                 score=score,
             )
         )
     return examples
+
+
+def _action_at(
+    actions: "Sequence[ActionRecord]", classes: Mapping[str, Sequence[str]], video_id: str, time_seconds: float
+) -> str:
+    """Name the action annotated at a time, such as "open drawer"; the shortest where several overlap."""
+    here = [
+        action
+        for action in actions
+        if action.video_id == video_id and action.start_seconds <= time_seconds <= action.stop_seconds
+    ]
+    if not here:
+        return ""
+    action = min(here, key=lambda action: action.stop_seconds - action.start_seconds)
+    return " ".join(classes[column][label] for column, label in action.labels.items())

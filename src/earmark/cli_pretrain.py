@@ -156,6 +156,7 @@ def build_optimizer(model: "AudioVisualModel", config: Optim) -> "tuple[SGD, LRS
             optimizer,
             max_lr=cycle.max_lr if cycle.max_lr is not None else args.lr,
             total_steps=cycle.total_steps if cycle.total_steps is not None else config.epochs,
+            first_step=cycle.first_step,
         )
     if config.schedule:
         return optimizer, multi_step(optimizer, milestones=config.schedule, gamma=config.gamma)

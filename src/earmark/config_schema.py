@@ -147,6 +147,7 @@ class SchedulerArgs:
 
     max_lr: Positive | None
     total_steps: AtLeastOne | None
+    first_step: Literal[0, 1]
 
 
 @dataclass(frozen=True, slots=True)

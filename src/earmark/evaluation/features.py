@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import nn
 from torch.utils.data import DataLoader
@@ -218,7 +219,7 @@ def _run(
     transform.to(device)
     features: npt.NDArray[np.float32] | None = None
     try:
-        for batch in track(loader, "features", disable=not progress):
+        for batch in track(loader, "features", console=Console(stderr=True), disable=not progress):
             inputs = (batch[name].to(device, non_blocking=True) for name in ("video", "seed", "video_size"))
             output = encoder(transform(*inputs))
             if output.ndim != 2:

@@ -19,6 +19,7 @@ import cv2
 import joblib
 import numpy as np
 import pyarrow.parquet as pq
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from earmark.kitchen.picture import Picture
@@ -267,7 +268,7 @@ def _make_videos(
 ) -> None:
     """Render the videos that are missing."""
     columns = (TextColumn("kitchen"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not progress or not jobs) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not progress or not jobs) as bar:
         task = bar.add_task("videos", total=len(jobs))
         parallel = joblib.Parallel(min(num_workers, max(1, len(jobs))), return_as="generator_unordered")
         for _ in parallel(joblib.delayed(_make_video)(out, options, job) for job in jobs):
