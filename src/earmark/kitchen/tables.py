@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from earmark.atomic import replacing
 from earmark.kitchen.room import Room
 from earmark.kitchen.script import NOUN_CATEGORIES, NOUNS, VERB_CATEGORIES, VERBS, Script
 
@@ -166,15 +167,12 @@ def write_tables(
     _write_csv(
         folder / "EPIC_100_unseen_participant_ids_validation.csv", ("participant_id",), [[name] for name in unseen]
     )
-    part = out / ".events.parquet.part"
-    pq.write_table(pa.Table.from_pylist(list(events), schema=EVENT_SCHEMA), part)
-    part.replace(out / "events.parquet")
+    with replacing(out / "events.parquet") as temporary:
+        pq.write_table(pa.Table.from_pylist(list(events), schema=EVENT_SCHEMA), temporary)
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-    part.replace(path)

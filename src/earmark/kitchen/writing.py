@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from earmark.atomic import replacing
 from earmark.kitchen.picture import Picture
 from earmark.kitchen.room import Room, draw_room
 from earmark.kitchen.script import Script, write_script
@@ -220,16 +221,15 @@ def _claim(out: Path, options: _Options) -> None:
         return
     if out.exists() and not out.is_dir():
         raise KitchenError(f"{out}: not a folder")
-    if out.exists() and any(entry.name != ".kitchen.json.part" for entry in out.iterdir()):
+    if out.exists() and any(not entry.name.startswith(".kitchen.") for entry in out.iterdir()):
         raise KitchenError(f"{out}: not empty, and not a kitchen (it has no kitchen.json)")
     out.mkdir(parents=True, exist_ok=True)
     _write_json(path, description)
 
 
 def _write_json(path: Path, content: Any) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _participant_id(kitchen: int) -> str:
