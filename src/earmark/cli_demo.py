@@ -34,7 +34,7 @@ class DemoSize:
 
 SIZES = {
     "tiny": DemoSize(num_kitchens=3, videos_per_kitchen=2, epochs=2),
-    "standard": DemoSize(num_kitchens=8, videos_per_kitchen=12, epochs=90),
+    "standard": DemoSize(num_kitchens=8, videos_per_kitchen=12, epochs=80),
 }
 
 # Small pictures and narrow encoders: what a laptop learns from in two minutes.

@@ -90,7 +90,8 @@ class PrepareReport:
 
         minutes = self.hours * 60
         rate = f"{self.num_moments / minutes:.1f} a minute" if minutes else "no video"
-        table = Table(title=f"prepared: {self.root}", title_justify="left", show_header=False)
+        table = Table(show_header=False)
+        table.add_row("store", str(self.root))
         table.add_row("videos", f"{len(self.videos)} ({self.num_reused} already done)")
         table.add_row("ok", str(len(self.with_status("ok"))))
         for status in ("degraded", "refused"):
