@@ -55,7 +55,7 @@ class Step:
     model: AudioVisualModel
 
 
-@pytest.fixture(scope="module", params=["train", pytest.param("eval", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["train", "eval"])
 def step(request: pytest.FixtureRequest, record: dict[str, Any]) -> Step:
     model = AudioVisualModel(R2Plus1D(), SpecCNN9())
     load_reference_weights(model)
