@@ -97,6 +97,25 @@ def test_an_index_that_needs_pickle_is_not_read(tmp_path: Path) -> None:
         PacketIndex.load(path)
 
 
+def test_a_store_without_any_moment_can_be_read(tmp_path: Path) -> None:
+    finish_store(tmp_path, [add_video(tmp_path, "quiet", num_frames=10)], {})
+    assert PreparedStore(tmp_path).moments["quiet"].shape == (0,)
+
+
+@pytest.mark.parametrize("name", ["videos.parquet", "moments.parquet"])
+def test_a_damaged_table_is_an_error_that_names_the_file(store: PreparedStore, name: str) -> None:
+    content = (store.root / name).read_bytes()
+    reasons = []
+    for at in range(8, len(content), len(content) // 40):
+        (store.root / name).write_bytes(content[:at] + bytes(8) + content[at + 8 :])
+        try:
+            PreparedStore(store.root)  # not all damage is seen: some bytes are values
+        except StoreError as error:
+            reasons.append(str(error))
+    assert len(reasons) >= 5
+    assert all(name in reason for reason in reasons)
+
+
 def test_a_truncated_movie_is_an_error_that_names_the_file(store: PreparedStore) -> None:
     path = _movie(store)
     path.write_bytes(path.read_bytes()[:-1000])

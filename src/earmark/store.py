@@ -402,8 +402,8 @@ class PreparedStore:
         scores = table["score"].to_numpy().astype(np.float64)
         order = np.lexsort((times, video_ids.astype(str)))
         names, firsts = np.unique(video_ids[order].astype(str), return_index=True)
-        lasts = np.append(firsts[1:], len(order))
-        rows = {str(name): order[first:last] for name, first, last in zip(names, firsts, lasts, strict=True)}
+        parts = np.split(order, firsts[1:]) if len(order) else []  # of nothing, split makes one part
+        rows = {str(name): part for name, part in zip(names, parts, strict=True)}
         nothing = np.zeros(0, np.int64)
         for video_id in self.videos:
             mine = rows.get(video_id, nothing)
@@ -430,7 +430,7 @@ def _read_catalog(path: Path) -> list[PreparedVideo]:
         columns = [table[field.name].to_pylist() for field in fields(PreparedVideo)]
     except FileNotFoundError as error:
         raise StoreError(f"{path}: the catalog is missing; run `earmark prepare` again to finish the store") from error
-    except (pa.ArrowInvalid, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise StoreError(f"{path}: not a catalog of prepared videos ({error})") from error
     return [PreparedVideo(*row) for row in zip(*columns, strict=True)]
 
