@@ -41,6 +41,8 @@ def test_the_nearest_frame_is_taken_and_equal_steps_give_equal_steps(store: Prep
     assert _numbers(store, [3 / FPS + 0.03, 4 / FPS - 0.03]) == [3, 4]
     halfway = (np.arange(8) + 0.5) / FPS  # ties: rounding half to even would repeat some frames and skip others
     assert _numbers(store, list(halfway)) == list(range(1, 9))
+    rounded = halfway + 1e-12 * (-1.0) ** np.arange(8)
+    assert _numbers(store, list(rounded)) == list(range(1, 9))
 
 
 def test_frames_are_returned_in_the_order_asked_for(store: PreparedStore) -> None:
@@ -194,6 +196,14 @@ def test_the_fingerprint_depends_on_content_not_on_place(store: PreparedStore, t
     assert PreparedStore(moved).fingerprint == store.fingerprint
     finish_store(moved, store.catalog, {"P01/P01_01": [1.5, 4.25, 7.1], "short": [0.6]})
     assert PreparedStore(moved).fingerprint != store.fingerprint
+
+
+def test_other_pictures_of_the_same_length_have_another_fingerprint(tmp_path: Path) -> None:
+    prints = set()
+    for quality in (95, 60):
+        finish_store(tmp_path, [add_video(tmp_path, "one", num_frames=10, quality=quality)], {"one": [0.3]})
+        prints.add(PreparedStore(tmp_path).fingerprint)
+    assert len(prints) == 2
 
 
 def test_folders_that_are_no_store_are_refused(tmp_path: Path, store: PreparedStore) -> None:

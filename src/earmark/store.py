@@ -39,6 +39,7 @@ __all__ = ["PacketIndex", "PreparedStore", "PreparedVideo", "StoreError"]
 STORE_VERSION = 1
 BYTES_PER_SAMPLE = 2  # PCM s16le, mono
 MAX_GAP_BYTES = 128 * 1024  # ranges nearer than this are read by one pread: cheaper than a second system call
+TIE_FRAMES = 1e-6  # as far as rounding may move a time that stands exactly between two frames
 MAX_OPEN_VIDEOS = 256  # file handles a process keeps open
 
 
@@ -252,7 +253,9 @@ class PreparedStore:
         digest = hashlib.sha256(json.dumps(self.parameters, sort_keys=True).encode())
         for video_id in sorted(self.videos):
             video = self.videos[video_id]
-            digest.update(json.dumps([video_id, video.split, video.num_frames, video.num_samples]).encode())
+            # the size of the file stands for its pictures, which nothing else here tells
+            content = [video_id, video.split, video.num_frames, video.num_samples, video.num_bytes]
+            digest.update(json.dumps(content).encode())
             digest.update(self.moments[video_id].tobytes())
         return digest.hexdigest()
 
@@ -350,8 +353,8 @@ class PreparedStore:
                 f"{self.root / video.prepared_path}: {float(times[outside][0]):.3f} s lies outside video "
                 f"{video.video_id!r} (0 to {video.duration_seconds:.3f} s)"
             )
-        # half up, not half to even: equally spaced times must give equally spaced frames
-        return np.clip(np.floor(positions + 0.5), 0, video.num_frames - 1).astype(np.int64)
+        # half up, not half to even, nor as the times were rounded: equally spaced times must give equally spaced frames
+        return np.clip(np.floor(positions + 0.5 + TIE_FRAMES), 0, video.num_frames - 1).astype(np.int64)
 
     def _sound_pieces(
         self, video: PreparedVideo, opened: _OpenVideo, start_seconds: float, num_samples: int
