@@ -87,11 +87,12 @@ class PrepareReport:
     def table(self) -> "Table":
         """Return the report as a table to print: totals, then each degraded or refused file with its reason."""
         from rich.table import Table
+        from rich.text import Text  # names are no markup: [brackets] in them stay
 
         minutes = self.hours * 60
         rate = f"{self.num_moments / minutes:.1f} a minute" if minutes else "no video"
         table = Table(show_header=False)
-        table.add_row("store", str(self.root))
+        table.add_row("store", Text(str(self.root)))
         table.add_row("videos", f"{len(self.videos)} ({self.num_reused} already done)")
         table.add_row("ok", str(len(self.with_status("ok"))))
         for status in ("degraded", "refused"):
@@ -101,7 +102,7 @@ class PrepareReport:
         table.add_row("size", f"{self.num_bytes / 1e6:.1f} MB")
         for status in ("degraded", "refused"):
             for video in self.with_status(status):
-                table.add_row(f"  {status}", f"{video.video_id}: {video.reason}")
+                table.add_row(f"  {status}", Text(f"{video.video_id}: {video.reason}"))
         return table
 
 
