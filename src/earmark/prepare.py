@@ -15,6 +15,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,7 +200,7 @@ def prepare_video(video: "VideoRecord", root: Path, parameters: dict[str, Any]) 
     found: list[Moment] = []
     try:
         row, found = _transcode(video, root / f"{name}.mov", parameters)
-    except MediaError as error:
+    except ValueError as error:  # a MediaError, or what a library says of sizes and rates that it can't take
         row = _refused(video, str(error).removeprefix(f"{video.path}: "))
     content = {
         "parameters": parameters,
@@ -397,13 +398,9 @@ def _in_parallel(
     """Prepare videos in worker processes, yielding each as it is done."""
     if not videos:
         return
-    import joblib
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    done = joblib.Parallel(n_jobs=min(num_workers, len(videos)), return_as="generator_unordered")(
-        joblib.delayed(prepare_video)(video, root, parameters) for video in videos
-    )
     columns = (
         TextColumn("preparing"),
         BarColumn(),
@@ -414,10 +411,35 @@ def _in_parallel(
     with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task("preparing", total=len(videos), minutes=0.0)
         minutes = 0.0
-        for row, found in done:
+        for row, found in _each(videos, root, parameters, num_workers):
             minutes += row.duration_seconds / 60
             bar.update(task, advance=1, minutes=minutes)
             yield row, found
+
+
+def _each(
+    videos: Sequence["VideoRecord"], root: Path, parameters: dict[str, Any], num_workers: int
+) -> Iterator[tuple[PreparedVideo, list[Moment]]]:
+    """Yield what is made of each video; one that kills its process (memory, a fault in a codec) stops no other."""
+    import joblib
+
+    job = joblib.delayed(prepare_video)
+    waiting = {video.video_id: video for video in videos}
+    with contextlib.suppress(BrokenProcessPool):
+        parallel = joblib.Parallel(n_jobs=min(num_workers, len(videos)), return_as="generator_unordered")
+        for row, found in parallel(job(video, root, parameters) for video in videos):
+            del waiting[row.video_id]
+            yield row, found
+    for video in waiting.values():  # which one did it is not told: each by itself
+        try:
+            # two jobs: a single one would run in this process
+            made = (
+                _finished_record(root, video, parameters)
+                or joblib.Parallel(n_jobs=2)([job(video, root, parameters)])[0]
+            )
+        except BrokenProcessPool:  # leaves no record, so that the next run tries again
+            made = _refused(video, "the process that read it was killed: out of memory, or a fault in a codec"), []
+        yield made
 
 
 def _write_tables(

@@ -1,5 +1,6 @@
 """Opening a media file, choosing its streams, its clock, and decoding past damage: what all readers share."""
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,10 +34,14 @@ class MediaError(ValueError):
 def open_media(path: str | Path) -> Iterator[InputContainer]:
     """Open a media file; whatever FFmpeg raises inside the block becomes a MediaError."""
     path = Path(path)
-    if not path.is_file():
-        reason = "no such file" if not path.exists() else "a directory" if path.is_dir() else "not a regular file"
-        raise MediaError(f"{path}: {reason}")
-    if not path.stat().st_size:
+    try:
+        state = path.stat()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise MediaError(f"{path}: {reason}") from error
+    if not stat.S_ISREG(state.st_mode):
+        raise MediaError(f"{path}: {'a directory' if stat.S_ISDIR(state.st_mode) else 'not a regular file'}")
+    if not state.st_size:
         raise MediaError(f"{path}: the file is empty")
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     try:
