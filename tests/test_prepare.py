@@ -243,6 +243,17 @@ def test_the_report_shows_names_as_they_are(tmp_path: Path) -> None:
     assert "a[/b]: no such file" in text
 
 
+def test_names_that_are_not_utf_8_are_prepared_and_spelt_out(tmp_path: Path) -> None:
+    sources = tmp_path / os.fsdecode(b"k\xfcche")
+    make_video(sources / os.fsdecode(b"caf\xe9.mp4"), seconds=1.0, times=())
+    (sources / os.fsdecode(b"caf\xe8.mp4")).touch()
+    report = prepare(Folder(sources).videos(), tmp_path / "store", progress=False)
+    rows = {video.video_id: video for video in report.videos}
+    assert {name: row.status for name, row in rows.items()} == {"caf%E8": "refused", "caf%E9": "ok"}
+    assert rows["caf%E9"].path.endswith("k%FCche/caf%E9.mp4")
+    assert PreparedStore(tmp_path / "store").frames("caf%E9", [0.5]).shape == (1, 128, 228, 3)
+
+
 def test_split_and_participant_follow_the_records_of_the_last_run(folder: Path, tmp_path: Path) -> None:
     records = Folder(folder).videos()
     prepare(records, tmp_path / "store", progress=False)

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from earmark.atomic import replacing
+from earmark.datasets.records import VideoRecord, printable
 from earmark.media import FrameReader, MediaError, Resampler, SoundReader, probe, write_prepared
 from earmark.moments import Moment, MomentFinder, moments_table, write_moments
 from earmark.store import (
@@ -40,8 +41,6 @@ from earmark.store import (
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from earmark.datasets.records import VideoRecord
 
 __all__ = ["PrepareError", "PrepareReport", "prepare"]
 
@@ -108,7 +107,7 @@ class PrepareReport:
 
 
 def prepare(
-    videos: Sequence["VideoRecord"],
+    videos: Sequence[VideoRecord],
     root: str | os.PathLike[str],
     *,
     fps: int = 16,
@@ -178,7 +177,7 @@ def prepare(
     return PrepareReport(root, ordered, num_reused)
 
 
-def prepare_video(video: "VideoRecord", root: Path, parameters: dict[str, Any]) -> tuple[PreparedVideo, list[Moment]]:
+def prepare_video(video: VideoRecord, root: Path, parameters: dict[str, Any]) -> tuple[PreparedVideo, list[Moment]]:
     """Prepare one video and leave its record; a source that cannot be used gives a refused row, never an exception.
 
     Args:
@@ -201,7 +200,7 @@ def prepare_video(video: "VideoRecord", root: Path, parameters: dict[str, Any]) 
     try:
         row, found = _transcode(video, root / f"{name}.mov", parameters)
     except ValueError as error:  # a MediaError, or what a library says of sizes and rates that it can't take
-        row = _refused(video, str(error).removeprefix(f"{video.path}: "))
+        row = _refused(video, printable(str(error).removeprefix(f"{video.path}: ")))
     content = {
         "parameters": parameters,
         "source": fingerprint,
@@ -213,7 +212,7 @@ def prepare_video(video: "VideoRecord", root: Path, parameters: dict[str, Any]) 
     return row, found
 
 
-def _transcode(video: "VideoRecord", target: Path, parameters: dict[str, Any]) -> tuple[PreparedVideo, list[Moment]]:
+def _transcode(video: VideoRecord, target: Path, parameters: dict[str, Any]) -> tuple[PreparedVideo, list[Moment]]:
     info = probe(video.path)
     if info.video is None:
         raise MediaError(f"{video.path}: no picture stream")
@@ -242,7 +241,7 @@ def _transcode(video: "VideoRecord", target: Path, parameters: dict[str, Any]) -
     found = sound.moments if sound else []
     row = PreparedVideo(
         video_id=video.video_id,
-        path=str(video.path),
+        path=printable(video.path),
         prepared_path=f"{prepared_name(video.video_id)}.mov",
         split=video.split,
         participant_id=video.participant_id,
@@ -312,7 +311,7 @@ def _to_int16(wave: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
     return samples
 
 
-def _check(videos: Sequence["VideoRecord"], parameters: dict[str, Any]) -> None:
+def _check(videos: Sequence[VideoRecord], parameters: dict[str, Any]) -> None:
     if not videos:
         raise PrepareError("no videos to prepare")
     seen: set[str] = set()
@@ -352,7 +351,7 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
 
 
 def _finished_record(
-    root: Path, video: "VideoRecord", parameters: dict[str, Any]
+    root: Path, video: VideoRecord, parameters: dict[str, Any]
 ) -> tuple[PreparedVideo, list[Moment]] | None:
     """Return what an earlier run made of a video, or None if it must be (re)done."""
     try:
@@ -368,7 +367,7 @@ def _finished_record(
         target = root / row.prepared_path
         if not target.is_file() or target.stat().st_size != row.num_bytes:
             return None
-    given = {"path": str(video.path), "split": video.split, "participant_id": video.participant_id}
+    given = {"path": printable(video.path), "split": video.split, "participant_id": video.participant_id}
     return PreparedVideo(**{**asdict(row), **given}), found
 
 
@@ -381,10 +380,10 @@ def _source_fingerprint(path: Path) -> str:
     return hashlib.sha256(f"{state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
 
 
-def _refused(video: "VideoRecord", reason: str) -> PreparedVideo:
+def _refused(video: VideoRecord, reason: str) -> PreparedVideo:
     return PreparedVideo(
         video_id=video.video_id,
-        path=str(video.path),
+        path=printable(video.path),
         split=video.split,
         participant_id=video.participant_id,
         status="refused",
@@ -393,7 +392,7 @@ def _refused(video: "VideoRecord", reason: str) -> PreparedVideo:
 
 
 def _in_parallel(
-    videos: Sequence["VideoRecord"], root: Path, parameters: dict[str, Any], num_workers: int, progress: bool
+    videos: Sequence[VideoRecord], root: Path, parameters: dict[str, Any], num_workers: int, progress: bool
 ) -> Iterator[tuple[PreparedVideo, list[Moment]]]:
     """Prepare videos in worker processes, yielding each as it is done."""
     if not videos:
@@ -418,7 +417,7 @@ def _in_parallel(
 
 
 def _each(
-    videos: Sequence["VideoRecord"], root: Path, parameters: dict[str, Any], num_workers: int
+    videos: Sequence[VideoRecord], root: Path, parameters: dict[str, Any], num_workers: int
 ) -> Iterator[tuple[PreparedVideo, list[Moment]]]:
     """Yield what is made of each video; one that kills its process (memory, a fault in a codec) stops no other."""
     import joblib
