@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from earmark.sampling import EpochBatches, sample_seed
 from torch.utils.data import DataLoader
 
 from earmark.clips import MomentClips, collate
@@ -24,6 +23,7 @@ from earmark.datasets import Kitchen
 from earmark.kitchen import make_kitchen
 from earmark.media import SoundReader, read_frames
 from earmark.prepare import prepare
+from earmark.sampling import EpochBatches, sample_seed
 from earmark.store import PreparedStore
 
 

@@ -44,12 +44,13 @@ def add_video(
     num_samples: int | None = None,
     split: str = "train",
     has_audio: bool = True,
+    quality: int = 95,
 ) -> PreparedVideo:
     """Write one prepared video into a store folder and return its catalog row."""
     num_samples = num_frames * SAMPLE_RATE // FPS if num_samples is None else num_samples
     path = root / "videos" / f"{video_id}.mov"
     path.parent.mkdir(parents=True, exist_ok=True)
-    jpegs = (simplejpeg.encode_jpeg(frame_of(k, width, height), quality=95) for k in range(num_frames))
+    jpegs = (simplejpeg.encode_jpeg(frame_of(k, width, height), quality=quality) for k in range(num_frames))
     sound = np.array_split(sound_of(num_samples), 7) if has_audio else None
     write_prepared(path, jpegs, fps=FPS, size=(width, height), sound=sound, sample_rate=SAMPLE_RATE)
     index = PacketIndex.of_file(path)

@@ -248,6 +248,11 @@ def test_videos_that_would_share_a_name_keep_their_suffix(tmp_path: Path) -> Non
     assert names == ["a/kitchen", "kitchen.mp4", "kitchen.part2", "kitchen.webm"]
 
 
+def test_no_two_videos_share_a_name(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "a.mov", "a.mp4.mkv")
+    assert [video.video_id for video in Folder(tmp_path).videos()] == ["a.mov", "a.mp4", "a.mp4.mkv"]
+
+
 def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     touch(tmp_path, "inside/a.mp4", "outside/secret.mp4")
     (tmp_path / "inside/b.mp4").symlink_to(tmp_path / "outside/secret.mp4")

@@ -112,6 +112,26 @@ def test_an_interrupted_kitchen_resumes_to_the_same_files(tmp_path: Path, monkey
         assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+def test_a_run_that_another_one_overtakes_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    num_frames = 0
+    write_frame = VideoWriter.write_frame
+
+    def overtaken_in_second_video(writer: VideoWriter, frame: Any) -> None:
+        nonlocal num_frames
+        num_frames += 1
+        if num_frames == 60:
+            make_kitchen(tmp_path / "k", **SMALL)
+        write_frame(writer, frame)
+
+    monkeypatch.setattr(VideoWriter, "write_frame", overtaken_in_second_video)
+    assert make_kitchen(tmp_path / "k", **SMALL).num_new_videos == 3
+    monkeypatch.undo()
+    make_kitchen(tmp_path / "whole", **SMALL)
+    assert files(tmp_path / "k") == files(tmp_path / "whole")
+    for name in files(tmp_path / "k"):
+        assert (tmp_path / "k" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
 def test_a_lost_video_is_made_again(tmp_path: Path) -> None:
     make_kitchen(tmp_path, **SMALL)
     lost = tmp_path / "P02/videos/P02_01.MP4"

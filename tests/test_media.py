@@ -233,6 +233,16 @@ def test_a_hole_in_a_transport_stream_is_named(tmp_path: Path) -> None:
     assert "damaged packet" in reader.problem
 
 
+def test_recordings_joined_with_their_clocks_are_read_to_the_seam_and_say_so(tmp_path: Path) -> None:
+    one, joined = tmp_path / "one.ts", tmp_path / "joined.ts"
+    write_clip(one, frames=grey_ramp(32), waves=[click_track(96000, 48000)])
+    joined.write_bytes(one.read_bytes() * 2)
+    for reader in (FrameReader(joined, fps=16), SoundReader(joined)):
+        for _ in reader:
+            pass
+        assert "the time stamps jump back at" in str(reader.problem)
+
+
 def test_sound_that_breaks_off_says_where(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     noise = np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32) * 0.1

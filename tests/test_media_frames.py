@@ -55,6 +55,13 @@ def test_each_picture_is_the_nearest_frame_of_a_variable_rate(tmp_path: Path, co
 
 
 @pytest.mark.parametrize("container", ["mp4", "mkv", "ts", "avi"])
+def test_a_single_frame_is_a_picture(tmp_path: Path, container: str) -> None:
+    path = tmp_path / f"a.{container}"
+    write_clip(path, frames=grey_ramp(1))  # in a transport stream it has no length
+    assert [time for time, _ in FrameReader(path, fps=16)] == [0.0]
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "ts", "avi"])
 def test_frames_far_apart_are_found_by_seeking(tmp_path: Path, container: str) -> None:
     path = tmp_path / f"a.{container}"
     frames = [np.full((48, 64, 3), 8 * (k // 32), np.uint8) for k in range(30 * 32)]

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
+from clips import write_clip
 from earmark.datasets import Folder
 from earmark.datasets.records import VideoRecord
 from earmark.media import VideoWriter, read_frames
@@ -193,6 +196,62 @@ def test_ids_that_leave_the_store_and_missing_files_are_refused_rows(folder: Pat
     assert "cannot be a file name" in report.videos[0].reason
     assert not list((tmp_path / "deep").glob("*.mov"))
     assert not list(tmp_path.glob("outside*"))
+
+
+def test_pictures_and_names_that_a_library_cannot_take_stop_no_other_video(folder: Path, tmp_path: Path) -> None:
+    write_clip(folder / "strip.mkv", frames=[np.zeros((8, 8192, 3), np.uint8)] * 4, video_codec="ffv1")
+    records = [
+        VideoRecord("strip", folder / "strip.mkv", "train"),
+        VideoRecord("long", folder / ("x" * 300), "train"),
+        VideoRecord("one", folder / "one.mp4", "train"),
+    ]
+    report = prepare(records, tmp_path / "store", progress=False)
+    assert [video.status for video in report.videos] == ["refused", "refused", "ok"]
+    assert "65500 pixels" in report.videos[0].reason
+    assert report.videos[1].reason == "File name too long"
+
+
+class FatalPath(type(Path())):  # type: ignore[misc]
+    """A source that kills the worker process that reads it."""
+
+    def stat(self, **options: bool) -> os.stat_result:
+        if os.environ.get("READER") != str(os.getpid()):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().stat(**options)
+
+
+def test_a_video_that_kills_its_process_stops_no_other(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("READER", str(os.getpid()))
+    records = [VideoRecord("fatal", FatalPath(folder / "one.mp4"), "train"), *Folder(folder).videos()]
+    report = prepare(records, tmp_path / "store", num_workers=2, progress=False)
+    rows = {video.video_id: video.status for video in report.videos}
+    assert rows == {"fatal": "refused", "mute": "degraded", "one": "ok", "sub/two": "ok", "text": "refused"}
+    assert "was killed" in report.videos[0].reason
+    again = [VideoRecord("fatal", folder / "one.mp4", "train"), *Folder(folder).videos()]
+    assert prepare(again, tmp_path / "store", progress=False).videos[0].status == "ok"
+
+
+def test_the_report_shows_names_as_they_are(tmp_path: Path) -> None:
+    records = [VideoRecord(name, tmp_path / "gone.mp4", "train") for name in ("drill [dQw4w9WgXcQ]", "a[/b]")]
+    report = prepare(records, tmp_path / "store", progress=False)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(report.table())
+    text = console.export_text()
+    assert "drill [dQw4w9WgXcQ]: no such file" in text
+    assert "a[/b]: no such file" in text
+
+
+def test_names_that_are_not_utf_8_are_prepared_and_spelt_out(tmp_path: Path) -> None:
+    sources = tmp_path / os.fsdecode(b"k\xfcche")
+    make_video(sources / os.fsdecode(b"caf\xe9.mp4"), seconds=1.0, times=())
+    (sources / os.fsdecode(b"caf\xe8.mp4")).touch()
+    report = prepare(Folder(sources).videos(), tmp_path / "store", progress=False)
+    rows = {video.video_id: video for video in report.videos}
+    assert {name: row.status for name, row in rows.items()} == {"caf%E8": "refused", "caf%E9": "ok"}
+    assert rows["caf%E9"].path.endswith("k%FCche/caf%E9.mp4")
+    assert PreparedStore(tmp_path / "store").frames("caf%E9", [0.5]).shape == (1, 128, 228, 3)
 
 
 def test_split_and_participant_follow_the_records_of_the_last_run(folder: Path, tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def test_the_nearest_frame_is_taken_and_equal_steps_give_equal_steps(store: Prep
     assert _numbers(store, [3 / FPS + 0.03, 4 / FPS - 0.03]) == [3, 4]
     halfway = (np.arange(8) + 0.5) / FPS  # ties: rounding half to even would repeat some frames and skip others
     assert _numbers(store, list(halfway)) == list(range(1, 9))
+    rounded = halfway + 1e-12 * (-1.0) ** np.arange(8)
+    assert _numbers(store, list(rounded)) == list(range(1, 9))
 
 
 def test_frames_are_returned_in_the_order_asked_for(store: PreparedStore) -> None:
@@ -95,6 +97,25 @@ def test_an_index_that_needs_pickle_is_not_read(tmp_path: Path) -> None:
     np.savez(path, frame_offsets=np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(StoreError, match=r"x\.index\.npz: not a packet index"):
         PacketIndex.load(path)
+
+
+def test_a_store_without_any_moment_can_be_read(tmp_path: Path) -> None:
+    finish_store(tmp_path, [add_video(tmp_path, "quiet", num_frames=10)], {})
+    assert PreparedStore(tmp_path).moments["quiet"].shape == (0,)
+
+
+@pytest.mark.parametrize("name", ["videos.parquet", "moments.parquet"])
+def test_a_damaged_table_is_an_error_that_names_the_file(store: PreparedStore, name: str) -> None:
+    content = (store.root / name).read_bytes()
+    reasons = []
+    for at in range(8, len(content), len(content) // 40):
+        (store.root / name).write_bytes(content[:at] + bytes(8) + content[at + 8 :])
+        try:
+            PreparedStore(store.root)  # not all damage is seen: some bytes are values
+        except StoreError as error:
+            reasons.append(str(error))
+    assert len(reasons) >= 5
+    assert all(name in reason for reason in reasons)
 
 
 def test_a_truncated_movie_is_an_error_that_names_the_file(store: PreparedStore) -> None:
@@ -175,6 +196,14 @@ def test_the_fingerprint_depends_on_content_not_on_place(store: PreparedStore, t
     assert PreparedStore(moved).fingerprint == store.fingerprint
     finish_store(moved, store.catalog, {"P01/P01_01": [1.5, 4.25, 7.1], "short": [0.6]})
     assert PreparedStore(moved).fingerprint != store.fingerprint
+
+
+def test_other_pictures_of_the_same_length_have_another_fingerprint(tmp_path: Path) -> None:
+    prints = set()
+    for quality in (95, 60):
+        finish_store(tmp_path, [add_video(tmp_path, "one", num_frames=10, quality=quality)], {"one": [0.3]})
+        prints.add(PreparedStore(tmp_path).fingerprint)
+    assert len(prints) == 2
 
 
 def test_folders_that_are_no_store_are_refused(tmp_path: Path, store: PreparedStore) -> None:

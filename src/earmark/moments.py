@@ -318,11 +318,14 @@ def read_moments(path: str | Path) -> pa.Table:
         The table, as :func:`moments_table` made it.
 
     Raises:
+        FileNotFoundError: if there is none.
         ValueError: naming the file, if it is no parquet file, or columns are missing or of another type.
     """
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:  # damage is told as either
         raise ValueError(f"{path}: not a moments table ({error})") from error
     missing = [name for name in _SCHEMA.names if name not in table.column_names]
     if missing:

@@ -15,6 +15,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from earmark.atomic import replacing
+from earmark.datasets.records import VideoRecord, printable
 from earmark.media import FrameReader, MediaError, Resampler, SoundReader, probe, write_prepared
 from earmark.moments import Moment, MomentFinder, moments_table, write_moments
 from earmark.store import (
@@ -39,8 +41,6 @@ from earmark.store import (
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from earmark.datasets.records import VideoRecord
 
 __all__ = ["PrepareError", "PrepareReport", "prepare"]
 
@@ -87,11 +87,12 @@ class PrepareReport:
     def table(self) -> "Table":
         """Return the report as a table to print: totals, then each degraded or refused file with its reason."""
         from rich.table import Table
+        from rich.text import Text  # names are no markup: [brackets] in them stay
 
         minutes = self.hours * 60
         rate = f"{self.num_moments / minutes:.1f} a minute" if minutes else "no video"
         table = Table(show_header=False)
-        table.add_row("store", str(self.root))
+        table.add_row("store", Text(str(self.root)))
         table.add_row("videos", f"{len(self.videos)} ({self.num_reused} already done)")
         table.add_row("ok", str(len(self.with_status("ok"))))
         for status in ("degraded", "refused"):
@@ -101,12 +102,12 @@ class PrepareReport:
         table.add_row("size", f"{self.num_bytes / 1e6:.1f} MB")
         for status in ("degraded", "refused"):
             for video in self.with_status(status):
-                table.add_row(f"  {status}", f"{video.video_id}: {video.reason}")
+                table.add_row(f"  {status}", Text(f"{video.video_id}: {video.reason}"))
         return table
 
 
 def prepare(
-    videos: Sequence["VideoRecord"],
+    videos: Sequence[VideoRecord],
     root: str | os.PathLike[str],
     *,
     fps: int = 16,
@@ -176,7 +177,7 @@ def prepare(
     return PrepareReport(root, ordered, num_reused)
 
 
-def prepare_video(video: "VideoRecord", root: Path, parameters: dict[str, Any]) -> tuple[PreparedVideo, list[Moment]]:
+def prepare_video(video: VideoRecord, root: Path, parameters: dict[str, Any]) -> tuple[PreparedVideo, list[Moment]]:
     """Prepare one video and leave its record; a source that cannot be used gives a refused row, never an exception.
 
     Args:
@@ -198,8 +199,8 @@ def prepare_video(video: "VideoRecord", root: Path, parameters: dict[str, Any]) 
     found: list[Moment] = []
     try:
         row, found = _transcode(video, root / f"{name}.mov", parameters)
-    except MediaError as error:
-        row = _refused(video, str(error).removeprefix(f"{video.path}: "))
+    except ValueError as error:  # a MediaError, or what a library says of sizes and rates that it can't take
+        row = _refused(video, printable(str(error).removeprefix(f"{video.path}: ")))
     content = {
         "parameters": parameters,
         "source": fingerprint,
@@ -211,7 +212,7 @@ def prepare_video(video: "VideoRecord", root: Path, parameters: dict[str, Any]) 
     return row, found
 
 
-def _transcode(video: "VideoRecord", target: Path, parameters: dict[str, Any]) -> tuple[PreparedVideo, list[Moment]]:
+def _transcode(video: VideoRecord, target: Path, parameters: dict[str, Any]) -> tuple[PreparedVideo, list[Moment]]:
     info = probe(video.path)
     if info.video is None:
         raise MediaError(f"{video.path}: no picture stream")
@@ -240,7 +241,7 @@ def _transcode(video: "VideoRecord", target: Path, parameters: dict[str, Any]) -
     found = sound.moments if sound else []
     row = PreparedVideo(
         video_id=video.video_id,
-        path=str(video.path),
+        path=printable(video.path),
         prepared_path=f"{prepared_name(video.video_id)}.mov",
         split=video.split,
         participant_id=video.participant_id,
@@ -310,7 +311,7 @@ def _to_int16(wave: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
     return samples
 
 
-def _check(videos: Sequence["VideoRecord"], parameters: dict[str, Any]) -> None:
+def _check(videos: Sequence[VideoRecord], parameters: dict[str, Any]) -> None:
     if not videos:
         raise PrepareError("no videos to prepare")
     seen: set[str] = set()
@@ -350,7 +351,7 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
 
 
 def _finished_record(
-    root: Path, video: "VideoRecord", parameters: dict[str, Any]
+    root: Path, video: VideoRecord, parameters: dict[str, Any]
 ) -> tuple[PreparedVideo, list[Moment]] | None:
     """Return what an earlier run made of a video, or None if it must be (re)done."""
     try:
@@ -366,7 +367,7 @@ def _finished_record(
         target = root / row.prepared_path
         if not target.is_file() or target.stat().st_size != row.num_bytes:
             return None
-    given = {"path": str(video.path), "split": video.split, "participant_id": video.participant_id}
+    given = {"path": printable(video.path), "split": video.split, "participant_id": video.participant_id}
     return PreparedVideo(**{**asdict(row), **given}), found
 
 
@@ -379,10 +380,10 @@ def _source_fingerprint(path: Path) -> str:
     return hashlib.sha256(f"{state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
 
 
-def _refused(video: "VideoRecord", reason: str) -> PreparedVideo:
+def _refused(video: VideoRecord, reason: str) -> PreparedVideo:
     return PreparedVideo(
         video_id=video.video_id,
-        path=str(video.path),
+        path=printable(video.path),
         split=video.split,
         participant_id=video.participant_id,
         status="refused",
@@ -391,18 +392,14 @@ def _refused(video: "VideoRecord", reason: str) -> PreparedVideo:
 
 
 def _in_parallel(
-    videos: Sequence["VideoRecord"], root: Path, parameters: dict[str, Any], num_workers: int, progress: bool
+    videos: Sequence[VideoRecord], root: Path, parameters: dict[str, Any], num_workers: int, progress: bool
 ) -> Iterator[tuple[PreparedVideo, list[Moment]]]:
     """Prepare videos in worker processes, yielding each as it is done."""
     if not videos:
         return
-    import joblib
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    done = joblib.Parallel(n_jobs=min(num_workers, len(videos)), return_as="generator_unordered")(
-        joblib.delayed(prepare_video)(video, root, parameters) for video in videos
-    )
     columns = (
         TextColumn("preparing"),
         BarColumn(),
@@ -413,10 +410,35 @@ def _in_parallel(
     with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task("preparing", total=len(videos), minutes=0.0)
         minutes = 0.0
-        for row, found in done:
+        for row, found in _each(videos, root, parameters, num_workers):
             minutes += row.duration_seconds / 60
             bar.update(task, advance=1, minutes=minutes)
             yield row, found
+
+
+def _each(
+    videos: Sequence[VideoRecord], root: Path, parameters: dict[str, Any], num_workers: int
+) -> Iterator[tuple[PreparedVideo, list[Moment]]]:
+    """Yield what is made of each video; one that kills its process (memory, a fault in a codec) stops no other."""
+    import joblib
+
+    job = joblib.delayed(prepare_video)
+    waiting = {video.video_id: video for video in videos}
+    with contextlib.suppress(BrokenProcessPool):
+        parallel = joblib.Parallel(n_jobs=min(num_workers, len(videos)), return_as="generator_unordered")
+        for row, found in parallel(job(video, root, parameters) for video in videos):
+            del waiting[row.video_id]
+            yield row, found
+    for video in waiting.values():  # which one did it is not told: each by itself
+        try:
+            # two jobs: a single one would run in this process
+            made = (
+                _finished_record(root, video, parameters)
+                or joblib.Parallel(n_jobs=2)([job(video, root, parameters)])[0]
+            )
+        except BrokenProcessPool:  # leaves no record, so that the next run tries again
+            made = _refused(video, "the process that read it was killed: out of memory, or a fault in a codec"), []
+        yield made
 
 
 def _write_tables(

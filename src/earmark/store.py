@@ -39,6 +39,7 @@ __all__ = ["PacketIndex", "PreparedStore", "PreparedVideo", "StoreError"]
 STORE_VERSION = 1
 BYTES_PER_SAMPLE = 2  # PCM s16le, mono
 MAX_GAP_BYTES = 128 * 1024  # ranges nearer than this are read by one pread: cheaper than a second system call
+TIE_FRAMES = 1e-6  # as far as rounding may move a time that stands exactly between two frames
 MAX_OPEN_VIDEOS = 256  # file handles a process keeps open
 
 
@@ -252,7 +253,9 @@ class PreparedStore:
         digest = hashlib.sha256(json.dumps(self.parameters, sort_keys=True).encode())
         for video_id in sorted(self.videos):
             video = self.videos[video_id]
-            digest.update(json.dumps([video_id, video.split, video.num_frames, video.num_samples]).encode())
+            # the size of the file stands for its pictures, which nothing else here tells
+            content = [video_id, video.split, video.num_frames, video.num_samples, video.num_bytes]
+            digest.update(json.dumps(content).encode())
             digest.update(self.moments[video_id].tobytes())
         return digest.hexdigest()
 
@@ -350,8 +353,8 @@ class PreparedStore:
                 f"{self.root / video.prepared_path}: {float(times[outside][0]):.3f} s lies outside video "
                 f"{video.video_id!r} (0 to {video.duration_seconds:.3f} s)"
             )
-        # half up, not half to even: equally spaced times must give equally spaced frames
-        return np.clip(np.floor(positions + 0.5), 0, video.num_frames - 1).astype(np.int64)
+        # half up, not half to even, nor as the times were rounded: equally spaced times must give equally spaced frames
+        return np.clip(np.floor(positions + 0.5 + TIE_FRAMES), 0, video.num_frames - 1).astype(np.int64)
 
     def _sound_pieces(
         self, video: PreparedVideo, opened: _OpenVideo, start_seconds: float, num_samples: int
@@ -402,8 +405,8 @@ class PreparedStore:
         scores = table["score"].to_numpy().astype(np.float64)
         order = np.lexsort((times, video_ids.astype(str)))
         names, firsts = np.unique(video_ids[order].astype(str), return_index=True)
-        lasts = np.append(firsts[1:], len(order))
-        rows = {str(name): order[first:last] for name, first, last in zip(names, firsts, lasts, strict=True)}
+        parts = np.split(order, firsts[1:]) if len(order) else []  # of nothing, split makes one part
+        rows = {str(name): part for name, part in zip(names, parts, strict=True)}
         nothing = np.zeros(0, np.int64)
         for video_id in self.videos:
             mine = rows.get(video_id, nothing)
@@ -430,7 +433,7 @@ def _read_catalog(path: Path) -> list[PreparedVideo]:
         columns = [table[field.name].to_pylist() for field in fields(PreparedVideo)]
     except FileNotFoundError as error:
         raise StoreError(f"{path}: the catalog is missing; run `earmark prepare` again to finish the store") from error
-    except (pa.ArrowInvalid, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise StoreError(f"{path}: not a catalog of prepared videos ({error})") from error
     return [PreparedVideo(*row) for row in zip(*columns, strict=True)]
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from earmark.datasets.records import VIDEO_SUFFIXES, ActionRecord, DatasetError, VideoRecord
+from earmark.datasets.records import VIDEO_SUFFIXES, ActionRecord, DatasetError, VideoRecord, printable
 
 __all__ = ["Folder"]
 
@@ -51,9 +51,10 @@ class Folder:
             suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
             raise DatasetError(f"{self.base_path}: no video below this folder (suffixes looked for: {suffixes})")
         shared = Counter(path.with_suffix("") for path in found)
+        shared.update(found)  # a.mp4.mkv would be named as a.mp4 is beside a.mov
         self._videos = [
             VideoRecord(
-                video_id=(path if shared[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix(),
+                video_id=printable((path if shared[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix()),
                 path=self.base_path / path,
                 split="all",
             )

@@ -3,6 +3,8 @@
 Path of a sample: data set --records--> `earmark.prepare` (videos) and `earmark.clips` (actions).
 """
 
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +19,16 @@ VIDEO_SUFFIXES = frozenset(  # compared in lower case
 
 class DatasetError(ValueError):
     """A data set is not as it should be; the message names the file, the row where there is one, and the reason."""
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""Return a path as text that tables can hold: bytes of its name that are not UTF-8 as ``%`` and two hex digits.
+
+    Example:
+        >>> printable(os.fsdecode(b"caf\xe9.mp4"))
+        'caf%E9.mp4'
+    """
+    return re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", str(path))
 
 
 @dataclass(frozen=True, slots=True)

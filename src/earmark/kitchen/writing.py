@@ -173,7 +173,7 @@ def make_kitchen(
         job for job in jobs if not (_video_path(out, job).exists() and (finished or _events_path(out, job).exists()))
     ]
     _make_videos(out, options, pending, num_workers=num_workers, progress=progress)
-    if not finished:
+    if not (out / "events.parquet").exists():  # else another run finished it meanwhile
         events = [row for job in jobs for row in json.loads(_events_path(out, job).read_text())]
         validation, unseen = _split(options)
         write_tables(
@@ -292,7 +292,7 @@ def draw_video(
 
 
 def _make_video(out: Path, options: _Options, job: tuple[int, int]) -> None:
-    """Render one video to a temporary name; rename it, then note its events."""
+    """Render one video, whole or not at all, then note its events."""
     room, script, of_picture, of_sound = draw_video(
         options.seed,
         *job,
@@ -301,8 +301,6 @@ def _make_video(out: Path, options: _Options, job: tuple[int, int]) -> None:
         off_screen_share=options.off_screen_share,
     )
     path = _video_path(out, job)
-    part = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
     _events_path(out, job).parent.mkdir(exist_ok=True)
     num_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # videos are rendered side by side; more threads would only get in each other's way
@@ -310,7 +308,10 @@ def _make_video(out: Path, options: _Options, job: tuple[int, int]) -> None:
         sound = render_sound(room, script, of_sound, sample_rate=options.sample_rate)
         width, height, fps = options.width, options.height, options.fps
         picture = Picture(room, script, of_picture, width=width, height=height, fps=fps)
-        with VideoWriter(part, width=width, height=height, fps=fps, sample_rate=options.sample_rate) as writer:
+        with (
+            replacing(path) as temporary,  # a name of its own: two runs may make the same kitchen at once
+            VideoWriter(temporary, width=width, height=height, fps=fps, sample_rate=options.sample_rate) as writer,
+        ):
             for number, frame in enumerate(picture.frames()):
                 if number % fps == 0:  # a second of each in turn keeps the streams interleaved
                     first = number // fps * options.sample_rate
@@ -318,6 +319,5 @@ def _make_video(out: Path, options: _Options, job: tuple[int, int]) -> None:
                 writer.write_frame(frame)
     finally:
         cv2.setNumThreads(num_threads)
-    part.replace(path)
     rows = event_rows(script, room, sound.loudness_db, video_id=_video_id(job), participant_id=_participant_id(job[0]))
     _write_json(_events_path(out, job), rows)

@@ -130,8 +130,9 @@ class FrameReader:
                 last = (start, end, frame)
             if last is None:
                 raise MediaError(f"{self._path}: no picture could be decoded")
-            _, end, frame = last
-            yield from self._repeated(convert, frame, number, self._num_due(number, end - _TIE_SECONDS))
+            start, end, frame = last
+            until = max(start, end - _TIE_SECONDS)  # a frame of no length is still shown
+            yield from self._repeated(convert, frame, number, self._num_due(number, until))
             self._damage.note_end("picture", end, end_seconds(stream, zero))
 
     def _num_due(self, number: int, until: float) -> int:

@@ -1,5 +1,6 @@
 """Opening a media file, choosing its streams, its clock, and decoding past damage: what all readers share."""
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ _CONTAINERS = (
 JITTER_SECONDS = 0.02
 # A longer step between neighbours is a damaged time stamp, not a pause: it would become hours of silence.
 MAX_GAP_SECONDS = 3600.0
+# A step back by more than this is no disorder of neighbours: the clock was set back, as where recordings were joined.
+_MAX_STEP_BACK_SECONDS = 1.0
 # A stream that ends this much before its declared end broke off; containers round declared ends to packets.
 _BROKE_OFF_SECONDS = 0.25
 
@@ -31,10 +34,14 @@ class MediaError(ValueError):
 def open_media(path: str | Path) -> Iterator[InputContainer]:
     """Open a media file; whatever FFmpeg raises inside the block becomes a MediaError."""
     path = Path(path)
-    if not path.is_file():
-        reason = "no such file" if not path.exists() else "a directory" if path.is_dir() else "not a regular file"
-        raise MediaError(f"{path}: {reason}")
-    if not path.stat().st_size:
+    try:
+        state = path.stat()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise MediaError(f"{path}: {reason}") from error
+    if not stat.S_ISREG(state.st_mode):
+        raise MediaError(f"{path}: {'a directory' if stat.S_ISDIR(state.st_mode) else 'not a regular file'}")
+    if not state.st_size:
         raise MediaError(f"{path}: the file is empty")
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     try:
@@ -139,7 +146,7 @@ def decode(container: InputContainer, stream: Any, zero: float, damage: Damage) 
     """Yield (seconds on the file's clock or None, frame) in presentation order, past whatever is damaged."""
     packets = container.demux(stream)
     time_base = float(stream.time_base)
-    last_seconds = 0.0
+    last_seconds, latest_seconds = 0.0, float("-inf")
     while True:
         try:
             packet = next(packets, None)
@@ -161,5 +168,10 @@ def decode(container: InputContainer, stream: Any, zero: float, damage: Damage) 
         for frame in frames:
             if frame.is_corrupt:
                 damage.skip(last_seconds)
-            else:
-                yield None if frame.pts is None else frame.pts * time_base - zero, frame
+                continue
+            seconds = None if frame.pts is None else frame.pts * time_base - zero
+            if seconds is not None:
+                latest_seconds = max(latest_seconds, seconds)
+                if seconds < latest_seconds - _MAX_STEP_BACK_SECONDS:
+                    damage.note(f"the time stamps jump back at {latest_seconds:.2f} s, what repeats a time is not read")
+            yield seconds, frame
