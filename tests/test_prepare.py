@@ -141,13 +141,21 @@ def test_a_second_run_does_nothing_again_unless_the_source_changed(folder: Path,
     first = prepare(records, root, progress=False)
     stamps = {path: path.stat().st_mtime_ns for path in root.rglob("*.mov")}
     second = prepare(records, root, progress=False)
-    assert second.num_reused == len(records)
+    assert second.num_reused == len(records) - 1  # what was refused is tried again
     assert second.videos == first.videos
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*.mov")} == stamps
     make_video(folder / "one.mp4", seconds=4.0, times=(1.0, 2.5))
     third = prepare(records, root, progress=False)
-    assert third.num_reused == len(records) - 1
+    assert third.num_reused == len(records) - 2
     assert {video.video_id: video.num_frames for video in third.videos}["one"] == 64
+
+
+def test_a_finished_video_outlives_its_source(folder: Path, tmp_path: Path) -> None:
+    records = Folder(folder).videos()
+    first = prepare(records, tmp_path / "store", progress=False)
+    (folder / "one.mp4").unlink()
+    assert prepare(records, tmp_path / "store", progress=False).videos == first.videos
+    assert "one" in PreparedStore(tmp_path / "store").videos
 
 
 def test_a_lost_or_cut_movie_is_made_again(folder: Path, tmp_path: Path) -> None:
@@ -157,7 +165,7 @@ def test_a_lost_or_cut_movie_is_made_again(folder: Path, tmp_path: Path) -> None
     whole = _content(root)
     (root / "videos" / "one.mov").write_bytes(b"cut")
     (root / "videos" / "sub" / "two.mov").unlink()
-    assert prepare(records, root, progress=False).num_reused == 2
+    assert prepare(records, root, progress=False).num_reused == 1
     assert _content(root) == whole
 
 
@@ -258,7 +266,7 @@ def test_split_and_participant_follow_the_records_of_the_last_run(folder: Path, 
     records = Folder(folder).videos()
     prepare(records, tmp_path / "store", progress=False)
     moved = [replace(record, split="validation", participant_id="P09") for record in records]
-    assert prepare(moved, tmp_path / "store", progress=False).num_reused == len(records)
+    assert prepare(moved, tmp_path / "store", progress=False).num_reused == len(records) - 1  # one is refused
     store = PreparedStore(tmp_path / "store")
     assert {(video.split, video.participant_id) for video in store.catalog} == {("validation", "P09")}
 

@@ -120,9 +120,7 @@ class MomentClips(Dataset[Sample]):
             seed: Randomness of the visit.
         """
         video_id, times = self._segments[index]
-        # a generator of its own, so that the draw does not repeat those the transforms make from the same seed
-        chosen = int(np.random.Generator(np.random.Philox(key=[seed, 0x4D4F4D])).integers(len(times)))
-        return video_id, float(times[chosen])
+        return video_id, float(times[int(len(times) * _unit(seed, stream=0x4D4F4D))])
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
@@ -233,7 +231,7 @@ class ActionClips(Dataset[Sample]):
         if room <= 0:
             start = (action.start_seconds + stop_seconds - self.clip_seconds) / 2
         elif self.random:
-            start = action.start_seconds + room * np.random.Generator(np.random.Philox(key=[seed, 0x414354])).random()
+            start = action.start_seconds + room * _unit(seed, stream=0x414354)
         else:
             start = action.start_seconds + room * (index % self.num_clips + 0.5) / self.num_clips
         return float(min(max(start, 0.0), max(0.0, video.duration_seconds - self.clip_seconds)))
@@ -297,6 +295,16 @@ def _stack_padded(clips: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
     for row, clip in zip(stacked, clips, strict=True):
         row[:, : clip.shape[1], : clip.shape[2]] = clip
     return torch.from_numpy(stacked)
+
+
+def _unit(seed: int, *, stream: int) -> float:
+    """Return a number in [0, 1) that a seed stands for.
+
+    A stream of its own, so that the draw does not repeat those the transforms make from the same seed, and Philox's raw
+    output, which NumPy promises to keep, so that a run can be resumed under another NumPy.
+    """
+    raw = int(np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw())
+    return (raw >> 11) / (1 << 53)
 
 
 def _num_frames(clip_seconds: float, clip_fps: float) -> int:

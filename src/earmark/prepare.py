@@ -353,7 +353,11 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
 def _finished_record(
     root: Path, video: VideoRecord, parameters: dict[str, Any]
 ) -> tuple[PreparedVideo, list[Moment]] | None:
-    """Return what an earlier run made of a video, or None if it must be (re)done."""
+    """Return what an earlier run made of a video, or None if it must be (re)done.
+
+    A source that has been deleted since is as good as unchanged; one that was refused is tried again, for its fault may
+    have been this program's.
+    """
     try:
         name = prepared_name(video.video_id)
         content = json.loads((root / f"{name}.json").read_text())
@@ -361,12 +365,12 @@ def _finished_record(
         found = [Moment(*values) for values in content["moments"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if content.get("parameters") != parameters or content.get("source") != _source_fingerprint(video.path):
+    source = _source_fingerprint(video.path)
+    if row.status == "refused" or content.get("parameters") != parameters or source not in ("", content.get("source")):
         return None
-    if row.status != "refused":
-        target = root / row.prepared_path
-        if not target.is_file() or target.stat().st_size != row.num_bytes:
-            return None
+    target = root / row.prepared_path
+    if not target.is_file() or target.stat().st_size != row.num_bytes:
+        return None
     given = {"path": printable(video.path), "split": video.split, "participant_id": video.participant_id}
     return PreparedVideo(**{**asdict(row), **given}), found
 
