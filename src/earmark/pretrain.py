@@ -9,7 +9,6 @@ order and seeds functions of the position, and a checkpoint holds the position a
 """
 
 import math
-import multiprocessing
 import signal
 import sys
 import threading
@@ -18,7 +17,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -29,6 +27,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from earmark.clips import worker_context
 from earmark.optim import require_schedule_covers
 from earmark.run_logging import METRICS_FILE, RunLog
 from earmark.run_state import NonFiniteError, RunSaver, Totals
@@ -312,20 +311,11 @@ def _loader(
         batch_sampler=keys,
         collate_fn=collate_fn,
         num_workers=num_workers,
-        multiprocessing_context=_worker_context() if num_workers else None,
+        multiprocessing_context=worker_context() if num_workers else None,
         worker_init_fn=_ignore_interrupt,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else every loader draws a number from the global generator
     )
-
-
-def _worker_context() -> BaseContext:
-    """Return a start method that is safe beside threads and CUDA, which fork is not."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "torch.utils.data"])  # torch is imported once, not by each worker
-    return context
 
 
 def _ignore_interrupt(worker_id: int) -> None:
