@@ -247,6 +247,7 @@ def test_swept_keys_are_those_with_several_values() -> None:
     assert swept_keys(PretrainConfig, "default_ssrl", overrides) == ("data.args.preset", "backbone/video")
     assert swept_keys(PretrainConfig, "default_ssrl", ["optim.args.lr=interval(0.1,1)"]) == ("optim.args.lr",)
     assert swept_keys(PretrainConfig, "default_ssrl", ["logging.suffix=${hydra:job.num}"]) == ()
+    assert swept_keys(PretrainConfig, "default_ssrl", ["backbone/video=glob(*_1*)"]) == ("backbone/video",)
 
 
 def test_several_values_outside_a_sweep_are_refused() -> None:

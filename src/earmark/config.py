@@ -148,13 +148,16 @@ def _parse(overrides: Sequence[str]) -> list[Any]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    loader = GlobalHydra.instance().config_loader()
+    parser = OverridesParser.create(config_loader=loader)
     parsed = []
     for text in overrides:
         if text.startswith("="):
             raise ConfigError(f"{text!r} is not an override KEY=VALUE (the key is missing)")
         try:
-            parsed.append(parser.parse_override(text))
+            override = parser.parse_override(text)
+            override.config_loader = loader  # a sweep over glob(...) looks up the choices
+            parsed.append(override)
         except HydraException as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"{text!r} is not an override KEY=VALUE ({reason})") from error
