@@ -314,6 +314,18 @@ def test_videos_to_judged_encoder_through_the_commands(
     assert {path.name for path in (tmp_path / "earmark_data").iterdir()} == {"features", "outputs", "prepared"}
 
 
+@pytest.mark.usefixtures("_one_thread")
+def test_a_failing_job_does_not_stop_the_others_of_a_sweep(kitchen: Path, tmp_path: Path) -> None:
+    data = [f"data.args.base_path={kitchen}", "prepare.short_side=64", "prepare.workers=1", "environment.workers=0"]
+    training = [*data, *SMALL_ENCODERS, "optim.batch_size=2", "optim.epochs=1", "criterion.args.in_dim=7,8,null"]
+    done = run("pretrain", "-m", *training, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("criterion.args.in_dim: ") == 2
+    assert "Traceback" not in done.stderr
+    runs = [path.parents[1].name for path in (tmp_path / "earmark_data/outputs").glob("*/checkpoints/*.pt")]
+    assert runs == ["default_criterion.args.in_dim=null"]
+
+
 # --- from the configuration to objects ---
 
 
