@@ -301,13 +301,21 @@ def test_videos_to_judged_encoder_through_the_commands(
     assert main(["pretrain", *training, *named, "optim.args.momentum=0.5"]) == 1
     assert "optim.args.momentum" in capsys.readouterr().err
 
-    judging = ["data_augm.crop_size=32", "data_augm.min_short_side=32", "evaluate.num_clips=1", "optim.epochs=2"]
-    assert main(["evaluate", *data, *judging, "optim.schedule=[]", named[0]]) == 0
-    assert "verb top-1" in " ".join(capsys.readouterr().out.split())
+    assert main(["pretrain", *training, *named, "environment.precision=64-true"]) == 1
+    assert "environment.precision (32-true there, 64-true here)" in capsys.readouterr().err
+
+    judging = ["data_augm.crop_size=32", "evaluate.num_clips=1", "optim.epochs=2", "optim.schedule=[1]"]
+    judging += ["optim.gamma=0.5", "optim.args.momentum=0.8"]
+    assert main(["evaluate", *data, *judging, named[0]]) == 0
+    printed = capsys.readouterr()
+    assert "verb top-1" in " ".join(printed.out.split())
+    assert "holds the encoder avid_r2plus1d_10 of width 4: the avid_r2plus1d_18 of width 64 of" in printed.err
     judged = outputs / "a_optim.args.lr=0.01_eval"
     results = json.loads((judged / "results.json").read_text())
     assert results["checkpoint"].endswith("a_optim.args.lr=0.01/checkpoints/checkpoint_0001.pt")
     assert {column["column"] for column in results["columns"]} == {"verb", "noun"}
+    probe = results["options"]["probe"]
+    assert (probe["milestones"], probe["gamma"], probe["momentum"]) == ([1], 0.5, 0.8)
     assert all(column["top1"]["baseline"] is not None for column in results["columns"])
     assert "<html" in (judged / "report.html").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"earmark_data"}  # Hydra left nothing beside the run folders
