@@ -216,6 +216,20 @@ def test_doctor_survives_a_library_that_breaks_on_import(monkeypatch: pytest.Mon
 # --- kitchen ---
 
 
+def test_names_with_brackets_are_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("clips").mkdir()
+    for name in ("[abc] cut", "end [b]"):
+        Path(f"clips/{name}.mp4").write_bytes(b"no video")
+    assert main(["prepare", "data=folder", "data.args.base_path=clips", "prepare.workers=1"]) == 1
+    printed = capsys.readouterr().out
+    assert "[abc] cut: " in printed
+    assert "end [b]: " in printed
+    assert main(["doctor", "--data-dir", str(Path("[x]/[/y]").absolute())]) == 0
+    Path("[x]").mkdir()
+    assert main(["doctor", "--data-dir", "[x]"]) == 0
+    assert "[x]" in capsys.readouterr().out
+
+
 def test_kitchen_is_generated_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--kitchens", "1", "--videos", "1", "--seconds", "5", "--width", "64", "--height", "64", "--fps", "8"]
     assert main(["kitchen", "out", "--preset", "tiny", *small, "--workers", "1", "--json"]) == 0
