@@ -6,12 +6,17 @@ BIN := .venv/bin
 
 .PHONY: demo test check slow install clean
 
+# A .venv whose python is gone, or that was made in another folder, is made anew.
+ifeq ($(findstring from $(CURDIR)/.venv/,$(shell $(BIN)/pip --version 2>/dev/null)),)
+.PHONY: .venv/installed
+endif
+
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Earmark needs Python 3.11 or newer; name one with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || { echo "$(PYTHON) has no venv module (Debian, Ubuntu: install python3-venv)" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(BIN)/pip --version 2>/dev/null | grep -qF 'from $(CURDIR)/.venv/' || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

@@ -147,6 +147,27 @@ def test_a_damaged_latest_is_passed_over_with_a_warning_that_names_it(
     assert f"passed over: {tmp_path / newest}: damaged" in caplog.text
 
 
+def test_a_damaged_epoch_checkpoint_is_passed_over_wherever_the_damage_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path / f"checkpoint_{step:04d}.pt", {"position": {"step": step}, "model": torch.ones(9)})
+    whole = (tmp_path / "checkpoint_0002.pt").read_bytes()
+    for place in (whole.index(b"position") - 4, whole.index(torch.ones(9).numpy().tobytes())):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        (tmp_path / "checkpoint_0002.pt").write_bytes(damaged)
+        caplog.clear()
+        assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint_0001.pt"
+        assert "checkpoint_0002.pt: damaged" in caplog.text
+
+
+def test_a_checkpoint_of_something_else_among_those_of_a_run_is_named(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "checkpoint_0001.pt", {"model": torch.ones(9)})
+    with pytest.raises(CheckpointError, match=r"checkpoint_0001\.pt: not the checkpoint of a training run"):
+        latest_checkpoint(tmp_path)
+
+
 def test_a_run_does_not_start_from_nothing_where_every_checkpoint_is_damaged(tmp_path: Path) -> None:
     latest_checkpoint_path(tmp_path, 5).write_bytes(b"PK")
     with pytest.raises(CheckpointError, match=r"every checkpoint is damaged: latest_00000005\.pt"):

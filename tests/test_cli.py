@@ -216,6 +216,20 @@ def test_doctor_survives_a_library_that_breaks_on_import(monkeypatch: pytest.Mon
 # --- kitchen ---
 
 
+def test_names_with_brackets_are_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("clips").mkdir()
+    for name in ("[abc] cut", "end [b]"):
+        Path(f"clips/{name}.mp4").write_bytes(b"no video")
+    assert main(["prepare", "data=folder", "data.args.base_path=clips", "prepare.workers=1"]) == 1
+    printed = capsys.readouterr().out
+    assert "[abc] cut: " in printed
+    assert "end [b]: " in printed
+    assert main(["doctor", "--data-dir", str(Path("[x]/[/y]").absolute())]) == 0
+    Path("[x]").mkdir()
+    assert main(["doctor", "--data-dir", "[x]"]) == 0
+    assert "[x]" in capsys.readouterr().out
+
+
 def test_kitchen_is_generated_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--kitchens", "1", "--videos", "1", "--seconds", "5", "--width", "64", "--height", "64", "--fps", "8"]
     assert main(["kitchen", "out", "--preset", "tiny", *small, "--workers", "1", "--json"]) == 0
@@ -301,17 +315,37 @@ def test_videos_to_judged_encoder_through_the_commands(
     assert main(["pretrain", *training, *named, "optim.args.momentum=0.5"]) == 1
     assert "optim.args.momentum" in capsys.readouterr().err
 
-    judging = ["data_augm.crop_size=32", "data_augm.min_short_side=32", "evaluate.num_clips=1", "optim.epochs=2"]
-    assert main(["evaluate", *data, *judging, "optim.schedule=[]", named[0]]) == 0
-    assert "verb top-1" in " ".join(capsys.readouterr().out.split())
+    assert main(["pretrain", *training, *named, "environment.precision=64-true"]) == 1
+    assert "environment.precision (32-true there, 64-true here)" in capsys.readouterr().err
+
+    judging = ["data_augm.crop_size=32", "evaluate.num_clips=1", "optim.epochs=2", "optim.schedule=[1]"]
+    judging += ["optim.gamma=0.5", "optim.args.momentum=0.8"]
+    assert main(["evaluate", *data, *judging, named[0]]) == 0
+    printed = capsys.readouterr()
+    assert "verb top-1" in " ".join(printed.out.split())
+    assert "holds the encoder avid_r2plus1d_10 of width 4: the avid_r2plus1d_18 of width 64 of" in printed.err
     judged = outputs / "a_optim.args.lr=0.01_eval"
     results = json.loads((judged / "results.json").read_text())
     assert results["checkpoint"].endswith("a_optim.args.lr=0.01/checkpoints/checkpoint_0001.pt")
     assert {column["column"] for column in results["columns"]} == {"verb", "noun"}
+    probe = results["options"]["probe"]
+    assert (probe["milestones"], probe["gamma"], probe["momentum"]) == ([1], 0.5, 0.8)
     assert all(column["top1"]["baseline"] is not None for column in results["columns"])
     assert "<html" in (judged / "report.html").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"earmark_data"}  # Hydra left nothing beside the run folders
     assert {path.name for path in (tmp_path / "earmark_data").iterdir()} == {"features", "outputs", "prepared"}
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_a_failing_job_does_not_stop_the_others_of_a_sweep(kitchen: Path, tmp_path: Path) -> None:
+    data = [f"data.args.base_path={kitchen}", "prepare.short_side=64", "prepare.workers=1", "environment.workers=0"]
+    training = [*data, *SMALL_ENCODERS, "optim.batch_size=2", "optim.epochs=1", "criterion.args.in_dim=7,8,null"]
+    done = run("pretrain", "-m", *training, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("criterion.args.in_dim: ") == 2
+    assert "Traceback" not in done.stderr
+    runs = [path.parents[1].name for path in (tmp_path / "earmark_data/outputs").glob("*/checkpoints/*.pt")]
+    assert runs == ["default_criterion.args.in_dim=null"]
 
 
 # --- from the configuration to objects ---

@@ -91,7 +91,11 @@ def test_defaults_are_the_published_settings_on_the_generated_kitchen() -> None:
     assert (criterion.temperature, criterion.clr_coeff, criterion.aot_coeff, criterion.out_dim) == (0.07, 0.5, 0.5, 128)
 
 
-ALGORITHM_OF = {"default_ssrl": "ssrl", "default_lincls": "linear_cls_mtl"}
+# Groups whose choices are for one of the two commands.
+OWN_CHOICE = {
+    "default_ssrl": {"train_algo": "ssrl", "data_augm": "vRCF_aLogMel"},
+    "default_lincls": {"train_algo": "linear_cls_mtl", "data_augm": "RCF", "optim": "sgd_lincls"},
+}
 CHOICES = [
     (config_name, group, path.stem)
     for config_name in SCHEMA
@@ -99,7 +103,7 @@ CHOICES = [
     if isinstance(entry, dict)
     for group in entry
     for path in sorted((CONFIGS / group).glob("*.yaml"))
-    if group != "train_algo" or path.stem == ALGORITHM_OF[config_name]
+    if path.stem == OWN_CHOICE[config_name].get(group, path.stem)
 ]
 
 
@@ -135,8 +139,8 @@ def test_every_field_of_the_schema_is_set_by_some_file() -> None:
                     found += unset(hint, values[name])
             return found
 
-        # of one data_augm and one optim choice only
-        assert set(unset(schema, composed)) <= {"shared_crop", "max_steps"}
+        # of one optim choice only
+        assert set(unset(schema, composed)) <= {"max_steps"}
 
 
 def test_hydra_writes_nothing_outside_the_run_folder() -> None:
@@ -200,6 +204,9 @@ def test_mistakes_on_the_command_line_are_refused_with_the_full_name(override: s
         ("data.store", "None", "data.store: got the text 'None'; nothing is written null"),
         ("prepare.quality", 101, "prepare.quality: must be from 1 to 100, got 101"),
         ("prepare.short_side", 127, "prepare.short_side: must be even and at least 16, got 127"),
+        ("environment.dist_url", "tcp://localhost:1", "environment.dist_url: must be null"),
+        ("data_augm.color_jitter", 1.5, "data_augm.color_jitter: must be from 0 to 1, got 1.5"),
+        ("optim.schedule", [18], "optim.schedule: is for optim.use_lr_scheduler=false"),
         ("data_augm.crop_size", 200, "data_augm.min_short_side: must be at least crop_size (200)"),
         ("optim.lr_scheduler_args.total_steps", 9, "optim.lr_scheduler_args.total_steps: 9 are too few for 100 epochs"),
     ],
@@ -212,6 +219,26 @@ def test_wrong_values_are_refused_with_the_full_name(
     functools.reduce(dict.__getitem__, sections, values)[name] = value
     with pytest.raises(ConfigError, match=re.escape(expected)):
         checked(PretrainConfig, values)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("optim=sgd", "optim.use_lr_scheduler: must be false"),
+        ("optim.args.nesterov=true", "optim.args.nesterov: must be false"),
+        ("+optim.max_steps=3", "optim.max_steps: "),
+        ("environment.precision=bf16-mixed", "environment.precision: must be 32-true"),
+        ("data.split=validation", "data.split: must be train"),
+        ("data_augm=vRCF_aLogMel", "data_augm.name: 'vRCF_aLogMel' is none of RCF"),
+        ("data_augm.flip=false", "data_augm.flip: no such key"),
+    ],
+)
+def test_what_the_probe_would_not_use_is_refused(override: str, expected: str) -> None:
+    assert expected in problem(override, config_name="default_lincls")
+
+
+def test_a_gpu_that_is_demanded_and_forbidden_is_refused() -> None:
+    assert "environment.ngpu: must be at least 1" in problem("environment.accelerator=cuda", "environment.ngpu=0")
 
 
 def test_a_key_of_another_choice_is_refused() -> None:
@@ -230,9 +257,9 @@ def test_an_unknown_configuration_is_refused_with_the_near_matches() -> None:
 
 
 def test_values_become_their_types() -> None:
-    config = pretraining("optim.args.lr=1", "logging.name=2024", "data.args.base_path=7", "optim.schedule=[3]")
+    config = pretraining("optim.args.lr=1", "logging.name=2024", "data.args.base_path=7", "prepare.fps=8")
     assert isinstance(config.optim.args.lr, float)
-    assert (config.logging.name, config.data.args.base_path, config.optim.schedule) == ("2024", "7", [3])
+    assert (config.logging.name, config.data.args.base_path, config.prepare.fps) == ("2024", "7", 8)
 
 
 def test_every_value_of_a_sweep_is_checked() -> None:
@@ -247,6 +274,7 @@ def test_swept_keys_are_those_with_several_values() -> None:
     assert swept_keys(PretrainConfig, "default_ssrl", overrides) == ("data.args.preset", "backbone/video")
     assert swept_keys(PretrainConfig, "default_ssrl", ["optim.args.lr=interval(0.1,1)"]) == ("optim.args.lr",)
     assert swept_keys(PretrainConfig, "default_ssrl", ["logging.suffix=${hydra:job.num}"]) == ()
+    assert swept_keys(PretrainConfig, "default_ssrl", ["backbone/video=glob(*_1*)"]) == ("backbone/video",)
 
 
 def test_several_values_outside_a_sweep_are_refused() -> None:

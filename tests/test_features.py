@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from earmark.evaluation.features import LabelledClips, describe, extract_features, feature_key
 
@@ -86,6 +87,34 @@ def test_encoder_is_only_looked_at_and_its_modes_are_restored() -> None:
     assert (encoder.training, encoder.norm.training, encoder.conv.training) == (True, True, False)
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
     assert all(parameter.grad is None for parameter in encoder.parameters())
+
+
+def test_an_encoder_that_had_to_be_moved_can_still_be_trained() -> None:
+    class Moved(TinyEncoder):
+        """Move to another dtype in place of another device, which this machine need not have."""
+
+        def to(self, *args: Any, **kwargs: Any) -> "Moved":
+            return self.float()
+
+    encoder = Moved().double()
+    extract_features(encoder, TinyClips(), transform=Crop())
+    encoder.train()(torch.rand(2, 3, 4, 6, 6)).sum().backward()
+    assert encoder.conv.weight.grad is not None
+
+
+def test_clips_are_not_read_by_forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str | None] = []
+
+    class Loader(DataLoader[Any]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self.multiprocessing_context and self.multiprocessing_context.get_start_method())
+
+    monkeypatch.setattr("earmark.evaluation.features.DataLoader", Loader)
+    for num_workers in (0, 1):
+        extract_features(TinyEncoder(), TinyClips(), transform=Crop(), num_workers=num_workers)
+    assert started[0] is None
+    assert started[1] in ("forkserver", "spawn")
 
 
 def test_modes_are_restored_when_reading_fails() -> None:

@@ -337,6 +337,20 @@ def test_metrics_have_every_step_and_epoch_once_with_means_that_add_up(uninterru
     assert all(line["seconds"] > 0 for line in raw if line["kind"] == "epoch")
 
 
+def test_a_step_asks_its_device_for_numbers_once_and_no_time_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU still works on the backward pass when a step returns: the next one must neither wait nor forget it."""
+    asked: list[Tensor] = []
+    monkeypatch.setattr("earmark.pretrain._sum_over_ranks", lambda fabric, values: asked.append(values) or values)
+    clock = iter(range(1_000_000))
+    monkeypatch.setattr("earmark.pretrain.time.perf_counter", lambda: float(next(clock)))
+    result = run(tmp_path)
+    assert [values.shape for values in asked] == [(3,)] * result.steps
+    epochs = [json.loads(line) for line in result.metrics_path.read_text().splitlines() if '"epoch", "step"' in line]
+    assert sum(epoch["seconds"] for epoch in epochs) == next(clock) - 1
+
+
 def test_a_line_cut_short_and_lines_of_lost_steps_are_gone_after_a_resume(
     tmp_path: Path, uninterrupted: PretrainResult
 ) -> None:

@@ -75,10 +75,11 @@ def test_long_training_reaches_the_optimum_of_regularised_logistic_regression(st
         np.testing.assert_allclose(scores[column], expected, rtol=0, atol=2e-3)
 
 
-def test_training_equals_a_numpy_loop_of_the_published_schedule() -> None:
-    """Momentum, weight decay on weights and biases, milestones: two mini-batches an epoch, one column."""
+def test_training_equals_a_numpy_loop() -> None:
+    """Momentum, decay of weights and biases, milestones and their factor: two mini-batches an epoch, one column."""
     train, labels = clusters(6, num_clips=3)
     options = {"epochs": 5, "lr": 0.1, "milestones": (2, 4), "batch_size": 4, "weight_decay": 0.01}
+    options |= {"momentum": 0.8, "gamma": 0.2}
     scores = linear_probe(train, labels, train, num_classes={"verb": 3}, standardize=False, seed=9, **options)
 
     weights = np.random.default_rng([9, zlib.crc32(b"verb")]).normal(0.0, 0.01, size=(3, 7))
@@ -87,11 +88,11 @@ def test_training_equals_a_numpy_loop_of_the_published_schedule() -> None:
     for epoch in range(5):
         rng = np.random.default_rng([9, epoch])
         order, clip = rng.permutation(6), rng.integers(3, size=6)
-        lr = 0.1 * 0.1 ** ((epoch >= 2) + (epoch >= 4))
+        lr = 0.1 * 0.2 ** ((epoch >= 2) + (epoch >= 4))
         for rows in (order[:4], order[4:]):
             x = np.c_[train[rows, clip[rows]], np.ones(len(rows))]
             residual = softmax(x @ weights.T, axis=1) - np.eye(3)[labels["verb"][rows]]
-            velocity = 0.9 * velocity + residual.T @ x / len(rows) + 0.01 * weights
+            velocity = 0.8 * velocity + residual.T @ x / len(rows) + 0.01 * weights
             weights = weights - lr * velocity
     log_p = log_softmax(np.concatenate([train, np.ones((6, 3, 1))], axis=2) @ weights.T, axis=2)
     np.testing.assert_allclose(scores["verb"], logsumexp(log_p, axis=1) - np.log(3), atol=1e-5)

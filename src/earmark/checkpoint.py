@@ -119,7 +119,7 @@ def latest_checkpoint(directory: str | Path) -> Path | None:
             if match := _LATEST_NAME.fullmatch(path.name):
                 steps[path] = int(match[1])
             elif _EPOCH_NAME.fullmatch(path.name):  # named by epochs; the step is inside
-                steps[path] = _read(path, whole=False)["position"]["step"]
+                steps[path] = _num_steps(path)
         except DamagedCheckpointError as error:
             damaged.append(path)
             _log.warning("passed over: %s", error)
@@ -136,6 +136,14 @@ def latest_checkpoint(directory: str | Path) -> Path | None:
     return None
 
 
+def _num_steps(path: Path) -> int:
+    """Return how many steps a checkpoint has behind it."""
+    try:
+        return int(_read(path, whole=False)["position"]["step"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not the checkpoint of a training run (it has no position)") from error
+
+
 def _read(path: Path, *, whole: bool) -> dict[str, Any]:
     """Read a checkpoint; without `whole`, tensors stay on the disk and checksums unchecked, which is fast."""
     if not path.is_file():
@@ -150,6 +158,8 @@ def _read(path: Path, *, whole: bool) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=not whole)
     except Exception as error:
+        if not whole:  # it may only be damaged
+            return _read(path, whole=True)
         raise CheckpointError(f"{path}: holds more than tensors and plain data, or is not torch's ({error})") from error
     if not isinstance(state, dict) or not isinstance(state.get("format_version"), int):
         raise CheckpointError(f"{path}: not an Earmark checkpoint (it has no format_version)")

@@ -291,18 +291,20 @@ def _doctor(options: argparse.Namespace) -> int:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
         return FAILED if missing else DONE
     from rich.table import Table
+    from rich.text import Text
 
     from earmark.cli_build import screen
 
     table = Table("", "what", "found", "for", title=f"earmark {__version__}", title_justify="left")
     table.columns[2].overflow = "fold"
     for finding in findings:
-        mark = "[green]ok[/]" if finding.ok else "[red]missing[/]" if finding.required else "[yellow]absent[/]"
-        table.add_row(mark, finding.name, finding.found, finding.needed_for)
+        mark = ("ok", "green") if finding.ok else ("missing", "red") if finding.required else ("absent", "yellow")
+        table.add_row(Text(*mark), finding.name, finding.found, finding.needed_for)
     console = screen()
     console.print(table)
     if missing:
-        console.print(f"[red]missing for the core:[/] {', '.join(finding.name for finding in missing)}")
+        names = ", ".join(finding.name for finding in missing)
+        console.print(Text.assemble(("missing for the core:", "red"), f" {names}"))
     else:
         console.print("Everything that the core needs is here.")
     return FAILED if missing else DONE

@@ -46,7 +46,8 @@ def screen(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
     is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, highlight=False, width=None if is_terminal else 160)
+    # No markup: names of files hold brackets, and what looks like a tag would vanish.
+    return Console(stderr=stderr, highlight=False, markup=False, width=None if is_terminal else 160)
 
 
 def run_dir(environment: Environment, logging: Logging, *, suffix: bool = True) -> Path:

@@ -63,7 +63,7 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
     test_clips = action_clips(config, dataset, store, config.evaluate.split)
     folder = run_dir(config.environment, config.logging)
     optim = config.optim
-    say(f"judging {'a randomly initialised encoder' if path is None else path}; run folder {folder}")
+    say(f"judging {judged_name(config, path)}; run folder {folder}")
     result = evaluate_action_recognition(
         encoder=encoder,
         baseline_encoder=baseline,
@@ -79,7 +79,9 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
         epochs=optim.epochs,
         lr=optim.args.lr,
         milestones=optim.schedule,
+        gamma=optim.gamma,
         probe_batch_size=optim.batch_size,
+        momentum=optim.args.momentum,
         weight_decay=optim.args.weight_decay,
         normalize_feats=config.train_algo.normalize_feats,
         standardize=config.evaluate.standardize,
@@ -118,6 +120,14 @@ def checkpoint_path(config: EvaluateConfig) -> Path | None:
     return newest
 
 
+def judged_name(config: EvaluateConfig, path: Path | None) -> str:
+    """Say what is judged."""
+    if path is not None:
+        return str(path)
+    pretrained = config.backbone.video.args.pretrained
+    return f"none: {'the weights of backbone.video' if pretrained else 'a randomly initialised encoder'}"
+
+
 def judged_encoder(config: EvaluateConfig, path: Path | None) -> "tuple[Encoder, VideoEncoder, Data]":
     """Build the encoder to judge.
 
@@ -145,8 +155,11 @@ def judged_encoder(config: EvaluateConfig, path: Path | None) -> "tuple[Encoder,
         encoder_config = checked(VideoEncoder, stored["backbone"]["video"], section="backbone.video")
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: does not say which video encoder it holds ({error})") from error
-    if encoder_config.name != config.backbone.video.name:
-        say(f"{path} holds the encoder {encoder_config.name}: backbone/video={config.backbone.video.name} is not used")
+    held, asked = (
+        f"{encoder.name} of width {encoder.args.width}" for encoder in (encoder_config, config.backbone.video)
+    )
+    if held != asked:
+        say(f"{path} holds the encoder {held}: the {asked} of backbone.video is not used")
     encoder = build_encoder(_untrained(encoder_config), config.environment)
     load_encoder_weights(encoder, path, kind="video")
     data = config.data
@@ -205,7 +218,7 @@ def write_page(
     from earmark.report import write_report
 
     summary = {
-        "checkpoint": "none: a randomly initialised encoder" if path is None else str(path),
+        "checkpoint": judged_name(config, path),
         "prepared videos": str(store.root),
         "clips of each action": str(config.evaluate.num_clips),
         "seed": str(config.environment.seed),

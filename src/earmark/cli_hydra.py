@@ -86,6 +86,9 @@ def run_application(command: str, arguments: Sequence[str], job: Job) -> int:
 
 
 def _run_job(command: str, config: Any, swept: Sequence[str], job: Job) -> object:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import CompactHydraException
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     from earmark.cli import INTERRUPTED, report_error
@@ -98,7 +101,10 @@ def _run_job(command: str, config: Any, swept: Sequence[str], job: Job) -> objec
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
-        raise SystemExit(report_error(f"earmark {command}", error)) from error
+        code = report_error(f"earmark {command}", error)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the other jobs go on; Hydra fails when all are through
+            raise CompactHydraException(f"earmark {command}: jobs of the sweep failed, see above") from error
+        raise SystemExit(code) from error
 
 
 def _sweep_suffix(swept: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from earmark.cli_build import build_encoder, build_fabric, open_store, run_dir, say
 from earmark.config import ConfigError
-from earmark.config_schema import Optim, PretrainConfig
+from earmark.config_schema import Environment, Optim, PretrainConfig
 
 if TYPE_CHECKING:
     from torch.optim import SGD
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["run_pretraining"]
 
 # What may differ when a run goes on: where things lie and how often it reports, not what is learned.
-CHANGEABLE = ("environment", "logging", "prepare.workers", "data.args.base_path", "data.store", "optim.max_steps")
+CHANGEABLE = (
+    *(f"environment.{name}" for name in Environment.__slots__ if name != "precision"),  # the seed is an argument too
+    "logging",
+    "prepare.workers",
+    "data.args.base_path",
+    "data.store",
+    "optim.max_steps",
+)
 
 
 def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:

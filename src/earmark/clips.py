@@ -18,7 +18,9 @@ the transforms use nothing else. `ActionClips` gives ``video`` in place of the t
 ``label_<column>`` int64 (B,) for each label column.
 """
 
+import multiprocessing
 from collections.abc import Collection, Mapping, Sequence
+from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +34,7 @@ from earmark.store import PreparedStore
 if TYPE_CHECKING:
     from earmark.datasets.records import ActionRecord
 
-__all__ = ["ActionClips", "MomentClips", "collate"]
+__all__ = ["ActionClips", "MomentClips", "collate", "worker_context"]
 
 Sample = dict[str, Any]
 
@@ -284,6 +286,20 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         else:
             batch[name] = torch.tensor(values, dtype=torch.int64)
     return batch
+
+
+def worker_context() -> BaseContext:
+    """Return how to start the processes of a loader: safe beside threads and CUDA, which fork is not.
+
+    Example:
+        >>> worker_context().get_start_method() in ("forkserver", "spawn")
+        True
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "torch.utils.data"])  # torch is imported once, not by each worker
+    return context
 
 
 def _stack_padded(clips: Sequence[npt.NDArray[np.uint8]]) -> Tensor:

@@ -15,7 +15,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from earmark.config_schema import EvaluateConfig, PretrainConfig
+from earmark.config_schema import EvaluateConfig, PretrainAugm, PretrainConfig
 
 __all__ = ["ConfigError", "EvaluateConfig", "PretrainConfig", "checked", "compose", "swept_keys"]
 
@@ -148,13 +148,16 @@ def _parse(overrides: Sequence[str]) -> list[Any]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    loader = GlobalHydra.instance().config_loader()
+    parser = OverridesParser.create(config_loader=loader)
     parsed = []
     for text in overrides:
         if text.startswith("="):
             raise ConfigError(f"{text!r} is not an override KEY=VALUE (the key is missing)")
         try:
-            parsed.append(parser.parse_override(text))
+            override = parser.parse_override(text)
+            override.config_loader = loader  # a sweep over glob(...) looks up the choices
+            parsed.append(override)
         except HydraException as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"{text!r} is not an override KEY=VALUE ({reason})") from error
@@ -297,14 +300,40 @@ def _convert_scalar(kind: type, value: Any) -> tuple[Any, str | None]:
 def _contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
     """Return what is wrong with values that are right one by one."""
     problems = []
-    augm, optim = config.data_augm, config.optim
+    optim, environment = config.optim, config.environment
+    if environment.accelerator == "cuda" and environment.ngpu == 0:
+        problems.append("environment.ngpu: must be at least 1 with environment.accelerator=cuda")
+    problems += _unused_by_probe(config) if isinstance(config, EvaluateConfig) else _wrong_crop(config.data_augm)
+    if optim.use_lr_scheduler and optim.schedule:
+        problems.append("optim.schedule: is for optim.use_lr_scheduler=false; give one or the other")
+    total_steps = optim.lr_scheduler_args.total_steps
+    if optim.use_lr_scheduler and total_steps is not None and total_steps < optim.epochs:
+        problems.append(f"optim.lr_scheduler_args.total_steps: {total_steps} are too few for {optim.epochs} epochs")
+    return problems
+
+
+def _wrong_crop(augm: PretrainAugm) -> list[str]:
+    problems = []
     if augm.max_short_side < augm.min_short_side:
         problems.append(f"data_augm.max_short_side: must be at least min_short_side ({augm.min_short_side})")
     if augm.min_short_side < augm.crop_size:
         problems.append(f"data_augm.min_short_side: must be at least crop_size ({augm.crop_size})")
-    total_steps = optim.lr_scheduler_args.total_steps
-    if optim.use_lr_scheduler and total_steps is not None and total_steps < optim.epochs:
-        problems.append(f"optim.lr_scheduler_args.total_steps: {total_steps} are too few for {optim.epochs} epochs")
+    return problems
+
+
+def _unused_by_probe(config: EvaluateConfig) -> list[str]:
+    """Return what is asked for in the groups shared with pretraining and would change nothing here."""
+    problems = []
+    if config.optim.use_lr_scheduler:
+        problems.append("optim.use_lr_scheduler: must be false; the probe's learning rate falls at optim.schedule")
+    if config.optim.args.nesterov:
+        problems.append("optim.args.nesterov: must be false; the probe has plain momentum")
+    if config.optim.max_steps is not None:
+        problems.append("optim.max_steps: must be null; the probe has optim.epochs")
+    if config.environment.precision != "32-true":
+        problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
+    if config.data.split not in ("train", "all"):
+        problems.append("data.split: must be train, where the probe learns; evaluate.split is what it is judged on")
     return problems
 
 

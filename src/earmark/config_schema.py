@@ -60,16 +60,24 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
-class DataAugm:
-    """Group ``data_augm``: what is done to the pictures of a clip."""
+class PretrainAugm:
+    """Group ``data_augm`` of pretraining: what is done to the pictures of a clip."""
 
-    name: Literal["vRCF_aLogMel", "RCF"]
+    name: Literal["vRCF_aLogMel"]
     crop_size: AtLeastOne
     min_short_side: AtLeastOne
     max_short_side: AtLeastOne
     flip: bool
-    color_jitter: NonNegative
-    shared_crop: bool = False
+    color_jitter: Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)]
+    shared_crop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateAugm:
+    """Group ``data_augm`` of the linear probe."""
+
+    name: Literal["RCF"]
+    crop_size: AtLeastOne
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +201,7 @@ class Environment:
     ngpu: AtLeastZero
     world_size: Annotated[int, Rule("1: this version trains on one node", lambda value: value == 1)]
     rank: Annotated[int, Rule("0: this version trains on one node", lambda value: value == 0)]
-    dist_url: str | None
+    dist_url: Annotated[str, Rule("null: this version trains on one node", lambda value: False)] | None
     distributed: bool
     multiprocessing_distributed: bool
     slurm: Annotated[bool, Rule("false: submit with hydra/launcher, or from your own script", lambda value: not value)]
@@ -243,7 +251,7 @@ class PretrainConfig:
     """All of ``default_ssrl``."""
 
     data: Data
-    data_augm: DataAugm
+    data_augm: PretrainAugm
     backbone: PretrainBackbone
     criterion: Criterion
     optim: Optim
@@ -258,7 +266,7 @@ class EvaluateConfig:
     """All of ``default_lincls``."""
 
     data: Data
-    data_augm: DataAugm
+    data_augm: EvaluateAugm
     backbone: EvaluateBackbone
     optim: Optim
     train_algo: EvaluateAlgo

@@ -9,7 +9,6 @@ order and seeds functions of the position, and a checkpoint holds the position a
 """
 
 import math
-import multiprocessing
 import signal
 import sys
 import threading
@@ -18,7 +17,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -29,6 +27,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from earmark.clips import worker_context
 from earmark.optim import require_schedule_covers
 from earmark.run_logging import METRICS_FILE, RunLog
 from earmark.run_state import NonFiniteError, RunSaver, Totals
@@ -193,17 +192,19 @@ def pretrain(
     since_line, interrupted = Totals(), False
     with log, _deferred_interrupt() as interrupt:
         batches = iter(loader)
+        started = time.perf_counter()  # each step is timed from the end of the one before: a GPU works on meanwhile
         try:
             while position.step < last_step and not interrupted:
                 if position.batch == 0 and position.epoch > 0 and scheduler is not None:
                     _step_schedule(scheduler)
-                started = time.perf_counter()
-                batch = next(batches)
-                loaded = time.perf_counter()
+                batch, data_wait_seconds = _timed_next(batches)
                 inputs = _model_inputs(
                     fabric.to_device(batch), video_transform, audio_transform, shared_crop=shared_crop
                 )
                 scalars = _train_step(fabric, module, fabric_optimizer, inputs, indices=batch["index"])
+                # Whichever rank was asked to stop, all of them stop at the same step.
+                interrupted = _on_any_rank(fabric, interrupt.is_set())
+                ended = time.perf_counter()
                 position.batch += 1
                 position.step += 1
                 position.last_scalars = scalars
@@ -211,11 +212,11 @@ def pretrain(
                     sums.add(
                         scalars,
                         samples=len(batch["index"]) * fabric.world_size,
-                        seconds=time.perf_counter() - started,
-                        data_wait_seconds=loaded - started,
+                        seconds=ended - started,
+                        data_wait_seconds=data_wait_seconds,
                     )
-                counts = {"step": position.step, "epoch": position.epoch + 1}
-                lr = {"lr": float(optimizer.param_groups[0]["lr"])}
+                started = ended
+                counts, lr = {"step": position.step, "epoch": position.epoch + 1}, {"lr": _learning_rate(optimizer)}
                 log.show(**counts, loss=scalars["loss"], samples_per_second=since_line.speed()["samples_per_second"])
                 if position.step % log_every == 0:
                     log.write("step", counts | scalars | lr | since_line.speed())
@@ -224,10 +225,6 @@ def pretrain(
                     totals = position.epoch_totals
                     log.write("epoch", counts | totals.means() | lr | totals.speed() | {"seconds": totals.seconds})
                     position.finish_epoch()
-                # Whichever rank was asked to stop, all of them stop at the same step.
-                interrupted = bool(
-                    _sum_over_ranks(fabric, torch.tensor(float(interrupt.is_set()), device=fabric.device))
-                )
                 if saver.is_due(position, leaving=interrupted or position.step == last_step):
                     log.sync()
                     saver.save(position)
@@ -242,6 +239,16 @@ def pretrain(
         metrics_path,
         interrupted=interrupted and position.step < last_step,
     )
+
+
+def _timed_next(batches: Iterator[dict[str, Tensor]]) -> tuple[dict[str, Tensor], float]:
+    """Return the next batch and the seconds waited for it."""
+    started = time.perf_counter()
+    return next(batches), time.perf_counter() - started
+
+
+def _learning_rate(optimizer: Optimizer) -> float:
+    return float(optimizer.param_groups[0]["lr"])
 
 
 def _model_inputs(
@@ -312,20 +319,11 @@ def _loader(
         batch_sampler=keys,
         collate_fn=collate_fn,
         num_workers=num_workers,
-        multiprocessing_context=_worker_context() if num_workers else None,
+        multiprocessing_context=worker_context() if num_workers else None,
         worker_init_fn=_ignore_interrupt,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else every loader draws a number from the global generator
     )
-
-
-def _worker_context() -> BaseContext:
-    """Return a start method that is safe beside threads and CUDA, which fork is not."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "torch.utils.data"])  # torch is imported once, not by each worker
-    return context
 
 
 def _ignore_interrupt(worker_id: int) -> None:
@@ -357,6 +355,13 @@ def _sum_over_ranks(fabric: "Fabric", values: Tensor) -> Tensor:
     if fabric.world_size == 1:
         return values
     return cast(Tensor, fabric.all_reduce(values, reduce_op="sum"))
+
+
+def _on_any_rank(fabric: "Fabric", flag: bool) -> bool:
+    """Return whether a flag is set on any rank; one rank alone need not ask its device, which would wait for it."""
+    if fabric.world_size == 1:
+        return flag
+    return bool(_sum_over_ranks(fabric, torch.tensor(float(flag), device=fabric.device)))
 
 
 def _refuse_bf16_on_cpu(fabric: "Fabric") -> None:

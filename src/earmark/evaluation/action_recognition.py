@@ -161,7 +161,9 @@ def evaluate_action_recognition(
     epochs: int = 30,
     lr: float = 0.005,
     milestones: Sequence[int] = (18, 24),
+    gamma: float = 0.1,
     probe_batch_size: int = 128,
+    momentum: float = 0.9,
     weight_decay: float = 1e-4,
     normalize_feats: bool = False,
     standardize: bool = True,
@@ -188,10 +190,12 @@ def evaluate_action_recognition(
         num_workers: Processes that read clips.
         device: Where encoder and probe run.
         cache_dir: Where features are kept; None keeps none.
-        epochs: Of the probe, like the next six.
+        epochs: Of the probe, like the next eight.
         lr: See `linear_probe`.
         milestones: See `linear_probe`.
+        gamma: See `linear_probe`.
         probe_batch_size: See `linear_probe`.
+        momentum: See `linear_probe`.
         weight_decay: See `linear_probe`.
         normalize_feats: See `linear_probe`.
         standardize: See `linear_probe`.
@@ -205,11 +209,13 @@ def evaluate_action_recognition(
     Raises:
         ValueError: If labels, classes and clips do not fit together, or no test action has a label in a column.
     """
-    probe_options = {
+    probe_options: dict[str, Any] = {
         "epochs": epochs,
         "lr": lr,
         "milestones": list(milestones),
+        "gamma": gamma,
         "batch_size": probe_batch_size,
+        "momentum": momentum,
         "weight_decay": weight_decay,
         "normalize_feats": normalize_feats,
         "standardize": standardize,
@@ -244,15 +250,9 @@ def evaluate_action_recognition(
             train_clips.labels,
             features(judged, test_clips),
             num_classes=num_classes,
-            epochs=epochs,
-            lr=lr,
-            milestones=milestones,
-            batch_size=probe_batch_size,
-            weight_decay=weight_decay,
-            normalize_feats=normalize_feats,
-            standardize=standardize,
             seed=seed,
             device=device,
+            **probe_options,
         )
 
     encoder_scores = scores(encoder)

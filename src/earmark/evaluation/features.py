@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from earmark.atomic import replacing
-from earmark.clips import collate
+from earmark.clips import collate, worker_context
 
 __all__ = ["FeatureKey", "LabelledClips", "describe", "extract_features", "feature_key"]
 
@@ -182,6 +182,9 @@ def extract_features(
         if cached is not None and cached.shape[:2] == (num_actions, clips_of_action[0]):
             return cached
 
+    # Moved here and not in `_run`: weights that are moved in inference mode can't be trained afterwards.
+    encoder.to(device)
+    transform.to(device)
     features = _run(encoder, clips, transform, batch_size, num_workers, torch.device(device), seed, progress)
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
@@ -212,11 +215,11 @@ def _run(
         batch_sampler=[keys[start : start + batch_size] for start in range(0, len(keys), batch_size)],
         collate_fn=collate,
         num_workers=num_workers,
+        multiprocessing_context=worker_context() if num_workers else None,
         pin_memory=device.type == "cuda",
     )
     modes = {module: module.training for module in encoder.modules()}
-    encoder.to(device).eval()
-    transform.to(device)
+    encoder.eval()
     features: npt.NDArray[np.float32] | None = None
     try:
         for batch in track(loader, "features", console=Console(stderr=True), disable=not progress):

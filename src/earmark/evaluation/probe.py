@@ -31,6 +31,7 @@ def linear_probe(
     epochs: int = 30,
     lr: float = 0.005,
     milestones: Sequence[int] = (18, 24),
+    gamma: float = 0.1,
     batch_size: int = 128,
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
@@ -54,7 +55,8 @@ def linear_probe(
         num_classes: Classes of each label column; classes absent from training are valid outputs.
         epochs: Passes over the training actions.
         lr: Learning rate.
-        milestones: Epochs from which on the learning rate is 10 times smaller.
+        milestones: Epochs from which on the learning rate is `gamma` times what it was before.
+        gamma: See above.
         batch_size: Actions a batch; the last batch of an epoch may be smaller.
         momentum: Of SGD.
         weight_decay: Of SGD, on weights and biases.
@@ -99,7 +101,7 @@ def linear_probe(
         momentum=momentum,
         weight_decay=weight_decay,
     )
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=list(milestones), gamma=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=list(milestones), gamma=gamma)
     for epoch in range(epochs):
         rng = np.random.default_rng([seed, epoch])
         order = torch.from_numpy(rng.permutation(len(train))).to(device)
