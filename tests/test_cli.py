@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import torch
 from earmark import __version__, cli, doctor
 from earmark.cli import clock, main
 from earmark.cli_build import build_encoder, build_fabric, open_dataset, store_path
-from earmark.config import ConfigError, PretrainConfig, checked, compose
+from earmark.config import ConfigError, PretrainConfig, checked, compose, quoted
 from earmark.kitchen import PRESETS, make_kitchen
 from test_config import PUBLISHED_PRETRAINING, PUBLISHED_PROBE
 
@@ -307,7 +308,7 @@ def test_videos_to_judged_encoder_through_the_commands(
     rates = {json.loads(path.read_text().splitlines()[0])["lr"] for path in runs.values()}
     assert rates == {0.01, 0.001}
 
-    named = ['logging.name="a_optim.args.lr=0.01"', "optim.args.lr=0.01", "optim.epochs=1"]
+    named = ["logging.name=a_optim.args.lr=0.01", "optim.args.lr=0.01", "optim.epochs=1"]
     before = runs["a_optim.args.lr=0.01"].read_text()
     capsys.readouterr()
     assert main(["pretrain", *training, *named]) == 0  # finished: nothing is left to do
@@ -320,6 +321,10 @@ def test_videos_to_judged_encoder_through_the_commands(
 
     judging = ["data_augm.crop_size=32", "evaluate.num_clips=1", "optim.epochs=2", "optim.schedule=[1]"]
     judging += ["optim.gamma=0.5", "optim.args.momentum=0.8"]
+    assert main(["evaluate", *data, named[0]]) == 2
+    assert "was trained with data_augm.crop_size=32, this is to judge it with data_augm.crop_size=112" in (
+        capsys.readouterr().err
+    )
     assert main(["evaluate", *data, *judging, named[0]]) == 0
     printed = capsys.readouterr()
     assert "verb top-1" in " ".join(printed.out.split())
@@ -328,12 +333,39 @@ def test_videos_to_judged_encoder_through_the_commands(
     results = json.loads((judged / "results.json").read_text())
     assert results["checkpoint"].endswith("a_optim.args.lr=0.01/checkpoints/checkpoint_0001.pt")
     assert {column["column"] for column in results["columns"]} == {"verb", "noun"}
+    assert results["config"]["backbone"]["video"]["name"] == "avid_r2plus1d_10"
+    assert results["config"]["backbone"]["video"]["args"]["width"] == 4
     probe = results["options"]["probe"]
     assert (probe["milestones"], probe["gamma"], probe["momentum"]) == ([1], 0.5, 0.8)
     assert all(column["top1"]["baseline"] is not None for column in results["columns"])
     assert "<html" in (judged / "report.html").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"earmark_data"}  # Hydra left nothing beside the run folders
     assert {path.name for path in (tmp_path / "earmark_data").iterdir()} == {"features", "outputs", "prepared"}
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_footage_with_any_name_added_later_is_prepared_and_the_store_outlives_it(
+    kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = tmp_path / "Küche, 1=a" / "it's mine"
+    clips.mkdir(parents=True)
+    sources = sorted(kitchen.glob("P*/videos/*.MP4"))
+    shutil.copy(sources[0], clips / "one.mp4")
+    # a comma is Hydra's own sign for several values, so this value comes in quotes; "./" needs none
+    where = [f"data.args.base_path={quoted('Küche, 1=a/it' + chr(39) + 's mine')}", "data=folder"]
+    training = [*where, *SMALL_ENCODERS, "prepare.short_side=64", "environment.workers=0", "optim.batch_size=1"]
+    assert main(["pretrain", *training, "logging.name=one", "optim.epochs=1"]) == 0
+    assert "pretraining on 2 segments" in capsys.readouterr().err
+    shutil.copy(sources[1], clips / "two.mp4")
+    assert main(["pretrain", *training, "logging.name=two", "optim.epochs=1"]) == 0
+    told = capsys.readouterr().err
+    assert "1 videos were added" in told
+    assert "pretraining on 4 segments" in told
+    clips.rename(tmp_path / "gone")
+    assert main(["pretrain", *training, "logging.name=three", "optim.epochs=1"]) == 0
+    told = capsys.readouterr().err
+    assert "is used as it was prepared" in told
+    assert "pretraining on 4 segments" in told
 
 
 @pytest.mark.usefixtures("_one_thread")

@@ -81,7 +81,8 @@ def test_a_run_killed_in_mid_epoch_ends_with_the_weights_of_an_uninterrupted_one
 def test_the_demo_ends_with_a_table_and_a_page_and_goes_on_where_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = run_demo(tmp_path, size="tiny")
+    folder = tmp_path / "de mo, ü"
+    page = run_demo(folder, size="tiny")
     assert "verb top-1" in capsys.readouterr().out
     results = json.loads((page.parent / "results.json").read_text())
     verb = next(column for column in results["columns"] if column["column"] == "verb")
@@ -91,5 +92,5 @@ def test_the_demo_ends_with_a_table_and_a_page_and_goes_on_where_it_was(
     assert text.count("<img") > 10
     assert "://" not in text.replace("http://www.w3.org", "")  # nothing is fetched
     checkpoints = {path: path.stat().st_mtime_ns for path in page.parent.glob("checkpoints/*.pt")}
-    assert run_demo(tmp_path, size="tiny") == page
+    assert run_demo(folder, size="tiny") == page
     assert {path: path.stat().st_mtime_ns for path in page.parent.glob("checkpoints/*.pt")} == checkpoints

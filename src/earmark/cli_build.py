@@ -123,17 +123,33 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
 
 
 def open_store(data: Data, environment: Environment, prepare: Prepare) -> "PreparedStore":
-    """Open the prepared videos of the data set, preparing them if that was not finished before.
+    """Open the prepared videos of the data set, preparing those that were not before.
+
+    Prepared videos are all that is needed: where their sources are gone, the store is used as it is.
 
     Raises:
         earmark.store.StoreError: If the store is damaged.
     """
+    from earmark.datasets import DatasetError
     from earmark.store import PreparedStore
 
     root = store_path(data, environment, prepare)
     if not (root / "videos.parquet").exists():
         screen(stderr=True).print(prepare_store(data, environment, prepare).table())
-    return PreparedStore(root)
+        return PreparedStore(root)
+    store = PreparedStore(root)
+    try:
+        videos = open_dataset(data, environment).videos()
+    except (ConfigError, DatasetError) as error:
+        say(f"{root} is used as it was prepared ({error})")
+        return store
+    known = {video.video_id for video in store.catalog}
+    num_new = sum(video.video_id not in known for video in videos)
+    if num_new:
+        say(f"{num_new} videos were added since {root} was prepared")
+        screen(stderr=True).print(prepare_store(data, environment, prepare).table())
+        return PreparedStore(root)
+    return store
 
 
 def build_encoder(config: VideoEncoder | AudioEncoder, environment: Environment) -> "Encoder":
@@ -170,6 +186,10 @@ def build_fabric(environment: Environment) -> "Fabric":
     import torch
     from lightning_fabric import Fabric
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "started as one of several processes (WORLD_SIZE > 1): this version trains in one process only"
+        )
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if environment.accelerator == "cuda" and not num_gpus:
         raise ConfigError("environment.accelerator: cuda is asked for, but torch finds no GPU (see `earmark doctor`)")

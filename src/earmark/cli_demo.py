@@ -4,13 +4,14 @@ Beside the path of a sample: it walks the whole path with the commands' own func
 cores finish in a few minutes, and prints the commands that do the same.
 """
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from earmark.cli_build import num_cpus, say
-from earmark.config import EvaluateConfig, PretrainConfig, checked, compose
+from earmark.config import EvaluateConfig, PretrainConfig, checked, compose, quoted
 
 __all__ = ["SIZES", "DemoSize", "run_demo"]
 
@@ -33,7 +34,7 @@ class DemoSize:
 
 
 SIZES = {
-    "tiny": DemoSize(num_kitchens=3, videos_per_kitchen=2, epochs=2),
+    "tiny": DemoSize(num_kitchens=3, videos_per_kitchen=4, epochs=20),  # shows that all of it runs, and little more
     "standard": DemoSize(num_kitchens=8, videos_per_kitchen=12, epochs=80),
 }
 
@@ -50,6 +51,7 @@ PRETRAIN = (
     "data_augm.max_short_side=80",
     "optim.batch_size=16",
     "optim.args.lr=0.05",
+    "optim.lr_scheduler_args.first_step=0",
 )
 EVALUATE = (
     "evaluate.num_clips=3",
@@ -92,8 +94,8 @@ def run_demo(out: str | Path, *, size: str = "standard") -> Path:
 
     where = (
         "data=kitchen",
-        f"data.args.base_path={kitchen}",
-        f"environment.data_dir={out}",
+        f"data.args.base_path={_value(kitchen)}",
+        f"environment.data_dir={_value(out)}",
         "environment.workers=0",
         f"logging.name={RUN_NAME}",
     )
@@ -110,3 +112,8 @@ def run_demo(out: str | Path, *, size: str = "standard") -> Path:
     page = out / "outputs" / RUN_NAME / "report.html"
     say(f"4 of 4: the page is {page}")
     return page
+
+
+def _value(path: Path) -> str:
+    """Return a path as the value of an override, in quotes if it has more than the plainest characters."""
+    return str(path) if re.fullmatch(r"[\w./-]+", str(path), re.ASCII) else quoted(str(path))

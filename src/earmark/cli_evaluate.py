@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["run_evaluation"]
 
 PROBED_SPLIT = "train"
+AS_TRAINED = (  # what decides which pixels an encoder is shown
+    ("prepare", "short_side"),
+    ("prepare", "fps"),
+    ("data_augm", "crop_size"),
+    ("data", "clip_seconds"),
+    ("data", "clip_fps"),
+)
 NUM_EXAMPLES = 6  # moments on the page
 
 
@@ -46,7 +53,7 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
     fabric = build_fabric(config.environment)
     torch.manual_seed(config.environment.seed)
     path = checkpoint_path(config)
-    encoder, encoder_config, data = judged_encoder(config, path)
+    encoder, encoder_config, data = judged_encoder(config, values, path)
     baseline = None
     if config.evaluate.baseline and (path is not None or config.backbone.video.args.pretrained):
         baseline = build_encoder(_untrained(encoder_config), config.environment)
@@ -67,6 +74,7 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
     result = evaluate_action_recognition(
         encoder=encoder,
         baseline_encoder=baseline,
+        test_groups=[action.video_id for action in test_clips.actions],  # actions of one video are not independent
         train_clips=train_clips,
         test_clips=test_clips,
         transform=VideoCrop(crop_size=config.data_augm.crop_size, random=False),
@@ -89,6 +97,10 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
         progress=True,
     )
     screen().print(format_table(result))
+    values = values | {
+        "backbone": {"video": dataclasses.asdict(encoder_config)},
+        "data": dataclasses.asdict(data),
+    }
     write_results(folder, result, path, values)
     write_page(folder, result, path, config, store, dataset)
     return result.columns[0].top1.encoder.value
@@ -128,7 +140,9 @@ def judged_name(config: EvaluateConfig, path: Path | None) -> str:
     return f"none: {'the weights of backbone.video' if pretrained else 'a randomly initialised encoder'}"
 
 
-def judged_encoder(config: EvaluateConfig, path: Path | None) -> "tuple[Encoder, VideoEncoder, Data]":
+def judged_encoder(
+    config: EvaluateConfig, values: Mapping[str, Any], path: Path | None
+) -> "tuple[Encoder, VideoEncoder, Data]":
     """Build the encoder to judge.
 
     What the checkpoint was trained with wins over ``backbone/video``, and where ``data.args.base_path`` is not given
@@ -136,12 +150,14 @@ def judged_encoder(config: EvaluateConfig, path: Path | None) -> "tuple[Encoder,
 
     Args:
         config: The checked configuration.
+        values: The same as plain data.
         path: The checkpoint, or None.
 
     Returns:
         The encoder, its configuration, and the data configuration with what the run knew filled in.
 
     Raises:
+        ConfigError: If the clips would be others than the run was trained on, unless ``evaluate.as_trained=false``.
         earmark.checkpoint.CheckpointError: If the checkpoint cannot be read or is of another kind.
     """
     if path is None:
@@ -163,12 +179,29 @@ def judged_encoder(config: EvaluateConfig, path: Path | None) -> "tuple[Encoder,
     encoder = build_encoder(_untrained(encoder_config), config.environment)
     load_encoder_weights(encoder, path, kind="video")
     data = config.data
+    if config.evaluate.as_trained:
+        _require_as_trained(path, stored, values)
     known = stored.get("data", {})
     if data.args.base_path is None and known.get("name") == data.name and known["args"]["base_path"] is not None:
         filled = dataclasses.replace(data.args, base_path=known["args"]["base_path"])
         data = dataclasses.replace(data, args=filled)
         say(f"data.args.base_path={filled.base_path}, as in the run that is judged")
     return encoder, encoder_config, data
+
+
+def _require_as_trained(path: Path, stored: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Refuse to judge an encoder on clips of another size or rate than those it was trained on, unasked."""
+    differing = []
+    for section, key in AS_TRAINED:
+        trained, here = stored.get(section, {}).get(key), values[section][key]
+        if trained is not None and trained != here:
+            differing.append((f"{section}.{key}={trained}", here))
+    if differing:
+        here = ", ".join(f"{text.partition('=')[0]}={value}" for text, value in differing)
+        raise ConfigError(
+            f"{path} was trained with {' '.join(text for text, _ in differing)}, this is to judge it with {here}: "
+            "add the former to the command, or evaluate.as_trained=false if this is meant"
+        )
 
 
 def action_clips(

@@ -11,7 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from earmark.config import ConfigError, EvaluateConfig, PretrainConfig, checked, swept_keys
+from earmark.config import (
+    SWEEP_NEEDED,
+    ConfigError,
+    EvaluateConfig,
+    PretrainConfig,
+    checked,
+    quoted_where_needed,
+    swept_keys,
+)
 
 __all__ = ["config_name_of", "run_application"]
 
@@ -55,8 +63,9 @@ def run_application(command: str, arguments: Sequence[str], job: Job) -> int:
     parser = get_args_parser()
     parser.prog = f"earmark {command}"
     options = parser.parse_intermixed_args(list(arguments))
+    overrides = quoted_where_needed(options.overrides)
     # Hydra wants all overrides in one run: flags go first
-    arguments = [text for text in arguments if text not in options.overrides] + options.overrides
+    arguments = [text for text in arguments if text not in options.overrides] + overrides
     swept: tuple[str, ...] = ()
     if not (options.help or options.hydra_help):
         if options.config_path is not None:
@@ -64,11 +73,11 @@ def run_application(command: str, arguments: Sequence[str], job: Job) -> int:
         swept = swept_keys(
             SCHEMA[command],
             options.config_name or DEFAULT_CONFIG[command],
-            options.overrides,
+            overrides,
             config_dir=None if options.config_dir is None else Path(options.config_dir),
         )
         if swept and not options.multirun and not any(text.startswith("hydra.mode=") for text in options.overrides):
-            raise ConfigError("\n".join(f"{key}: several values need a sweep (-m)" for key in swept))
+            raise ConfigError("\n".join(SWEEP_NEEDED.format(key=key) for key in swept))
 
     def task(config: Any) -> object:
         """Run in the process that Hydra's launcher chose, so all it needs comes with it."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_pretraining"]
 
+SHORT_RUN_EPOCHS = 10
 # What may differ when a run goes on: where things lie and how often it reports, not what is learned.
 CHANGEABLE = (
     *(f"environment.{name}" for name in Environment.__slots__ if name != "precision"),  # the seed is an argument too
@@ -45,6 +46,8 @@ def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:
     """
     import torch
 
+    if config.data.args.base_path is not None:  # a relative path means nothing to who reads the checkpoint elsewhere
+        values["data"]["args"]["base_path"] = str(Path(config.data.args.base_path).absolute())
     fabric = build_fabric(config.environment)
     torch.manual_seed(config.environment.seed)
     model = build_model(config)  # before the videos are prepared: what is wrong with it shows at once
@@ -159,6 +162,12 @@ def build_optimizer(model: "AudioVisualModel", config: Optim) -> "tuple[SGD, LRS
     )
     if config.use_lr_scheduler:
         cycle = config.lr_scheduler_args
+        if cycle.first_step == 1 and config.epochs < SHORT_RUN_EPOCHS:
+            say(
+                "note: the published one-cycle schedule, stepped once an epoch from its second step on, is coarse "
+                f"over {config.epochs} epochs; optim.lr_scheduler_args.first_step=0 or optim.use_lr_scheduler=false "
+                "suit short runs better"
+            )
         return optimizer, one_cycle(
             optimizer,
             max_lr=cycle.max_lr if cycle.max_lr is not None else args.lr,

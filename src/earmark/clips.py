@@ -109,7 +109,11 @@ class MomentClips(Dataset[Sample]):
         self.num_moments = sum(len(times) for _, times in self._segments)
         if not self._segments:
             where = f"{store.root}" + (f", splits {sorted(splits)}" if splits is not None else "")
-            raise ValueError(f"{where}: no usable moment of interaction in {len(store.videos)} videos")
+            num_refused = len(store.catalog) - len(store.videos)
+            raise ValueError(
+                f"{where}: no usable moment of interaction in {len(store.videos)} videos"
+                + (f"; {num_refused} more were refused, `earmark prepare` says why" if num_refused else "")
+            )
 
     def __len__(self) -> int:
         return len(self._segments)

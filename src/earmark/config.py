@@ -17,9 +17,21 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from earmark.config_schema import EvaluateConfig, PretrainAugm, PretrainConfig
 
-__all__ = ["ConfigError", "EvaluateConfig", "PretrainConfig", "checked", "compose", "swept_keys"]
+__all__ = [
+    "ConfigError",
+    "EvaluateConfig",
+    "PretrainConfig",
+    "checked",
+    "compose",
+    "quoted",
+    "quoted_where_needed",
+    "swept_keys",
+]
 
 CONFIG_PACKAGE = "earmark.configs"
+SWEEP_NEEDED = (
+    "{key}: several values need a sweep (-m); a comma that is part of the value needs quotes: \"{key}='a,b'\""
+)
 
 
 class ConfigError(ValueError):
@@ -72,13 +84,52 @@ def compose(config_name: str, overrides: Sequence[str], *, config_dir: Path | No
         >>> compose("default_lincls", ["data=folder"])["data"]["name"]
         'folder'
     """
+    overrides = quoted_where_needed(overrides)
     with _hydra_at(config_dir):
         parsed = _parse(overrides)
         swept = [override.key_or_group for override in parsed if override.is_sweep_override()]
         if swept:
-            raise ConfigError("\n".join(f"{key}: several values need a sweep (-m)" for key in swept))
+            raise ConfigError("\n".join(SWEEP_NEEDED.format(key=key) for key in swept))
         _check_overrides(config_name, parsed)
         return _composed(config_name, overrides)
+
+
+def quoted_where_needed(overrides: Sequence[str]) -> list[str]:
+    """Put quotes around values that Hydra's grammar cannot read as they are, such as a path with an umlaut.
+
+    What it can read keeps its meaning: ``a,b`` is two values of a sweep, ``[18,24]`` a list.
+
+    Args:
+        overrides: As typed on the command line.
+
+    Example:
+        >>> quoted_where_needed(["optim.epochs=3", "data.args.base_path=~/Küche", "data.args.base_path=a=b"])
+        ['optim.epochs=3', "data.args.base_path='~/Küche'", "data.args.base_path='a=b'"]
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    readable = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        try:
+            parser.parse_override(text)
+        except HydraException:
+            if key and equals and value[:1] not in ("'", '"', "[", "{", "$", "") and not value.endswith("\\"):
+                text = f"{key}={quoted(value)}"
+        readable.append(text)
+    return readable
+
+
+def quoted(value: str) -> str:
+    r"""Return a text in the quotes of Hydra's grammar.
+
+    Example:
+        >>> quoted("it's")
+        "'it\\'s'"
+    """
+    return "'" + value.replace("'", "\\'") + "'"
 
 
 def swept_keys(
@@ -102,6 +153,7 @@ def swept_keys(
         >>> swept_keys(PretrainConfig, "default_ssrl", ["optim.args.lr=0.1,0.01", "optim.epochs=2"])
         ('optim.args.lr',)
     """
+    overrides = quoted_where_needed(overrides)
     with _hydra_at(config_dir):
         parsed = _parse(overrides)
         _check_overrides(config_name, parsed)

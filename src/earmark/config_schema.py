@@ -243,6 +243,7 @@ class Evaluate:
     num_clips: AtLeastOne
     random_clips: bool
     standardize: bool
+    as_trained: bool
     baseline: bool
 
 

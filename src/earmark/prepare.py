@@ -97,7 +97,7 @@ class PrepareReport:
         table.add_row("ok", str(len(self.with_status("ok"))))
         for status in ("degraded", "refused"):
             table.add_row(status, str(len(self.with_status(status))))
-        table.add_row("hours", f"{self.hours:.3f}")
+        table.add_row("length", f"{minutes:.1f} minutes" if minutes < 120 else f"{self.hours:.1f} hours")
         table.add_row("moments", f"{self.num_moments} ({rate})")
         table.add_row("size", f"{self.num_bytes / 1e6:.1f} MB")
         for status in ("degraded", "refused"):

@@ -125,7 +125,7 @@ def pretrain(
         save_every_minutes: Minutes between the others; None for none.
         save_every_steps: Steps between the others; None for none.
         retain: How many of the others to keep.
-        log_every: Steps between lines of metrics.
+        log_every: Steps between lines of metrics; the first and the last step always have one.
         resume: Go on from the newest checkpoint in run_dir, if there is one. Without it, such a folder is refused.
         changeable: Keys of the config, dotted, that may differ on a resume; each covers all that is below it.
         tensorboard: Write TensorBoard files.
@@ -218,7 +218,7 @@ def pretrain(
                 started = ended
                 counts, lr = {"step": position.step, "epoch": position.epoch + 1}, {"lr": _learning_rate(optimizer)}
                 log.show(**counts, loss=scalars["loss"], samples_per_second=since_line.speed()["samples_per_second"])
-                if position.step % log_every == 0:
+                if position.step % log_every == 0 or position.step in (1, last_step):
                     log.write("step", counts | scalars | lr | since_line.speed())
                     since_line = Totals()
                 if position.batch == num_batches:

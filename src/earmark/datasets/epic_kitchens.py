@@ -77,7 +77,7 @@ class EpicKitchens:
     name = "epic_kitchens"
 
     def __init__(self, base_path: str | os.PathLike[str]) -> None:
-        self.base_path = Path(base_path)
+        self.base_path = Path(base_path).absolute()
         if not self.base_path.is_dir():
             raise DatasetError(f"{self.base_path}: no such folder")
         below = self.base_path / "annotations"

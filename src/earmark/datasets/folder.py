@@ -42,10 +42,11 @@ class Folder:
     name = "folder"
 
     def __init__(self, base_path: str | os.PathLike[str], *, exclude: Sequence[str | os.PathLike[str]] = ()) -> None:
-        self.base_path = Path(base_path)
+        self.base_path = Path(base_path).absolute()
         self.classes: dict[str, list[str]] = {}
         if not self.base_path.is_dir():
-            raise DatasetError(f"{self.base_path}: no such folder")
+            what = "not a folder" if self.base_path.exists() else "no such folder"
+            raise DatasetError(f"{self.base_path}: {what}")
         found = sorted(_videos_below(self.base_path, {Path(folder).resolve() for folder in exclude}))
         if not found:
             suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
