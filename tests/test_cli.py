@@ -16,7 +16,7 @@ import torch
 
 from earmark import __version__, cli, doctor
 from earmark.cli import clock, main
-from earmark.cli_build import build_encoder, build_fabric, open_dataset, store_path
+from earmark.cli_build import build_encoder, build_fabric, open_dataset, open_store, store_path
 from earmark.config import ConfigError, PretrainConfig, checked, compose, quoted
 from earmark.kitchen import PRESETS, make_kitchen
 from test_config import PUBLISHED_PRETRAINING, PUBLISHED_PROBE
@@ -393,6 +393,18 @@ def test_the_store_is_named_by_what_its_content_depends_on() -> None:
     assert path().name.startswith("folder-")
     assert len({path(), path("prepare.short_side=256"), path("prepare.fps=8"), path("data.args.base_path=other")}) == 4
     assert path("data.store=here") == Path("here")
+
+
+def test_a_store_prepared_otherwise_than_asked_for_is_refused(kitchen: Path) -> None:
+    where = [f"data.args.base_path={kitchen}", "data.store=here", "prepare.workers=1"]
+    config = configured(*where, "prepare.short_side=32")
+    open_store(config.data, config.environment, config.prepare)
+    assert open_store(config.data, config.environment, config.prepare).parameters["short_side"] == 32
+    other = configured(*where, "prepare.short_side=48")
+    with pytest.raises(
+        ConfigError, match=r"was prepared with prepare\.short_side=32, asked for is prepare\.short_side=48"
+    ):
+        open_store(other.data, other.environment, other.prepare)
 
 
 def test_prepared_videos_below_the_folder_are_no_sources() -> None:

@@ -128,6 +128,7 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
     Prepared videos are all that is needed: where their sources are gone, the store is used as it is.
 
     Raises:
+        ConfigError: If ``data.store`` holds videos prepared otherwise than asked for.
         earmark.store.StoreError: If the store is damaged.
     """
     from earmark.datasets import DatasetError
@@ -138,6 +139,12 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
         screen(stderr=True).print(prepare_store(data, environment, prepare).table())
         return PreparedStore(root)
     store = PreparedStore(root)
+    wanted = _prepare_parameters(prepare)
+    differing = [name for name, value in wanted.items() if store.parameters.get(name, value) != value]
+    if differing:  # only a folder that was named by hand can hold other videos than are asked for
+        there = " ".join(f"prepare.{name}={store.parameters[name]}" for name in differing)
+        here = " ".join(f"prepare.{name}={wanted[name]}" for name in differing)
+        raise ConfigError(f"data.store: {root} was prepared with {there}, asked for is {here}; give the former")
     try:
         videos = open_dataset(data, environment).videos()
     except (ConfigError, DatasetError) as error:
