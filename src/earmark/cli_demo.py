@@ -35,7 +35,7 @@ class DemoSize:
 
 SIZES = {
     "tiny": DemoSize(num_kitchens=3, videos_per_kitchen=4, epochs=20),  # shows that all of it runs, and little more
-    "standard": DemoSize(num_kitchens=8, videos_per_kitchen=12, epochs=80),
+    "standard": DemoSize(num_kitchens=8, videos_per_kitchen=12, epochs=90),
 }
 
 # Small pictures and narrow encoders: what a laptop learns from in two minutes.
@@ -50,7 +50,7 @@ PRETRAIN = (
     "data_augm.min_short_side=64",
     "data_augm.max_short_side=80",
     "optim.batch_size=16",
-    "optim.args.lr=0.05",
+    "optim.args.lr=0.1",
     "optim.lr_scheduler_args.first_step=0",
 )
 EVALUATE = (
