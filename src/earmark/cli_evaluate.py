@@ -231,7 +231,7 @@ def write_results(folder: Path, result: "ActionRecognitionResult", path: Path | 
     """Write what was measured, with the checkpoint and the configuration it was measured with."""
     from earmark.atomic import replacing
 
-    content = {"checkpoint": None if path is None else str(path), "config": values, **dataclasses.asdict(result)}
+    content = {"checkpoint": None if path is None else str(path), "config": values, **json.loads(result.to_json())}
     target = folder / "results.json"
     with replacing(target) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")

@@ -273,11 +273,12 @@ def evaluate_action_recognition(
                 num_resamples=num_resamples,
             )
         )
+    resampled = "actions" if test_groups is None else "groups of actions, such as videos"
     options = {
         "probe": probe_options,
         "train_clips_per_action": len(train_clips) // len(next(iter(train_clips.labels.values()))),
         "test_clips_per_action": len(test_clips) // len(next(iter(test_clips.labels.values()))),
-        "interval": f"95 % percentile bootstrap over {'actions' if test_groups is None else 'groups of actions'}",
+        "interval": f"95 % percentile bootstrap over {resampled}",
         "num_resamples": num_resamples,
         "seed": seed,
         "fingerprint": fingerprint,
