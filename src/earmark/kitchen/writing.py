@@ -4,8 +4,10 @@ Layout, as EPIC-KITCHENS-100 downloads::
 
     OUT/kitchen.json                      version, seed and options: what this folder is a pure function of
     OUT/P01/videos/P01_01.MP4             H.264 + AAC
-    OUT/annotations/EPIC_100_train.csv    and validation, classes, video info, unseen participants
-    OUT/events.parquet                    all that is known of every event
+    OUT/annotations/EPIC_100_train.csv    and validation, test, classes, tail classes, video info, unseen participants
+    OUT/annotations/EPIC_Sounds_train.csv and validation, test: the sounds, as EPIC-SOUNDS
+    OUT/ego4d/                            the same truth as Ego4D: v1/annotations, v1/full_scale
+    OUT/events.parquet, sounds.parquet    all that is known of every event and every sound
 """
 
 import json
@@ -23,14 +25,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from earmark.atomic import replacing
+from earmark.kitchen.epic_sounds_tables import sound_rows
+from earmark.kitchen.events import VideoFacts, event_rows
 from earmark.kitchen.picture import Picture
 from earmark.kitchen.room import Room, draw_room
 from earmark.kitchen.script import Script, write_script
 from earmark.kitchen.sound import render_sound
-from earmark.kitchen.tables import event_rows, write_tables
+from earmark.kitchen.tables import write_tables
 from earmark.media import VideoWriter
 
-VERSION = 1  # of what a seed gives: raise it when the same seed gives other videos
+VERSION = 2  # of what a seed gives: raise it when the same seed gives other videos
 
 PRESETS: dict[str, dict[str, float]] = {
     "demo": {
@@ -129,10 +133,10 @@ def make_kitchen(
     Args:
         out: Folder to write to: new, empty, or a kitchen made with the same seed and options.
         preset: Name in `PRESETS`, or None where all sizes are given; numbers given beside it override it.
-        num_kitchens: Number of kitchens (participants P01, P02, ..). From 3 on, one in five, at least one, is unseen
-            in training.
-        videos_per_kitchen: Number of videos of each. Of each seen kitchen one in five, at least one where there are
-            several, is for validation.
+        num_kitchens: Number of kitchens (participants P01, P02, ..). Of three on some are unseen in training: one in
+            ten, at least one, for validation, and of four on as many for the test.
+        videos_per_kitchen: Number of videos of each. Of each other kitchen one in five, at least one where there are
+            several, is for validation, and of three on one in ten, at least one, for the test.
         video_seconds: Length of each video.
         seed: At least 0.
         width: Width of the pictures in pixels; 456 where neither given nor preset.
@@ -174,17 +178,13 @@ def make_kitchen(
     ]
     _make_videos(out, options, pending, num_workers=num_workers, progress=progress)
     if not finished:
-        events = [row for job in jobs for row in json.loads(_events_path(out, job).read_text())]
-        validation, unseen = _split(options)
+        rows = [json.loads(_events_path(out, job).read_text()) for job in jobs]
         write_tables(
             out,
-            events,
-            videos=[_video_id(job) for job in jobs],
-            validation=[_video_id(job) for job in validation],
-            unseen=[_participant_id(kitchen) for kitchen in unseen],
-            num_frames=round(options.video_seconds * options.fps),
-            fps=options.fps,
-            resolution=f"{options.width}x{options.height}",
+            [event for each in rows for event in each["events"]],
+            [sound for each in rows for sound in each["sounds"]],
+            [_facts(options, job) for job in jobs],
+            seed=options.seed,
         )
     shutil.rmtree(out / ".events", ignore_errors=True)
     on_screen = pq.read_table(out / "events.parquet", columns=["on_screen"])["on_screen"].to_pylist()
@@ -248,19 +248,41 @@ def _events_path(out: Path, job: tuple[int, int]) -> Path:
     return out / ".events" / f"{_video_id(job)}.json"
 
 
-def _split(options: _Options) -> tuple[list[tuple[int, int]], list[int]]:
-    """Return the videos for validation, and the kitchens of which no video is for training."""
-    kitchens, videos = options.num_kitchens, options.videos_per_kitchen
-    num_unseen = max(1, round(kitchens / 5)) if kitchens >= 3 else 0
-    unseen = list(range(kitchens - num_unseen, kitchens))
-    num_held_out = max(1, round(videos / 5)) if videos >= 2 else 0
-    validation = [
-        (kitchen, video)
-        for kitchen in range(kitchens)
-        for video in range(videos)
-        if kitchen in unseen or video >= videos - num_held_out
-    ]
-    return validation, unseen
+def _split(options: _Options, job: tuple[int, int]) -> str:
+    """Return the split of a video.
+
+    The last kitchens are unseen in training: one in ten, at least one, for validation where there are three, and as
+    many for the test where there are four. Of each other kitchen the last videos are held out: one in five, at least
+    one, for validation where there are two, and one in ten, at least one, for the test where there are three.
+    """
+    (kitchen, video), kitchens, videos = job, options.num_kitchens, options.videos_per_kitchen
+    for number, total, of_validation, of_test in (
+        (
+            kitchen,
+            kitchens,
+            max(1, round(kitchens / 10)) * (kitchens >= 3),
+            max(1, round(kitchens / 10)) * (kitchens >= 4),
+        ),
+        (video, videos, max(1, round(videos / 5)) * (videos >= 2), max(1, round(videos / 10)) * (videos >= 3)),
+    ):
+        if number >= total - of_test:
+            return "test"
+        if number >= total - of_test - of_validation:
+            return "validation"
+    return "train"
+
+
+def _facts(options: _Options, job: tuple[int, int]) -> VideoFacts:
+    return VideoFacts(
+        video_id=_video_id(job),
+        participant_id=_participant_id(job[0]),
+        split=_split(options, job),
+        num_frames=round(options.video_seconds * options.fps),
+        fps=options.fps,
+        width=options.width,
+        height=options.height,
+        sample_rate=options.sample_rate,
+    )
 
 
 def _make_videos(
@@ -319,5 +341,7 @@ def _make_video(out: Path, options: _Options, job: tuple[int, int]) -> None:
     finally:
         cv2.setNumThreads(num_threads)
     part.replace(path)
-    rows = event_rows(script, room, sound.loudness_db, video_id=_video_id(job), participant_id=_participant_id(job[0]))
-    _write_json(_events_path(out, job), rows)
+    names = {"video_id": _video_id(job), "participant_id": _participant_id(job[0])}
+    events = event_rows(script, room, sound.loudness_db, **names)
+    sounds = sound_rows(script, events, sound.wave, sample_rate=options.sample_rate, **names)
+    _write_json(_events_path(out, job), {"events": events, "sounds": sounds})
