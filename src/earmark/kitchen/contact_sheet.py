@@ -18,7 +18,7 @@ from scipy.signal import spectrogram
 from earmark.atomic import replacing
 from earmark.kitchen.picture import Picture
 from earmark.kitchen.room import draw_room
-from earmark.kitchen.script import TRANSITIONS, Event, Script
+from earmark.kitchen.script import TRANSITIONS, Event, Script, Transition
 from earmark.kitchen.sound import render_sound
 from earmark.media import SoundReader, read_frames
 
@@ -83,10 +83,25 @@ def draw_contact_sheet(
     return len(examples)
 
 
+def scene(thing: str, step: Transition, *, contact_seconds: float, stop_seconds: float) -> Script:
+    """Return a script in which one thing is done, from a second before to one after its contact.
+
+    Args:
+        thing: Key of `TRANSITIONS`.
+        step: What is done to it.
+        contact_seconds: When, at least 1.
+        stop_seconds: Length of the scene, at least a second longer.
+    """
+    initial = {name: steps[0].before for name, steps in TRANSITIONS.items()} | dict(step.needs)
+    times = (contact_seconds - 1, contact_seconds, contact_seconds + 1)
+    event = Event(thing, step.verb, step.noun, *times, step.before, step.after, 0.0)
+    return Script(stop_seconds, initial | {thing: step.before}, (event,))
+
+
 def _rendered(seed: int, wanted: set[tuple[str, str]] | None) -> Iterator[Example]:
     """Yield an example of each verb and noun, each in a scene and a kitchen of its own."""
     shown = set()
-    start, contact, stop, fps = 1.0, 2.0, 3.0, 8
+    contact, fps = 2.0, 8
     for thing, ring in TRANSITIONS.items():
         for step in ring:
             pair = (step.verb, step.noun)
@@ -94,14 +109,12 @@ def _rendered(seed: int, wanted: set[tuple[str, str]] | None) -> Iterator[Exampl
                 continue
             shown.add(pair)
             rng = np.random.default_rng((seed, len(shown)))
-            initial = {name: steps[0].before for name, steps in TRANSITIONS.items()} | {thing: step.before}
-            event = Event(thing, *pair, start, contact, stop, step.before, step.after, 0.0)
-            script = Script(4.0, initial, (event,))
+            script = scene(thing, step, contact_seconds=contact, stop_seconds=4.0)
             room = draw_room(rng)
             sound = render_sound(room, script, rng, sample_rate=SAMPLE_RATE).wave
             size = {"width": 2 * _FRAME_WIDTH, "height": 2 * _FRAME_HEIGHT}
             frames = list(Picture(room, script, rng, fps=fps, **size).frames())
-            before, after = (frames[round(time * fps)] for time in (start + _LOOKED_SECONDS, stop))
+            before, after = (frames[round((contact + time) * fps)] for time in (_LOOKED_SECONDS - 1, 1))
             yield Example(*pair, before, after, _around(sound, contact))
 
 

@@ -33,7 +33,7 @@ SOUND_SCHEMA = pa.schema(
         pa.field("participant_id", pa.string()),
         pa.field("split", pa.string()),
         pa.field("annotation_id", pa.string()),
-        pa.field("event_id", pa.string()),  # the event that makes it; empty for what sounds as long as it is on
+        pa.field("event_id", pa.string()),  # the event that makes it; empty for what lasts: running things, talk
         pa.field("start_seconds", pa.float64()),
         pa.field("stop_seconds", pa.float64()),
         pa.field("description", pa.string()),
@@ -48,13 +48,24 @@ _CLASS_OF_VERB = {
     **dict.fromkeys(("cut", "crack", "chop", "slice", "grate", "break"), "cut / chop"),
     **dict.fromkeys(("stir", "mix", "whisk", "beat"), "stir / mix / whisk"),
     **dict.fromkeys(("wash", "rinse", "fill"), "water"),
-    **dict.fromkeys(("scrub", "scrape", "wipe", "dry", "peel"), "scrub / scrape / scour / wipe"),
+    **dict.fromkeys(("scrub", "scrape", "wipe", "dry", "peel", "spread"), "scrub / scrape / scour / wipe"),
     **dict.fromkeys(("move", "push", "pull", "slide"), "slide object"),
     **dict.fromkeys(("eat", "drink"), "drink / eat"),
     "pour": "pour",
     "knead": "kneading",
 }
-_CLASS_OF_RUNNING = {"tap": "water", "kettle": "kettle / mixer / appliance", "hob": "sizzling / boiling"}
+_CLASS_OFF_SCREEN = {
+    **{"thump": "wood-only collision", "clink": "glass-only collision", "dishes": "ceramic-only collision"},
+    **{"door": "open / close", "beep": "beep"},
+}
+_RUNNING = (
+    ("tap", ("on",), "water"),
+    ("hob", ("on",), "kettle / mixer / appliance"),
+    ("kettle", ("on",), "kettle / mixer / appliance"),
+    ("pan", ("raw egg", "fried"), "sizzling / boiling"),
+)
+"""What sounds as long as a state lasts: thing, states, class."""
+
 _COUNTER = "wood"  # what things are put down on and taken from sounds of wood
 _LONGEST_SECONDS = 2.5
 _BLOCK_SECONDS = 0.01
@@ -75,18 +86,16 @@ def collision_class(first: str, second: str) -> str:
 
 
 def sound_class(verb: str, material: str) -> str:
-    """Return the class of an event's sound; empty where none fits.
+    """Return the class of an action's sound; empty where none fits.
 
     Args:
-        verb: What is done; empty for a blow off screen.
+        verb: What is done.
         material: Of the thing it is done to.
 
-    >>> sound_class("close", "wood"), sound_class("put", "ceramic"), sound_class("", "glass")
-    ('open / close', 'ceramic / wood collision', 'glass-only collision')
+    >>> sound_class("close", "wood"), sound_class("put", "ceramic")
+    ('open / close', 'ceramic / wood collision')
     """
-    if verb in _CLASS_OF_VERB:
-        return _CLASS_OF_VERB[verb]
-    return collision_class(material, _COUNTER if verb else material)
+    return _CLASS_OF_VERB.get(verb) or collision_class(material, _COUNTER)
 
 
 def sound_stop(wave: npt.NDArray[np.float32], sample_rate: int, *, start_seconds: float, limit_seconds: float) -> float:
@@ -138,17 +147,21 @@ def sound_rows(
         number = SOUND_CLASSES.index(sound) if sound else -1
         rows.append({**names, **times, "description": description, "sound": sound, "sound_class": number})
 
-    audible = [event for event in events if event["audible"]]
-    starts = [event["point_of_no_return_seconds"] for event in audible]
-    limits = [*starts[1:], script.duration_seconds]
-    for event, start, limit in zip(audible, starts, limits, strict=True):
+    audible = [(event, row) for event, row in zip(script.events, events, strict=True) if event.audible]
+    limits = [*(event.contact_seconds for event, _ in audible[1:]), script.duration_seconds]
+    for (event, row), limit in zip(audible, limits, strict=True):
+        start = event.contact_seconds
         stop = sound_stop(wave, sample_rate, start_seconds=start, limit_seconds=limit)
-        what = event["verb"].replace("-", " ") or "knock off screen"
-        material = event["material"]
-        add(start, stop, f"{what} ({material})", sound_class(event["verb"], material), event["event_id"])
-    for thing, name in _CLASS_OF_RUNNING.items():
-        for start, stop in running_spans(script, thing):
+        if event.on_screen:
+            what = f"{event.verb.replace('-', ' ')} ({row['material']})"
+            add(start, stop, what, sound_class(event.verb, row["material"]), row["event_id"])
+        else:
+            add(start, stop, event.sound, _CLASS_OFF_SCREEN.get(event.sound, ""), row["event_id"])
+    for thing, states, name in _RUNNING:
+        for start, stop in running_spans(script, thing, states):
             add(start, stop, f"running {thing}", name, "")
+    for start, stop in script.talk:
+        add(start, stop, "talk", "human", "")
     rows.sort(key=lambda row: (row["start_seconds"], row["stop_seconds"]))
     counts: dict[bool, int] = defaultdict(int)
     for row in rows:
@@ -158,13 +171,17 @@ def sound_rows(
     return rows
 
 
-def running_spans(script: Script, thing: str) -> list[tuple[float, float]]:
-    """Return (start, stop) in seconds of each time that a thing is on."""
-    if thing not in script.initial:
-        return []
+def running_spans(script: Script, thing: str, states: Sequence[str]) -> list[tuple[float, float]]:
+    """Return (start, stop) in seconds of each time that a thing is in one of some states."""
     turns = [(0.0, script.initial[thing]), *((e.contact_seconds, e.after) for e in script.events_of(thing))]
     ends = [*(time for time, _ in turns[1:]), script.duration_seconds]
-    return [(start, end) for (start, state), end in zip(turns, ends, strict=True) if state == "on" and end > start]
+    spans: list[tuple[float, float]] = []
+    for (start, state), end in zip(turns, ends, strict=True):
+        if state in states and spans and spans[-1][1] == start:
+            spans[-1] = (spans[-1][0], end)
+        elif state in states:
+            spans.append((start, end))
+    return spans
 
 
 def write_epic_sounds(folder: Path, sounds: Sequence[Mapping[str, Any]], videos: Sequence[VideoFacts]) -> None:

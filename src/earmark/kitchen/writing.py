@@ -36,19 +36,25 @@ from earmark.media import VideoWriter
 
 VERSION = 2  # of what a seed gives: raise it when the same seed gives other videos
 
+_EASY = {"silent_share": 0.02, "off_screen_share": 0.02, "idle_motion_share": 0.0, "babble_share": 0.0}
+_EASY |= {"plan_share": 0.2, "noise_db": 0.0}
+_HARD = {"silent_share": 0.15, "off_screen_share": 0.3, "idle_motion_share": 0.4, "babble_share": 0.15}
+_HARD |= {"plan_share": 0.9, "noise_db": 6.0}
+
 PRESETS: dict[str, dict[str, float]] = {
     "demo": {
         **{"num_kitchens": 6, "videos_per_kitchen": 4, "video_seconds": 30},
         **{"width": 228, "height": 128, "fps": 16, "sample_rate": 16000},
+        **_EASY,
     },
-    "tiny": {"num_kitchens": 4, "videos_per_kitchen": 2, "video_seconds": 30},
-    "small": {"num_kitchens": 6, "videos_per_kitchen": 5, "video_seconds": 120},
-    "standard": {"num_kitchens": 12, "videos_per_kitchen": 10, "video_seconds": 300},
-    "large": {"num_kitchens": 40, "videos_per_kitchen": 15, "video_seconds": 600},
+    "tiny": {"num_kitchens": 4, "videos_per_kitchen": 2, "video_seconds": 30, **_EASY},
+    "small": {"num_kitchens": 6, "videos_per_kitchen": 5, "video_seconds": 120, **_HARD},
+    "standard": {"num_kitchens": 12, "videos_per_kitchen": 10, "video_seconds": 300, **_HARD},
+    "large": {"num_kitchens": 40, "videos_per_kitchen": 15, "video_seconds": 600, **_HARD},
 }
-"""Sizes by name: about 12 minutes of small pictures (demo), 4 minutes, 1 hour, 10 hours, 100 hours of video."""
+"""Sizes and difficulty by name: about 12 minutes of small pictures (demo); 4 minutes, 1, 10, 100 hours of video."""
 
-_DEFAULTS: dict[str, float] = {"width": 456, "height": 256, "fps": 30, "sample_rate": 48000}
+_DEFAULTS: dict[str, float] = {"width": 456, "height": 256, "fps": 30, "sample_rate": 48000, **_EASY}
 _SAMPLE_RATES = (16000, 22050, 24000, 32000, 44100, 48000)
 
 
@@ -91,12 +97,17 @@ class _Options:
     sample_rate: int
     silent_share: float
     off_screen_share: float
+    idle_motion_share: float
+    babble_share: float
+    plan_share: float
+    noise_db: float
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
             **{"seed": (0, 2**63), "num_kitchens": (1, 99), "videos_per_kitchen": (1, 999)},
             **{"video_seconds": (5, 3600), "width": (64, 4096), "height": (64, 4096), "fps": (4, 120)},
-            **{"silent_share": (0, 1), "off_screen_share": (0, 1)},
+            **{"silent_share": (0, 1), "off_screen_share": (0, 1), "idle_motion_share": (0, 1)},
+            **{"babble_share": (0, 0.95), "plan_share": (0, 1), "noise_db": (-60, 30)},
         }
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
@@ -120,8 +131,12 @@ def make_kitchen(
     height: int | None = None,
     fps: int | None = None,
     sample_rate: int | None = None,
-    silent_share: float = 0.02,
-    off_screen_share: float = 0.02,
+    silent_share: float | None = None,
+    off_screen_share: float | None = None,
+    idle_motion_share: float | None = None,
+    babble_share: float | None = None,
+    plan_share: float | None = None,
+    noise_db: float | None = None,
     num_workers: int = 1,
     progress: bool = True,
 ) -> KitchenSummary:
@@ -143,8 +158,14 @@ def make_kitchen(
         height: Height of the pictures in pixels; 256.
         fps: Frames per second; 30.
         sample_rate: Samples per second of the sound; 48000.
-        silent_share: Share of the actions that make no sound.
+        silent_share: Share of the actions that make no sound; this and the next five are the preset's where not
+            given: low ones for demo and tiny and without a preset, 0.15, 0.3, 0.4, 0.15, 0.9 and 6 for the others.
         off_screen_share: Sounds with no visible cause, per action.
+        idle_motion_share: Share of the pauses of at least a second in which hands move and change nothing.
+        babble_share: Share of the time in which somebody out of sight talks.
+        plan_share: Share of the actions that follow from activities, with classes as unequal as in life; the others
+            are chosen freely in favour of rare verbs.
+        noise_db: Level of the background (room tone, fridge, outside) in decibels against the usual.
         num_workers: Number of processes.
         progress: Whether to show a progress bar.
 
@@ -165,8 +186,11 @@ def make_kitchen(
     given = {
         **{"num_kitchens": num_kitchens, "videos_per_kitchen": videos_per_kitchen, "video_seconds": video_seconds},
         **{"width": width, "height": height, "fps": fps, "sample_rate": sample_rate},
+        **{"silent_share": silent_share, "off_screen_share": off_screen_share},
+        **{"idle_motion_share": idle_motion_share, "babble_share": babble_share},
+        **{"plan_share": plan_share, "noise_db": noise_db},
     }
-    options = _resolve(preset, given, seed=seed, silent_share=silent_share, off_screen_share=off_screen_share)
+    options = _resolve(preset, given, seed=seed)
     if num_workers < 1:
         raise KitchenError(f"num_workers={num_workers}: must be at least 1")
     out = Path(out)
@@ -298,7 +322,16 @@ def _make_videos(
 
 
 def draw_video(
-    seed: int, kitchen: int, video: int, *, duration_seconds: float, silent_share: float, off_screen_share: float
+    seed: int,
+    kitchen: int,
+    video: int,
+    *,
+    duration_seconds: float,
+    silent_share: float,
+    off_screen_share: float,
+    idle_motion_share: float = 0.0,
+    babble_share: float = 0.0,
+    plan_share: float = 0.2,
 ) -> tuple[Room, Script, np.random.Generator, np.random.Generator]:
     """Return the room and the script of one video, and the generators of its picture and its sound.
 
@@ -308,7 +341,13 @@ def draw_video(
     sequences = np.random.SeedSequence((seed, kitchen, video + 1)).spawn(3)  # 0 is the room's
     of_script, of_picture, of_sound = (np.random.default_rng(sequence) for sequence in sequences)
     script = write_script(
-        of_script, duration_seconds=duration_seconds, silent_share=silent_share, off_screen_share=off_screen_share
+        of_script,
+        duration_seconds=duration_seconds,
+        silent_share=silent_share,
+        off_screen_share=off_screen_share,
+        idle_motion_share=idle_motion_share,
+        babble_share=babble_share,
+        plan_share=plan_share,
     )
     return room, script, of_picture, of_sound
 
@@ -321,6 +360,9 @@ def _make_video(out: Path, options: _Options, job: tuple[int, int]) -> None:
         duration_seconds=options.video_seconds,
         silent_share=options.silent_share,
         off_screen_share=options.off_screen_share,
+        idle_motion_share=options.idle_motion_share,
+        babble_share=options.babble_share,
+        plan_share=options.plan_share,
     )
     path = _video_path(out, job)
     part = path.with_name(f".{path.name}.part")
@@ -329,7 +371,7 @@ def _make_video(out: Path, options: _Options, job: tuple[int, int]) -> None:
     num_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # videos are rendered side by side; more threads would only get in each other's way
     try:
-        sound = render_sound(room, script, of_sound, sample_rate=options.sample_rate)
+        sound = render_sound(room, script, of_sound, sample_rate=options.sample_rate, noise_db=options.noise_db)
         width, height, fps = options.width, options.height, options.fps
         picture = Picture(room, script, of_picture, width=width, height=height, fps=fps)
         with VideoWriter(part, width=width, height=height, fps=fps, sample_rate=options.sample_rate) as writer:
