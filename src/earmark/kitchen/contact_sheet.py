@@ -24,7 +24,7 @@ from earmark.media import SoundReader, read_frames
 
 SAMPLE_RATE = 16000
 _BEFORE_SECONDS, _AFTER_SECONDS = 0.6, 1.0  # of the sound, around the contact
-_LOOKED_SECONDS = 0.35  # after the reach begins the head has turned to the thing, and the hand is not there yet
+_LOOKED_SECONDS = 0.45  # after the reach begins the head has turned to the thing, and the hand is not there yet
 _DYNAMIC_RANGE_DB = 60.0
 _FRAME_WIDTH, _FRAME_HEIGHT, _SOUND_HEIGHT, _TITLE_HEIGHT, _GAP = 152, 86, 64, 18, 8
 
@@ -114,7 +114,7 @@ def _rendered(seed: int, wanted: set[tuple[str, str]] | None) -> Iterator[Exampl
             sound = render_sound(room, script, rng, sample_rate=SAMPLE_RATE).wave
             size = {"width": 2 * _FRAME_WIDTH, "height": 2 * _FRAME_HEIGHT}
             frames = list(Picture(room, script, rng, fps=fps, **size).frames())
-            before, after = (frames[round((contact + time) * fps)] for time in (_LOOKED_SECONDS - 1, 1))
+            before, after = (frames[round((contact + time) * fps)] for time in (_LOOKED_SECONDS - 1, 0.9))
             yield Example(*pair, before, after, _around(sound, contact))
 
 
@@ -131,7 +131,7 @@ def _recorded(kitchen: Path, wanted: set[tuple[str, str]] | None) -> Iterator[Ex
         start, contact, stop = (
             float(str(event[name])) for name in ("onset_seconds", "point_of_no_return_seconds", "offset_seconds")
         )
-        times = np.array([start + _LOOKED_SECONDS, stop])
+        times = np.array([start + _LOOKED_SECONDS, stop - 0.1])
         before, after = read_frames(video, times, short_side=2 * _FRAME_HEIGHT)
         sound = np.concatenate(list(SoundReader(video, sample_rate=SAMPLE_RATE)))
         yield Example(*pair, before, after, _around(sound, contact))
