@@ -78,7 +78,7 @@ def _hands(event: Event, elapsed: float) -> list[_Hand]:
         rate, reach, lift = _STROKES[verb]
         phase = 2 * np.pi * rate * max(elapsed, 0.0)
         rise = 0.12 * smooth_step(-elapsed / 0.2)
-        offset = (0.05 + reach[0] * np.cos(phase), 0.0 + reach[1] * np.sin(phase) - rise - lift * max(0, np.sin(phase)))
+        offset = (0.05 + reach[0] * np.cos(phase), reach[1] * np.sin(phase) - rise - lift * max(0, np.sin(phase)))
         return [_Hand(-1, (-0.13, 0.03), "hook"), _Hand(1, offset, pose)]
     if event.thing == "jar":  # twisted open or shut
         twist = 0.035 * np.sin(2 * np.pi * 3.0 * elapsed)
@@ -138,13 +138,19 @@ def draw_held_tool(pen: Pen, room: Room, tool: str) -> None:
     _draw_arm(pen, room, np.array([width / 2 - 0.6, height + 0.42]), tip, _Hand(-1, (0.0, 0.0), "grip"))
 
 
-def held_tool(script: Script, event: Event | None, time_seconds: float) -> str | None:
-    """Return the tool in the left hand: one that was taken and isn't the right hand's."""
-    for tool in TOOLS:
-        if script.state(tool, time_seconds) == "in hand":
-            busy = event is not None and (event.thing == tool or _TOOL_OF.get(event.verb) == tool)
-            return None if busy else tool
-    return None
+def held_tool(script: Script, doing: Event | Gesture | None, time_seconds: float) -> str | None:
+    """Return the tool that rests in the left hand: one that was taken, unless what is being done takes that hand."""
+    if isinstance(doing, Gesture):
+        busy = doing.kind in ("scratch", "talk")
+    else:
+        busy = doing is not None and (
+            doing.thing in TOOLS
+            or doing.verb in _TOOL_OF
+            or len(_hands(doing, time_seconds - doing.contact_seconds)) > 1
+        )
+    if busy:
+        return None
+    return next((tool for tool in TOOLS if script.state(tool, time_seconds) == "in hand"), None)
 
 
 def _draw_pair(

@@ -94,7 +94,7 @@ class Picture:
         to_units = view / pen.scale
         event = self._under_way(self._actions, time_seconds)
         gesture = self._under_way(script.gestures, time_seconds)
-        tool = held_tool(script, event, time_seconds)
+        tool = held_tool(script, event or gesture, time_seconds)
         if tool is not None:
             draw_held_tool(pen, room, tool)
         if event is not None:
