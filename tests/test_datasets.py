@@ -154,7 +154,7 @@ def test_an_absent_video_keeps_its_record_with_the_place_where_it_should_be(tmp_
         ({"noun_class": "-1"}, "noun_class is '-1', expected 0 to 2"),
         ({"noun_class": "__import__('os')"}, "expected 0 to 2"),
         ({"video_id": ""}, "video_id is empty"),
-        ({"narration_id": "P01_01_0"}, "narration P01_01_0 stands twice"),
+        ({"narration_id": "P01_01_0"}, "narration_id P01_01_0 stands twice"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, changes: dict[str, str], reason: str) -> None:

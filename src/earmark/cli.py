@@ -124,7 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     kitchen = commands.add_parser("kitchen", help="generate Audible Kitchen, a data set of audible interactions")
-    kitchen.add_argument("out", type=Path, metavar="OUT", help="folder to write, in the layout of EPIC-KITCHENS-100")
+    kitchen.add_argument(
+        "out", type=Path, nargs="?", metavar="OUT", help="folder to write, in the layout of EPIC-KITCHENS-100"
+    )
     kitchen.add_argument("--preset", choices=KITCHEN_PRESETS, default="small", help="how much (default: %(default)s)")
     kitchen.add_argument("--seed", type=int, default=0, help="another seed, another kitchen (default: %(default)s)")
     kitchen.add_argument("--kitchens", type=int, metavar="N", help="number of kitchens; this and the next five")
@@ -135,7 +137,13 @@ def _parser() -> argparse.ArgumentParser:
     kitchen.add_argument("--fps", type=int, metavar="N", help="frames a second")
     kitchen.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
     kitchen.add_argument("--json", action="store_true", help="print JSON: an object that says what was made")
-    kitchen.set_defaults(run=_kitchen)
+    kitchen.add_argument(
+        "--contact-sheet",
+        type=Path,
+        metavar="PNG",
+        help="draw each kind of action, before, after and its sound: of the kitchen OUT, or of scenes without OUT",
+    )
+    kitchen.set_defaults(run=_kitchen, wrong_usage=kitchen.error)
 
     moments = commands.add_parser("moments", help="list the moments of interaction in videos or sound files")
     moments.add_argument("files", type=Path, nargs="+", metavar="FILE")
@@ -191,6 +199,20 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _kitchen(options: argparse.Namespace) -> int:
+    if options.out is None and options.contact_sheet is None:
+        options.wrong_usage("the folder OUT is missing")
+    finished = options.out is not None and (options.out / "events.parquet").exists()
+    if options.out is not None and not (finished and options.contact_sheet):
+        _make_kitchen(options)
+    if options.contact_sheet:
+        from earmark.kitchen.contact_sheet import draw_contact_sheet
+
+        shown = draw_contact_sheet(options.contact_sheet, kitchen=options.out, seed=options.seed)
+        print(f"{options.contact_sheet}: {shown} kinds of action", file=sys.stderr)
+    return DONE
+
+
+def _make_kitchen(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from earmark.cli_build import num_cpus
@@ -216,7 +238,6 @@ def _kitchen(options: argparse.Namespace) -> int:
             f"{made.path}: {made.num_videos} videos ({made.num_new_videos} new) of {made.num_kitchens} kitchens, "
             f"{clock(made.duration_seconds)} in all, {made.num_events} actions"
         )
-    return DONE
 
 
 def _prepare(options: argparse.Namespace) -> int:

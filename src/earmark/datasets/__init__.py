@@ -5,7 +5,9 @@ Path of a sample: folder or annotation files --datasets--> records --prepare--> 
 Adding one: a class with the attributes and methods of `DatasetRecords`, and its line in `DATASETS`.
 """
 
+from earmark.datasets.ego4d import Ego4D, StateChangeRecord
 from earmark.datasets.epic_kitchens import EpicKitchens
+from earmark.datasets.epic_sounds import EpicSounds
 from earmark.datasets.folder import Folder
 from earmark.datasets.kitchen import Kitchen
 from earmark.datasets.records import ActionRecord, DatasetError, DatasetRecords, VideoRecord
@@ -15,10 +17,19 @@ __all__ = [
     "ActionRecord",
     "DatasetError",
     "DatasetRecords",
+    "Ego4D",
     "EpicKitchens",
+    "EpicSounds",
     "Folder",
     "Kitchen",
+    "StateChangeRecord",
     "VideoRecord",
 ]
 
-DATASETS = {"folder": Folder, "epic_kitchens": EpicKitchens, "kitchen": Kitchen}
+DATASETS = {
+    "folder": Folder,
+    "epic_kitchens": EpicKitchens,
+    "epic_sounds": EpicSounds,
+    "ego4d": Ego4D,
+    "kitchen": Kitchen,
+}

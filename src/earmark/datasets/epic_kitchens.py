@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import ClassVar
 
 from earmark.datasets.records import VIDEO_SUFFIXES, ActionRecord, DatasetError, VideoRecord
 
@@ -23,7 +24,7 @@ ANNOTATIONS = {
     "test": "EPIC_100_test_timestamps.csv",  # without classes: they are held back
 }
 CLASS_FILES = {"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_classes.csv"}
-TIME_COLUMNS = ("narration_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp")
+TIME_COLUMNS = ("participant_id", "video_id", "start_timestamp", "stop_timestamp")
 LABEL_COLUMNS = {"verb": "verb_class", "noun": "noun_class"}  # noun_class: the first noun of the narration
 VIDEO_FOLDERS = ("{participant}/videos", "EPIC-KITCHENS/{participant}/videos", "videos")  # the first with it is taken
 
@@ -75,6 +76,9 @@ class EpicKitchens:
     """
 
     name = "epic_kitchens"
+    _files: ClassVar = ANNOTATIONS
+    _id_column = "narration_id"
+    _label_columns: ClassVar = LABEL_COLUMNS
 
     def __init__(self, base_path: str | os.PathLike[str]) -> None:
         self.base_path = Path(base_path).absolute()
@@ -82,11 +86,11 @@ class EpicKitchens:
             raise DatasetError(f"{self.base_path}: no such folder")
         below = self.base_path / "annotations"
         self.annotations_path = below if below.is_dir() else self.base_path
-        self.splits = tuple(split for split, name in ANNOTATIONS.items() if (self.annotations_path / name).is_file())
+        self.splits = tuple(split for split, name in self._files.items() if (self.annotations_path / name).is_file())
         if not self.splits:
-            names = ", ".join(ANNOTATIONS.values())
+            names = ", ".join(self._files.values())
             raise DatasetError(f"{self.annotations_path}: none of the annotation files {names} is here")
-        self.classes = {label: _read_classes(self.annotations_path / name) for label, name in CLASS_FILES.items()}
+        self.classes = self._read_classes()
 
     def videos(self, split: str | None = None) -> list[VideoRecord]:
         """Return the videos that the csv files name, in their order.
@@ -126,18 +130,36 @@ class EpicKitchens:
         """
         actions: dict[str, ActionRecord] = {}
         for where, row in self._rows(split):
-            if row["narration_id"] in actions:
-                raise DatasetError(f"{where}: narration {row['narration_id']} stands twice")
-            action = _action(where, row, {} if split == "test" else self.classes)
-            actions[action.action_id] = action
+            action_id = row[self._id_column]
+            if action_id in actions:
+                raise DatasetError(f"{where}: {self._id_column} {action_id} stands twice")
+            start_seconds, stop_seconds = _times(where, row)
+            labels = {} if split == "test" else self._labels(where, row)
+            actions[action_id] = ActionRecord(
+                action_id, row["video_id"], start_seconds, stop_seconds, row["participant_id"], labels
+            )
         return list(actions.values())
+
+    def _read_classes(self) -> dict[str, list[str]]:
+        return {label: _read_classes(self.annotations_path / name) for label, name in CLASS_FILES.items()}
+
+    def _labels(self, where: str, row: dict[str, str]) -> dict[str, int]:
+        labels = {}
+        for label, names in self.classes.items():
+            text = row[self._label_columns[label]]
+            if not re.fullmatch("[0-9]+", text, re.ASCII) or int(text) >= len(names):
+                raise DatasetError(f"{where}: {self._label_columns[label]} is {text!r}, expected 0 to {len(names) - 1}")
+            labels[label] = int(text)
+        return labels
 
     def _rows(self, split: str) -> Iterator[Row]:
         if split not in self.splits:
-            expected = f"{ANNOTATIONS[split]} is missing" if split in ANNOTATIONS else f"no such split: {split!r}"
+            expected = f"{self._files[split]} is missing" if split in self._files else f"no such split: {split!r}"
             raise DatasetError(f"{self.annotations_path}: {expected} (there is: {', '.join(self.splits)})")
-        columns = TIME_COLUMNS if split == "test" else (*TIME_COLUMNS, *LABEL_COLUMNS.values())
-        return _read_csv(self.annotations_path / ANNOTATIONS[split], columns)
+        columns: tuple[str, ...] = (self._id_column, *TIME_COLUMNS)
+        if split != "test":
+            columns = (*columns, *self._label_columns.values())
+        return _read_csv(self.annotations_path / self._files[split], columns)
 
     def _find_video(self, video_id: str, participant_id: str, listings: dict[Path, dict[str, Path]]) -> Path:
         """Return where a video is, or where it should be."""
@@ -179,7 +201,8 @@ def _read_classes(path: Path) -> list[str]:
     return names
 
 
-def _action(where: str, row: dict[str, str], classes: dict[str, list[str]]) -> ActionRecord:
+def _times(where: str, row: dict[str, str]) -> tuple[float, float]:
+    """Return when an action starts and stops, in seconds."""
     try:
         start_seconds = parse_timestamp(row["start_timestamp"])
         stop_seconds = parse_timestamp(row["stop_timestamp"])
@@ -187,12 +210,4 @@ def _action(where: str, row: dict[str, str], classes: dict[str, list[str]]) -> A
         raise DatasetError(f"{where}: {error}") from error
     if stop_seconds <= start_seconds:
         raise DatasetError(f"{where}: the action stops at {stop_seconds} s, not after its start {start_seconds} s")
-    labels = {}
-    for label, names in classes.items():
-        text = row[LABEL_COLUMNS[label]]
-        if not re.fullmatch("[0-9]+", text, re.ASCII) or int(text) >= len(names):
-            raise DatasetError(f"{where}: {LABEL_COLUMNS[label]} is {text!r}, expected 0 to {len(names) - 1}")
-        labels[label] = int(text)
-    return ActionRecord(
-        row["narration_id"], row["video_id"], start_seconds, stop_seconds, row["participant_id"], labels
-    )
+    return start_seconds, stop_seconds

@@ -4,21 +4,35 @@ Everything is drawn in view units: the scale of the world, the axes of the pictu
 below however the camera is turned.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from earmark.kitchen.objects import MILK, WATER, draw_lid, draw_thing, grip_point
+from earmark.kitchen import tableware
+from earmark.kitchen.objects import draw_carried, grip_point
 from earmark.kitchen.pen import Colour, Matrix, Pen, Point, mix, shade
 from earmark.kitchen.room import Room, Thing
-from earmark.kitchen.script import LOOKS, Event, Script, smooth_step
+from earmark.kitchen.script import LOOKS, Event, Gesture, Script, smooth_step
+from earmark.kitchen.states import TOOLS
 
 _ARRIVE_SECONDS = {"take": 0.16, "put": 0.05}
 _LEAVE_SECONDS = {
     **{"take": 0.06, "put": 0.14, "open": 0.42, "close": 0.12, "turn-on": 0.2, "turn-off": 0.2},
     **{"cut": 0.36, "pour": 0.55, "stir": 0.6, "crack": 0.4},
+    **dict.fromkeys(("wash", "dry", "peel", "spread"), 0.58),
 }
+_TOOL_OF = {"cut": "knife", "spread": "knife", "stir": "spoon", "peel": "peeler", "wash": "sponge", "dry": "cloth"}
+_TOOL_SHIFTS = {"wash": (-0.05, -0.035), "dry": (-0.05, -0.03)}  # what a hand would hide peeps out
+_LIQUIDS: dict[str, Colour] = {"water": tableware.WATER, "milk": tableware.MILK, "oil": tableware.OIL}
 _POSES = {"turn-on": "point", "turn-off": "point", "open": "hook", "close": "hook"}
+_STROKES: dict[str, tuple[float, Point, float]] = {
+    "peel": (4.4, (0.09, 0.0), 0.035),
+    "wash": (3.4, (0.06, 0.045), 0.0),
+    "dry": (2.2, (0.1, 0.012), 0.0),
+    "spread": (3.0, (0.06, 0.0), 0.0),
+}
+"""How a tool goes to and fro: strokes a second, how far, and how high it is lifted on the way back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,15 @@ def _hands(event: Event, elapsed: float) -> list[_Hand]:
         turn = 2 * np.pi * 2.6 * max(elapsed, 0.0)
         circle = (0.05 * np.cos(turn) - 0.05, 0.032 * np.sin(turn))
         return [_Hand(-1, (-0.12, 0.03), "hook"), _Hand(1, (0.12 + circle[0], -0.07 + circle[1] - lower), pose)]
+    if verb in _STROKES:
+        rate, reach, lift = _STROKES[verb]
+        phase = 2 * np.pi * rate * max(elapsed, 0.0)
+        rise = 0.12 * smooth_step(-elapsed / 0.2)
+        offset = (0.05 + reach[0] * np.cos(phase), reach[1] * np.sin(phase) - rise - lift * max(0, np.sin(phase)))
+        return [_Hand(-1, (-0.13, 0.03), "hook"), _Hand(1, offset, pose)]
+    if event.thing == "jar":  # twisted open or shut
+        twist = 0.035 * np.sin(2 * np.pi * 3.0 * elapsed)
+        return [_Hand(-1, (-0.09, 0.05), "hook"), _Hand(1, (0.02 + twist, -0.02 + 0.4 * abs(twist)), "grip")]
     return [_Hand(1, (0.0, 0.0), pose)]
 
 
@@ -77,52 +100,129 @@ def draw_hands(pen: Pen, view: Matrix, room: Room, script: Script, event: Event,
     thing = room.things[event.thing]
     elapsed = time_seconds - event.contact_seconds
     reach = _reach(event, time_seconds)
-    width, height = pen.image.shape[1] / pen.scale, pen.image.shape[0] / pen.scale
     grip = np.asarray(grip_point(thing, script.look(event.thing, time_seconds)))
     target = view[:, :2] @ grip + view[:, 2]
-    tips = []
-    hands = _hands(event, elapsed)
+    _draw_pair(pen, room, target, _hands(event, elapsed), reach, lambda tip: _draw_held(pen, room, event, tip, elapsed))
+
+
+def draw_gesture(pen: Pen, view: Matrix, room: Room, script: Script, gesture: Gesture, time_seconds: float) -> None:
+    """Draw the hands of an idle motion; the arguments are those of `draw_hands`."""
+    thing = room.things[gesture.thing]
+    size = np.array(pen.image.shape[1::-1]) / pen.scale
+    share = (time_seconds - gesture.start_seconds) / (gesture.stop_seconds - gesture.start_seconds)
+    there = smooth_step(min(share, 1 - share) / 0.35)
+    beat = 2 * np.pi * (time_seconds - gesture.start_seconds)
+    middle = size * (0.5, 0.62)
+    if gesture.kind in ("withdraw", "point"):
+        grip = np.asarray(grip_point(thing, script.look(gesture.thing, time_seconds)))
+        target = view[:, :2] @ grip + view[:, 2] + (0.02, 0.1 if gesture.kind == "withdraw" else 0.2)
+        hands = [_Hand(1, (0.0, 0.0), "point" if gesture.kind == "point" else "grip")]
+        there *= 0.92
+    elif gesture.kind == "wipe":
+        target, hands = middle, [_Hand(1, (0.16 * np.sin(1.8 * beat), 0.02 * np.cos(1.8 * beat)), "hook")]
+    elif gesture.kind == "scratch":
+        scratch = 0.02 * np.sin(4.5 * beat)
+        target, hands = middle, [_Hand(-1, (-0.03, 0.06), "grip"), _Hand(1, (0.03 + scratch, 0.0), "hook")]
+    else:
+        sway = 0.05 * np.sin(1.3 * beat)
+        target = middle
+        hands = [_Hand(-1, (-0.2 - sway, 0.02 + sway), "hook"), _Hand(1, (0.2 + sway, 0.02 - sway), "hook")]
+    _draw_pair(pen, room, target, hands, there, None)
+
+
+def draw_held_tool(pen: Pen, room: Room, tool: str) -> None:
+    """Draw the hand that goes on holding a tool, low at the left of the view."""
+    width, height = pen.image.shape[1] / pen.scale, pen.image.shape[0] / pen.scale
+    tip = np.array([width / 2 - 0.42, height - 0.07])
+    _draw_tool(pen.moved((0.0, 0.0), (tip[0], tip[1]), degrees=25), room.things[tool])
+    _draw_arm(pen, room, np.array([width / 2 - 0.6, height + 0.42]), tip, _Hand(-1, (0.0, 0.0), "grip"))
+
+
+def held_tool(script: Script, doing: Event | Gesture | None, time_seconds: float) -> str | None:
+    """Return the tool that rests in the left hand: one that was taken, unless what is being done takes that hand."""
+    if isinstance(doing, Gesture):
+        busy = doing.kind in ("scratch", "talk")
+    else:
+        busy = doing is not None and (
+            doing.thing in TOOLS
+            or doing.verb in _TOOL_OF
+            or len(_hands(doing, time_seconds - doing.contact_seconds)) > 1
+        )
+    if busy:
+        return None
+    return next((tool for tool in TOOLS if script.state(tool, time_seconds) == "in hand"), None)
+
+
+def _draw_pair(
+    pen: Pen,
+    room: Room,
+    target: Matrix,
+    hands: Sequence[_Hand],
+    reach: float,
+    draw_held: Callable[[Matrix], None] | None,
+) -> None:
+    """Draw one or two hands that have come as far as `reach` to a target in view units, over their shadows."""
+    width, height = pen.image.shape[1] / pen.scale, pen.image.shape[0] / pen.scale
+    elbows, tips = [], []
+    shift = np.array([0.05 * np.cos(room.light_from), 0.09])
     for hand in hands:
         rest = np.array([width / 2 + hand.side * 0.3, height + 0.3])
         tip = rest + (target + hand.offset - rest) * reach
-        tips.append(tip)
-        pen.ellipse((tip[0] + 0.03, tip[1] + 0.12), (0.1, 0.1), (0, 0, 0), opacity=0.22)
-    _draw_held(pen, thing, event, tips[-1], elapsed)
-    for hand, tip in zip(hands, tips, strict=True):
         elbow = np.array([width / 2 + hand.side * (0.42 + 0.1 * (1 - reach)), height + 0.38])
+        along = (tip - elbow) / np.hypot(*(tip - elbow))
+        across = np.array([-along[1], along[0]])
+        arm = [elbow - across * 0.1, tip - across * 0.06, tip + along * 0.04, tip + across * 0.06, elbow + across * 0.1]
+        pen.polygon(np.stack(arm) + shift, (0, 0, 0), opacity=0.22)
+        elbows.append(elbow)
+        tips.append(tip)
+    if draw_held is not None:
+        draw_held(tips[-1])
+    for hand, elbow, tip in zip(hands, elbows, tips, strict=True):
         _draw_arm(pen, room, elbow, tip, hand)
 
 
-def _draw_held(pen: Pen, thing: Thing, event: Event, tip: Matrix, elapsed: float) -> None:
+def _draw_held(pen: Pen, room: Room, event: Event, tip: Matrix, elapsed: float) -> None:
     """Draw the thing carried or the tool used by the (last) hand, beneath its fingers."""
     place = (float(tip[0]), float(tip[1]))
+    thing = room.things[event.thing]
     if event.verb in ("take", "put"):
         if (event.verb == "take") == (elapsed >= 0):
             look = LOOKS[event.before if event.verb == "take" else event.after]
-            carried = pen.moved(grip_point(thing, look), place, degrees=4)
-            if thing.name == "lid":
-                draw_lid(carried, thing)
-            else:
-                draw_thing(carried, thing, look)
-    elif event.verb == "cut":
-        _draw_knife(pen, place)
+            draw_carried(pen.moved(grip_point(thing, look), place, degrees=4), thing, look)
+    elif event.verb in _TOOL_OF:
+        shift = _TOOL_SHIFTS.get(event.verb, (0.0, 0.0))
+        _draw_tool(pen.moved((0.0, 0.0), (place[0] + shift[0], place[1] + shift[1])), room.things[_TOOL_OF[event.verb]])
     elif event.verb == "pour":
-        _draw_jug(pen, place, WATER if event.noun == "water" else MILK, elapsed)
-    elif event.verb == "stir":
-        x, y = place
-        pen.line([(x + 0.03, y - 0.09), (x - 0.11, y + 0.06)], 0.018, (150, 100, 60))
-        pen.line([(x + 0.028, y - 0.094), (x - 0.11, y + 0.056)], 0.006, (200, 150, 100))
-        pen.ellipse((x - 0.12, y + 0.07), (0.026, 0.018), (150, 100, 60), degrees=-40)
+        _draw_jug(pen, place, _LIQUIDS[event.noun], elapsed)
+    elif event.verb == "crack":
+        _draw_shell(pen, place, elapsed)
 
 
-def _draw_knife(pen: Pen, place: Point) -> None:
+def _draw_tool(pen: Pen, tool: Thing) -> None:
+    """Draw a tool held at the origin."""
+    draw = {
+        "knife": tableware.draw_knife,
+        "spoon": tableware.draw_spoon,
+        "peeler": tableware.draw_peeler,
+        "sponge": tableware.draw_sponge,
+        "cloth": tableware.draw_cloth,
+    }
+    draw[tool.name](pen, tool)
+
+
+def _draw_shell(pen: Pen, place: Point, elapsed: float) -> None:
+    """Draw the egg between two hands, or the halves of its shell, the white running out."""
     x, y = place
-    outline = [(-0.02, -0.045), (-0.23, -0.1), (-0.25, -0.085), (-0.21, -0.045), (-0.03, 0.0)]
-    blade = np.array(outline) + np.array(place)
-    pen.polygon(blade + np.array([0.01, 0.03]), (0, 0, 0), opacity=0.25)
-    pen.polygon(blade, (206, 212, 218))
-    pen.line([tuple(blade[3]), tuple(blade[4])], 0.008, (246, 248, 250))
-    pen.line([(x - 0.03, y - 0.025), (x + 0.07, y + 0.0)], 0.032, (44, 38, 36))
+    apart = 0.03 + 0.09 * smooth_step(elapsed / 0.2)
+    if elapsed < 0:
+        pen.ellipse((x - apart, y + 0.03), (0.05, 0.04), (232, 208, 180))
+        pen.ellipse((x - apart - 0.012, y + 0.018), (0.02, 0.013), (250, 232, 210))
+        return
+    if elapsed < 0.4:
+        pen.line([(x - apart, y + 0.03), (x - apart, y + 0.11)], 0.04, (250, 246, 232), opacity=0.85)
+    for middle in (x - 2 * apart, x):
+        pen.ellipse((middle, y + 0.03), (0.032, 0.04), (232, 208, 180))
+        pen.ellipse((middle, y + 0.034), (0.022, 0.03), (180, 158, 134))
 
 
 def _draw_jug(pen: Pen, place: Point, liquid: Colour, elapsed: float) -> None:

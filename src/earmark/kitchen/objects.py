@@ -1,25 +1,33 @@
 """How every thing of the kitchen looks in each of its states, drawn at its place in world units.
 
-A look is (there, far, mixed), each 0..1, see `script.LOOKS`. A thing that is not there is not drawn, except the
+A look is (there, far, mixed), see `states.LOOKS`. A thing that is not there is not drawn, except the
 furniture, which always is.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 import numpy as np
 
+from earmark.kitchen import foods, tableware
+from earmark.kitchen.foods import Look
 from earmark.kitchen.pen import Pen, Point, mix, shade
 from earmark.kitchen.room import Thing
-
-Look: TypeAlias = tuple[float, float, float]
-
-MILK, WATER, SOUP, BATTER, FLOUR = (246, 244, 236), (110, 170, 214), (188, 84, 36), (222, 176, 92), (236, 224, 200)
+from earmark.kitchen.states import TOOLS
 
 
 def draw_thing(pen: Pen, thing: Thing, look: Look) -> None:
     """Draw a thing at its place."""
     _PAINTERS[thing.name](pen, thing, look)
+
+
+def draw_carried(pen: Pen, thing: Thing, look: Look) -> None:
+    """Draw what a hand takes away or brings when it takes or puts the thing."""
+    if thing.name == "lid":
+        tableware.draw_lid(pen, thing)
+    elif thing.name == "pan":
+        tableware.draw_egg(pen, (thing.x, thing.y), look)
+    else:
+        draw_thing(pen, thing, look)
 
 
 def grip_point(thing: Thing, look: Look) -> Point:
@@ -29,6 +37,7 @@ def grip_point(thing: Thing, look: Look) -> Point:
         "drawer": (x, 1.52 + 0.22 * far),
         "cupboard": (x + 0.17 - 0.29 * far, 0.4 + 0.03 * far),
         "fridge": (x + 0.17 - 0.3 * far, 0.75 + 0.04 * far),
+        "oven": (x, 1.52 + 0.27 * far),
         "tap": (x + 0.07, 0.8),
         "hob": (x, 1.3),
         "kettle": (x, y + 0.1 * size),
@@ -36,6 +45,8 @@ def grip_point(thing: Thing, look: Look) -> Point:
         "plate": (x + 0.09 * size, y + 0.02),
         "cup": (x, y),
         "bowl": (x, y + 0.02),
+        "pan": (x, y + 0.01),
+        "jar": (x, y - 0.01),
     }
     return points.get(thing.name, (x, y))
 
@@ -152,211 +163,32 @@ def _kettle(pen: Pen, thing: Thing, look: Look) -> None:
         pen.ellipse((x, y + r * 1.05), (0.04, 0.035), light, opacity=0.4)
 
 
-def _lid(pen: Pen, thing: Thing, look: Look) -> None:
-    """Draw the pan, and the lid on it or not."""
-    draw_pan(pen, thing)
-    if look[0]:
-        draw_lid(pen, thing)
-
-
-def draw_pan(pen: Pen, thing: Thing) -> None:
-    """Draw the open pan with soup in it."""
-    x, y = thing.x, thing.y
-    pen.ellipse((x + 0.02, y + 0.03), (0.14, 0.125), (0, 0, 0), opacity=0.4)
-    pen.line([(x - 0.04, y + 0.1), (x - 0.07, y + 0.24)], 0.034, (40, 40, 44))
-    pen.ellipse((x, y), (0.13, 0.115), (88, 90, 96))
-    pen.ellipse((x, y + 0.004), (0.116, 0.1), (48, 48, 52))
-    pen.ellipse((x, y + 0.012), (0.108, 0.09), SOUP)
-    for dx, dy, colour in (
-        (-0.05, 0.0, (120, 160, 60)),
-        (0.03, 0.04, (232, 150, 60)),
-        (0.05, -0.02, (120, 160, 60)),
-        (-0.01, -0.035, (236, 200, 90)),
-    ):
-        pen.ellipse((x + dx, y + dy + 0.01), (0.015, 0.012), colour)
-
-
-def draw_lid(pen: Pen, thing: Thing) -> None:
-    """Draw the lid of the pan."""
-    x, y = thing.x, thing.y - 0.012
-    pen.ellipse((x, y), (0.132, 0.116), shade(thing.colour, 0.7))
-    pen.ellipse((x, y - 0.004), (0.12, 0.104), thing.colour)
-    pen.ellipse((x - 0.03, y - 0.03), (0.05, 0.035), shade(thing.colour, 1.2))
-    pen.ellipse((x, y - 0.015), (0.034, 0.03), (40, 40, 42))
-    pen.ellipse((x - 0.004, y - 0.022), (0.024, 0.02), (90, 90, 94))
-
-
-def _plate(pen: Pen, thing: Thing, look: Look) -> None:
-    if not look[0]:
-        return
-    x, y, r = thing.x, thing.y, 0.12 * thing.size
-    pen.ellipse((x + 0.012, y + 0.018), (r * 1.02, r * 0.9), (0, 0, 0), opacity=0.35)
-    pen.ellipse((x, y), (r, r * 0.86), thing.colour)
-    pen.ellipse((x, y), (r * 0.97, r * 0.83), shade(thing.colour, 1.15), width=0.01)
-    pen.ellipse((x, y + 0.003), (r * 0.66, r * 0.56), shade(thing.colour, 0.86))
-    pen.ellipse((x, y + 0.006), (r * 0.63, r * 0.53), thing.colour)
-    pen.ellipse((x, y), (r * 0.82, r * 0.7), thing.accent, width=0.008)
-
-
-def _vessel(pen: Pen, thing: Thing, r: float) -> Point:
-    """Draw an empty round vessel from above; return the middle of its opening."""
-    x, y = thing.x, thing.y
-    pen.ellipse((x + 0.014, y + 0.05), (r, r * 0.8), (0, 0, 0), opacity=0.35)
-    body = [(x - r, y), (x + r, y), (x + r * 0.7, y + r * 0.85), (x - r * 0.7, y + r * 0.85)]
-    pen.polygon(body, shade(thing.colour, 0.72))
-    pen.ellipse((x, y + r * 0.8), (r * 0.7, r * 0.3), shade(thing.colour, 0.72))
-    pen.ellipse((x, y), (r, r * 0.74), thing.colour)
-    pen.ellipse((x, y + 0.004), (r * 0.88, r * 0.63), shade(thing.colour, 0.45))
-    return x, y
-
-
-def _cup(pen: Pen, thing: Thing, look: Look) -> None:
-    there, full, _ = look
-    if not there:
-        return
-    r = 0.06 * thing.size
-    pen.ellipse((thing.x + r * 1.15, thing.y + r * 0.5), (r * 0.4, r * 0.35), shade(thing.colour, 0.8), width=0.016)
-    x, y = _vessel(pen, thing, r)
-    pen.line([(x - r * 0.8, y + r * 0.66), (x + r * 0.8, y + r * 0.66)], 0.012, thing.accent)
-    if full:
-        grow = 0.45 + 0.42 * full
-        pen.ellipse((x, y + 0.02 * (1 - full)), (r * grow, r * grow * 0.72), WATER)
-        pen.ellipse((x - r * 0.25, y - r * 0.15), (r * 0.2, r * 0.1), (206, 232, 248))
-
-
-def _bowl(pen: Pen, thing: Thing, look: Look) -> None:
-    there, wet, mixed = look
-    if not there:
-        return
-    r = 0.105 * thing.size
-    x, y = _vessel(pen, thing, r)
-    if mixed >= 1:
-        pen.ellipse((x, y + 0.008), (r * 0.83, r * 0.58), BATTER)
-        pen.ellipse((x - r * 0.1, y), (r * 0.4, r * 0.22), shade(BATTER, 1.1), width=0.01)
-        return
-    base = mix((150, 100, 60), BATTER, mixed)
-    pen.ellipse((x, y + 0.008), (r * 0.83, r * 0.58), base)
-    heap = 1 - mixed
-    for dx, dy, colour in (
-        (-0.3, -0.1, FLOUR),
-        (0.28, 0.1, (124, 74, 40)),
-        (0.05, -0.2, FLOUR),
-        (-0.1, 0.25, (124, 74, 40)),
-    ):
-        pen.ellipse((x + dx * r, y + dy * r), (r * 0.26 * heap, r * 0.18 * heap), mix(colour, BATTER, mixed))
-    if wet:
-        pen.ellipse((x, y + 0.008), (r * 0.8 * wet, r * 0.55 * wet), mix(MILK, BATTER, mixed))
-        for dx, dy in ((-0.35, -0.05), (0.3, 0.12), (0.0, 0.25)):
-            pen.ellipse((x + dx * r, y + dy * r), (r * 0.12 * heap, r * 0.09 * heap), mix((124, 74, 40), BATTER, mixed))
-
-
-def _carrot(pen: Pen, thing: Thing, look: Look) -> None:
-    there, cut, _ = look
-    if not there:
-        return
-    x, y, size = thing.x, thing.y, thing.size
-    if not cut:
-        pen.line([(x - 0.09 * size, y + 0.016), (x + 0.1 * size, y + 0.02)], 0.03, (0, 0, 0), opacity=0.3)
-        body = [
-            (x - 0.1 * size, y - 0.028),
-            (x + 0.11 * size, y - 0.004),
-            (x + 0.11 * size, y + 0.006),
-            (x - 0.1 * size, y + 0.028),
-        ]
-        pen.polygon(body, thing.colour)
-        pen.ellipse((x - 0.1 * size, y), (0.014, 0.028), shade(thing.colour, 0.9))
-        for tilt in (-0.03, 0.0, 0.03):
-            pen.line([(x - 0.1 * size, y), (x - 0.15 * size, y + tilt)], 0.01, thing.accent)
-        return
-    for step in range(6):
-        wobble = 0.024 * ((step * 7) % 3 - 1) * cut
-        middle = (x + (-0.085 + 0.036 * step) * size * (1 + 0.45 * cut), y + wobble)
-        r = 0.03 - 0.0032 * step
-        pen.ellipse((middle[0] + 0.004, middle[1] + 0.007), (r, r), (0, 0, 0), opacity=0.3)
-        pen.ellipse(middle, (r, r), shade(thing.colour, 0.85))
-        pen.ellipse((middle[0] - 0.004, middle[1] - 0.004), (r * 0.85, r * 0.85), shade(thing.colour, 1.12))
-        pen.ellipse((middle[0] - 0.004, middle[1] - 0.004), (r * 0.4, r * 0.4), (250, 190, 90))
-
-
-def _halves(pen: Pen, thing: Thing, gap: float, axes: tuple[float, float]) -> list[Point]:
-    """Draw the two parts of a thing cut through, their inner faces up; return their middles."""
-    middles = [(thing.x - gap, thing.y + 0.008), (thing.x + gap, thing.y - 0.012)]
-    for middle in middles:
-        pen.ellipse((middle[0] + 0.006, middle[1] + 0.01), axes, (0, 0, 0), opacity=0.3)
-        pen.ellipse(middle, axes, thing.colour)
-        pen.ellipse(middle, (axes[0] * 0.86, axes[1] * 0.86), thing.accent)
-    return middles
-
-
-def _onion(pen: Pen, thing: Thing, look: Look) -> None:
-    there, cut, _ = look
-    if not there:
-        return
-    x, y, r = thing.x, thing.y, 0.056 * thing.size
-    if not cut:
-        pen.ellipse((x + 0.01, y + 0.016), (r, r * 0.95), (0, 0, 0), opacity=0.3)
-        pen.ellipse((x, y), (r, r * 0.95), thing.colour)
-        pen.ellipse((x - r * 0.2, y - r * 0.25), (r * 0.45, r * 0.35), shade(thing.colour, 1.2))
-        pen.line([(x + r * 0.8, y), (x + r * 1.35, y - 0.012)], 0.012, (180, 150, 90))
-        return
-    for middle in _halves(pen, thing, 0.02 + 0.052 * cut, (r * 0.95, r * 0.95)):
-        for share in (0.68, 0.46, 0.22):
-            pen.ellipse(middle, (r * share, r * share), thing.colour, width=0.005)
-
-
-def _bread(pen: Pen, thing: Thing, look: Look) -> None:
-    there, cut, _ = look
-    if not there:
-        return
-    x, y, size = thing.x, thing.y, thing.size
-    if not cut:
-        pen.ellipse((x + 0.01, y + 0.02), (0.12 * size, 0.06 * size), (0, 0, 0), opacity=0.3)
-        pen.ellipse((x, y), (0.12 * size, 0.06 * size), thing.colour)
-        pen.ellipse((x - 0.01, y - 0.014), (0.09 * size, 0.034 * size), shade(thing.colour, 1.15))
-        for step in (-0.05, 0.0, 0.05):
-            pen.line([(x + step - 0.012, y - 0.03), (x + step + 0.012, y + 0.014)], 0.009, thing.accent)
-        return
-    pen.ellipse((x - 0.05 * size - 0.02 * cut, y), (0.07 * size, 0.058 * size), thing.colour)
-    pen.ellipse((x - 0.0 * size - 0.02 * cut, y), (0.03 * size, 0.052 * size), thing.accent)
-    for step in (1, 2):
-        middle = (x + (0.02 + 0.048 * step) * size * (0.6 + 0.4 * cut), y + 0.012 * step)
-        pen.ellipse((middle[0] + 0.006, middle[1] + 0.008), (0.034 * size, 0.052 * size), (0, 0, 0), opacity=0.3)
-        pen.ellipse(middle, (0.034 * size, 0.052 * size), thing.colour)
-        pen.ellipse(middle, (0.026 * size, 0.044 * size), thing.accent)
-
-
-def _egg(pen: Pen, thing: Thing, look: Look) -> None:
-    there, cracked, _ = look
-    if not there:
-        return
-    x, y, r = thing.x, thing.y, 0.04 * thing.size
-    if not cracked:
-        pen.ellipse((x + 0.008, y + 0.012), (r * 1.2, r), (0, 0, 0), opacity=0.3)
-        pen.ellipse((x, y), (r * 1.25, r), thing.colour)
-        pen.ellipse((x - r * 0.3, y - r * 0.3), (r * 0.5, r * 0.3), shade(thing.colour, 1.15))
-        return
-    pen.ellipse((x, y + 0.012), (r * 2.1 * cracked, r * 1.4 * cracked), (250, 248, 240), opacity=0.85)
-    pen.ellipse((x, y + 0.006), (r * 0.75, r * 0.68), thing.accent)
-    pen.ellipse((x - r * 0.2, y), (r * 0.25, r * 0.16), (255, 236, 170))
-    for side in (-1, 1):
-        middle = x + side * (r * 0.7 + r * 1.5 * cracked)
-        pen.ellipse((middle, y - 0.004), (r * 0.72, r * 0.9), thing.colour)
-        pen.ellipse((middle - side * r * 0.15, y - 0.004), (r * 0.5, r * 0.7), shade(thing.colour, 0.72))
+def _oven(pen: Pen, thing: Thing, look: Look) -> None:
+    """Draw the oven, whose door swings down towards the viewer."""
+    x, far = thing.x, look[1]
+    left, top, right, bottom = x - 0.25, 1.47, x + 0.25, 1.88
+    pen.rectangle(left, top, right, bottom, shade(thing.colour, 0.7))
+    pen.rectangle(left + 0.02, top + 0.02, right - 0.02, bottom - 0.02, thing.accent)
+    for step in (0.1, 0.2):
+        pen.line([(left + 0.03, top + step), (right - 0.03, top + step)], 0.012, (150, 150, 154))
+    pen.rectangle(left + 0.08, top + 0.11, right - 0.08, top + 0.19, (206, 130, 60))
+    edge = top + 0.3 * far  # upper edge of the door
+    grow = 0.04 * far
+    door = [(left - grow, edge), (right + grow, edge), (right, bottom + 0.05 * far), (left, bottom + 0.05 * far)]
+    pen.polygon(door, shade(thing.colour, 1 - 0.15 * far))
+    tall = bottom - edge
+    pane = [(left + 0.06, edge + 0.3 * tall), (right - 0.06, edge + 0.3 * tall)]
+    pen.polygon([*pane, (right - 0.07, bottom - 0.05), (left + 0.07, bottom - 0.05)], (40, 36, 36))
+    y = grip_point(thing, look)[1]
+    pen.line([(x - 0.16, y), (x + 0.16, y)], 0.024, (70, 72, 76))
+    pen.line([(x - 0.16, y - 0.004), (x + 0.16, y - 0.004)], 0.008, (190, 192, 196))
 
 
 _PAINTERS: dict[str, Callable[[Pen, Thing, Look], None]] = {
-    "drawer": _drawer,
-    "cupboard": _cupboard,
-    "fridge": _fridge,
-    "tap": _tap,
-    "hob": _hob,
-    "kettle": _kettle,
-    "lid": _lid,
-    "plate": _plate,
-    "cup": _cup,
-    "bowl": _bowl,
-    "carrot": _carrot,
-    "onion": _onion,
-    "bread": _bread,
-    "egg": _egg,
+    **{"drawer": _drawer, "cupboard": _cupboard, "fridge": _fridge, "oven": _oven, "tap": _tap, "hob": _hob},
+    **{"kettle": _kettle, "lid": tableware.draw_pot, "pan": tableware.draw_pan, "plate": tableware.draw_plate},
+    **{"cup": tableware.draw_cup, "bowl": tableware.draw_bowl, "jar": tableware.draw_jar},
+    **{"carrot": foods.draw_carrot, "potato": foods.draw_potato, "onion": foods.draw_onion},
+    **{"tomato": foods.draw_tomato, "bread": foods.draw_bread},
+    **dict.fromkeys(TOOLS, tableware.draw_tool),
 }

@@ -5,20 +5,25 @@ on a canvas; each frame is a window of that canvas under the camera's motion, wi
 steam, hands) drawn on top at twice the size of the frame.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
-from earmark.kitchen.hands import draw_hands
-from earmark.kitchen.objects import Look, draw_thing, grip_point, stream_ends
+from earmark.kitchen.background import draw_front_clutter, paint_background
+from earmark.kitchen.foods import Look
+from earmark.kitchen.hands import draw_gesture, draw_hands, draw_held_tool, held_tool
+from earmark.kitchen.objects import draw_thing, grip_point, stream_ends
 from earmark.kitchen.pen import Image, Matrix, Pen
-from earmark.kitchen.room import WORLD_HEIGHT, WORLD_WIDTH, Room, paint_background
-from earmark.kitchen.script import LOOKS, Script
+from earmark.kitchen.room import WORLD_HEIGHT, WORLD_WIDTH, Room
+from earmark.kitchen.script import LOOKS, Event, Gesture, Script
 
 _OVERSAMPLING = 2
 _VIEW_HEIGHT = 0.8  # world units: near enough that an object fills a good part of a training crop
 _NUM_NOISE_FIELDS = 8
+_Span = TypeVar("_Span", Event, Gesture)
 
 
 class Picture:
@@ -44,6 +49,7 @@ class Picture:
         noise = rng.normal(0, 1.8, (_NUM_NOISE_FIELDS, height, width, 3))
         self._noise_up = np.clip(noise.round(), 0, 255).astype(np.uint8)
         self._noise_down = np.clip((-noise).round(), 0, 255).astype(np.uint8)
+        self._actions = [event for event in script.events if event.on_screen]
         self.scene_scale = _OVERSAMPLING * height / _VIEW_HEIGHT
         self._background = paint_background(room, self.scene_scale)
 
@@ -58,12 +64,12 @@ class Picture:
         pen = Pen.scaled(canvas, self.scene_scale)
         for name, thing in self._room.things.items():
             draw_thing(pen, thing, looks[name])
+        draw_front_clutter(pen, self._room)
         return canvas
 
     def frames(self) -> Iterator[Image]:
         """Yield uint8 (H, W, 3) RGB frames in order of time."""
         canvas, shown = self._background, None
-        events = [event for event in self._script.events if event.on_screen]
         for frame in range(self.num_frames):
             time_seconds = frame / self._fps
             looks = {name: self._script.look(name, time_seconds) for name in self._room.things}
@@ -78,12 +84,29 @@ class Picture:
                 borderMode=cv2.BORDER_REPLICATE,
             )
             self._draw_moving(window, view, looks, time_seconds)
-            while events and events[0].stop_seconds < time_seconds:
-                events.pop(0)
-            if events and events[0].start_seconds <= time_seconds:
-                hand_pen = Pen.scaled(window, float(np.hypot(view[0, 0], view[1, 0])))
-                draw_hands(hand_pen, view / hand_pen.scale, self._room, self._script, events[0], time_seconds)
+            self._draw_person(window, view, time_seconds)
             yield self._develop(window, frame)
+
+    def _draw_person(self, window: Image, view: Matrix, time_seconds: float) -> None:
+        """Draw the hands: acting, moving idly, or holding a tool at rest."""
+        script, room = self._script, self._room
+        pen = Pen.scaled(window, float(np.hypot(view[0, 0], view[1, 0])))
+        to_units = view / pen.scale
+        event = self._under_way(self._actions, time_seconds)
+        gesture = self._under_way(script.gestures, time_seconds)
+        tool = held_tool(script, event or gesture, time_seconds)
+        if tool is not None:
+            draw_held_tool(pen, room, tool)
+        if event is not None:
+            draw_hands(pen, to_units, room, script, event, time_seconds)
+        elif gesture is not None:
+            draw_gesture(pen, to_units, room, script, gesture, time_seconds)
+
+    @staticmethod
+    def _under_way(spans: Sequence[_Span], time_seconds: float) -> _Span | None:
+        """Return what begins before and ends after a time, of spans in order that don't overlap."""
+        index = bisect_right(spans, time_seconds, key=lambda span: span.start_seconds) - 1
+        return spans[index] if index >= 0 and time_seconds <= spans[index].stop_seconds else None
 
     def _draw_moving(self, window: Image, view: Matrix, looks: dict[str, Look], time_seconds: float) -> None:
         """Draw the running water and the steam of the kettle."""
@@ -164,12 +187,15 @@ def _camera_path(
 def _fixations(room: Room, script: Script, rng: np.random.Generator) -> Iterator[tuple[float, float, Matrix]]:
     """Yield (begin, seconds of the turn, world point) of each turn of the head."""
     free = 0.0
-    for event in (event for event in script.events if event.on_screen):
-        pause = event.start_seconds - 0.25 - free
+    spans: list[Event | Gesture] = [*(event for event in script.events if event.on_screen), *script.gestures]
+    for span in sorted(spans, key=lambda span: span.start_seconds):
+        pause = span.start_seconds - 0.25 - free
         if pause > 1.0 and rng.random() < 0.75:
             begin = free + rng.uniform(0.1, pause - 0.8)
             yield begin, rng.uniform(0.25, 0.6), rng.uniform([0.8, 0.5], [WORLD_WIDTH - 0.8, 1.4])
-        thing = room.things[event.thing]
-        target = np.array(grip_point(thing, LOOKS[event.before])) + rng.uniform([-0.2, -0.12], [0.2, 0.06])
-        yield event.start_seconds - 0.25, rng.uniform(0.35, 0.6), target
-        free = event.stop_seconds
+        seconds, aside = rng.uniform(0.35, 0.6), rng.uniform([-0.2, -0.12], [0.2, 0.06])
+        if isinstance(span, Event) or span.kind in ("withdraw", "point"):
+            look = script.look(span.thing, span.start_seconds)
+            target = np.array(grip_point(room.things[span.thing], look)) + aside
+            yield span.start_seconds - 0.25, seconds, target
+        free = span.stop_seconds

@@ -1,4 +1,4 @@
-"""What happens when in a video of Audible Kitchen: things, their states, and the events that change them.
+"""What happens when in a video of Audible Kitchen: actions, idle motions, talk, and sounds from elsewhere.
 
 First station of the generator: a script is drawn from a random generator, and both the picture (picture.py) and the
 sound (sound.py) are rendered from it, so that it is the truth of both.
@@ -7,98 +7,54 @@ sound (sound.py) are rendered from it, so that it is the truth of both.
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
-VERB_CATEGORIES = {
-    **{"take": "retrieve", "put": "leave", "open": "access", "close": "block", "turn-on": "access"},
-    **{"turn-off": "block", "cut": "split", "pour": "merge", "stir": "merge", "crack": "split"},
-}
-"""Verb classes and their categories, named as in EPIC-KITCHENS-100; the position is the class id."""
+from earmark.kitchen.activities import Planner
+from earmark.kitchen.states import (
+    ANIMATION,
+    LOOKS,
+    NOUN_CATEGORIES,
+    NOUNS,
+    TRANSITIONS,
+    VERB_CATEGORIES,
+    VERBS,
+    Transition,
+)
 
-NOUN_CATEGORIES = {
-    **{"tap": "appliances", "drawer": "furniture", "cupboard": "storage", "fridge": "appliances", "hob": "appliances"},
-    **{"kettle": "appliances", "lid": "containers", "plate": "crockery", "cup": "crockery", "bowl": "crockery"},
-    **{"carrot": "vegetables", "onion": "vegetables", "bread": "baked goods and grains", "egg": "dairy and eggs"},
-    **{"water": "drinks", "milk": "dairy and eggs", "mixture": "prepared food"},
-}
-"""Noun classes and their categories, named as in EPIC-KITCHENS-100; the position is the class id."""
-
-VERBS, NOUNS = tuple(VERB_CATEGORIES), tuple(NOUN_CATEGORIES)
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One way to act on a thing: only possible in state `before`, leaves it in state `after`."""
-
-    verb: str
-    noun: str
-    before: str
-    after: str
-
-
-def _cycle(noun: str, states: Sequence[str], verbs: Sequence[str]) -> tuple[Transition, ...]:
-    """Return the transitions through a closed ring of states; a verb is "verb" or "verb noun"."""
-    following = (*states[1:], states[0])
-    return tuple(
-        Transition(verb.split()[0], verb.split()[-1] if " " in verb else noun, before, after)
-        for verb, before, after in zip(verbs, states, following, strict=True)
-    )
-
-
-def _food(noun: str, verb: str, changed: str) -> tuple[Transition, ...]:
-    return _cycle(noun, ("whole", changed, "away"), (verb, "take", "put"))
-
-
-TRANSITIONS: dict[str, tuple[Transition, ...]] = {
-    **{name: _cycle(name, ("closed", "open"), ("open", "close")) for name in ("drawer", "cupboard", "fridge")},
-    **{name: _cycle(name, ("off", "on"), ("turn-on", "turn-off")) for name in ("tap", "hob", "kettle")},
-    "lid": _cycle("lid", ("on pan", "away"), ("take", "put")),
-    "plate": _cycle("plate", ("on counter", "away"), ("take", "put")),
-    "cup": _cycle("cup", ("empty", "full", "away"), ("pour water", "take", "put")),
-    "bowl": _cycle("bowl", ("dry", "wet", "mixed", "away"), ("pour milk", "stir mixture", "take", "put")),
-    "carrot": _food("carrot", "cut", "cut"),
-    "onion": _food("onion", "cut", "cut"),
-    "bread": _food("bread", "cut", "cut"),
-    "egg": _food("egg", "crack", "cracked"),
-}
-"""Every thing of a kitchen and the ring of states it goes through."""
-
-LOOKS: dict[str, tuple[float, float, float]] = {
-    **dict.fromkeys(("closed", "off", "on pan", "on counter", "empty", "dry", "whole"), (1.0, 0.0, 0.0)),
-    **dict.fromkeys(("open", "on", "full", "wet", "cut", "cracked"), (1.0, 1.0, 0.0)),
-    "mixed": (1.0, 1.0, 1.0),
-    "away": (0.0, 0.0, 0.0),
-}
-"""What a state looks like: (there, how far open / on / full / apart, how well mixed), each 0..1."""
-
-ANIMATION: dict[str, tuple[float, float]] = {
-    "take": (0.0, 0.0),
-    "put": (0.0, 0.0),
-    "open": (0.0, 0.4),
-    "close": (-0.4, 0.0),
-    "turn-on": (0.0, 0.0),
-    "turn-off": (0.0, 0.0),
-    "cut": (0.0, 0.12),
-    "pour": (0.0, 0.5),
-    "stir": (0.0, 0.5),
-    "crack": (0.0, 0.2),
-}
-"""When the look changes, in seconds after the contact: a door moves after its latch clicks, and before it thumps."""
+__all__ = [
+    "ANIMATION",
+    "GESTURES",
+    "LOOKS",
+    "NOUNS",
+    "NOUN_CATEGORIES",
+    "OFF_SCREEN_SOUNDS",
+    "TRANSITIONS",
+    "VERBS",
+    "VERB_CATEGORIES",
+    "Event",
+    "Gesture",
+    "Script",
+    "Transition",
+    "smooth_step",
+    "write_script",
+]
 
 ACTION_SECONDS = (1.3, 2.1)
 IDLE_SHARE = (0.44, 0.55)
 _MIN_PAUSE_SECONDS = 0.2
-_EAGERNESS = {
-    "turn-on": 1.4,
-    "turn-off": 1.2,
-    "cut": 2.5,
-    "crack": 2.5,
-    "pour": 3.0,
-    "stir": 4.0,
-}  # rare states are soon acted on
-_THING_EAGERNESS = {"bowl": 3.0, "cup": 2.0, "egg": 2.0}
 _NEVER_SILENT = ("turn-on", "turn-off", "pour")  # their sounds go on: a silent one would contradict what follows
+_GESTURE_PAUSE_SECONDS = 1.0
+_TALK_SECONDS = (1.5, 5.0)
+
+OFF_SCREEN_SOUNDS = {
+    **{"thump": "wood", "clink": "glass", "door": "wood", "dishes": "ceramic", "beep": "plastic", "dog": "animal"},
+}
+"""Sounds with no visible cause, and what makes them."""
+
+GESTURES = ("withdraw", "point", "wipe", "scratch", "talk")
+"""Idle motions: reach for a thing and draw back, point at it, wipe the air, scratch a hand, talk with both hands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +62,7 @@ class Event:
     """One action on one thing; an off-screen sound has an empty verb, noun, before and after.
 
     Attributes:
-        thing: Key of `TRANSITIONS`.
+        thing: Key of `TRANSITIONS`; of an off-screen sound, what makes it: a value of `OFF_SCREEN_SOUNDS`.
         verb: One of `VERBS`.
         noun: One of `NOUNS`: what a narrator would name, such as "milk" when the thing is the bowl.
         start_seconds: The hand starts to reach.
@@ -117,6 +73,7 @@ class Event:
         force_db: How hard it was done, in decibels around 0.
         audible: Whether it makes a sound.
         on_screen: Whether it has a visible cause.
+        sound: Key of `OFF_SCREEN_SOUNDS`; empty on screen.
     """
 
     thing: str
@@ -130,6 +87,24 @@ class Event:
     force_db: float
     audible: bool = True
     on_screen: bool = True
+    sound: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gesture:
+    """A visible motion of the hands that changes nothing and makes no sound.
+
+    Attributes:
+        kind: One of `GESTURES`.
+        thing: The thing it is about.
+        start_seconds: The hands come into view.
+        stop_seconds: They are gone.
+    """
+
+    kind: str
+    thing: str
+    start_seconds: float
+    stop_seconds: float
 
 
 @dataclass(frozen=True)
@@ -140,11 +115,15 @@ class Script:
         duration_seconds: Length of the video.
         initial: State of every thing at time 0.
         events: In order of time; on-screen ones never overlap.
+        gestures: Idle motions, in order of time, in the pauses between on-screen events.
+        talk: (start, stop) in seconds of each time that somebody out of sight talks.
     """
 
     duration_seconds: float
     initial: dict[str, str]
     events: tuple[Event, ...]
+    gestures: tuple[Gesture, ...] = ()
+    talk: tuple[tuple[float, float], ...] = ()
     _timelines: dict[str, tuple[list[float], list[Event]]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -159,6 +138,12 @@ class Script:
     def events_of(self, thing: str) -> list[Event]:
         """Return the on-screen events that act on a thing, in order of time."""
         return self._timelines[thing][1]
+
+    def state(self, thing: str, time_seconds: float) -> str:
+        """Return the state of a thing at a time."""
+        begins, events = self._timelines[thing]
+        index = bisect_right(begins, time_seconds) - 1
+        return self.initial[thing] if index < 0 else events[index].after
 
     def look(self, thing: str, time_seconds: float) -> tuple[float, float, float]:
         """Return how a thing looks at a time: (there, how far, how mixed), see `LOOKS`."""
@@ -193,21 +178,27 @@ def write_script(
     duration_seconds: float,
     silent_share: float = 0.0,
     off_screen_share: float = 0.0,
+    idle_motion_share: float = 0.0,
+    babble_share: float = 0.0,
+    plan_share: float = 0.9,
 ) -> Script:
     """Draw what happens in one video.
 
     The number of actions follows from the idle share (drawn from `IDLE_SHARE`) and their lengths; the idle time is
-    dealt out to the pauses at random. An action is the likelier the fewer things share its verb, so that the verbs are
-    not far from equally frequent.
+    dealt out to the pauses at random. What is done is up to `Planner`.
 
     Args:
         rng: Source of all that is random.
         duration_seconds: Length of the video, at least 5.
         silent_share: Probability that an action which may be silent makes no sound.
         off_screen_share: Expected number of sounds with no visible cause, per action.
+        idle_motion_share: Probability that the hands move idly in a pause of at least a second.
+        babble_share: Expected share of the time in which somebody out of sight talks, less than 1.
+        plan_share: Share of the actions that follow from activities; the others favour rare verbs.
 
     Returns:
-        The script. Its times are multiples of 1 ms (contact) and 10 ms (start and stop).
+        The script. Its times are multiples of 1 ms (contact) and 10 ms (start and stop). What the shares ask for is
+        drawn apart: other shares of distractors give the same actions.
 
     Raises:
         ValueError: The video is too short for actions.
@@ -219,27 +210,71 @@ def write_script(
     """
     if duration_seconds < 5:
         raise ValueError(f"a video of {duration_seconds} s is too short for actions: at least 5 s")
-    spans = _deal_time(rng, duration_seconds)
-    states = {thing: str(rng.choice([step.before for step in ring])) for thing, ring in TRANSITIONS.items()}
-    initial = dict(states)
-    events: list[Event] = []
-    last_thing = ""
+    of_actions, of_sounds, of_gestures, of_talk = rng.spawn(4)
+    spans = _deal_time(of_actions, duration_seconds)
+    planner = Planner(of_actions, plan_share=plan_share)
+    initial = dict(planner.states)
+    actions: list[Event] = []
     for start, stop in spans:
-        thing, step = _next_step(rng, states, last_thing)
-        contact = round(start + (stop - start) * rng.uniform(0.46, 0.54), 3)
-        silent = rng.random() < silent_share and step.verb not in _NEVER_SILENT
-        force = round(float(np.clip(rng.normal(0, 2.0), -4, 4)), 2)
-        events.append(
+        thing, step = planner.next_step()
+        contact = round(start + (stop - start) * of_actions.uniform(0.46, 0.54), 3)
+        silent = of_actions.random() < silent_share and step.verb not in _NEVER_SILENT
+        force = _draw_force(of_actions)
+        actions.append(
             Event(thing, step.verb, step.noun, start, contact, stop, step.before, step.after, force, not silent)
         )
-        states[thing], last_thing = step.after, thing
-    for _ in range(rng.poisson(off_screen_share * len(events))):
+    elsewhere = _draw_sounds(of_sounds, duration_seconds, of_sounds.poisson(off_screen_share * len(actions)))
+    return Script(
+        duration_seconds,
+        initial,
+        tuple(sorted((*actions, *elsewhere), key=lambda event: event.contact_seconds)),
+        tuple(_draw_gestures(of_gestures, spans, idle_motion_share)),
+        tuple(_draw_talk(of_talk, duration_seconds, babble_share)),
+    )
+
+
+def _draw_force(rng: np.random.Generator) -> float:
+    return round(float(np.clip(rng.normal(0, 2.0), -4, 4)), 2)
+
+
+def _draw_sounds(rng: np.random.Generator, duration_seconds: float, number: int) -> list[Event]:
+    """Return sounds with no visible cause."""
+    events = []
+    for _ in range(number):
+        sound = str(rng.choice(list(OFF_SCREEN_SOUNDS)))
         contact = round(rng.uniform(1.0, duration_seconds - 1.0), 3)
-        where = str(rng.choice(["wood", "metal", "ceramic", "plastic"]))
         around = (round(contact - 0.1, 2), contact, round(contact + 0.4, 2))
-        events.append(Event(where, "", "", *around, "", "", -4.0, on_screen=False))
-    events.sort(key=lambda event: event.contact_seconds)
-    return Script(duration_seconds, initial, tuple(events))
+        force = _draw_force(rng)
+        events.append(Event(OFF_SCREEN_SOUNDS[sound], "", "", *around, "", "", force, on_screen=False, sound=sound))
+    return events
+
+
+def _draw_gestures(rng: np.random.Generator, spans: Sequence[tuple[float, float]], share: float) -> list[Gesture]:
+    """Return idle motions in the longer pauses between actions."""
+    gestures = []
+    for (_, begin), (end, _) in pairwise(((0.0, 0.0), *spans)):
+        draw, spare = rng.random(), end - begin - 0.2
+        if end - begin < _GESTURE_PAUSE_SECONDS + 0.01 or draw >= share:
+            continue
+        seconds = round(rng.uniform(0.78, min(2.0, spare - 0.02)), 2)
+        start = round(begin + 0.1 + rng.uniform(0, spare - seconds), 2)
+        kind, thing = str(rng.choice(GESTURES)), str(rng.choice(list(TRANSITIONS)))
+        gestures.append(Gesture(kind, thing, start, round(start + seconds, 2)))
+    return gestures
+
+
+def _draw_talk(rng: np.random.Generator, duration_seconds: float, share: float) -> list[tuple[float, float]]:
+    """Return the spans in which somebody talks: spells of talk with silences drawn to match the share."""
+    if not share:
+        return []
+    spans = []
+    silence = sum(_TALK_SECONDS) / 2 * (1 - share) / share
+    end = rng.uniform(-_TALK_SECONDS[1], 0.0)  # talk may have begun before the video
+    while (start := end + rng.exponential(silence)) < duration_seconds:
+        end = start + rng.uniform(*_TALK_SECONDS)
+        if end > 0:
+            spans.append((round(max(start, 0.0), 2), round(min(end, duration_seconds), 2)))
+    return spans
 
 
 def _deal_time(rng: np.random.Generator, duration_seconds: float) -> list[tuple[float, float]]:
@@ -256,17 +291,3 @@ def _deal_time(rng: np.random.Generator, duration_seconds: float) -> list[tuple[
     starts = np.cumsum(pauses[:-1]) + np.concatenate([[0.0], np.cumsum(lengths[:-1])])
     starts = starts.round(2)
     return [(round(float(s), 2), round(float(s) + n, 2)) for s, n in zip(starts, lengths, strict=True)]
-
-
-def _next_step(rng: np.random.Generator, states: dict[str, str], last_thing: str) -> tuple[str, Transition]:
-    """Choose a thing and what is done to it; never the same thing twice running."""
-    steps = [(thing, step) for thing, ring in TRANSITIONS.items() for step in ring if step.before == states[thing]]
-    steps = [item for item in steps if item[0] != last_thing]
-    verbs = [step.verb for _, step in steps]
-    weights = np.array(
-        [
-            _EAGERNESS.get(step.verb, 1.0) * _THING_EAGERNESS.get(thing, 1.0) / verbs.count(step.verb)
-            for thing, step in steps
-        ]
-    )
-    return steps[int(rng.choice(len(steps), p=weights / weights.sum()))]

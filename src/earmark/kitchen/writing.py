@@ -4,8 +4,10 @@ Layout, as EPIC-KITCHENS-100 downloads::
 
     OUT/kitchen.json                      version, seed and options: what this folder is a pure function of
     OUT/P01/videos/P01_01.MP4             H.264 + AAC
-    OUT/annotations/EPIC_100_train.csv    and validation, classes, video info, unseen participants
-    OUT/events.parquet                    all that is known of every event
+    OUT/annotations/EPIC_100_train.csv    and validation, test, classes, tail classes, video info, unseen participants
+    OUT/annotations/EPIC_Sounds_train.csv and validation, test: the sounds, as EPIC-SOUNDS
+    OUT/ego4d/                            the same truth as Ego4D: v1/annotations, v1/full_scale
+    OUT/events.parquet, sounds.parquet    all that is known of every event and every sound
 """
 
 import json
@@ -23,28 +25,36 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from earmark.atomic import replacing
+from earmark.kitchen.epic_sounds_tables import sound_rows
+from earmark.kitchen.events import VideoFacts, event_rows
 from earmark.kitchen.picture import Picture
 from earmark.kitchen.room import Room, draw_room
 from earmark.kitchen.script import Script, write_script
 from earmark.kitchen.sound import render_sound
-from earmark.kitchen.tables import event_rows, write_tables
+from earmark.kitchen.tables import write_tables
 from earmark.media import VideoWriter
 
-VERSION = 1  # of what a seed gives: raise it when the same seed gives other videos
+VERSION = 2  # of what a seed gives: raise it when the same seed gives other videos
+
+_EASY = {"silent_share": 0.02, "off_screen_share": 0.02, "idle_motion_share": 0.0, "babble_share": 0.0}
+_EASY |= {"plan_share": 0.2, "noise_db": 0.0}
+_HARD = {"silent_share": 0.15, "off_screen_share": 0.3, "idle_motion_share": 0.4, "babble_share": 0.15}
+_HARD |= {"plan_share": 0.9, "noise_db": 6.0}
 
 PRESETS: dict[str, dict[str, float]] = {
     "demo": {
         **{"num_kitchens": 6, "videos_per_kitchen": 4, "video_seconds": 30},
         **{"width": 228, "height": 128, "fps": 16, "sample_rate": 16000},
+        **_EASY,
     },
-    "tiny": {"num_kitchens": 4, "videos_per_kitchen": 2, "video_seconds": 30},
-    "small": {"num_kitchens": 6, "videos_per_kitchen": 5, "video_seconds": 120},
-    "standard": {"num_kitchens": 12, "videos_per_kitchen": 10, "video_seconds": 300},
-    "large": {"num_kitchens": 40, "videos_per_kitchen": 15, "video_seconds": 600},
+    "tiny": {"num_kitchens": 4, "videos_per_kitchen": 2, "video_seconds": 30, **_EASY},
+    "small": {"num_kitchens": 6, "videos_per_kitchen": 5, "video_seconds": 120, **_HARD},
+    "standard": {"num_kitchens": 12, "videos_per_kitchen": 10, "video_seconds": 300, **_HARD},
+    "large": {"num_kitchens": 40, "videos_per_kitchen": 15, "video_seconds": 600, **_HARD},
 }
-"""Sizes by name: about 12 minutes of small pictures (demo), 4 minutes, 1 hour, 10 hours, 100 hours of video."""
+"""Sizes and difficulty by name: about 12 minutes of small pictures (demo); 4 minutes, 1, 10, 100 hours of video."""
 
-_DEFAULTS: dict[str, float] = {"width": 456, "height": 256, "fps": 30, "sample_rate": 48000}
+_DEFAULTS: dict[str, float] = {"width": 456, "height": 256, "fps": 30, "sample_rate": 48000, **_EASY}
 _SAMPLE_RATES = (16000, 22050, 24000, 32000, 44100, 48000)
 
 
@@ -87,12 +97,17 @@ class _Options:
     sample_rate: int
     silent_share: float
     off_screen_share: float
+    idle_motion_share: float
+    babble_share: float
+    plan_share: float
+    noise_db: float
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
             **{"seed": (0, 2**63), "num_kitchens": (1, 99), "videos_per_kitchen": (1, 999)},
             **{"video_seconds": (5, 3600), "width": (64, 4096), "height": (64, 4096), "fps": (4, 120)},
-            **{"silent_share": (0, 1), "off_screen_share": (0, 1)},
+            **{"silent_share": (0, 1), "off_screen_share": (0, 1), "idle_motion_share": (0, 1)},
+            **{"babble_share": (0, 0.95), "plan_share": (0, 1), "noise_db": (-60, 30)},
         }
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
@@ -116,8 +131,12 @@ def make_kitchen(
     height: int | None = None,
     fps: int | None = None,
     sample_rate: int | None = None,
-    silent_share: float = 0.02,
-    off_screen_share: float = 0.02,
+    silent_share: float | None = None,
+    off_screen_share: float | None = None,
+    idle_motion_share: float | None = None,
+    babble_share: float | None = None,
+    plan_share: float | None = None,
+    noise_db: float | None = None,
     num_workers: int = 1,
     progress: bool = True,
 ) -> KitchenSummary:
@@ -129,18 +148,24 @@ def make_kitchen(
     Args:
         out: Folder to write to: new, empty, or a kitchen made with the same seed and options.
         preset: Name in `PRESETS`, or None where all sizes are given; numbers given beside it override it.
-        num_kitchens: Number of kitchens (participants P01, P02, ..). From 3 on, one in five, at least one, is unseen
-            in training.
-        videos_per_kitchen: Number of videos of each. Of each seen kitchen one in five, at least one where there are
-            several, is for validation.
+        num_kitchens: Number of kitchens (participants P01, P02, ..). Of three on some are unseen in training: one in
+            ten, at least one, for validation, and of four on as many for the test.
+        videos_per_kitchen: Number of videos of each. Of each other kitchen one in five, at least one where there are
+            several, is for validation, and of three on one in ten, at least one, for the test.
         video_seconds: Length of each video.
         seed: At least 0.
         width: Width of the pictures in pixels; 456 where neither given nor preset.
         height: Height of the pictures in pixels; 256.
         fps: Frames per second; 30.
         sample_rate: Samples per second of the sound; 48000.
-        silent_share: Share of the actions that make no sound.
+        silent_share: Share of the actions that make no sound; this and the next five are the preset's where not
+            given: low ones for demo and tiny and without a preset, 0.15, 0.3, 0.4, 0.15, 0.9 and 6 for the others.
         off_screen_share: Sounds with no visible cause, per action.
+        idle_motion_share: Share of the pauses of at least a second in which hands move and change nothing.
+        babble_share: Share of the time in which somebody out of sight talks.
+        plan_share: Share of the actions that follow from activities, with classes as unequal as in life; the others
+            are chosen freely in favour of rare verbs.
+        noise_db: Level of the background (room tone, fridge, outside) in decibels against the usual.
         num_workers: Number of processes.
         progress: Whether to show a progress bar.
 
@@ -161,8 +186,11 @@ def make_kitchen(
     given = {
         **{"num_kitchens": num_kitchens, "videos_per_kitchen": videos_per_kitchen, "video_seconds": video_seconds},
         **{"width": width, "height": height, "fps": fps, "sample_rate": sample_rate},
+        **{"silent_share": silent_share, "off_screen_share": off_screen_share},
+        **{"idle_motion_share": idle_motion_share, "babble_share": babble_share},
+        **{"plan_share": plan_share, "noise_db": noise_db},
     }
-    options = _resolve(preset, given, seed=seed, silent_share=silent_share, off_screen_share=off_screen_share)
+    options = _resolve(preset, given, seed=seed)
     if num_workers < 1:
         raise KitchenError(f"num_workers={num_workers}: must be at least 1")
     out = Path(out)
@@ -174,17 +202,13 @@ def make_kitchen(
     ]
     _make_videos(out, options, pending, num_workers=num_workers, progress=progress)
     if not (out / "events.parquet").exists():  # else another run finished it meanwhile
-        events = [row for job in jobs for row in json.loads(_events_path(out, job).read_text())]
-        validation, unseen = _split(options)
+        rows = [json.loads(_events_path(out, job).read_text()) for job in jobs]
         write_tables(
             out,
-            events,
-            videos=[_video_id(job) for job in jobs],
-            validation=[_video_id(job) for job in validation],
-            unseen=[_participant_id(kitchen) for kitchen in unseen],
-            num_frames=round(options.video_seconds * options.fps),
-            fps=options.fps,
-            resolution=f"{options.width}x{options.height}",
+            [event for each in rows for event in each["events"]],
+            [sound for each in rows for sound in each["sounds"]],
+            [_facts(options, job) for job in jobs],
+            seed=options.seed,
         )
     shutil.rmtree(out / ".events", ignore_errors=True)
     on_screen = pq.read_table(out / "events.parquet", columns=["on_screen"])["on_screen"].to_pylist()
@@ -248,19 +272,41 @@ def _events_path(out: Path, job: tuple[int, int]) -> Path:
     return out / ".events" / f"{_video_id(job)}.json"
 
 
-def _split(options: _Options) -> tuple[list[tuple[int, int]], list[int]]:
-    """Return the videos for validation, and the kitchens of which no video is for training."""
-    kitchens, videos = options.num_kitchens, options.videos_per_kitchen
-    num_unseen = max(1, round(kitchens / 5)) if kitchens >= 3 else 0
-    unseen = list(range(kitchens - num_unseen, kitchens))
-    num_held_out = max(1, round(videos / 5)) if videos >= 2 else 0
-    validation = [
-        (kitchen, video)
-        for kitchen in range(kitchens)
-        for video in range(videos)
-        if kitchen in unseen or video >= videos - num_held_out
-    ]
-    return validation, unseen
+def _split(options: _Options, job: tuple[int, int]) -> str:
+    """Return the split of a video.
+
+    The last kitchens are unseen in training: one in ten, at least one, for validation where there are three, and as
+    many for the test where there are four. Of each other kitchen the last videos are held out: one in five, at least
+    one, for validation where there are two, and one in ten, at least one, for the test where there are three.
+    """
+    (kitchen, video), kitchens, videos = job, options.num_kitchens, options.videos_per_kitchen
+    for number, total, of_validation, of_test in (
+        (
+            kitchen,
+            kitchens,
+            max(1, round(kitchens / 10)) * (kitchens >= 3),
+            max(1, round(kitchens / 10)) * (kitchens >= 4),
+        ),
+        (video, videos, max(1, round(videos / 5)) * (videos >= 2), max(1, round(videos / 10)) * (videos >= 3)),
+    ):
+        if number >= total - of_test:
+            return "test"
+        if number >= total - of_test - of_validation:
+            return "validation"
+    return "train"
+
+
+def _facts(options: _Options, job: tuple[int, int]) -> VideoFacts:
+    return VideoFacts(
+        video_id=_video_id(job),
+        participant_id=_participant_id(job[0]),
+        split=_split(options, job),
+        num_frames=round(options.video_seconds * options.fps),
+        fps=options.fps,
+        width=options.width,
+        height=options.height,
+        sample_rate=options.sample_rate,
+    )
 
 
 def _make_videos(
@@ -276,7 +322,16 @@ def _make_videos(
 
 
 def draw_video(
-    seed: int, kitchen: int, video: int, *, duration_seconds: float, silent_share: float, off_screen_share: float
+    seed: int,
+    kitchen: int,
+    video: int,
+    *,
+    duration_seconds: float,
+    silent_share: float,
+    off_screen_share: float,
+    idle_motion_share: float = 0.0,
+    babble_share: float = 0.0,
+    plan_share: float = 0.2,
 ) -> tuple[Room, Script, np.random.Generator, np.random.Generator]:
     """Return the room and the script of one video, and the generators of its picture and its sound.
 
@@ -286,7 +341,13 @@ def draw_video(
     sequences = np.random.SeedSequence((seed, kitchen, video + 1)).spawn(3)  # 0 is the room's
     of_script, of_picture, of_sound = (np.random.default_rng(sequence) for sequence in sequences)
     script = write_script(
-        of_script, duration_seconds=duration_seconds, silent_share=silent_share, off_screen_share=off_screen_share
+        of_script,
+        duration_seconds=duration_seconds,
+        silent_share=silent_share,
+        off_screen_share=off_screen_share,
+        idle_motion_share=idle_motion_share,
+        babble_share=babble_share,
+        plan_share=plan_share,
     )
     return room, script, of_picture, of_sound
 
@@ -299,13 +360,16 @@ def _make_video(out: Path, options: _Options, job: tuple[int, int]) -> None:
         duration_seconds=options.video_seconds,
         silent_share=options.silent_share,
         off_screen_share=options.off_screen_share,
+        idle_motion_share=options.idle_motion_share,
+        babble_share=options.babble_share,
+        plan_share=options.plan_share,
     )
     path = _video_path(out, job)
     _events_path(out, job).parent.mkdir(exist_ok=True)
     num_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # videos are rendered side by side; more threads would only get in each other's way
     try:
-        sound = render_sound(room, script, of_sound, sample_rate=options.sample_rate)
+        sound = render_sound(room, script, of_sound, sample_rate=options.sample_rate, noise_db=options.noise_db)
         width, height, fps = options.width, options.height, options.fps
         picture = Picture(room, script, of_picture, width=width, height=height, fps=fps)
         with (
@@ -319,5 +383,7 @@ def _make_video(out: Path, options: _Options, job: tuple[int, int]) -> None:
                 writer.write_frame(frame)
     finally:
         cv2.setNumThreads(num_threads)
-    rows = event_rows(script, room, sound.loudness_db, video_id=_video_id(job), participant_id=_participant_id(job[0]))
-    _write_json(_events_path(out, job), rows)
+    names = {"video_id": _video_id(job), "participant_id": _participant_id(job[0])}
+    events = event_rows(script, room, sound.loudness_db, **names)
+    sounds = sound_rows(script, events, sound.wave, sample_rate=options.sample_rate, **names)
+    _write_json(_events_path(out, job), {"events": events, "sounds": sounds})

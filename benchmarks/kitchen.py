@@ -1,0 +1,392 @@
+"""What Audible Kitchen claims, measured: speed, agreement of picture and sound with the truth, difficulty.
+
+    python benchmarks/kitchen.py [PART ..] [--folder DIR] [--kitchens 10] [--videos 6] [--seconds 60] [--minutes 4]
+
+Parts (all, where none is named): speed, onsets, idle, detector, anticipation, probes, supervised. The last four and
+`idle` look at one kitchen of 228x128 pictures at 16 fps, which is made in the folder at the first call.
+"""
+
+import argparse
+import inspect
+import json
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from earmark.clips import ActionClips, collate
+from earmark.datasets import ActionRecord, Ego4D, Kitchen
+from earmark.encoders import R2Plus1D, SpecCNN9
+from earmark.evaluation.metrics import majority_accuracy, top_k_accuracy
+from earmark.evaluation.probe import linear_probe
+from earmark.kitchen import TRANSITIONS, VERBS, make_kitchen
+from earmark.kitchen.contact_sheet import scene
+from earmark.kitchen.ego4d_tables import video_uid
+from earmark.kitchen.picture import Picture
+from earmark.kitchen.room import draw_room
+from earmark.kitchen.script import Script
+from earmark.kitchen.sound import render_sound
+from earmark.kitchen.writing import draw_video
+from earmark.media import FrameReader, SoundReader, VideoWriter
+from earmark.moments import find_moments
+from earmark.prepare import prepare
+from earmark.sampling import EpochBatches
+from earmark.store import PreparedStore
+from earmark.transforms import LogMel, VideoCrop
+
+CROP = 64
+BATCH = 16
+Array = npt.NDArray[Any]
+
+
+def row(what: str, value: str, bar: str = "") -> None:
+    print(f"| {what} | {value} | {bar} |", flush=True)
+
+
+# --- speed ---
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Time one video, rendered and encoded in one process on one thread."""
+    for width, height, fps, bar in ((456, 256, 30, 2), (228, 128, 16, 8)):
+        seconds = 30
+        with tempfile.TemporaryDirectory() as folder:
+            sizes = {"width": width, "height": height, "fps": fps, "num_kitchens": 1, "videos_per_kitchen": 1}
+            started = time.perf_counter()
+            make_kitchen(Path(folder, "k"), preset="small", video_seconds=seconds, progress=False, **sizes)
+            ratio = seconds / (time.perf_counter() - started)
+        row(f"speed, {width}x{height} {fps} fps, one core", f"{ratio:.1f} x real time", f"{bar} x")
+
+
+# --- onsets ---
+
+
+def encoded(script: Script, path: Path, seed: int, *, silent: bool) -> tuple[Array, Array]:
+    """Render a scene, write it as a kitchen's videos are, and read it back: frames (T, H, W, 3), sound (S,)."""
+    if silent:  # the same motion of head and hands and the same noise, but nothing is changed or heard
+        (event,) = script.events
+        still = type(event)(
+            **{name: getattr(event, name) for name in event.__dataclass_fields__}
+            | {"after": event.before, "audible": False}
+        )
+        script = Script(script.duration_seconds, script.initial, (still,))
+    rng = np.random.default_rng(seed)
+    room = draw_room(rng)
+    of_picture, of_sound = rng.spawn(2)
+    with VideoWriter(path, width=456, height=256, fps=30, sample_rate=48000) as writer:
+        writer.write_sound(render_sound(room, script, of_sound, sample_rate=48000).wave)
+        for frame in Picture(room, script, of_picture, width=456, height=256, fps=30).frames():
+            writer.write_frame(frame)
+    frames = np.stack([frame for _, frame in FrameReader(path, fps=30, short_side=128)])
+    return frames, np.concatenate(list(SoundReader(path)))
+
+
+def onsets(options: argparse.Namespace) -> None:
+    """Compare scenes with the same scenes in which nothing happens: what differs, differs from the onset on.
+
+    In the picture only switches have a frame of their own: doors move slowly, the hand hides what is taken or put.
+    """
+    in_sound, in_picture = [], []
+    steps = [(thing, step) for thing, ring in TRANSITIONS.items() for step in ring]
+    switches = [(thing, step) for thing, step in steps if step.verb in ("turn-on", "turn-off")]
+    chosen = steps[:: max(1, len(steps) // options.scenes)] + 2 * switches
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (thing, step) in enumerate(chosen):
+            contact = round(float(rng.uniform(1.3, 1.4)), 3)
+            script = scene(thing, step, contact_seconds=contact, stop_seconds=2.5)
+            frames, sound = encoded(script, Path(folder, "a.mp4"), number, silent=False)
+            still, silence = encoded(script, Path(folder, "b.mp4"), number, silent=True)
+            power = np.convolve((sound - silence) ** 2, np.ones(48) / 48, "same")
+            near = slice(round((contact - 0.1) * 48000), round((contact + 0.1) * 48000))
+            in_sound.append((np.argmax(power[near] > 0.2 * power[near].max()) - 4800) / 48)
+            if (thing, step) not in switches:
+                continue
+            difference = np.array([cv2.absdiff(a, b).max(axis=2) > 40 for a, b in zip(frames, still, strict=True)])
+            changed = difference.reshape(len(frames), -1).sum(axis=1)
+            if changed.max() >= 8:  # else it is out of view
+                first = int(np.argmax(changed >= 0.3 * changed.max()))
+                in_picture.append(first - 0.5 - contact * 30)  # it happened between the frame before and this one
+    row(f"onset in encoded sound, {len(in_sound)} scenes", spread(in_sound, "ms"), "10 ms")
+    row(f"onset in encoded picture, {len(in_picture)} scenes", spread(in_picture, "frames"), "half a frame")
+
+
+def spread(errors: Iterable[float], unit: str) -> str:
+    sizes = np.abs(list(errors))
+    return f"median {np.median(sizes):.2f}, 95 % {np.percentile(sizes, 95):.2f}, largest {sizes.max():.2f} {unit}"
+
+
+# --- the kitchen that the others look at ---
+
+
+@dataclass(frozen=True)
+class World:
+    """A made kitchen and its events."""
+
+    path: Path
+    events: list[dict[str, Any]]
+    description: dict[str, Any]
+
+    def prepared(self) -> PreparedStore:
+        """Prepare it for small encoders."""
+        prepare(Kitchen(self.path).videos(), self.path.with_name("prepared"), short_side=72, num_workers=2)
+        return PreparedStore(self.path.with_name("prepared"))
+
+
+def world(options: argparse.Namespace) -> World:
+    path = options.folder / "kitchen"
+    sizes = {"num_kitchens": options.kitchens, "videos_per_kitchen": options.videos, "video_seconds": options.seconds}
+    picture = {"width": 228, "height": 128, "fps": 16, "sample_rate": 16000}
+    make_kitchen(path, preset=options.preset, seed=options.seed, num_workers=options.workers, **sizes, **picture)
+    events = pq.read_table(path / "events.parquet").to_pylist()
+    return World(path, events, json.loads((path / "kitchen.json").read_text()))
+
+
+def idle(options: argparse.Namespace) -> None:
+    """Count the time in which nothing happens, and how unequal the classes are."""
+    events = [event for event in world(options).events if event["on_screen"]]
+    busy: dict[str, float] = defaultdict(float)
+    for event in events:
+        busy[event["video_id"]] += event["offset_seconds"] - event["onset_seconds"]
+    shares = np.array([1 - seconds / options.seconds for seconds in busy.values()]) * 100
+    row("time without action", f"{shares.mean():.0f} % ({shares.min():.0f} to {shares.max():.0f})", "40 to 60 %")
+    for kind in ("verb", "noun"):
+        counts = Counter(event[kind] for event in events).most_common()
+        row(f"{len(counts)} {kind}s", f"{counts[0][0]} {counts[0][1]} .. {counts[-1][0]} {counts[-1][1]}")
+
+
+def detector(options: argparse.Namespace) -> None:
+    """Hold the original's detector against the truth: 100 ms."""
+    place = world(options)
+    of_video = defaultdict(list)
+    for event in place.events:
+        of_video[event["video_id"]].append(event)
+    found = wanted = right = told = 0
+    for video_id, events in of_video.items():
+        sound = np.concatenate(list(SoundReader(place.path / video_id[:3] / f"videos/{video_id}.MP4")))
+        moments = np.array([m.time_seconds for m in find_moments(sound, place.description["sample_rate"])])
+        heard = np.array([e["point_of_no_return_seconds"] for e in events if e["audible"]])
+        seen = np.array([e["point_of_no_return_seconds"] for e in events if e["audible"] and e["on_screen"]])
+        near = np.abs(moments[:, None] - heard[None]) <= 0.1
+        right, told = right + int(near.any(axis=1).sum()), told + len(moments)
+        found += int((np.abs(moments[:, None] - seen[None]) <= 0.1).any(axis=0).sum())
+        wanted += len(seen)
+    row("detector, recall of audible actions at 100 ms", f"{100 * found / wanted:.1f} % of {wanted}")
+    row("detector, precision", f"{100 * right / told:.1f} % of {told} moments")
+
+
+# --- anticipation ---
+
+
+def anticipation(options: argparse.Namespace) -> None:
+    """Predict the next action from the last: 400 scripts to learn from, 100 of other kitchens to judge by."""
+    known = world(options).description | {"duration_seconds": 300.0}
+    shares = {name: known[name] for name in inspect.signature(draw_video).parameters if name in known}
+    scripts = []
+    for number in range(500):
+        _, script, _, _ = draw_video(**shares | {"kitchen": number, "video": 0})
+        scripts.append([(event.verb, event.noun) for event in script.events if event.on_screen])
+    for name, part in (("verb", lambda a: a[0]), ("noun", lambda a: a[1]), ("action", lambda a: a)):
+        sequences = [[part(action) for action in script] for script in scripts]
+        follow: dict[Any, Counter[Any]] = defaultdict(Counter)
+        for sequence in sequences[:400]:
+            for last, following in pairwise(sequence):
+                follow[last][following] += 1
+        overall = sum(follow.values(), Counter()).most_common(1)[0][0]
+        pairs = [pair for sequence in sequences[400:] for pair in pairwise(sequence)]
+        guesses: dict[str, Callable[[Any], Any]] = {
+            "bigram": lambda last, follow=follow: follow[last].most_common(1)[0][0] if follow[last] else None,
+            "repeat the last": lambda last: last,
+            "most frequent": lambda last, overall=overall: overall,
+        }
+        scores = {who: 100 * np.mean([guess(last) == true for last, true in pairs]) for who, guess in guesses.items()}
+        text = ", ".join(f"{who} {score:.1f} %" for who, score in scores.items())
+        row(f"next {name}, {len(pairs)} actions", text, "bigram over repeat")
+
+
+# --- what a network sees ---
+
+
+def verb_clips(place: World, split: str, store: PreparedStore, *, frames: int, random: bool) -> ActionClips:
+    """Give 2 s of each action with the sound around them."""
+    actions = [
+        ActionRecord(a.action_id, a.video_id, a.start_seconds, a.stop_seconds, "", {"label": a.labels["verb"]})
+        for a in Kitchen(place.path).actions(split)
+    ]
+    return ActionClips(store, actions, clip_seconds=2.0, clip_fps=frames / 2, random=random, audio_seconds=2.0)
+
+
+def change_clips(place: World, split: str, store: PreparedStore, *, frames: int, random: bool) -> ActionClips:
+    """Give Ego4D's clips with and without a change, always the whole of them, with the sound of all of it."""
+    names = {video_uid(place.description["seed"], video_id): video_id for video_id in store.videos}
+    changes = Ego4D(place.path / "ego4d").state_changes(split)
+    actions = [
+        ActionRecord(
+            c.unique_id, names[c.video_id], c.start_seconds, c.stop_seconds, "", {"label": int(c.state_change)}
+        )
+        for c in changes
+        if c.state_change is not None
+    ]
+    seconds = round(changes[0].stop_seconds - changes[0].start_seconds, 2)
+    return ActionClips(store, actions, clip_seconds=seconds, clip_fps=frames / seconds, audio_seconds=seconds)
+
+
+TASKS = {"verb": (verb_clips, len(VERBS)), "state change": (change_clips, 2)}
+PROBE_BARS = {"verb": "under 45 %", "state change": "near 50 %"}  # of two classes chance is more than half of 90 %
+
+
+def batches(clips: ActionClips, *, epoch: int, workers: int, shuffle: bool) -> DataLoader[Any]:
+    size = min(BATCH, len(clips))
+    keys = EpochBatches(len(clips), size, seed=0, epoch=epoch, shuffle=shuffle, drop_last=shuffle)
+    return DataLoader(clips, batch_sampler=keys, collate_fn=collate, num_workers=workers)
+
+
+def probes(options: argparse.Namespace) -> None:
+    """Fit linear classifiers to mean colours and to tiny pictures."""
+    place = world(options)
+    store = place.prepared()
+    for task, (clips_of, num_classes) in TASKS.items():
+        sets = [clips_of(place, split, store, frames=options.frames, random=False) for split in ("train", "validation")]
+        labels = [clips.labels["label"] for clips in sets]
+        for name, size in (("mean colour", (1, 1)), ("raw pixels, 16 x 9", (16, 9))):
+            features = [
+                np.stack([pixels(clips[index, 0]["video"], size) for index in range(len(clips))])[:, None]
+                for clips in sets
+            ]
+            scores = linear_probe(
+                features[0], {"label": labels[0]}, features[1], num_classes={"label": num_classes}, lr=0.01
+            )["label"]
+            value = top_k_accuracy(scores, labels[1], 1)
+            majority = majority_accuracy(labels[0], labels[1])
+            row(f"{task} from {name}", f"{value:.1f} % of {len(labels[1])} (majority {majority:.1f})", PROBE_BARS[task])
+
+
+def pixels(video: Array, size: tuple[int, int]) -> Array:
+    """Return the frames of a clip (T, H, W, 3) at a tiny size, float32 (T * h * w * 3,)."""
+    small = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in video]
+    return (np.stack(small).astype(np.float32) / 255).ravel()
+
+
+class Classifier(nn.Module):
+    """Both small encoders, or one, and a linear layer."""
+
+    def __init__(self, modality: str, num_classes: int) -> None:
+        super().__init__()
+        self.video = R2Plus1D(10, width=16) if "video" in modality else None
+        self.audio = SpecCNN9(width=16) if "sound" in modality else None
+        for encoder in (self.video, self.audio):
+            if encoder is not None:
+                encoder.initialise()
+        width = sum(encoder.output_dim for encoder in (self.video, self.audio) if encoder is not None)
+        self.norm = nn.BatchNorm1d(width)
+        self.last = nn.Linear(width, num_classes)
+
+    def forward(self, video: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        """Return scores (B, classes)."""
+        inputs = ((self.video, video), (self.audio, audio))
+        return self.last(self.norm(torch.cat([encoder(x) for encoder, x in inputs if encoder is not None], 1)))
+
+
+def supervised(options: argparse.Namespace) -> None:
+    """Train small encoders with labels, each for some minutes."""
+    place = world(options)
+    store = place.prepared()
+    for task, (clips_of, num_classes) in TASKS.items():
+        train, test = (
+            clips_of(place, split, store, frames=options.frames, random=split == "train")
+            for split in ("train", "validation")
+        )
+        for modality in ("sound", "video", "video and sound"):
+            scores, steps = fit(modality, train, test, num_classes, options)
+            labels = test.labels["label"]
+            value = f"{top_k_accuracy(scores, labels, 1):.1f} % of {len(labels)} ({len(train)} to learn, {steps} steps)"
+            row(f"{task}, supervised, {modality}", value, "90 %" if "video" in modality else "")
+
+
+def fit(
+    modality: str, train: ActionClips, test: ActionClips, num_classes: int, options: argparse.Namespace
+) -> tuple[Array, int]:
+    """Train for the given minutes under a cosine schedule of elapsed time; return scores of the test clips."""
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = Classifier(modality, num_classes).to(device)
+    crops = {
+        True: VideoCrop(crop_size=CROP, min_short_side=CROP, max_short_side=80).to(device),
+        False: VideoCrop(crop_size=CROP, random=False).to(device),
+    }
+    log_mel = LogMel(num_frames=round(62.5 * (train.audio_seconds or 2.0))).to(device)
+
+    def forward(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        on_device = {name: value.to(device) for name, value in batch.items()}
+        video = on_device["video"]
+        if model.video is not None:
+            video = crops[model.training](video, on_device["seed"], on_device["video_size"])
+        return model(video, log_mel(on_device["audio"]) if model.audio is not None else on_device["audio"])
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
+    started, steps, epoch, share = time.perf_counter(), 0, 0, 0.0
+    while share < 1:
+        for batch in batches(train, epoch=epoch, workers=options.loaders, shuffle=True):
+            share = (time.perf_counter() - started) / (60 * options.minutes)
+            if share >= 1:
+                break
+            warm_up = min(1.0, (steps + 1) / 50)
+            optimizer.param_groups[0]["lr"] = options.lr * warm_up * 0.5 * (1 + np.cos(np.pi * share))
+            loss = nn.functional.cross_entropy(forward(batch), batch["label_label"].to(device), label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            steps += 1
+        epoch += 1
+    model.eval()
+    with torch.inference_mode():
+        loader = batches(test, epoch=0, workers=options.loaders, shuffle=False)
+        scores = torch.cat([forward(batch) for batch in loader]).float().cpu().numpy()
+    return scores, steps
+
+
+PARTS = {
+    **{"speed": speed, "onsets": onsets, "idle": idle, "detector": detector, "anticipation": anticipation},
+    **{"probes": probes, "supervised": supervised},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--folder", type=Path, help="keep the kitchen here")
+    parser.add_argument("--preset", default="small", help="whose difficulty (default: %(default)s)")
+    parser.add_argument("--kitchens", type=int, default=10)
+    parser.add_argument("--videos", type=int, default=6, help="of each kitchen")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each video")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=24, help="of the onsets (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of training, each encoder (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=8, help="of a clip (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=0.002)
+    parser.add_argument("--workers", type=int, default=2, help="processes that render")
+    parser.add_argument("--loaders", type=int, default=0, help="processes that load clips")
+    options = parser.parse_args()
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    with tempfile.TemporaryDirectory() as scratch:
+        options.folder = options.folder or Path(scratch)
+        for name in options.parts or PARTS:
+            PARTS[name](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""EPIC-SOUNDS: the official annotation files over the videos of EPIC-KITCHENS-100.
+
+Path of a sample: csv files and folder --datasets--> video and sound records --prepare, clips--> clips.
+
+The files are those of https://github.com/epic-kitchens/epic-sounds-annotations (Huh et al., "EPIC-SOUNDS: A
+Large-Scale Dataset of Actions that Sound", TPAMI 2025).
+"""
+
+from typing import ClassVar
+
+from earmark.datasets.epic_kitchens import EpicKitchens
+from earmark.datasets.records import DatasetError
+
+__all__ = ["SOUND_CLASSES", "EpicSounds"]
+
+SOUND_CLASSES = (
+    *("metal-only collision", "scrub / scrape / scour / wipe", "cut / chop", "open / close", "rustle", "water"),
+    *("plastic-only collision", "footstep", "stir / mix / whisk", "slide object", "metal / wood collision"),
+    *("metal / plastic collision", "metal / ceramic collision", "background", "ceramic-only collision", "beep"),
+    *("click", "metal / glass collision", "paper-only collision", "pour", "glass-only collision"),
+    *("wood-only collision", "plastic / paper collision", "metal / paper collision", "human"),
+    *("metal / cloth collision", "plastic / ceramic collision", "plastic / wood collision"),
+    *("metal / marble collision", "sizzling / boiling", "ceramic / glass collision", "plastic / marble collision"),
+    *("plastic / glass collision", "kettle / mixer / appliance", "ceramic / wood collision", "kneading"),
+    *("cloth-only collision", "ceramic / marble collision", "glass / marble collision", "wood / glass collision"),
+    *("hoover / fan", "spray", "zip", "drink / eat"),
+)
+"""Names of the 44 classes; the position is the class_id."""
+
+
+class EpicSounds(EpicKitchens):
+    """EPIC-SOUNDS below one folder, laid out as `EpicKitchens`.
+
+    The csv files lie in ``base_path/annotations`` or in ``base_path`` itself. An action record is one sound, named by
+    its ``annotation_id``, with the label ``sound``.
+
+    Args:
+        base_path: The folder.
+
+    Attributes:
+        name: ``epic_sounds``.
+        classes: Names of the 44 classes of sounds.
+        splits: Those whose csv file is there; the test split is that of the recognition task, without labels.
+
+    Raises:
+        DatasetError: If the folder or its csv files are missing.
+
+    Example:
+        >>> sounds = EpicSounds("/data/EPIC-KITCHENS")  # doctest: +SKIP
+        >>> sounds.actions("validation")[0].labels  # doctest: +SKIP
+        {'sound': 34}
+    """
+
+    name = "epic_sounds"
+    _files: ClassVar = {
+        "train": "EPIC_Sounds_train.csv",
+        "validation": "EPIC_Sounds_validation.csv",
+        "test": "EPIC_Sounds_recognition_test_timestamps.csv",
+    }
+    _id_column = "annotation_id"
+    _label_columns: ClassVar = {"sound": "class_id", "name": "class"}  # the name only checks the number
+
+    def _read_classes(self) -> dict[str, list[str]]:
+        return {"sound": list(SOUND_CLASSES)}
+
+    def _labels(self, where: str, row: dict[str, str]) -> dict[str, int]:
+        labels = super()._labels(where, row)
+        expected = SOUND_CLASSES[labels["sound"]]
+        if row["class"] != expected:
+            raise DatasetError(f"{where}: class {labels['sound']} is {row['class']!r}, expected {expected!r}")
+        return labels

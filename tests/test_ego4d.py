@@ -1,0 +1,174 @@
+"""Ego4D: what the official json files and a folder of videos become."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from earmark.datasets import DATASETS, DatasetError, Ego4D
+
+ACTION = {
+    "video_uid": "v1",
+    "clip_uid": "c1",
+    "clip_parent_start_sec": 292.0,
+    "action_clip_start_sec": 10.5,
+    "action_clip_end_sec": 12.0,
+    "action_idx": 0,
+    "verb_label": 1,
+    "noun_label": 0,
+}
+CHANGE = {
+    "unique_id": "u1",
+    "video_uid": "v1",
+    "parent_start_sec": 20.0,
+    "parent_end_sec": 28.0,
+    "parent_start_frame": 600,
+    "parent_end_frame": 840,
+    "state_change": True,
+    "parent_pnr_frame": 700,
+}
+VIDEOS = [
+    {"video_uid": "v1", "split_fho": "train", "fb_participant_id": 7, "video_metadata": {"fps": 30.0}},
+    {"video_uid": "v2", "split_fho": "multi", "fb_participant_id": None, "video_metadata": {"fps": 30.0}},
+    {"video_uid": "v3", "split_fho": "val", "fb_participant_id": 8, "video_metadata": {"fps": 30.0}},
+]
+
+
+def write(
+    folder: Path,
+    *,
+    actions: list[dict[str, Any]] | None = None,
+    changes: list[dict[str, Any]] | None = None,
+    videos: list[dict[str, Any]] | None = None,
+    split: str = "train",
+) -> Ego4D:
+    """Write a small Ego4D and open it."""
+    below = folder / "v1/annotations"
+    below.mkdir(parents=True)
+    (folder / "v1/full_scale").mkdir()
+    (folder / "v1/full_scale/v1.mp4").touch()
+    (folder / "ego4d.json").write_text(json.dumps({"videos": VIDEOS if videos is None else videos}))
+    (below / "fho_lta_taxonomy.json").write_text(json.dumps({"verbs": ["take", "put"], "nouns": ["cup"]}))
+    (below / f"fho_lta_{split}.json").write_text(json.dumps({"clips": actions or []}))
+    (below / f"fho_oscc-pnr_{split}.json").write_text(json.dumps({"clips": changes or []}))
+    return Ego4D(folder)
+
+
+def test_videos_have_the_split_of_the_benchmark_or_all(tmp_path: Path) -> None:
+    ego4d = write(tmp_path)
+    assert DATASETS["ego4d"] is Ego4D
+    assert [(video.video_id, video.split, video.participant_id) for video in ego4d.videos()] == [
+        *(("v1", "train", "7"), ("v2", "all", ""), ("v3", "validation", "8"))
+    ]
+    (video,) = ego4d.videos("train")
+    assert video.path == tmp_path / "v1/full_scale/v1.mp4"
+    with pytest.raises(DatasetError, match=r"none of its 1 videos is there \(looked for .*v3\.mp4"):
+        ego4d.videos("validation")
+    with pytest.raises(DatasetError, match="no such split: 'val'"):
+        ego4d.videos("val")
+
+
+def test_smaller_copies_of_the_videos_are_found(tmp_path: Path) -> None:
+    ego4d = write(tmp_path)
+    (tmp_path / "v1/video_540ss").mkdir()
+    (tmp_path / "v1/video_540ss/v3.mp4").touch()
+    assert ego4d.videos("validation")[0].path == tmp_path / "v1/video_540ss/v3.mp4"
+
+
+def test_actions_are_sorted_by_index_within_their_clip_and_timed_in_the_video(tmp_path: Path) -> None:
+    rows = [ACTION | {"action_idx": 10}, ACTION | {"clip_uid": "c0"}, ACTION | {"action_idx": 9}, ACTION]
+    actions = write(tmp_path, actions=rows).actions("train")
+    assert [action.action_id for action in actions] == ["c1_0", "c1_9", "c1_10", "c0_0"]
+    assert (actions[0].start_seconds, actions[0].stop_seconds, actions[0].labels) == (
+        302.5,
+        304.0,
+        {"verb": 1, "noun": 0},
+    )
+
+
+def test_the_test_split_has_neither_classes_nor_changes(tmp_path: Path) -> None:
+    action = {name: value for name, value in ACTION.items() if not name.endswith("_label")}
+    change = {name: value for name, value in CHANGE.items() if name not in ("state_change", "parent_pnr_frame")}
+    ego4d = write(tmp_path, actions=[action], changes=[change], split="test_unannotated")
+    assert ego4d.actions("test")[0].labels == {}
+    assert ego4d.state_changes("test")[0].state_change is None
+    assert ego4d.state_changes("test")[0].pnr_seconds is None
+
+
+def test_the_point_of_no_return_is_a_frame_of_the_video(tmp_path: Path) -> None:
+    older = {**CHANGE, "unique_id": "u2", "pnr_frame": 615}
+    del older["parent_pnr_frame"]
+    without = {**CHANGE, "unique_id": "u3", "state_change": False, "pnr_frame": None}
+    del without["parent_pnr_frame"]
+    first, second, third = write(tmp_path, changes=[CHANGE, older, without]).state_changes("train")
+    assert first.pnr_seconds == pytest.approx(20 + 100 / 30)
+    assert (second.pnr_frame, second.pnr_seconds) == (615, 20.5)
+    assert (third.state_change, third.pnr_frame, third.pnr_seconds) == (False, None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"action_idx": -1}, "action_idx is -1"),
+        ({"action_idx": True}, "action_idx is True"),
+        ({"video_uid": "v9"}, "video v9 is not in"),
+        ({"action_clip_end_sec": 10.5}, "the action goes from 302.5 s to 302.5 s"),
+        ({"action_clip_end_sec": None}, "action_clip_end_sec is None"),
+        ({"verb_label": 2}, "verb_label is 2, expected 0 to 1"),
+        ({"clip_uid": ""}, "clip_uid is ''"),
+    ],
+)
+def test_a_bad_action_is_named_by_file_and_place(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    ego4d = write(tmp_path, actions=[ACTION | {"action_idx": 5}, ACTION | change])
+    with pytest.raises(DatasetError, match=rf"fho_lta_train\.json, clips\[1\]: {reason}"):
+        ego4d.actions("train")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"state_change": "yes"}, "state_change is 'yes'"),
+        ({"parent_pnr_frame": 900}, "frame 900 of no return is outside"),
+        ({"parent_pnr_frame": None}, "parent_pnr_frame is None"),
+        ({"parent_end_sec": 20.0}, "the clip goes from 20.0 s to 20.0 s"),
+        ({"unique_id": "u1"}, "unique_id u1 stands twice"),
+    ],
+)
+def test_a_bad_state_change_is_named_by_file_and_place(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    ego4d = write(tmp_path, changes=[CHANGE, CHANGE | {"unique_id": "u2"} | change])
+    with pytest.raises(DatasetError, match=rf"fho_oscc-pnr_train\.json, clips\[1\]: {reason}"):
+        ego4d.state_changes("train")
+
+
+def test_an_action_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="action 0 of clip c1 stands twice"):
+        write(tmp_path, actions=[ACTION, ACTION]).actions("train")
+
+
+def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no such folder"):
+        Ego4D(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match=r"no ego4d\.json here"):
+        Ego4D(tmp_path)
+    ego4d = write(tmp_path)
+    with pytest.raises(DatasetError, match=r"fho_lta_val\.json: not a readable json file"):
+        ego4d.actions("validation")
+    (tmp_path / "v1/annotations/fho_lta_train.json").write_text('{"clips": 3}')
+    with pytest.raises(DatasetError, match=r"fho_lta_train\.json: clips must be a list"):
+        ego4d.actions("train")
+    (tmp_path / "ego4d.json").write_text("[")
+    with pytest.raises(DatasetError, match=r"ego4d\.json: not a readable json file"):
+        Ego4D(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", ".."])
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DatasetError, match="cannot be the name of a video"):
+        write(tmp_path, videos=[{**VIDEOS[0], "video_uid": name}])
+
+
+def test_frames_a_second_come_from_the_metadata(tmp_path: Path) -> None:
+    ego4d = write(tmp_path, changes=[CHANGE], videos=[{**VIDEOS[0], "video_metadata": {}}])
+    with pytest.raises(DatasetError, match=r"ego4d\.json, v1: fps is None"):
+        ego4d.state_changes("train")
