@@ -23,7 +23,7 @@ from earmark.moments import find_moments
 
 SMALL: dict[str, Any] = {"num_kitchens": 3, "videos_per_kitchen": 1, "video_seconds": 5, "progress": False}
 SMALL |= {"width": 96, "height": 64, "fps": 8, "sample_rate": 16000}
-TRUE: dict[str, Any] = {"num_kitchens": 3, "videos_per_kitchen": 2, "video_seconds": 20, "progress": False}
+TRUE: dict[str, Any] = {"num_kitchens": 3, "videos_per_kitchen": 2, "video_seconds": 30, "progress": False}
 TRUE |= {"width": 228, "height": 128, "fps": 16, "sample_rate": 48000, "seed": 3}
 CSV_HEADER = (
     "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,start_frame,stop_frame,"
@@ -339,7 +339,7 @@ def unlikeness(seen: np.ndarray, expected: np.ndarray) -> float:
 
 def replay(made: Made, kitchen: int, video: int) -> tuple[Any, Any, Picture]:
     shares = {"silent_share": 0.02, "off_screen_share": 0.02}
-    room, script, of_picture, _ = draw_video(TRUE["seed"], kitchen, video, duration_seconds=20, **shares)
+    room, script, of_picture, _ = draw_video(TRUE["seed"], kitchen, video, duration_seconds=TRUE["video_seconds"], **shares)
     return room, script, Picture(room, script, of_picture, width=228, height=128, fps=16)
 
 

@@ -47,6 +47,12 @@ def actions(script: Script) -> list[Event]:
     return [event for event in script.events if event.on_screen]
 
 
+def pauses_of(script: Script) -> list[float]:
+    """Return the length of every pause, but what follows the last action."""
+    spans = [(0.0, 0.0), *((event.start_seconds, event.stop_seconds) for event in actions(script))]
+    return [start - stop for (_, stop), (start, _) in itertools.pairwise(spans)]
+
+
 def event_of(thing: str, step: Transition, *, force_db: float = 0.0) -> Event:
     return Event(thing, step.verb, step.noun, 1.0, 1.8, 2.7, step.before, step.after, force_db)
 
@@ -80,6 +86,31 @@ def test_half_of_the_time_nothing_happens(plan_share: float) -> None:
     for script in scripts(plan_share):
         busy = sum(event.stop_seconds - event.start_seconds for event in actions(script))
         assert 0.4 <= 1 - busy / script.duration_seconds <= 0.6
+
+
+def test_there_are_rests_long_enough_for_clips_of_8_s_without_a_change_and_short_pauses_between() -> None:
+    pauses = np.array([pause for script in scripts(0.9) for pause in pauses_of(script)])
+    rests = pauses[pauses >= 7.99]
+    assert len(rests) >= 6 * 30  # of four minutes each
+    assert rests.max() < 10.7
+    assert np.median(pauses[pauses < 7.99]) < 1.2
+    assert pauses.min() > 0.19
+    for script in scripts(0.9):
+        contacts = [event.contact_seconds for event in actions(script)]
+        for event, following in itertools.pairwise(actions(script)):
+            if following.start_seconds - event.stop_seconds >= 7.99:
+                assert following.contact_seconds - event.contact_seconds > 9.1
+        assert any(min(b - a, c - b) > 7 for a, b, c in zip(contacts, contacts[1:], contacts[2:], strict=False))
+
+
+@pytest.mark.parametrize("duration_seconds", [5, 8, 13, 21, 34])
+def test_short_videos_have_whole_actions_within_them(duration_seconds: float) -> None:
+    for seed in range(60):
+        events = write_script(np.random.default_rng(seed), duration_seconds=duration_seconds).events
+        times = [t for e in events for t in (e.start_seconds, e.contact_seconds, e.stop_seconds)]
+        assert 0.19 < times[0]
+        assert times == sorted(times)
+        assert times[-1] < duration_seconds
 
 
 def test_the_grammar_names_only_what_there_is() -> None:
@@ -128,14 +159,10 @@ def test_distractors_come_at_the_rates_asked_for() -> None:
     assert {event.sound for event in all_events} == {"", *OFF_SCREEN_SOUNDS}
     talk = sum(end - begin for script in scripts(0.9) for begin, end in script.talk)
     assert talk / (30 * 240) == pytest.approx(0.25, abs=0.05)
-    pauses = [
-        (before.stop_seconds, after.start_seconds)
-        for script in scripts(0.9)
-        for before, after in itertools.pairwise(actions(script))
-    ]
+    pauses = [pause for script in scripts(0.9) for pause in pauses_of(script)]
     gestures = [gesture for script in scripts(0.9) for gesture in script.gestures]
-    long_enough = sum(end - begin >= 1.01 for begin, end in pauses)
-    assert len(gestures) / long_enough == pytest.approx(0.4, abs=0.06)
+    stretches = sum(max(1, round(pause / 3)) for pause in pauses if pause >= 1.01)
+    assert len(gestures) / stretches == pytest.approx(0.4, abs=0.04)
     assert {gesture.kind for gesture in gestures} == set(GESTURES)
 
 

@@ -22,6 +22,13 @@ __all__ = ["main", "main_by_config_name"]
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 KITCHEN_PRESETS = ("demo", "tiny", "small", "standard", "large")  # those of earmark.kitchen, which is slow to import
+KITCHEN_SHARES = {
+    "silent_share": "share of the actions that make no sound",
+    "off_screen_share": "sounds with no visible cause, per action",
+    "idle_motion_share": "how often the hands move in pauses and change nothing",
+    "babble_share": "share of the time in which somebody out of sight talks",
+    "plan_share": "share of the actions that follow from activities, not from free choice",
+}
 OVERRIDES_HELP = "KEY=VALUE or GROUP=CHOICE, such as data=folder data.args.base_path=DIR prepare.short_side=128"
 
 
@@ -136,6 +143,10 @@ def _parser() -> argparse.ArgumentParser:
     kitchen.add_argument("--height", type=int, metavar="PIXELS")
     kitchen.add_argument("--fps", type=int, metavar="N", help="frames a second")
     kitchen.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
+    difficulty = kitchen.add_argument_group("difficulty, in place of the preset's")
+    for name, what in KITCHEN_SHARES.items():
+        difficulty.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="0..1", help=what)
+    difficulty.add_argument("--noise-db", type=float, metavar="DB", help="level of the background, against the usual")
     kitchen.add_argument("--json", action="store_true", help="print JSON: an object that says what was made")
     kitchen.add_argument(
         "--contact-sheet",
@@ -228,6 +239,8 @@ def _make_kitchen(options: argparse.Namespace) -> None:
         width=options.width,
         height=options.height,
         fps=options.fps,
+        noise_db=options.noise_db,
+        **{name: getattr(options, name) for name in KITCHEN_SHARES},
         num_workers=options.workers or num_cpus(),
         progress=not options.json,
     )

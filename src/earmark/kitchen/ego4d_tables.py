@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -27,10 +27,10 @@ from earmark.kitchen.script import NOUNS, VERBS
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 INTERVAL_SECONDS, PADDING_SECONDS = 300.0, 8.0
-OSCC_SECONDS = (8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0)
+OSCC_SECONDS = 8.0
 _LARGEST_OFFSET = 0.25  # of the point of no return from the middle of its clip, in lengths of the clip
 _NUM_DRAWS = 16
-_CLEARANCE_SECONDS = 0.1  # between a window without a change and the nearest change
+_CLEARANCE_SECONDS = 0.55  # between a window without a change and the nearest point of no return: until all is still
 _HEADER = {"version": "v1", "date": "2026-11-23"}  # of the form: a date of writing would make equal seeds differ
 
 
@@ -259,31 +259,16 @@ def _frame(time_seconds: float, video: VideoFacts) -> int:
 def _choose_windows(
     clips: Sequence[_Clip], on_screen: Mapping[str, Sequence[Mapping[str, Any]]], splits: Sequence[str]
 ) -> dict[str, list[_Window]]:
-    """Return as many windows with a change as without for each split, in order of time.
-
-    The length is 8 s, or where rests of 8 s are too rare the longest at which there are half as many windows without a
-    change as changes; one length for both kinds and all splits, so that it tells nothing.
-    """
+    """Return as many windows with a change as without for each split, in order of time."""
     changes = {
         video_id: [event for event in events if event["state_before"] != event["state_after"]]
         for video_id, events in on_screen.items()
     }
-    num_changes = sum(map(len, changes.values()))
-    without: list[_Window] = []
-    seconds = 0.0
-    for seconds in OSCC_SECONDS:
-        without = [window for clip in clips for window in _windows_without(clip, changes, seconds)]
-        if 2 * len(without) >= num_changes:
-            break
     chosen = {}
     for split in splits:
-        negatives = [window for window in without if window.clip.video.split == split]
-        positives = [
-            window
-            for clip in clips
-            if clip.video.split == split
-            for window in _windows_with(clip, changes[clip.video.video_id], seconds)
-        ]
+        mine = [clip for clip in clips if clip.video.split == split]
+        negatives = [window for clip in mine for window in _windows_without(clip, changes[clip.video.video_id])]
+        positives = [window for clip in mine for window in _windows_with(clip, changes[clip.video.video_id])]
         num_each = min(len(negatives), len(positives))
         kept = [*_thinned(positives, num_each), *_thinned(negatives, num_each)]
         chosen[split] = sorted(kept, key=lambda window: (window.clip.number, window.start, window.uid))
@@ -295,36 +280,36 @@ def _thinned(windows: Sequence[_Window], num_kept: int) -> list[_Window]:
     return sorted(windows, key=lambda window: window.uid)[:num_kept]
 
 
-def _windows_without(
-    clip: _Clip, changes: Mapping[str, Sequence[Mapping[str, Any]]], seconds: float
-) -> Iterator[_Window]:
+def _windows_without(clip: _Clip, changes: Sequence[Mapping[str, Any]]) -> Iterator[_Window]:
     """Yield windows in which no state changes: side by side in the middle of each rest that is long enough."""
-    times = [event["point_of_no_return_seconds"] for event in changes[clip.video.video_id]]
-    fences = [clip.start, *(time for time in times if clip.start < time < clip.stop), clip.stop]
-    for before, after in pairwise(fences):
-        num_windows = max(0, int((after - before - 2 * _CLEARANCE_SECONDS) // seconds))
-        first = (before + after - num_windows * seconds) / 2
+    times = [event["point_of_no_return_seconds"] for event in changes]
+    inside = [time for time in times if clip.start < time < clip.stop]
+    begins = [clip.start, *(time + _CLEARANCE_SECONDS for time in inside)]
+    ends = [*(time - _CLEARANCE_SECONDS for time in inside), clip.stop]
+    for begin, end in zip(begins, ends, strict=True):
+        num_windows = max(0, int((end - begin) // OSCC_SECONDS))
+        first = (begin + end - num_windows * OSCC_SECONDS) / 2
         for part in range(num_windows):
-            start = round(first + part * seconds, 2)
-            if clip.holds(start + seconds / 2):
+            start = round(first + part * OSCC_SECONDS, 2)
+            if clip.holds(start + OSCC_SECONDS / 2):
                 name = f"{clip.video.video_id}_rest_{round(start * 100)}"
                 uid = str(uuid5(UUID(clip.video_uid), name))
-                yield _Window(clip, name, uid, start, round(start + seconds, 2), None)
+                yield _Window(clip, name, uid, start, round(start + OSCC_SECONDS, 2), None)
 
 
-def _windows_with(clip: _Clip, changes: Sequence[Mapping[str, Any]], seconds: float) -> Iterator[_Window]:
+def _windows_with(clip: _Clip, changes: Sequence[Mapping[str, Any]]) -> Iterator[_Window]:
     """Yield one window for each change, the point of no return somewhere in its middle half, others outside if so."""
     times = np.array([event["point_of_no_return_seconds"] for event in changes])
     for event in changes:
         time = event["point_of_no_return_seconds"]
-        if not clip.holds(time) or clip.stop - clip.start < seconds:
+        if not clip.holds(time) or clip.stop - clip.start < OSCC_SECONDS:
             continue
         uid = uuid5(UUID(clip.video_uid), event["event_id"])
         offsets = np.random.default_rng(uid.int).uniform(-_LARGEST_OFFSET, _LARGEST_OFFSET, _NUM_DRAWS)
-        starts = np.clip(time - seconds * (0.5 + offsets), clip.start, clip.stop - seconds).round(2)
-        num_inside = [int(((times >= start) & (times <= start + seconds)).sum()) for start in starts]
+        starts = np.clip(time - OSCC_SECONDS * (0.5 + offsets), clip.start, clip.stop - OSCC_SECONDS).round(2)
+        num_inside = [int(((times >= start) & (times <= start + OSCC_SECONDS)).sum()) for start in starts]
         start = float(starts[int(np.argmin(num_inside))])
-        yield _Window(clip, event["event_id"], str(uid), start, round(start + seconds, 2), time)
+        yield _Window(clip, event["event_id"], str(uid), start, round(start + OSCC_SECONDS, 2), time)
 
 
 def _state_change(window: _Window, *, labelled: bool) -> dict[str, Any]:

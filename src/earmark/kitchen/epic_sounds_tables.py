@@ -19,6 +19,7 @@ from earmark.datasets.epic_sounds import SOUND_CLASSES
 from earmark.kitchen.epic_tables import timestamp, write_csv
 from earmark.kitchen.events import VideoFacts
 from earmark.kitchen.script import Script
+from earmark.kitchen.states import RUNNING
 
 TIME_COLUMNS = (
     *("annotation_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp"),
@@ -58,13 +59,10 @@ _CLASS_OFF_SCREEN = {
     **{"thump": "wood-only collision", "clink": "glass-only collision", "dishes": "ceramic-only collision"},
     **{"door": "open / close", "beep": "beep"},
 }
-_RUNNING = (
-    ("tap", ("on",), "water"),
-    ("hob", ("on",), "kettle / mixer / appliance"),
-    ("kettle", ("on",), "kettle / mixer / appliance"),
-    ("pan", ("raw egg", "fried"), "sizzling / boiling"),
-)
-"""What sounds as long as a state lasts: thing, states, class."""
+_CLASS_RUNNING = {
+    **{"tap": "water", "pan": "sizzling / boiling"},
+    **dict.fromkeys(("hob", "kettle"), "kettle / mixer / appliance"),
+}
 
 _COUNTER = "wood"  # what things are put down on and taken from sounds of wood
 _LONGEST_SECONDS = 2.5
@@ -157,9 +155,9 @@ def sound_rows(
             add(start, stop, what, sound_class(event.verb, row["material"]), row["event_id"])
         else:
             add(start, stop, event.sound, _CLASS_OFF_SCREEN.get(event.sound, ""), row["event_id"])
-    for thing, states, name in _RUNNING:
-        for start, stop in running_spans(script, thing, states):
-            add(start, stop, f"running {thing}", name, "")
+    for thing, states in RUNNING.items():
+        for start, stop in script.spans(thing, states):
+            add(start, stop, f"running {thing}", _CLASS_RUNNING[thing], "")
     for start, stop in script.talk:
         add(start, stop, "talk", "human", "")
     rows.sort(key=lambda row: (row["start_seconds"], row["stop_seconds"]))
@@ -169,19 +167,6 @@ def sound_rows(
         row["annotation_id"] = f"{video_id}_{counts[fits]}" if fits else f"{video_id}_NC_{counts[fits]}"
         counts[fits] += 1
     return rows
-
-
-def running_spans(script: Script, thing: str, states: Sequence[str]) -> list[tuple[float, float]]:
-    """Return (start, stop) in seconds of each time that a thing is in one of some states."""
-    turns = [(0.0, script.initial[thing]), *((e.contact_seconds, e.after) for e in script.events_of(thing))]
-    ends = [*(time for time, _ in turns[1:]), script.duration_seconds]
-    spans: list[tuple[float, float]] = []
-    for (start, state), end in zip(turns, ends, strict=True):
-        if state in states and spans and spans[-1][1] == start:
-            spans[-1] = (spans[-1][0], end)
-        elif state in states:
-            spans.append((start, end))
-    return spans
 
 
 def write_epic_sounds(folder: Path, sounds: Sequence[Mapping[str, Any]], videos: Sequence[VideoFacts]) -> None:

@@ -37,6 +37,19 @@ EVENT_SCHEMA = pa.schema(
 )
 
 
+IDLE_MOTION_SCHEMA = pa.schema(
+    [
+        pa.field("video_id", pa.string()),
+        pa.field("participant_id", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("start_seconds", pa.float64()),
+        pa.field("stop_seconds", pa.float64()),
+        pa.field("motion", pa.string()),
+        pa.field("object", pa.string()),  # the thing it is about
+    ]
+)
+
+
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
     """What the tables say of one video.
@@ -106,3 +119,24 @@ def event_rows(
             }
         )
     return rows
+
+
+def idle_motion_rows(script: Script, *, video_id: str, participant_id: str) -> list[dict[str, Any]]:
+    """Return the rows of `IDLE_MOTION_SCHEMA` of one video, in order of time, all but the split.
+
+    Args:
+        script: What happens in it.
+        video_id: Name of the video.
+        participant_id: Name of the kitchen.
+    """
+    return [
+        {
+            "video_id": video_id,
+            "participant_id": participant_id,
+            "start_seconds": gesture.start_seconds,
+            "stop_seconds": gesture.stop_seconds,
+            "motion": gesture.kind,
+            "object": gesture.thing,
+        }
+        for gesture in script.gestures
+    ]

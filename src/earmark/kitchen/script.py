@@ -42,10 +42,14 @@ __all__ = [
 ]
 
 ACTION_SECONDS = (1.3, 2.1)
-IDLE_SHARE = (0.44, 0.55)
+IDLE_SHARE = (0.46, 0.58)
+REST_SECONDS = (8.0, 10.6)
+_REST_SHARE = 0.66  # of the idle time that is left when every pause has its least
+_LARGEST_REST_SHARE = 0.85
 _MIN_PAUSE_SECONDS = 0.2
 _NEVER_SILENT = ("turn-on", "turn-off", "pour")  # their sounds go on: a silent one would contradict what follows
-_GESTURE_PAUSE_SECONDS = 1.0
+_GESTURE_SECONDS = (0.78, 2.0)
+_SLOT_SECONDS = (1.01, 3.0)  # of a pause in which there is room for one idle motion
 _TALK_SECONDS = (1.5, 5.0)
 
 OFF_SCREEN_SOUNDS = {
@@ -145,6 +149,19 @@ class Script:
         index = bisect_right(begins, time_seconds) - 1
         return self.initial[thing] if index < 0 else events[index].after
 
+    def spans(self, thing: str, states: Sequence[str]) -> list[tuple[float, float]]:
+        """Return (start, stop) in seconds of each time that a thing is in one of some states."""
+        events = self.events_of(thing)
+        turns = [(0.0, self.initial[thing]), *((event.contact_seconds, event.after) for event in events)]
+        ends = [*(time for time, _ in turns[1:]), self.duration_seconds]
+        spans: list[tuple[float, float]] = []
+        for (start, state), end in zip(turns, ends, strict=True):
+            if state in states and spans and spans[-1][1] == start:
+                spans[-1] = (spans[-1][0], end)
+            elif state in states:
+                spans.append((start, end))
+        return spans
+
     def look(self, thing: str, time_seconds: float) -> tuple[float, float, float]:
         """Return how a thing looks at a time: (there, how far, how mixed), see `LOOKS`."""
         begins, events = self._timelines[thing]
@@ -184,15 +201,15 @@ def write_script(
 ) -> Script:
     """Draw what happens in one video.
 
-    The number of actions follows from the idle share (drawn from `IDLE_SHARE`) and their lengths; the idle time is
-    dealt out to the pauses at random. What is done is up to `Planner`.
+    The number of actions follows from the idle share (drawn from `IDLE_SHARE`) and their lengths; two thirds of the
+    idle time go to rests of `REST_SECONDS`, what is left to the short pauses. What is done is up to `Planner`.
 
     Args:
         rng: Source of all that is random.
         duration_seconds: Length of the video, at least 5.
         silent_share: Probability that an action which may be silent makes no sound.
         off_screen_share: Expected number of sounds with no visible cause, per action.
-        idle_motion_share: Probability that the hands move idly in a pause of at least a second.
+        idle_motion_share: Probability that the hands move idly, for each 3 s of a pause (of at least a second).
         babble_share: Expected share of the time in which somebody out of sight talks, less than 1.
         plan_share: Share of the actions that follow from activities; the others favour rare verbs.
 
@@ -250,16 +267,20 @@ def _draw_sounds(rng: np.random.Generator, duration_seconds: float, number: int)
 
 
 def _draw_gestures(rng: np.random.Generator, spans: Sequence[tuple[float, float]], share: float) -> list[Gesture]:
-    """Return idle motions in the longer pauses between actions."""
+    """Return idle motions in the longer pauses between actions: each stretch of about 3 s may have one."""
     gestures = []
     for (_, begin), (end, _) in pairwise(((0.0, 0.0), *spans)):
-        draw, spare = rng.random(), end - begin - 0.2
-        if end - begin < _GESTURE_PAUSE_SECONDS + 0.01 or draw >= share:
-            continue
-        seconds = round(rng.uniform(0.78, min(2.0, spare - 0.02)), 2)
-        start = round(begin + 0.1 + rng.uniform(0, spare - seconds), 2)
-        kind, thing = str(rng.choice(GESTURES)), str(rng.choice(list(TRANSITIONS)))
-        gestures.append(Gesture(kind, thing, start, round(start + seconds, 2)))
+        shortest, usual = _SLOT_SECONDS
+        num_slots = max(1, round((end - begin) / usual)) if end - begin >= shortest else 0
+        for slot in range(num_slots):
+            if rng.random() >= share:
+                continue
+            slot_seconds = (end - begin) / num_slots
+            room_seconds = slot_seconds - 0.2
+            seconds = round(rng.uniform(_GESTURE_SECONDS[0], min(_GESTURE_SECONDS[1], room_seconds - 0.02)), 2)
+            start = round(begin + slot * slot_seconds + 0.1 + rng.uniform(0, room_seconds - seconds), 2)
+            kind, thing = str(rng.choice(GESTURES)), str(rng.choice(list(TRANSITIONS)))
+            gestures.append(Gesture(kind, thing, start, round(start + seconds, 2)))
     return gestures
 
 
@@ -278,16 +299,29 @@ def _draw_talk(rng: np.random.Generator, duration_seconds: float, share: float) 
 
 
 def _deal_time(rng: np.random.Generator, duration_seconds: float) -> list[tuple[float, float]]:
-    """Return (start, stop) of every action."""
+    """Return (start, stop) of every action: runs with short pauses between the actions, and rests between the runs."""
     busy_seconds = (1 - rng.uniform(*IDLE_SHARE)) * duration_seconds
+    lengths = _draw_lengths(rng, ACTION_SECONDS, busy_seconds)
+    num_pauses = len(lengths) + 1
+    spare = duration_seconds - sum(lengths) - _MIN_PAUSE_SECONDS * num_pauses
+    rests = _draw_lengths(rng, REST_SECONDS, _REST_SHARE * spare)[: num_pauses - 1]
+    while sum(rests) > _LARGEST_REST_SHARE * spare:
+        rests.pop()
+    # A rest on either side of an action sets it apart: some changes have seconds around them in which nothing changes.
+    sides = dict.fromkeys(int(pause) for action in rng.permutation(len(lengths)) for pause in (action, action + 1))
+    rest_of = dict(zip(sides, rests, strict=False))
+    shares = rng.dirichlet(np.full(num_pauses - len(rests), 1.5)).tolist()
+    short = iter([_MIN_PAUSE_SECONDS * (1 + len(rests) * share) + (spare - sum(rests)) * share for share in shares])
+    pauses = [rest_of[pause] if pause in rest_of else next(short) for pause in range(num_pauses)]
+    starts = np.cumsum(pauses[:-1]) + np.concatenate([[0.0], np.cumsum(lengths[:-1])])
+    return [(round(float(s), 2), round(float(s.round(2)) + n, 2)) for s, n in zip(starts, lengths, strict=True)]
+
+
+def _draw_lengths(rng: np.random.Generator, bounds: tuple[float, float], total: float) -> list[float]:
+    """Return lengths that add up to about a total, none if less than half a length is asked for."""
     lengths: list[float] = []
     while True:
-        length = round(rng.uniform(*ACTION_SECONDS), 2)
-        if sum(lengths) + length / 2 > busy_seconds:
-            break
+        length = round(rng.uniform(*bounds), 2)
+        if sum(lengths) + length / 2 > total:
+            return lengths
         lengths.append(length)
-    spare = duration_seconds - sum(lengths) - _MIN_PAUSE_SECONDS * (len(lengths) + 1)
-    pauses = _MIN_PAUSE_SECONDS + spare * rng.dirichlet(np.full(len(lengths) + 1, 1.5))
-    starts = np.cumsum(pauses[:-1]) + np.concatenate([[0.0], np.cumsum(lengths[:-1])])
-    starts = starts.round(2)
-    return [(round(float(s), 2), round(float(s) + n, 2)) for s, n in zip(starts, lengths, strict=True)]

@@ -12,16 +12,15 @@ import numpy.typing as npt
 from earmark.kitchen.room import Room
 from earmark.kitchen.script import Script
 from earmark.kitchen.sound_events import event_wave
+from earmark.kitchen.states import RUNNING
 from earmark.kitchen.synthesis import Wave, noise_loop, voice
 
 _TALK_RMS = 0.012
-_RUNNING = (
-    ("tap", ("on",), 0.02, (700.0, 4500.0)),
-    ("hob", ("on",), 0.007, (180.0, 900.0)),
-    ("kettle", ("on",), 0.012, (90.0, 500.0)),
-    ("pan", ("raw egg", "fried"), 0.011, (2500.0, 9000.0)),
-)
-"""What sounds as long as a state lasts: thing, states, level, band."""
+_RUNNING = {
+    **{"tap": (0.02, (700.0, 4500.0)), "hob": (0.007, (180.0, 900.0))},
+    **{"kettle": (0.012, (90.0, 500.0)), "pan": (0.011, (2500.0, 9000.0))},
+}
+"""Level and band in hertz of what sounds as long as a state lasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,8 @@ def render_sound(
     """
     num_samples = round(script.duration_seconds * sample_rate)
     wave = 10 ** (noise_db / 20) * _background(room, rng, num_samples, sample_rate)
-    for thing, states, level, band in _RUNNING:
-        envelope = _running(script, thing, states, num_samples, sample_rate)
+    for thing, (level, band) in _RUNNING.items():
+        envelope = _running(script, thing, num_samples, sample_rate)
         if envelope.any():
             wave += level * envelope * noise_loop(rng, num_samples, sample_rate, band)
     for begin, end in script.talk:
@@ -88,14 +87,11 @@ def _background(room: Room, rng: np.random.Generator, num_samples: int, sample_r
     return tone
 
 
-def _running(script: Script, thing: str, states: tuple[str, ...], num_samples: int, sample_rate: int) -> Wave:
-    """Return 0..1: whether a thing is in one of some states, with short ramps at the contacts."""
+def _running(script: Script, thing: str, num_samples: int, sample_rate: int) -> Wave:
+    """Return 0..1: whether a thing runs, with short ramps at the contacts."""
     envelope = np.zeros(num_samples)
-    turns = [(0.0, script.initial[thing])] + [(e.contact_seconds, e.after) for e in script.events_of(thing)]
-    ends = [time for time, _ in turns[1:]] + [script.duration_seconds]
-    for (begin, state), end in zip(turns, ends, strict=True):
-        if state in states:
-            envelope[round(begin * sample_rate) : round(end * sample_rate)] = 1.0
+    for begin, end in script.spans(thing, RUNNING[thing]):
+        envelope[round(begin * sample_rate) : round(end * sample_rate)] = 1.0
     rise = max(1, round(0.03 * sample_rate))
     smoothed = np.cumsum(np.concatenate([np.full(rise, envelope[0]), envelope]))
     ramped: Wave = (smoothed[rise:] - smoothed[:-rise]) / rise

@@ -134,6 +134,11 @@ LOOKS: dict[str, tuple[float, float, float]] = {
 }
 """What a state looks like: (there, how far open / on / full / apart, how mixed / soapy / peeled): 0..1, -1 dirty."""
 
+RUNNING: dict[str, tuple[str, ...]] = {
+    **{"tap": ("on",), "hob": ("on",), "kettle": ("on",), "pan": ("raw egg", "fried")},
+}
+"""What is heard all the while it is in some states."""
+
 ANIMATION: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("take", "put", "turn-on", "turn-off"), (0.0, 0.0)),
     "open": (0.0, 0.4),

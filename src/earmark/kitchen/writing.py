@@ -7,7 +7,8 @@ Layout, as EPIC-KITCHENS-100 downloads::
     OUT/annotations/EPIC_100_train.csv    and validation, test, classes, tail classes, video info, unseen participants
     OUT/annotations/EPIC_Sounds_train.csv and validation, test: the sounds, as EPIC-SOUNDS
     OUT/ego4d/                            the same truth as Ego4D: v1/annotations, v1/full_scale
-    OUT/events.parquet, sounds.parquet    all that is known of every event and every sound
+    OUT/events.parquet                    all that is known of every event
+    OUT/sounds.parquet, idle_motions.parquet
 """
 
 import json
@@ -26,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from earmark.atomic import replacing
 from earmark.kitchen.epic_sounds_tables import sound_rows
-from earmark.kitchen.events import VideoFacts, event_rows
+from earmark.kitchen.events import VideoFacts, event_rows, idle_motion_rows
 from earmark.kitchen.picture import Picture
 from earmark.kitchen.room import Room, draw_room
 from earmark.kitchen.script import Script, write_script
@@ -101,6 +102,7 @@ class _Options:
     babble_share: float
     plan_share: float
     noise_db: float
+    test_split: bool
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
@@ -137,6 +139,7 @@ def make_kitchen(
     babble_share: float | None = None,
     plan_share: float | None = None,
     noise_db: float | None = None,
+    test_split: bool = True,
     num_workers: int = 1,
     progress: bool = True,
 ) -> KitchenSummary:
@@ -161,11 +164,12 @@ def make_kitchen(
         silent_share: Share of the actions that make no sound; this and the next five are the preset's where not
             given: low ones for demo and tiny and without a preset, 0.15, 0.3, 0.4, 0.15, 0.9 and 6 for the others.
         off_screen_share: Sounds with no visible cause, per action.
-        idle_motion_share: Share of the pauses of at least a second in which hands move and change nothing.
+        idle_motion_share: Probability that hands move and change nothing, for each 3 s of a pause.
         babble_share: Share of the time in which somebody out of sight talks.
         plan_share: Share of the actions that follow from activities, with classes as unequal as in life; the others
             are chosen freely in favour of rare verbs.
         noise_db: Level of the background (room tone, fridge, outside) in decibels against the usual.
+        test_split: Whether kitchens and videos are set aside for the test; else they are for training.
         num_workers: Number of processes.
         progress: Whether to show a progress bar.
 
@@ -190,7 +194,7 @@ def make_kitchen(
         **{"idle_motion_share": idle_motion_share, "babble_share": babble_share},
         **{"plan_share": plan_share, "noise_db": noise_db},
     }
-    options = _resolve(preset, given, seed=seed)
+    options = _resolve(preset, given, seed=seed, test_split=test_split)
     if num_workers < 1:
         raise KitchenError(f"num_workers={num_workers}: must be at least 1")
     out = Path(out)
@@ -207,6 +211,7 @@ def make_kitchen(
             out,
             [event for each in rows for event in each["events"]],
             [sound for each in rows for sound in each["sounds"]],
+            [motion for each in rows for motion in each["idle_motions"]],
             [_facts(options, job) for job in jobs],
             seed=options.seed,
         )
@@ -277,18 +282,15 @@ def _split(options: _Options, job: tuple[int, int]) -> str:
 
     The last kitchens are unseen in training: one in ten, at least one, for validation where there are three, and as
     many for the test where there are four. Of each other kitchen the last videos are held out: one in five, at least
-    one, for validation where there are two, and one in ten, at least one, for the test where there are three.
+    one, for validation where there are two, and one in ten, at least one, for the test where there are three. Without
+    a test split its part is for training.
     """
-    (kitchen, video), kitchens, videos = job, options.num_kitchens, options.videos_per_kitchen
-    for number, total, of_validation, of_test in (
-        (
-            kitchen,
-            kitchens,
-            max(1, round(kitchens / 10)) * (kitchens >= 3),
-            max(1, round(kitchens / 10)) * (kitchens >= 4),
-        ),
-        (video, videos, max(1, round(videos / 5)) * (videos >= 2), max(1, round(videos / 10)) * (videos >= 3)),
-    ):
+    kitchens, videos = options.num_kitchens, options.videos_per_kitchen
+    for number, total, one_in, least in ((job[0], kitchens, (10, 10), (3, 4)), (job[1], videos, (5, 10), (2, 3))):
+        of_validation, of_test = (
+            max(1, round(total / part)) if total >= minimum else 0 for part, minimum in zip(one_in, least, strict=True)
+        )
+        of_test *= options.test_split
         if number >= total - of_test:
             return "test"
         if number >= total - of_test - of_validation:
@@ -386,4 +388,5 @@ def _make_video(out: Path, options: _Options, job: tuple[int, int]) -> None:
     names = {"video_id": _video_id(job), "participant_id": _participant_id(job[0])}
     events = event_rows(script, room, sound.loudness_db, **names)
     sounds = sound_rows(script, events, sound.wave, sample_rate=options.sample_rate, **names)
-    _write_json(_events_path(out, job), {"events": events, "sounds": sounds})
+    motions = idle_motion_rows(script, **names)
+    _write_json(_events_path(out, job), {"events": events, "sounds": sounds, "idle_motions": motions})
