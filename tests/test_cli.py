@@ -237,6 +237,12 @@ def test_kitchen_is_generated_and_counted(capsys: pytest.CaptureFixture[str]) ->
     made = json.loads(capsys.readouterr().out)
     assert (made["path"], made["num_videos"], made["num_new_videos"]) == ("out", 1, 1)
     assert Path("out/P01/videos/P01_01.MP4").is_file()
+    shares = {"silent_share": 0.1, "off_screen_share": 0.2, "idle_motion_share": 0.3, "babble_share": 0.4}
+    difficulty = shares | {"plan_share": 0.5, "noise_db": -6.0}
+    flags = [part for name, value in difficulty.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    assert main(["kitchen", "hard", "--preset", "tiny", *small, *flags]) == 0
+    assert difficulty.items() <= json.loads(Path("hard/kitchen.json").read_text()).items()
+    capsys.readouterr()
     assert main(["kitchen", "out", "--preset", "tiny", *small, "--seed", "1"]) == 1
     assert "earmark kitchen: out" in capsys.readouterr().err
 

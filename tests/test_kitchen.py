@@ -339,7 +339,8 @@ def unlikeness(seen: np.ndarray, expected: np.ndarray) -> float:
 
 def replay(made: Made, kitchen: int, video: int) -> tuple[Any, Any, Picture]:
     shares = {"silent_share": 0.02, "off_screen_share": 0.02}
-    room, script, of_picture, _ = draw_video(TRUE["seed"], kitchen, video, duration_seconds=TRUE["video_seconds"], **shares)
+    seconds = TRUE["video_seconds"]
+    room, script, of_picture, _ = draw_video(TRUE["seed"], kitchen, video, duration_seconds=seconds, **shares)
     return room, script, Picture(room, script, of_picture, width=228, height=128, fps=16)
 
 

@@ -18,6 +18,7 @@ from earmark.kitchen.ego4d_tables import video_uid
 from earmark.kitchen.epic_sounds_tables import collision_class, sound_class, sound_stop
 from earmark.kitchen.epic_tables import tail_classes
 from earmark.kitchen.script import Event, Script, write_script
+from earmark.kitchen.writing import draw_video
 from earmark.media import probe
 
 FPS = 10
@@ -114,6 +115,30 @@ def test_a_single_video_is_for_training_and_no_other_split_exists(tmp_path: Path
     assert {path.name for path in (tmp_path / "ego4d/v1/annotations").iterdir()} == {
         *("fho_lta_taxonomy.json", "fho_lta_train.json", "fho_oscc-pnr_train.json")
     }
+
+
+def test_without_a_test_split_its_part_is_for_training(tmp_path: Path) -> None:
+    sizes = {"num_kitchens": 4, "videos_per_kitchen": 3, "video_seconds": 5, "width": 64, "height": 64, "fps": 4}
+    make_kitchen(tmp_path, preset=None, sample_rate=16000, test_split=False, progress=False, **sizes)
+    kitchen = Kitchen(tmp_path)
+    assert kitchen.splits == ("train", "validation")
+    assert {video.video_id for video in kitchen.videos("validation")} == {
+        *("P01_03", "P02_03", "P03_03", "P04_01", "P04_02", "P04_03")
+    }
+    assert len(kitchen.videos("train")) == 6
+
+
+def test_idle_motions_have_a_table_of_their_own(tmp_path: Path) -> None:
+    sizes = {"num_kitchens": 1, "videos_per_kitchen": 1, "video_seconds": 40, "width": 64, "height": 64, "fps": 4}
+    make_kitchen(tmp_path, preset=None, sample_rate=16000, progress=False, idle_motion_share=0.8, seed=3, **sizes)
+    rows = pq.read_table(tmp_path / "idle_motions.parquet").to_pylist()
+    shares = {"silent_share": 0.02, "off_screen_share": 0.02, "idle_motion_share": 0.8}
+    _, script, _, _ = draw_video(3, 0, 0, duration_seconds=40, **shares)
+    assert len(rows) >= 3
+    assert [(row["motion"], row["object"], row["start_seconds"], row["stop_seconds"]) for row in rows] == [
+        (gesture.kind, gesture.thing, gesture.start_seconds, gesture.stop_seconds) for gesture in script.gestures
+    ]
+    assert {(row["video_id"], row["participant_id"], row["split"]) for row in rows} == {("P01_01", "P01", "train")}
 
 
 # --- EPIC-KITCHENS-100 ---
