@@ -43,12 +43,14 @@ class Moment:
         score: prominence of its peak in the interaction curve.
         height: value of the curve at the peak.
         segment_id: number of the segment it lies in, counted from 0.
+        loudness_db: level of the 100 ms from the moment, dB re full scale; -inf for silence, or if it wasn't measured.
     """
 
     time_seconds: float
     score: float
     height: float
     segment_id: int
+    loudness_db: float = float("-inf")
 
 
 def interaction_curve(

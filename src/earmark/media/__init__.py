@@ -10,7 +10,7 @@ whatever FFmpeg finds wrong becomes a :class:`MediaError` or a reader's ``proble
 counted; the clock goes on by the file's time stamps.
 """
 
-from earmark.media.frames import FrameReader, read_frames
+from earmark.media.frames import FrameReader, iter_frames, read_frames
 from earmark.media.opening import MediaError
 from earmark.media.prepared import PacketTable, packet_table, write_prepared
 from earmark.media.probing import AudioStreamInfo, MediaInfo, VideoStreamInfo, probe
@@ -27,6 +27,7 @@ __all__ = [
     "SoundReader",
     "VideoStreamInfo",
     "VideoWriter",
+    "iter_frames",
     "packet_table",
     "probe",
     "read_frames",

@@ -180,25 +180,69 @@ def read_frames(
         ...     read_frames(f"{folder}/a.mp4", [0.5, 0.0]).mean(axis=(1, 2, 3)).round(-1)
         array([100.,   0.])
     """
-    path = Path(path)
     times = np.asarray(times_seconds, np.float64)
     if times.ndim != 1 or not np.isfinite(times).all():
         raise ValueError(f"times_seconds must be finite and of shape (T,), not {times_seconds}")
-    geometry = _geometry(path, video_stream, short_side)
+    geometry = _geometry(Path(path), video_stream, short_side)
     pictures = np.empty((len(times), geometry.size[1], geometry.size[0], 3), np.uint8)
+    order = np.argsort(times, kind="stable")
+    for index, picture in zip(order, _frames_at(Path(path), times[order], geometry, video_stream), strict=True):
+        pictures[index] = picture
+    return pictures
+
+
+def iter_frames(
+    path: str | Path,
+    times_seconds: Sequence[float] | NDArray[np.floating[Any]],
+    *,
+    short_side: int | None = None,
+    video_stream: int | None = None,
+) -> Iterator[NDArray[np.uint8]]:
+    """Read the pictures of :func:`read_frames` one by one, so that many large ones need no memory.
+
+    Args:
+        path: the file.
+        times_seconds: ``(T,)``, finite, in ascending order, on the file's clock.
+        short_side: as for :class:`FrameReader`.
+        video_stream: the n-th picture stream instead of the container's default.
+
+    Yields:
+        uint8 RGB ``(H, W, 3)``, all of one size.
+
+    Raises:
+        MediaError: if the file can't be opened or no picture be decoded.
+
+    Example:
+        >>> import tempfile
+        >>> from earmark.media import VideoWriter
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with VideoWriter(f"{folder}/a.mp4", width=64, height=48, fps=10, sample_rate=16000) as writer:
+        ...         writer.write_frame(np.full((48, 64, 3), 100, np.uint8))
+        ...     [picture.shape for picture in iter_frames(f"{folder}/a.mp4", [0.0, 0.1], short_side=24)]
+        [(24, 32, 3), (24, 32, 3)]
+    """
+    geometry = _geometry(Path(path), video_stream, short_side)
+    yield from _frames_at(Path(path), times_seconds, geometry, video_stream)
+
+
+def _frames_at(
+    path: Path,
+    times_seconds: Sequence[float] | NDArray[np.floating[Any]],
+    geometry: PictureGeometry,
+    video_stream: int | None,
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the picture nearest to each of the times, which ascend."""
     convert = PictureConverter(geometry)
     walk: Iterator[tuple[float, VideoFrame]] = iter(())
     near: tuple[float, VideoFrame] | None = None
     following: tuple[float, VideoFrame] | None = None
-    for index in np.argsort(times, kind="stable"):
-        seconds = float(times[index])
+    for seconds in map(float, times_seconds):
         if near is None or (following is not None and seconds > following[0] + _SHORT_WAY_SECONDS):
             near, walk = _seek(path, video_stream, seconds)
             following = next(walk, None)
         while following is not None and following[0] - seconds < abs(near[0] - seconds) - _TIE_SECONDS:
             near, following = following, next(walk, None)
-        pictures[index] = convert(near[1])
-    return pictures
+        yield convert(near[1])
 
 
 def _seek(
