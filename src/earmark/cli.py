@@ -11,12 +11,8 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from earmark import __version__
-
-if TYPE_CHECKING:
-    from earmark.moments import Moment
 
 __all__ = ["main", "main_by_config_name"]
 
@@ -117,6 +113,8 @@ def _hydra_command(command: str, arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from earmark.cli_moments import add_arguments
+
     parser = argparse.ArgumentParser(
         prog="earmark",
         description="Learn state-aware video representations from audible interactions.",
@@ -142,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     kitchen.add_argument("--width", type=int, metavar="PIXELS")
     kitchen.add_argument("--height", type=int, metavar="PIXELS")
     kitchen.add_argument("--fps", type=int, metavar="N", help="frames a second")
-    kitchen.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
+    kitchen.add_argument("--workers", type=positive, metavar="N", help="processes (default: one a core)")
     difficulty = kitchen.add_argument_group("difficulty, in place of the preset's")
     for name, what in KITCHEN_SHARES.items():
         difficulty.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="0..1", help=what)
@@ -156,14 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     kitchen.set_defaults(run=_kitchen, wrong_usage=kitchen.error)
 
-    moments = commands.add_parser("moments", help="list the moments of interaction in videos or sound files")
-    moments.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    moments.add_argument("--min-score", type=_non_negative, default=1.0, help="least prominence (default: %(default)s)")
-    moments.add_argument(
-        "--margin", type=_non_negative, default=0.0, metavar="SECONDS", help="leave out moments nearer to either end"
-    )
-    moments.add_argument("--json", action="store_true", help="print JSON: a list with an object for each file")
-    moments.set_defaults(run=_moments)
+    add_arguments(commands.add_parser("moments", help="list the moments of interaction in videos or sound files"))
 
     prepare = commands.add_parser("prepare", help="prepare a data set's videos for training")
     prepare.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES_HELP)
@@ -182,7 +173,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _non_negative(text: str) -> float:
+def non_negative(text: str) -> float:
+    """Parse a number of at least 0, for argparse."""
     try:
         value = float(text)
     except ValueError:
@@ -192,7 +184,8 @@ def _non_negative(text: str) -> float:
     return value
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1, for argparse."""
     try:
         value = int(text)
     except ValueError:
@@ -263,52 +256,6 @@ def _prepare(options: argparse.Namespace) -> int:
     report = prepare_store(config.data, config.environment, config.prepare)
     screen().print(report.table())
     return FAILED if len(report.with_status("refused")) == len(report.videos) else DONE
-
-
-def _moments(options: argparse.Namespace) -> int:
-    from earmark.media import MediaError
-    from earmark.moments import moments_of_file
-
-    found = 0
-    results: list[dict[str, Any]] = []
-    for path in options.files:
-        try:
-            moments, info = moments_of_file(path, min_prominence=options.min_score, margin_seconds=options.margin)
-        except (MediaError, OSError) as error:
-            text = str(error) if str(path) in str(error) else f"{path}: {error}"
-            print(f"earmark moments: {text}", file=sys.stderr)
-            results.append({"path": str(path), "error": text})
-            continue
-        found += 1
-        if options.json:
-            rows = [
-                {"time_seconds": m.time_seconds, "score": m.score, "height": m.height, "segment_id": m.segment_id}
-                for m in moments
-            ]
-            results.append({"path": str(path), "duration_seconds": info.duration_seconds, "moments": rows})
-        else:
-            _print_moments(path, moments, info.duration_seconds)
-    if options.json:
-        print(json.dumps(results, indent=2))
-    return DONE if found else FAILED
-
-
-def _print_moments(path: Path, moments: "Sequence[Moment]", duration_seconds: float) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from earmark.cli_build import screen
-
-    console = screen()
-    count = "1 moment" if len(moments) == 1 else f"{len(moments)} moments"
-    console.print(Text(f"{path}: {count} in {clock(duration_seconds)}"), soft_wrap=True)
-    if moments:
-        table = Table()
-        for name in ("time", "score", "height"):
-            table.add_column(name, justify="right")
-        for moment in moments:
-            table.add_row(clock(moment.time_seconds), f"{moment.score:.2f}", f"{moment.height:.2f}")
-        console.print(table)
 
 
 def clock(time_seconds: float) -> str:

@@ -6,6 +6,7 @@ log-spectrogram, over each 10 s segment by itself.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,14 +44,15 @@ class Moment:
         score: prominence of its peak in the interaction curve.
         height: value of the curve at the peak.
         segment_id: number of the segment it lies in, counted from 0.
-        loudness_db: level of the 100 ms from the moment, dB re full scale; -inf for silence, or if it wasn't measured.
+        loudness_db: level of the 100 ms from the moment, dB re full scale; -inf for silence,
+            NaN where it was not measured.
     """
 
     time_seconds: float
     score: float
     height: float
     segment_id: int
-    loudness_db: float = float("-inf")
+    loudness_db: float = math.nan
 
 
 def interaction_curve(

@@ -49,9 +49,10 @@ def cut_clips(
     before_seconds: float = 1.0,
     after_seconds: float = 1.0,
 ) -> list[Path]:
-    """Write a clip around each moment: H.264 with the source's frame rate and size, up to 60 fps and 1080 lines, and AAC.
+    """Write a clip around each moment, H.264 and mono AAC.
 
-    The sound is mono. A clip is shorter where the recording begins or ends. Memory does not grow with the recording's length.
+    Frame rate and size are the source's, up to 60 fps and 1080 lines. A clip is shorter where the recording begins or
+    ends. Memory does not grow with the recording's length.
 
     Args:
         path: the recording.

@@ -1,0 +1,400 @@
+"""Pictures of where the moments of a recording are: a PNG, or a page with sound that opens from disk.
+
+Path of a sample: media file + moments --> a picture for people. On top the whole recording, waveform, spectrogram and
+the curve whose peaks the moments are; below it the moments that stand out most, each with its spectrogram and, where
+there is a picture, a frame before and after. The page is one HTML file with all inside (template ``moments.html``),
+which asks nothing of any server.
+"""
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io.wavfile
+import simplejpeg
+from jinja2 import Environment, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
+from scipy.signal import ShortTimeFFT, resample_poly
+from scipy.signal.windows import hann
+
+from earmark.atomic import replacing
+from earmark.media import MediaError, SoundReader, probe, read_frames
+from earmark.moments import Moment, interaction_curve
+
+__all__ = ["write_plot"]
+
+SHOWN_PNG, SHOWN_HTML = 12, 60  # moments shown by themselves, those of the highest score
+AROUND_SECONDS = 1.0  # of sound, to each side of a moment
+FRAME_SECONDS = 0.5  # from the moment to the frame before it and to the one after
+_CURVE_SECONDS = 10.0  # the curve is normalised over segments of this length, as the detector's is
+_MAX_COLUMNS = 2400  # of the overview: more than a screen has pixels
+_NUM_BANDS, _LOWEST_HZ, _HIGHEST_HZ = 96, 60.0, 20000.0
+_RANGE_DB = 75.0
+_FRAME_SIDE = 180
+_PAGE_RATE = 24000
+_INK, _LINE, _MARK = "#30363d", "#1f5fbf", "#d1242f"
+
+
+class Columns:
+    """Keep the greatest of a stream of values in equal steps of time, in flat memory: the step doubles as needed.
+
+    Args:
+        step_seconds: the first step.
+
+    Example:
+        >>> columns = Columns(1.0)
+        >>> columns.add(np.array([0.2, 0.7, 3.5]), np.array([[5.0], [2.0], [7.0]]))
+        >>> columns.values()[:, 0].tolist(), columns.step_seconds
+        ([5.0, -inf, -inf, 7.0], 1.0)
+    """
+
+    def __init__(self, step_seconds: float) -> None:
+        self.step_seconds = step_seconds
+        self._kept: NDArray[np.float32] | None = None
+        self._num_steps = 0
+
+    def add(self, times_seconds: NDArray[np.float64], values: NDArray[Any]) -> None:
+        """Take in values ``(N, K)`` at times ``(N,)``, which ascend from call to call too."""
+        if not len(times_seconds):
+            return
+        if self._kept is None:
+            self._kept = np.full((2 * _MAX_COLUMNS, values.shape[1]), -np.inf, np.float32)
+        while times_seconds[-1] // self.step_seconds >= len(self._kept):
+            halved = self._kept.reshape(_MAX_COLUMNS, 2, -1).max(axis=1)
+            self._kept = np.concatenate([halved, np.full_like(halved, -np.inf)])
+            self.step_seconds *= 2
+        steps = (times_seconds // self.step_seconds).astype(int)
+        firsts = np.flatnonzero(np.diff(steps, prepend=-1))
+        greatest = np.maximum.reduceat(values, firsts, axis=0)
+        self._kept[steps[firsts]] = np.maximum(self._kept[steps[firsts]], greatest)
+        self._num_steps = int(times_seconds[-1] // self.step_seconds) + 1
+
+    def values(self) -> NDArray[np.float32]:
+        """Return the greatest value of each step so far ``(T, K)``; -inf where there was none."""
+        return np.empty((0, 1), np.float32) if self._kept is None else self._kept[: self._num_steps]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A whole recording, coarse enough to draw.
+
+    Attributes:
+        duration_seconds: of the sound.
+        wave: least and greatest sample of each step of time.
+        levels: level of each band of frequency in dB, ``_NUM_BANDS`` of them.
+        curve: the interaction curve.
+        edges_hz: of the bands, one more than these.
+    """
+
+    duration_seconds: float
+    wave: Columns
+    levels: Columns
+    curve: Columns
+    edges_hz: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A moment shown by itself.
+
+    Attributes:
+        number: among all moments, counted from 1.
+        moment: the moment.
+        wave: sound around it, float32 ``(S,)``, ``AROUND_SECONDS`` to each side.
+        frames: uint8 ``(2, H, W, 3)``, before and after; None without a picture.
+    """
+
+    number: int
+    moment: Moment
+    wave: NDArray[np.float32]
+    frames: NDArray[np.uint8] | None
+
+
+def write_plot(out: str | Path, path: str | Path, moments: Sequence[Moment], *, title: str, detector: str) -> None:
+    """Draw a recording and its moments; memory does not grow with the recording's length.
+
+    Args:
+        out: file to write, ``.png`` or ``.html``; the whole file or nothing.
+        path: the recording.
+        moments: of it, in order of time.
+        title: its heading, plain text.
+        detector: name of what found them.
+
+    Raises:
+        MediaError: if the recording can't be read or has no sound.
+        ValueError: if ``out`` ends in another suffix.
+
+    Example:
+        >>> import tempfile
+        >>> wave = np.zeros(16000, np.int16)
+        >>> wave[8000:8100] = 9000
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scipy.io.wavfile.write(f"{folder}/a.wav", 8000, wave)
+        ...     write_plot(f"{folder}/a.html", f"{folder}/a.wav", [Moment(1.0, 2.0, 3.0, 0)], title="a", detector="x")
+        ...     "<h1>a</h1>" in Path(folder, "a.html").read_text()
+        True
+    """
+    suffix = Path(out).suffix.lower()
+    if suffix not in (".png", ".html"):
+        raise ValueError(f"{out}: a picture of moments ends in .png or .html, not {suffix!r}")
+    best = sorted(range(len(moments)), key=lambda k: -moments[k].score)[: SHOWN_PNG if suffix == ".png" else SHOWN_HTML]
+    reader = SoundReader(path)
+    overview, waves = _listen(reader, [moments[k].time_seconds for k in sorted(best)])
+    frames = _frames(path, [moments[k].time_seconds for k in sorted(best)])
+    shown = [Shown(k + 1, moments[k], wave, pair) for k, wave, pair in zip(sorted(best), waves, frames, strict=True)]
+    rate = reader.sample_rate
+    heading = f"{len(moments)} {'moment' if len(moments) == 1 else 'moments'} in {_clock(overview.duration_seconds)}"
+    heading += f", detector {detector}"
+    if len(shown) < len(moments):
+        heading += f"; below, the {len(shown)} of the highest score"
+    with replacing(out) as temporary:
+        if suffix == ".png":
+            _figure(overview, moments, shown, rate, heading=f"{title}\n{heading}").savefig(
+                temporary, dpi=110, format="png", metadata={"Software": None}
+            )
+        else:
+            temporary.write_text(_page(overview, moments, shown, rate, title, heading), encoding="utf-8")
+
+
+# --- listening ---
+
+
+def _listen(reader: SoundReader, times_seconds: Sequence[float]) -> tuple[Overview, list[NDArray[np.float32]]]:
+    """Read the sound once: the overview, and the sound around the given times, silence beyond its ends."""
+    rate = reader.sample_rate
+    edges = np.geomspace(_LOWEST_HZ, min(_HIGHEST_HZ, rate / 2), _NUM_BANDS + 1)
+    overview = (Columns(0.002), Columns(0.01), Columns(0.002))
+    spectrum = _spectrum(rate)
+    half = round(AROUND_SECONDS * rate)
+    waves = [np.zeros(2 * half, np.float32) for _ in times_seconds]
+    starts = [round(time * rate) - half for time in times_seconds]
+    segment: list[NDArray[np.float32]] = []
+    segment_size, hop = round(_CURVE_SECONDS * rate), spectrum.hop
+    tail, position = np.zeros(0, np.float32), 0  # sound that the next block's spectrum needs, number of the next sample
+
+    def end_segment(start: int) -> None:
+        if segment:
+            times, curve = interaction_curve(np.concatenate(segment), rate)
+            overview[2].add(times + start / rate, curve[:, None])
+            segment.clear()
+
+    for block in reader:
+        overview[0].add((position + np.arange(len(block))) / rate, np.stack([block, -block], axis=1))
+        for wave, start in zip(waves, starts, strict=True):
+            first, stop = max(start, position), min(start + 2 * half, position + len(block))
+            if first < stop:
+                wave[first - start : stop - start] = block[first - position : stop - position]
+        joined = np.concatenate([tail, block])
+        if len(joined) >= spectrum.m_num:
+            levels = _levels(joined, spectrum, edges)
+            centres = position - len(tail) + np.arange(len(levels)) * hop + spectrum.m_num / 2
+            overview[1].add(centres / rate, levels)
+            tail = joined[len(levels) * hop :]
+        else:
+            tail = joined
+        segment.append(block)
+        position += len(block)
+        if sum(map(len, segment)) >= segment_size:
+            end_segment(position - sum(map(len, segment)))
+    end_segment(position - sum(map(len, segment)))
+    return Overview(position / rate, *overview, edges_hz=edges), waves
+
+
+def _spectrum(sample_rate: int) -> ShortTimeFFT:
+    size = max(32, round(0.032 * sample_rate))
+    return ShortTimeFFT(hann(size, sym=False), hop=max(1, size // 4), fs=sample_rate, scale_to="magnitude")
+
+
+def _levels(wave: NDArray[np.float32], spectrum: ShortTimeFFT, edges_hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the levels of the bands in dB ``(T, F)``, one row for each window that lies in the wave."""
+    size = spectrum.m_num
+    windows = np.lib.stride_tricks.sliding_window_view(wave, size)[:: spectrum.hop]
+    power = np.abs(np.fft.rfft(windows * spectrum.win, axis=1)) ** 2
+    bins = np.fft.rfftfreq(size, 1 / spectrum.fs)
+    first = np.searchsorted(bins, edges_hz[:-1])
+    last = np.maximum(np.searchsorted(bins, edges_hz[1:]), first + 1).clip(max=len(bins))
+    first = np.minimum(first, last - 1)  # a narrow band takes the bin next to it
+    total = np.concatenate([np.zeros((len(power), 1)), power.cumsum(axis=1)], axis=1)
+    mean = (total[:, last] - total[:, first]) / (last - first)
+    return 10 * np.log10(np.maximum(mean, 0) + 1e-9)
+
+
+def _frames(path: str | Path, times_seconds: Sequence[float]) -> Iterator[NDArray[np.uint8] | None]:
+    """Yield the frames before and after each time; None where there is no picture."""
+    has_picture = probe(path).video is not None
+    for time in times_seconds:
+        try:
+            times = [max(0.0, time - FRAME_SECONDS), time + FRAME_SECONDS]
+            yield read_frames(path, times, short_side=_FRAME_SIDE) if has_picture else None
+        except MediaError:  # the sound can be shown all the same
+            yield None
+
+
+# --- drawing ---
+
+
+def _figure(
+    overview: Overview, moments: Sequence[Moment], shown: Sequence[Shown], sample_rate: int, *, heading: str
+) -> Figure:
+    """Draw the overview and, below it, the shown moments."""
+    columns = 4
+    with_frames = any(one.frames is not None for one in shown)
+    rows = -(-len(shown) // columns)
+    row_inches = 2.8 if with_frames else 1.9
+    figure = Figure(figsize=(15, 5.6 + rows * row_inches), layout="constrained", facecolor="white")
+    parts = figure.subfigures(
+        2 if rows else 1, 1, height_ratios=[5.6, rows * row_inches] if rows else None, squeeze=False
+    )
+    _draw_overview(parts[0, 0], overview, moments, shown)
+    parts[0, 0].suptitle(heading, fontsize=11, color=_INK, parse_math=False)
+    if rows:
+        cells = parts[1, 0].subfigures(rows, columns, squeeze=False)
+        for cell, one in zip(cells.flat, shown, strict=False):
+            _draw_moment(cell, one, overview.edges_hz, sample_rate, with_frames=with_frames)
+    return figure
+
+
+def _draw_overview(figure: Any, overview: Overview, moments: Sequence[Moment], shown: Sequence[Shown]) -> None:
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.6, 1])
+    end = max(overview.duration_seconds, 1e-3)
+    wave = overview.wave.values()
+    times = np.arange(len(wave)) * overview.wave.step_seconds
+    if len(wave):
+        axes[0].fill_between(times, -wave[:, 1], wave[:, 0], color=_LINE, linewidth=0.4)
+    axes[0].set_ylabel("waveform")
+    levels = overview.levels.values()
+    _draw_levels(axes[1], levels, len(levels) * overview.levels.step_seconds, 0.0, overview.edges_hz)
+    axes[1].set_ylabel("kHz")
+    curve = overview.curve.values()
+    if len(curve):
+        curve_times = (np.arange(len(curve)) + 0.5) * overview.curve.step_seconds
+        there = np.isfinite(curve[:, 0])
+        axes[2].plot(curve_times[there], curve[there, 0], color=_LINE, linewidth=0.7)
+        steps = [min(len(curve) - 1, int(m.time_seconds / overview.curve.step_seconds)) for m in moments]
+        axes[2].plot([m.time_seconds for m in moments], curve[steps, 0], "v", color=_MARK, markersize=4, clip_on=False)
+    axes[2].set_ylabel("interaction curve")
+    axes[2].set_xlabel("time, min:s", fontsize=8, color=_INK)
+    axes[2].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _clock(seconds, end)))
+    for panel in (axes[0], axes[1]):
+        panel.vlines([m.time_seconds for m in moments], 0, 1, transform=panel.get_xaxis_transform(), color=_MARK,
+                     linewidth=0.8, alpha=0.7)  # fmt: skip
+    for one in shown:
+        axes[0].annotate(str(one.number), (one.moment.time_seconds, 1), xycoords=axes[0].get_xaxis_transform(),
+                         ha="center", va="bottom", fontsize=7, color=_MARK, annotation_clip=False)  # fmt: skip
+    axes[0].set_xlim(0, end)
+    for panel in axes:
+        _plain(panel)
+
+
+def _draw_levels(
+    axes: Axes, levels: NDArray[np.float32], seconds: float, start_seconds: float, edges_hz: NDArray[np.float64]
+) -> None:
+    """Draw levels (T, F) as an image, frequency on a logarithmic scale."""
+    axes.set_facecolor("black")
+    finite = levels[np.isfinite(levels)]
+    if len(finite):
+        top = float(finite.max())
+        extent = (start_seconds, start_seconds + seconds, 0, _NUM_BANDS)
+        image = np.where(np.isfinite(levels), levels, finite.min()).T
+        axes.imshow(image, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=top - _RANGE_DB, vmax=top)
+    marks = [hertz for hertz in (100, 300, 1000, 3000, 10000) if hertz < edges_hz[-1]]
+    places = np.log(np.array(marks) / edges_hz[0]) / np.log(edges_hz[-1] / edges_hz[0]) * _NUM_BANDS
+    axes.set_yticks(places, [f"{hertz / 1000:g}" for hertz in marks])
+    axes.set_ylim(0, _NUM_BANDS)
+
+
+def _draw_moment(
+    figure: Any, one: Shown, edges_hz: NDArray[np.float64], sample_rate: int, *, with_frames: bool
+) -> None:
+    figure.suptitle(f"{one.number}: {_caption(one.moment)}", fontsize=9, color=_INK)
+    rows = figure.subfigures(2, 1, height_ratios=[1.2, 1], squeeze=False)[:, 0] if with_frames else [figure]
+    if with_frames:
+        panels = rows[0].subplots(1, 2)
+        for number, (panel, name) in enumerate(zip(panels, ("before", "after"), strict=True)):
+            panel.axis("off")
+            if one.frames is not None:
+                panel.imshow(one.frames[number])
+                panel.set_title(name, fontsize=7, color=_INK, pad=2)
+    _draw_around(rows[-1].subplots(), one, edges_hz, sample_rate)
+
+
+def _draw_around(axes: Axes, one: Shown, edges_hz: NDArray[np.float64], sample_rate: int) -> None:
+    """Draw the spectrogram around a moment."""
+    spectrum = _spectrum(sample_rate)
+    levels = _levels(one.wave, spectrum, edges_hz).astype(np.float32)
+    step = spectrum.hop / sample_rate
+    start = (spectrum.m_num - spectrum.hop) / 2 / sample_rate - AROUND_SECONDS
+    _draw_levels(axes, levels, len(levels) * step, start, edges_hz)
+    axes.axvline(0, color="white", linestyle="--", linewidth=0.9)
+    axes.set_xlim(-AROUND_SECONDS, AROUND_SECONDS)
+    axes.set_xticks([-1, -0.5, 0, 0.5, 1], ["-1 s", "", "", "", "1 s"])
+    _plain(axes)
+
+
+def _plain(axes: Axes) -> None:
+    axes.tick_params(colors=_INK, labelsize=7, length=2)
+    axes.yaxis.label.set(color=_INK, fontsize=8)
+    axes.spines[:].set_visible(False)
+
+
+def _page(
+    overview: Overview, moments: Sequence[Moment], shown: Sequence[Shown], sample_rate: int, title: str, heading: str
+) -> str:
+    figure = Figure(figsize=(15, 5.4), layout="constrained", facecolor="white")
+    _draw_overview(figure, overview, moments, shown)
+    cards = []
+    for one in shown:
+        small = Figure(figsize=(4.6, 1.5), layout="constrained", facecolor="white")
+        _draw_around(small.subplots(), one, overview.edges_hz, sample_rate)
+        card = {"number": one.number, "caption": _caption(one.moment), "spectrogram": _png(small), "frames": []}
+        if one.frames is not None:
+            card["frames"] = [_jpeg(frame) for frame in one.frames]
+        card["sound"] = _wav(one.wave, sample_rate)
+        cards.append(card)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("earmark").joinpath("moments.html").read_text(encoding="utf-8"))
+    rows = [(_clock(m.time_seconds), f"{m.score:.2f}", f"{m.loudness_db:.1f}") for m in moments]
+    return template.render(
+        title=title, heading=heading, overview=_png(figure), cards=cards, rows=rows, frame_seconds=FRAME_SECONDS
+    )
+
+
+def _wav(wave: NDArray[np.float32], sample_rate: int) -> str:
+    """Return sound that browsers play, at a rate that keeps a page of many moments small."""
+    rate = min(sample_rate, _PAGE_RATE)
+    heard = wave if rate == sample_rate else resample_poly(wave, rate, sample_rate)
+    sound = io.BytesIO()
+    scipy.io.wavfile.write(sound, rate, np.round(np.clip(heard, -1, 1) * 32767).astype(np.int16))
+    return _data_uri("audio/wav", sound.getvalue())
+
+
+def _png(figure: Figure) -> str:
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110, format="png", metadata={"Software": None})
+    return _data_uri("image/png", picture.getvalue())
+
+
+def _jpeg(frame: NDArray[np.uint8]) -> str:
+    return _data_uri("image/jpeg", simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=85))
+
+
+def _data_uri(media_type: str, content: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _caption(moment: Moment) -> str:
+    return f"{_clock(moment.time_seconds)}, score {moment.score:.2f}, {moment.loudness_db:.1f} dB"
+
+
+def _clock(seconds: float, whole_seconds: float = 0.0) -> str:
+    """Return a time as minutes and seconds; without the fraction on the axis of a long recording."""
+    minutes, rest = divmod(round(seconds, 2), 60)
+    return f"{int(minutes)}:{rest:02.0f}" if whole_seconds > 20 else f"{int(minutes)}:{rest:05.2f}"
