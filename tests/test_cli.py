@@ -129,53 +129,7 @@ def test_an_interrupt_ends_with_code_130(monkeypatch: pytest.MonkeyPatch) -> Non
     assert main(["doctor"]) == 130
 
 
-# --- moments ---
-
-
-def test_moments_prints_a_table_for_each_file(hit: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["moments", str(hit), "--min-score", "3"]) == 0
-    out = capsys.readouterr().out
-    assert f"{hit}: 2 moments in 0:10.000" in out
-    assert "0:03.0" in out
-    assert "0:07.0" in out
-
-
-def test_moments_as_json_are_the_same_numbers(hit: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["moments", str(hit), "--json", "--min-score", "3", "--margin", "4"]) == 0
-    (result,) = json.loads(capsys.readouterr().out)
-    assert result["path"] == str(hit)
-    assert result["duration_seconds"] == 10.0
-    assert result["moments"] == []
-    assert main(["moments", str(hit), "--json", "--min-score", "3", "--margin", "2.9"]) == 0
-    (result,) = json.loads(capsys.readouterr().out)
-    assert [round(moment["time_seconds"]) for moment in result["moments"]] == [3, 7]
-    assert set(result["moments"][0]) == {"time_seconds", "score", "height", "segment_id"}
-
-
-def test_a_bad_file_gives_one_line_and_does_not_stop_the_others(hit: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("notes.mp4").write_text("no video at all")
-    assert main(["moments", "notes.mp4", "nowhere.mp4", str(hit)]) == 0
-    captured = capsys.readouterr()
-    lines = captured.err.splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["earmark moments"] * 2
-    assert "notes.mp4: " in lines[0]
-    assert "nowhere.mp4: " in lines[1]
-    assert "moments in 0:10.000" in captured.out
-
-
-def test_moments_fails_only_when_nothing_could_be_read(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["moments", "--json", "nowhere.mp4"]) == 1
-    (result,) = json.loads(capsys.readouterr().out)
-    assert set(result) == {"path", "error"}
-
-
-def test_moments_of_real_footage(media: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    silent, chopping = media / "tennis_no_audio.mp4", media / "chopping.mp4"
-    assert main(["moments", str(silent), str(chopping)]) == 0
-    captured = capsys.readouterr()
-    assert f"{chopping}: 13 moments" in captured.out
-    assert captured.err.count("\n") == 1
-    assert "no sound" in captured.err
+# --- times ---
 
 
 def test_clock_rounds_and_carries() -> None:
