@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import scipy.io.wavfile
 import torch
 
 from earmark import __version__, cli, doctor
@@ -49,17 +47,6 @@ def configured(*overrides: str) -> PretrainConfig:
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def hit(tmp_path: Path) -> Path:
-    """Return a sound file of 10 s with hits at 3 s and 7 s."""
-    generator = np.random.default_rng(0)
-    wave = generator.normal(0, 30, 80000)
-    for second in (3, 7):
-        wave[second * 8000 :][:400] += generator.normal(0, 8000, 400) * np.exp(-np.arange(400) / 80)
-    scipy.io.wavfile.write(tmp_path / "hit.wav", 8000, wave.astype(np.int16))
-    return tmp_path / "hit.wav"
 
 
 @pytest.fixture
