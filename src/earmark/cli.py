@@ -273,7 +273,7 @@ def _moments(options: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
     for path in options.files:
         try:
-            moments, info = moments_of_file(path, min_prominence=options.min_score, margin_seconds=options.margin)
+            moments, info = moments_of_file(path, min_score=options.min_score, margin_seconds=options.margin)
         except (MediaError, OSError) as error:
             text = str(error) if str(path) in str(error) else f"{path}: {error}"
             print(f"earmark moments: {text}", file=sys.stderr)
