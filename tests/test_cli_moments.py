@@ -145,7 +145,7 @@ def test_loudness_is_the_level_of_the_100_ms_from_the_moment(capsys: pytest.Capt
     for moment in result["moments"]:
         start = round(moment["time_seconds"] * 8000)
         level = 10 * np.log10(np.mean(wave[start : start + 800] ** 2))
-        assert moment["loudness_db"] == pytest.approx(level, abs=0.5)
+        assert moment["loudness_db"] == pytest.approx(level, abs=1e-6)
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
@@ -167,7 +167,7 @@ def test_a_table_is_printed_for_each_file(capsys: pytest.CaptureFixture[str]) ->
     out = capsys.readouterr().out
     assert out.startswith("[b]a.wav: 2 moments in 0:10.000\n")
     assert all(name in out for name in ("time", "score", "loudness, dB"))
-    assert re.search(r"0:03\.0\d\d │ +\d+\.\d\d │ +-\d\d\.\d", out)
+    assert re.search(r"0:0[23]\.\d\d\d │ +\d+\.\d\d │ +-\d\d\.\d", out)
 
 
 def test_several_files_at_once_give_what_one_after_the_other_does(capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,7 +226,7 @@ def test_tables_hold_the_moments_of_all_files(suffix: str) -> None:
 def test_labels_of_several_files_go_to_files_of_their_own() -> None:
     names = [write_wav("x/a.wav", hits()), write_wav("y/A.wav", hits(times=(5.0,)))]
     assert main(["moments", names[0], "--min-score", "3", "--out", "one.vtt"]) == 0
-    assert [cue[0] // 1000 for cue in vtt_cues(Path("one.vtt").read_text())] == [3, 7]
+    assert [round(cue[0] / 1000) for cue in vtt_cues(Path("one.vtt").read_text())] == [3, 7]
     assert main(["moments", *names, "--min-score", "3", "--out", "all.txt"]) == 0
     assert not Path("all.txt").exists()
     assert len(Path("all-a.txt").read_text().splitlines()) == 2

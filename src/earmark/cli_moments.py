@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -25,12 +25,11 @@ from earmark.cli_moments_score import complain, read_truths, score
 
 if TYPE_CHECKING:
     from earmark.media import MediaInfo, SoundReader
-    from earmark.moments import Moment
     from earmark.moments_writing import FileMoments
 
 __all__ = ["add_arguments"]
 
-DETECTORS = ("replai",)
+DETECTORS = ("earmark", "replai")  # those of earmark.moments, which is slow to import
 SOUND_SUFFIXES = {".aac", ".ac3", ".aif", ".aiff", ".amr", ".au", ".caf", ".eac3", ".flac", ".m4a", ".mka", ".mp3"}
 SOUND_SUFFIXES |= {".oga", ".ogg", ".opus", ".w64", ".wav", ".weba", ".wma"}
 TABLES, LABELS, PAGES = (".csv", ".json", ".parquet"), (".txt", ".vtt", ".eaf"), (".png", ".html")
@@ -294,6 +293,7 @@ def find(path: Path, search: Search, heard: Callable[[float], None]) -> "FileMom
     import numpy as np
 
     from earmark.media import SoundReader, probe
+    from earmark.moments import MomentStream
     from earmark.moments_writing import FileMoments
 
     info, reader = probe(path), SoundReader(path)
@@ -306,51 +306,15 @@ def find(path: Path, search: Search, heard: Callable[[float], None]) -> "FileMom
             heard(reader.num_samples / reader.sample_rate)
             yield block
 
-    moments = tuple(_found_in(blocks(), reader.sample_rate, search))
+    stream = MomentStream(blocks(), sample_rate=reader.sample_rate, **asdict(search))
+    moments = tuple(stream)
     return FileMoments(
         name=path.stem,
         path=str(path),
         moments=moments,
-        duration_seconds=max(info.duration_seconds, reader.num_samples / reader.sample_rate),
+        duration_seconds=max(info.duration_seconds, stream.duration_seconds),
         notes=tuple(_notes(info, reader, silent=peak == 0)),
     )
-
-
-def _found_in(blocks: Iterable[Any], sample_rate: int, search: Search) -> "list[Moment]":
-    """Return the moments of mono blocks, with their loudness."""
-    from dataclasses import replace
-    from itertools import groupby
-
-    import numpy as np
-
-    from earmark.moments import MomentFinder
-
-    distance = None if search.min_distance_seconds is None else round(search.min_distance_seconds * sample_rate / 224)
-    finder = MomentFinder(
-        sample_rate,
-        min_prominence=1.0 if search.min_score is None else search.min_score,
-        min_distance=10 if distance is None else max(1, distance),
-        margin_seconds=search.margin_seconds,
-    )
-    moments, powers, rest = [], [], np.empty(0, np.float32)
-    bin_size = max(1, sample_rate // 500)
-    for block in blocks:
-        moments += finder.feed(block)
-        rest = np.concatenate([rest, block])
-        whole = len(rest) // bin_size * bin_size
-        powers.append(np.square(rest[:whole].reshape(-1, bin_size), dtype=np.float64).mean(axis=1))
-        rest = rest[whole:]
-    moments += finder.finish()
-    if search.max_per_minute is not None:
-        kept = []
-        for _, minute in groupby(moments, key=lambda moment: moment.time_seconds // 60):
-            kept += sorted(minute, key=lambda moment: -moment.score)[: search.max_per_minute]
-        moments = sorted(kept, key=lambda moment: moment.time_seconds)
-    power = np.concatenate([*powers, np.square(rest, dtype=np.float64)[:1]])
-    first = [int(moment.time_seconds * sample_rate / bin_size) for moment in moments]
-    with np.errstate(divide="ignore"):
-        levels = [float(10 * np.log10(power[k : k + 50].mean())) for k in first]
-    return [replace(moment, loudness_db=level) for moment, level in zip(moments, levels, strict=True)]
 
 
 def _notes(info: "MediaInfo", reader: "SoundReader", *, silent: bool) -> Iterator[str]:

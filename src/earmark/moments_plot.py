@@ -40,6 +40,8 @@ _NUM_BANDS, _LOWEST_HZ, _HIGHEST_HZ = 96, 60.0, 20000.0
 _RANGE_DB = 75.0
 _FRAME_SIDE = 180
 _PAGE_RATE = 24000
+_MARK_SECONDS = 0.03  # a detector's moment may be so far from the curve's peak
+_MAX_LINES = 60
 _INK, _LINE, _MARK = "#30363d", "#1f5fbf", "#d1242f"
 
 
@@ -224,7 +226,7 @@ def _levels(wave: NDArray[np.float32], spectrum: ShortTimeFFT, edges_hz: NDArray
     first = np.minimum(first, last - 1)  # a narrow band takes the bin next to it
     total = np.concatenate([np.zeros((len(power), 1)), power.cumsum(axis=1)], axis=1)
     mean = (total[:, last] - total[:, first]) / (last - first)
-    return 10 * np.log10(np.maximum(mean, 0) + 1e-9)
+    return np.asarray(10 * np.log10(np.maximum(mean, 0) + 1e-9))
 
 
 def _frames(path: str | Path, times_seconds: Sequence[float]) -> Iterator[NDArray[np.uint8] | None]:
@@ -278,17 +280,27 @@ def _draw_overview(figure: Any, overview: Overview, moments: Sequence[Moment], s
         curve_times = (np.arange(len(curve)) + 0.5) * overview.curve.step_seconds
         there = np.isfinite(curve[:, 0])
         axes[2].plot(curve_times[there], curve[there, 0], color=_LINE, linewidth=0.7)
-        steps = [min(len(curve) - 1, int(m.time_seconds / overview.curve.step_seconds)) for m in moments]
-        axes[2].plot([m.time_seconds for m in moments], curve[steps, 0], "v", color=_MARK, markersize=4, clip_on=False)
+        reach = max(1, round(_MARK_SECONDS / overview.curve.step_seconds))
+        tops = [
+            curve[max(0, k - reach) : k + reach + 1, 0].max()
+            for k in (min(len(curve) - 1, int(m.time_seconds / overview.curve.step_seconds)) for m in moments)
+        ]
+        axes[2].plot([m.time_seconds for m in moments], tops, "v", color=_MARK, markersize=4, clip_on=False)
     axes[2].set_ylabel("interaction curve")
     axes[2].set_xlabel("time, min:s", fontsize=8, color=_INK)
     axes[2].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _clock(seconds, end)))
+    # Lines through few moments, ticks for many, which would hide what they mark.
+    depth = 1.0 if len(moments) <= _MAX_LINES else 0.08
     for panel in (axes[0], axes[1]):
-        panel.vlines([m.time_seconds for m in moments], 0, 1, transform=panel.get_xaxis_transform(), color=_MARK,
-                     linewidth=0.8, alpha=0.7)  # fmt: skip
+        panel.vlines([m.time_seconds for m in moments], 1 - depth, 1, transform=panel.get_xaxis_transform(),
+                     color=_MARK, linewidth=0.8, alpha=0.7)  # fmt: skip
+    last = -end
     for one in shown:
-        axes[0].annotate(str(one.number), (one.moment.time_seconds, 1), xycoords=axes[0].get_xaxis_transform(),
-                         ha="center", va="bottom", fontsize=7, color=_MARK, annotation_clip=False)  # fmt: skip
+        if one.moment.time_seconds - last < 0.015 * end:  # the numbers would run into each other
+            continue
+        last = one.moment.time_seconds
+        axes[0].annotate(str(one.number), (last, 1), xycoords=axes[0].get_xaxis_transform(), ha="center", va="bottom",
+                         fontsize=7, color=_MARK, annotation_clip=False)  # fmt: skip
     axes[0].set_xlim(0, end)
     for panel in axes:
         _plain(panel)
@@ -302,9 +314,10 @@ def _draw_levels(
     finite = levels[np.isfinite(levels)]
     if len(finite):
         top = float(finite.max())
+        bottom = max(top - _RANGE_DB, min(float(np.quantile(finite, 0.05)), top - 1))  # the noise is dark
         extent = (start_seconds, start_seconds + seconds, 0, _NUM_BANDS)
         image = np.where(np.isfinite(levels), levels, finite.min()).T
-        axes.imshow(image, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=top - _RANGE_DB, vmax=top)
+        axes.imshow(image, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=bottom, vmax=top)
     marks = [hertz for hertz in (100, 300, 1000, 3000, 10000) if hertz < edges_hz[-1]]
     places = np.log(np.array(marks) / edges_hz[0]) / np.log(edges_hz[-1] / edges_hz[0]) * _NUM_BANDS
     axes.set_yticks(places, [f"{hertz / 1000:g}" for hertz in marks])

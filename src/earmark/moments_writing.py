@@ -163,7 +163,6 @@ def _table(files: Sequence[FileMoments], detector: str, parameters: Mapping[str,
     )
     loudness = [moment.loudness_db for found in files for moment in found.moments]
     paths = [printable(found.path) for found in files for _ in found.moments]
-    table = table.drop_columns([name for name in ("loudness_db",) if name in table.column_names])
     table = table.append_column("loudness_db", pa.array(loudness, pa.float64()))
     return table.append_column("path", pa.array(paths, pa.string()))
 

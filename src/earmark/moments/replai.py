@@ -1,58 +1,20 @@
-"""Finding moments of interaction by their sound.
+"""The detector of the original code, the one that training rests on.
 
-The second station of a sample's path: sound (of :mod:`earmark.media`) in, a table of moments out. The arithmetic is the
-original code's (paper arXiv 2209.13583, section 3.1), sample for sample: peaks of the average of the z-normalised
-log-spectrogram, over each 10 s segment by itself.
+Part of the second station of a sample's path. The arithmetic is the original code's (paper arXiv 2209.13583, section
+3.1), sample for sample: peaks of the average of the z-normalised log-spectrogram, over each 10 s segment by itself.
 """
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.signal import find_peaks, spectrogram
 
-from earmark.atomic import replacing
-from earmark.media import MediaInfo, SoundReader, probe
+from earmark.moments.detector import Detector, Moment, check_options
 
 _WINDOW_SAMPLES = 256  # scipy's default window; a segment below one window has no curve
+_HOP_SAMPLES = 224
 _FLOOR = 1e-5
-
-_SCHEMA = pa.schema(
-    [
-        ("video_id", pa.string()),
-        ("time_seconds", pa.float64()),
-        ("score", pa.float64()),
-        ("height", pa.float64()),
-        ("segment_id", pa.int64()),
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A moment of interaction.
-
-    Attributes:
-        time_seconds: when it is heard, from the start of the recording.
-        score: prominence of its peak in the interaction curve.
-        height: value of the curve at the peak.
-        segment_id: number of the segment it lies in, counted from 0.
-        loudness_db: level of the 100 ms from the moment, dB re full scale; -inf for silence,
-            NaN where it was not measured.
-    """
-
-    time_seconds: float
-    score: float
-    height: float
-    segment_id: int
-    loudness_db: float = math.nan
 
 
 def interaction_curve(
@@ -94,7 +56,7 @@ def interaction_curve(
     return times, ((log_power - mean) / (std + _FLOOR)).mean(axis=0)
 
 
-class MomentFinder:
+class MomentFinder(Detector):
     """Find moments in sound that arrives in blocks of any length, in flat memory.
 
     Gives the moments of :func:`find_moments` on the whole, whatever the blocks.
@@ -134,30 +96,26 @@ class MomentFinder:
             raise ValueError(f"margin_seconds must not be negative, got {margin_seconds}")
         if min_distance < 1:
             raise ValueError(f"min_distance must be at least 1 window, got {min_distance}")
-        self._sample_rate = sample_rate
+        super().__init__(sample_rate, latency_seconds=segment_seconds + margin_seconds)
         self._min_prominence = min_prominence
         self._min_distance = min_distance
         self._margin_seconds = margin_seconds
         self._pending: list[NDArray[np.floating[Any]]] = []
         self._num_pending = 0
-        self._num_samples = 0
         self._num_segments = 0
         self._held_back: list[Moment] = []
 
-    def feed(self, block: NDArray[np.floating[Any]]) -> list[Moment]:
-        """Take in mono sound ``(S,)`` and return the moments that are certain by now, in order of time."""
-        self._num_samples += len(block)
+    def _search(self, block: NDArray[np.floating[Any]]) -> list[Moment]:
         while self._num_pending + len(block) >= self._segment_size:
             num_missing = self._segment_size - self._num_pending
             self._end_segment(block[:num_missing])
             block = block[num_missing:]
         if len(block):
-            self._pending.append(block.copy())  # the caller may use its buffer again
+            self._pending.append(block)
             self._num_pending += len(block)
         return self._release()
 
-    def finish(self) -> list[Moment]:
-        """End the sound and return the moments that were not certain before its end."""
+    def _search_rest(self) -> list[Moment]:
         if self._pending:
             self._end_segment(self._pending.pop())
         return self._release()
@@ -166,8 +124,8 @@ class MomentFinder:
         """Search what is pending and ``rest`` as one segment."""
         segment = np.concatenate([*self._pending, rest])
         self._pending, self._num_pending = [], 0
-        start_seconds = self._num_segments * self._segment_size / self._sample_rate
-        times, curve = interaction_curve(segment, self._sample_rate)
+        start_seconds = self._num_segments * self._segment_size / self.sample_rate
+        times, curve = interaction_curve(segment, self.sample_rate)
         peaks, properties = find_peaks(curve, distance=self._min_distance, prominence=self._min_prominence)
         self._held_back += [
             Moment(start_seconds + float(times[peak]), float(prominence), float(curve[peak]), self._num_segments)
@@ -178,10 +136,45 @@ class MomentFinder:
 
     def _release(self) -> list[Moment]:
         """Return what lies far enough before the end of the sound so far: more of it can't bring the end nearer."""
-        limit = self._num_samples / self._sample_rate - self._margin_seconds
+        limit = self._num_samples / self.sample_rate - self._margin_seconds
         ready = [moment for moment in self._held_back if moment.time_seconds <= limit]
         self._held_back = self._held_back[len(ready) :]
         return ready
+
+
+class ReplaiDetector(MomentFinder):
+    """The original's detector with the options that all detectors share.
+
+    Args:
+        sample_rate: in Hz.
+        min_score: least prominence; None for the original's 1.
+        min_distance_seconds: rounded to windows of 224 samples; None for the original's 10 windows.
+        segment_seconds: see :class:`MomentFinder`.
+
+    Raises:
+        ValueError: if an option is out of its range.
+
+    Example:
+        >>> ReplaiDetector(8000, min_distance_seconds=0.28).finish()
+        []
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        *,
+        min_score: float | None = None,
+        min_distance_seconds: float | None = None,
+        segment_seconds: float = 10.0,
+    ) -> None:
+        check_options(min_score, min_distance_seconds, segment_seconds)
+        windows = 10 if min_distance_seconds is None else round(min_distance_seconds * sample_rate / _HOP_SAMPLES)
+        super().__init__(
+            sample_rate,
+            segment_seconds=segment_seconds,
+            min_prominence=1.0 if min_score is None else min_score,
+            min_distance=max(1, windows),
+        )
 
 
 def find_moments(
@@ -223,118 +216,3 @@ def find_moments(
         margin_seconds=margin_seconds,
     )
     return [*finder.feed(wave), *finder.finish()]
-
-
-def moments_of_file(
-    path: str | Path,
-    *,
-    segment_seconds: float = 10.0,
-    min_prominence: float = 1.0,
-    min_distance: int = 10,
-    margin_seconds: float = 0.0,
-) -> tuple[list[Moment], MediaInfo]:
-    """Find the moments of a media file, at the sound's own rate and in flat memory.
-
-    Args:
-        path: the file.
-        segment_seconds: see :func:`find_moments`, as for the rest.
-        min_prominence: of a peak.
-        min_distance: between peaks, in windows.
-        margin_seconds: from the start and the end of the sound.
-
-    Returns:
-        The moments in order of time, and what the file holds.
-
-    Raises:
-        MediaError: if the file can't be read or has no sound.
-
-    Example:
-        >>> import tempfile, scipy.io.wavfile
-        >>> wave = np.zeros(80000, np.int16)
-        >>> wave[30000:30050] = 16000
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     scipy.io.wavfile.write(f"{folder}/hit.wav", 8000, wave)
-        ...     moments, info = moments_of_file(f"{folder}/hit.wav")
-        >>> len(moments), info.duration_seconds
-        (1, 10.0)
-    """
-    info = probe(path)
-    reader = SoundReader(path)
-    finder = MomentFinder(
-        reader.sample_rate,
-        segment_seconds=segment_seconds,
-        min_prominence=min_prominence,
-        min_distance=min_distance,
-        margin_seconds=margin_seconds,
-    )
-    moments = [moment for block in reader for moment in finder.feed(block)]
-    return [*moments, *finder.finish()], info
-
-
-def moments_table(moments: Mapping[str, Sequence[Moment]], *, detector: str, parameters: Mapping[str, Any]) -> pa.Table:
-    """Put the moments of many videos into one table.
-
-    Args:
-        moments: video_id -> its moments.
-        detector: name of what found them.
-        parameters: its settings, plain data.
-
-    Returns:
-        Columns video_id, time_seconds, score, height, segment_id; the detector and its parameters (as JSON) in the
-        schema's metadata.
-
-    Example:
-        >>> found = {"a": [Moment(1.5, 2.0, 3.0, 0)]}
-        >>> table = moments_table(found, detector="replai", parameters={"distance": 10})
-        >>> table.to_pylist(), table.schema.metadata[b"parameters"]
-        ([{'video_id': 'a', 'time_seconds': 1.5, 'score': 2.0, 'height': 3.0, 'segment_id': 0}], b'{"distance": 10}')
-    """
-    rows = [(video_id, moment) for video_id, found in moments.items() for moment in found]
-    columns = {
-        "video_id": [video_id for video_id, _ in rows],
-        "time_seconds": [moment.time_seconds for _, moment in rows],
-        "score": [moment.score for _, moment in rows],
-        "height": [moment.height for _, moment in rows],
-        "segment_id": [moment.segment_id for _, moment in rows],
-    }
-    metadata = {"detector": detector, "parameters": json.dumps(dict(parameters), sort_keys=True)}
-    return pa.table(columns, schema=_SCHEMA.with_metadata(metadata))
-
-
-def write_moments(path: str | Path, table: pa.Table) -> None:
-    """Write a moments table as parquet: the whole file or nothing.
-
-    Args:
-        path: of the file.
-        table: of :func:`moments_table`.
-    """
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary)
-
-
-def read_moments(path: str | Path) -> pa.Table:
-    """Read a moments table.
-
-    Args:
-        path: a file of :func:`write_moments`.
-
-    Returns:
-        The table, as :func:`moments_table` made it.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: naming the file, if it is no parquet file, or columns are missing or of another type.
-    """
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError) as error:  # damage is told as either
-        raise ValueError(f"{path}: not a moments table ({error})") from error
-    missing = [name for name in _SCHEMA.names if name not in table.column_names]
-    if missing:
-        raise ValueError(f"{path}: not a moments table, columns are missing: {', '.join(missing)}")
-    table = table.select(_SCHEMA.names)
-    if table.schema.types != _SCHEMA.types:
-        raise ValueError(f"{path}: not a moments table, expected {_SCHEMA.types}, found {table.schema.types}")
-    return table

@@ -1,0 +1,121 @@
+"""What every detector of moments has in common: the record it finds, blocks in and moments out, loudness.
+
+Part of the second station of a sample's path: sound (of :mod:`earmark.media`) in, moments out.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LOUDNESS_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment of interaction.
+
+    Attributes:
+        time_seconds: when it is heard, from the start of the recording.
+        score: how much it stands out, in the detector's measure: ``replai``: prominence of its peak in the interaction
+            curve; ``earmark``: height of its peak above the usual, in local deviations.
+        height: value of the detector's curve at the peak.
+        segment_id: number of the segment it lies in, counted from 0.
+        loudness_db: level (root mean square) of the 100 ms from the moment in decibels re full scale; -inf for
+            silence, NaN where it was not measured.
+    """
+
+    time_seconds: float
+    score: float
+    height: float
+    segment_id: int
+    loudness_db: float = math.nan
+
+
+def check_options(min_score: float | None, min_distance_seconds: float | None, segment_seconds: float) -> None:
+    """Check the options that all detectors share.
+
+    Raises:
+        ValueError: naming the one that is out of its range.
+    """
+    if min_score is not None and not min_score >= 0:
+        raise ValueError(f"min_score must not be negative, got {min_score}")
+    if min_distance_seconds is not None and not 0 <= min_distance_seconds < math.inf:
+        raise ValueError(f"min_distance_seconds must be a length of time, got {min_distance_seconds}")
+    if not 0 < segment_seconds < math.inf:
+        raise ValueError(f"segment_seconds must be positive, got {segment_seconds}")
+
+
+class Detector(ABC):
+    """Find moments in mono sound that arrives in blocks of any length, in flat memory.
+
+    The same moments come out whatever the blocks. A subclass implements `_search` and `_search_rest`.
+
+    Args:
+        sample_rate: in Hz.
+        latency_seconds: at most this long after its time a moment is found; so much sound is kept.
+
+    Raises:
+        ValueError: if the sample rate is not positive.
+    """
+
+    def __init__(self, sample_rate: int, *, latency_seconds: float) -> None:
+        if not sample_rate > 0:
+            raise ValueError(f"sample_rate must be positive, got {sample_rate}")
+        self.sample_rate = sample_rate
+        self._num_kept = math.ceil((latency_seconds + _LOUDNESS_SECONDS) * sample_rate) + 1
+        self._kept: deque[tuple[int, NDArray[np.floating[Any]]]] = deque()  # (number of the first sample, samples)
+        self._num_samples = 0
+        self._unmeasured: deque[Moment] = deque()
+
+    def feed(self, block: NDArray[np.floating[Any]]) -> list[Moment]:
+        """Take in mono sound ``(S,)`` and return the moments that are certain by now, in order of time.
+
+        Raises:
+            ValueError: if it is not one-dimensional or not floating point, or a sample is not finite.
+        """
+        if block.ndim != 1 or block.dtype.kind != "f":
+            raise ValueError(
+                f"wave must be one-dimensional and floating point, not {block.dtype} of shape {block.shape}"
+            )
+        block = block.copy()  # the caller may use its buffer again
+        self._kept.append((self._num_samples, block))
+        self._num_samples += len(block)
+        self._unmeasured += self._search(block)
+        moments = list(self._measured(self._num_samples))
+        while self._kept[0][0] + len(self._kept[0][1]) < self._num_samples - self._num_kept:
+            self._kept.popleft()
+        return moments
+
+    def finish(self) -> list[Moment]:
+        """End the sound and return the moments that were not certain before its end."""
+        self._unmeasured += self._search_rest()
+        return list(self._measured(math.inf))
+
+    @abstractmethod
+    def _search(self, block: NDArray[np.floating[Any]]) -> list[Moment]:
+        """Take in a block, which stays as it is, and return the moments found by now, in order of time."""
+
+    @abstractmethod
+    def _search_rest(self) -> list[Moment]:
+        """Return the moments not found before the end of the sound."""
+
+    def _measured(self, limit: float) -> Iterator[Moment]:
+        """Yield the moments whose 100 ms end before sample `limit`, with their loudness."""
+        while self._unmeasured:
+            start = round(self._unmeasured[0].time_seconds * self.sample_rate)
+            stop = start + max(1, round(_LOUDNESS_SECONDS * self.sample_rate))
+            if stop > limit:
+                return
+            yield replace(self._unmeasured.popleft(), loudness_db=self._level_db(start, stop))
+
+    def _level_db(self, start: int, stop: int) -> float:
+        parts = [block[max(0, start - first) : max(0, stop - first)] for first, block in self._kept]
+        samples = np.concatenate(parts, dtype=np.float64)
+        power = float(np.mean(samples**2)) if len(samples) else 0.0
+        return 10 * math.log10(power) if power > 0 else -math.inf

@@ -1,0 +1,217 @@
+"""The detector of this project: what a listener would call an onset, at any sample rate and in steady noise.
+
+Part of the second station of a sample's path. Spectral flux with a maximum filter over bands (after SuperFlux: Boeck
+and Widmer, "Maximum Filter Vibrato Suppression for Onset Detection", DAFx 2013) of band levels above the local noise
+(after adaptive whitening: Stowell and Plumbley, ICMC 2007), with the ear's masking by what was loud just before.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import next_fast_len, rfft
+from scipy.signal import find_peaks
+
+from earmark.moments.detector import Detector, Moment, check_options
+
+_Array: TypeAlias = NDArray[np.float32]
+
+_WINDOW_SECONDS = 0.016
+_HOP_SECONDS = 0.008
+_BATCH_FRAMES = 125  # a second at a time; always as many, so that blocks can't change a bit of the result
+
+_NUM_BANDS = 20
+_LOWEST_HZ, _HIGHEST_HZ = 100.0, 10000.0
+_ENOUGH_RATE = 20000  # in Hz, for the highest band
+
+_NOISE_CONTEXT_SECONDS = 5.0  # on either side of a segment
+_CONTEXT_SECONDS = 2.0  # in which sound before a segment still masks
+_LEAST_NOISE = 10**-9.5  # power in a band, about that of 16-bit rounding
+_DYNAMIC_RANGE = 1e4  # 40 dB below the loudest of a band nobody listens
+
+_MASK_DECAY = 30 / (10 * np.log10(np.e))  # nepers (of power) a second: 30 dB
+_MOST_RISE = 5.0  # nepers: no band counts for more
+_LEAST_DEVIATION = 0.2  # nepers
+
+_BACKWARD_SECONDS = 0.13  # a sound so shortly before a stroke that rises much more prepares it
+_BACKWARD_SHARE = 0.6
+
+_MIN_SCORE = 2.2
+_MIN_DISTANCE_SECONDS = 0.05
+
+
+class OnsetDetector(Detector):
+    """Find onsets: sudden rises of many bands at once above the noise and above what sounded just before.
+
+    1. Power in 20 mel-spaced bands of 100 Hz to 10 kHz, in Hann windows of 16 ms, 8 ms apart.
+    2. Level of each band above its noise, ln(1 + power / noise): the noise is the median over the segment and 5 s on
+       either side, so that hum, fans, taps and slow changes of level go out.
+    3. Rise of each band over the frame before, or over what still masks (falling by 30 dB a second; the highest of
+       three neighbouring bands, so that a gliding voice is no rise), at most 5; mean over bands.
+    4. Peaks of it. The score is the height above the median over the segment and 2 s on either side, in deviations
+       (median absolute deviation, scaled to a Gaussian's, plus 0.2).
+
+    A moment is certain one segment and 5 s after it at the latest.
+
+    Args:
+        sample_rate: in Hz. Sound of 40 kHz and more is averaged over neighbouring samples first.
+        min_score: least score; None for 2.2.
+        min_distance_seconds: between moments, of two closer ones the lower is dropped; None for 50 ms.
+        segment_seconds: length of the segments.
+
+    Raises:
+        ValueError: if an option is out of its range.
+
+    Example:
+        >>> wave = np.zeros(80000, np.float32)
+        >>> wave[30000:30050] = 0.5
+        >>> detector = OnsetDetector(8000)
+        >>> [round(moment.time_seconds, 2) for moment in [*detector.feed(wave), *detector.finish()]]
+        [3.75]
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        *,
+        min_score: float | None = None,
+        min_distance_seconds: float | None = None,
+        segment_seconds: float = 10.0,
+    ) -> None:
+        check_options(min_score, min_distance_seconds, segment_seconds)
+        super().__init__(sample_rate, latency_seconds=segment_seconds + _NOISE_CONTEXT_SECONDS + 2.0)
+        self._min_score = _MIN_SCORE if min_score is None else min_score
+        self._min_distance_seconds = _MIN_DISTANCE_SECONDS if min_distance_seconds is None else min_distance_seconds
+        self._segment_seconds = segment_seconds
+
+        self._fold = max(1, sample_rate // _ENOUGH_RATE)
+        rate = sample_rate / self._fold
+        self._hop = max(1, round(_HOP_SECONDS * rate))
+        size = next_fast_len(max(16, round(_WINDOW_SECONDS * rate)), real=True)
+        self._frame_seconds = self._hop / rate
+        self._num_blind = -(-size // self._hop)  # until a window is full, what sounds at the start seems to begin
+        self._first_seconds = (self._hop - size / 2) / rate - self._frame_seconds / 2  # a rise lies between two frames
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+        self._window = (window / np.sqrt(size / 2 * (window**2).sum())).astype(np.float32)
+        self._edges = _band_edges(rate, size)
+
+        self._batch_size = _BATCH_FRAMES * self._hop * self._fold
+        self._pending: list[NDArray[np.floating[Any]]] = []
+        self._num_pending = 0
+        self._tail = np.zeros(size - self._hop, np.float32)
+        self._segment_frames = max(1, round(segment_seconds / self._frame_seconds))
+        self._num_noise_frames = round(_NOISE_CONTEXT_SECONDS / self._frame_seconds)
+        self._num_context_frames = round(_CONTEXT_SECONDS / self._frame_seconds)
+        self._powers: list[_Array] = []  # batches of (frames, bands), the first begins at frame _first_frame
+        self._first_frame = 0
+        self._num_frames = 0
+        self._num_searched = 0  # frames
+        self._last_seconds = -np.inf
+
+    def _search(self, block: NDArray[np.floating[Any]]) -> list[Moment]:
+        moments = []
+        while self._num_pending + len(block) >= self._batch_size:
+            num_missing = self._batch_size - self._num_pending
+            self._take_in(np.concatenate([*self._pending, block[:num_missing]]), _BATCH_FRAMES)
+            self._pending, self._num_pending = [], 0
+            block = block[num_missing:]
+            if self._num_frames >= self._num_searched + self._segment_frames + self._num_noise_frames:
+                moments += self._search_segment()
+        if len(block):
+            self._pending.append(block)
+            self._num_pending += len(block)
+        return moments
+
+    def _search_rest(self) -> list[Moment]:
+        if self._num_pending:
+            rest = np.concatenate(self._pending)
+            num_frames = -(-len(rest) // (self._hop * self._fold))
+            self._take_in(np.pad(rest, (0, self._batch_size - len(rest))), num_frames)
+            self._pending, self._num_pending = [], 0
+        moments = []
+        while self._num_searched < self._num_frames:
+            moments += self._search_segment()
+        return moments
+
+    def _take_in(self, samples: NDArray[np.floating[Any]], num_frames: int) -> None:
+        """Note the bands' powers of the first frames of a batch."""
+        folded = samples[:: self._fold].astype(np.float32)
+        for first in range(1, self._fold):
+            folded += samples[first :: self._fold]
+        folded /= np.float32(self._fold)
+        if not np.isfinite(folded).all():
+            raise ValueError("wave must be finite")
+        wave = np.concatenate([self._tail, folded])
+        self._tail = wave[len(wave) - len(self._tail) :].copy()
+        frames = np.lib.stride_tricks.sliding_window_view(wave, len(self._window))[:: self._hop]
+        parts = rfft(frames * self._window, axis=1).view(np.float32)  # real and imaginary in turn
+        np.square(parts, out=parts)
+        power = np.add.reduceat(parts[:, : 2 * self._edges[-1]], 2 * self._edges[:-1], axis=1)
+        self._powers.append(power[:num_frames])
+        self._num_frames += num_frames
+
+    def _search_segment(self) -> list[Moment]:
+        """Search the next segment and forget the frames that are no longer needed."""
+        start = self._num_searched
+        stop = min(start + self._segment_frames, self._num_frames)
+        begin = max(0, start - self._num_noise_frames)
+        end = min(stop + self._num_noise_frames, self._num_frames)
+        power = np.concatenate(self._powers)[begin - self._first_frame : end - self._first_frame]
+        power = np.ascontiguousarray(power.T)
+        noise = np.maximum(np.median(power[:, ::4], axis=1), power.max(axis=1) / _DYNAMIC_RANGE)
+        first = max(0, start - self._num_context_frames)
+        near = power[:, first - begin : stop + self._num_context_frames - begin]
+        rise = _rise(np.log1p(near / np.maximum(noise, _LEAST_NOISE)[:, None]), _MASK_DECAY * self._frame_seconds)
+        rise[: max(0, self._num_blind - first)] = 0
+        moments = [
+            Moment(seconds, score, height, int(seconds // self._segment_seconds))
+            for frame, score, height in self._peaks(rise)
+            if start <= first + frame < stop
+            for seconds in [max(0.0, (first + frame) * self._frame_seconds + self._first_seconds)]
+        ]
+        # A peak at the seam of two segments may be found in both, a frame apart.
+        moments = [m for m in moments if m.time_seconds - self._last_seconds >= 0.99 * self._min_distance_seconds]
+        if moments:
+            self._last_seconds = moments[-1].time_seconds
+        self._num_searched = stop
+        while self._powers and self._first_frame + len(self._powers[0]) <= stop - self._num_noise_frames:
+            self._first_frame += len(self._powers.pop(0))
+        return moments
+
+    def _peaks(self, rise: _Array) -> list[tuple[int, float, float]]:
+        """Return (frame, score, height) of the peaks that count."""
+        median = np.median(rise)
+        deviation = 1.4826 * np.median(np.abs(rise - median)) + _LEAST_DEVIATION
+        least = max(median + self._min_score * deviation, 1e-6)
+        distance = max(1, round(self._min_distance_seconds / self._frame_seconds))
+        peaks, _ = find_peaks(np.concatenate([[0], rise, [0]]), height=least, distance=distance)
+        peaks = peaks - 1
+        ahead = round(_BACKWARD_SECONDS / self._frame_seconds)
+        return [
+            (int(peak), float((rise[peak] - median) / deviation), float(rise[peak]))
+            for peak in peaks
+            if rise[peak] >= _BACKWARD_SHARE * rise[peak : peak + ahead + 1].max()
+        ]
+
+
+def _band_edges(rate: float, size: int) -> NDArray[np.int64]:
+    """Return the first bin of each band and the end of the last; bands of less than a bin are merged."""
+    highest = min(_HIGHEST_HZ, 0.475 * rate)
+    mel = np.linspace(np.log1p(min(_LOWEST_HZ, highest / 4) / 700), np.log1p(highest / 700), _NUM_BANDS + 1)
+    edges = np.unique(np.rint(700 * np.expm1(mel) * size / rate).astype(np.int64))
+    edges = edges[edges >= 1]  # without the mean
+    return edges if len(edges) > 1 else np.array([1, size // 2 + 1])
+
+
+def _rise(level: _Array, decay: float) -> _Array:
+    """Return how much levels (bands, frames) rise above what masks them, which falls by `decay` a frame: (frames,)."""
+    smooth = level.copy()  # what masks is the mean of two frames, or noise would mask by its peaks
+    smooth[:, 1:] = (level[:, 1:] + level[:, :-1]) / 2
+    ramp = np.arange(level.shape[1], dtype=np.float32) * np.float32(decay)
+    mask = np.maximum.accumulate(smooth + ramp, axis=1) - ramp
+    widest = mask.copy()
+    np.maximum(widest[1:], mask[:-1], out=widest[1:])
+    np.maximum(widest[:-1], mask[1:], out=widest[:-1])
+    rise = np.zeros(level.shape[1], np.float32)
+    rise[1:] = np.clip(level[:, 1:] - widest[:, :-1], 0, _MOST_RISE).mean(axis=0)
+    return rise
