@@ -317,7 +317,8 @@ def _draw_levels(
         bottom = max(top - _RANGE_DB, min(float(np.quantile(finite, 0.05)), top - 1))  # the noise is dark
         extent = (start_seconds, start_seconds + seconds, 0, _NUM_BANDS)
         image = np.where(np.isfinite(levels), levels, finite.min()).T
-        axes.imshow(image, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=bottom, vmax=top)
+        axes.imshow(image, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=bottom, vmax=top,
+                    interpolation_stage="data")  # fmt: skip
     marks = [hertz for hertz in (100, 300, 1000, 3000, 10000) if hertz < edges_hz[-1]]
     places = np.log(np.array(marks) / edges_hz[0]) / np.log(edges_hz[-1] / edges_hz[0]) * _NUM_BANDS
     axes.set_yticks(places, [f"{hertz / 1000:g}" for hertz in marks])
