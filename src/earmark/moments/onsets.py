@@ -112,7 +112,8 @@ class OnsetDetector(Detector):
         moments = []
         while self._num_pending + len(block) >= self._batch_size:
             num_missing = self._batch_size - self._num_pending
-            self._take_in(np.concatenate([*self._pending, block[:num_missing]]), _BATCH_FRAMES)
+            missing = block[:num_missing]
+            self._take_in(np.concatenate([*self._pending, missing]) if self._pending else missing, _BATCH_FRAMES)
             self._pending, self._num_pending = [], 0
             block = block[num_missing:]
             if self._num_frames >= self._num_searched + self._segment_frames + self._num_noise_frames:
