@@ -402,7 +402,6 @@ def test_the_progress_bar_counts_the_time_of_the_sound(monkeypatch: pytest.Monke
 
 
 def test_moments_are_scored_against_labels(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("earmark.onset_scores")
     names = [write_wav("a.wav", hits()), write_wav("b.wav", hits(times=(5.0,))), write_wav("c.wav", hits())]
     Path("truth").mkdir()
     Path("truth/a.txt").write_text("3.0\t3.0\thit\n7.0\t7.0\thit\n9.0\t9.0\tnever heard\n")
@@ -420,3 +419,29 @@ def test_moments_are_scored_against_labels(capsys: pytest.CaptureFixture[str]) -
     assert "0.750" in rows[0]
     assert main(["moments", "a.wav", "--min-score", "3", "--score", "truth/b.txt"]) == 0  # one file, one truth
     assert "0.000" in capsys.readouterr().out
+
+
+def test_moments_are_scored_against_annotated_actions(capsys: pytest.CaptureFixture[str]) -> None:
+    write_wav("P01_01.wav", hits(times=(3.0, 5.0, 7.0)))
+    lines = [
+        "video_id,start_timestamp,stop_timestamp",
+        "P01_01,00:00:02.90,00:00:03.50",
+        "P01_01,00:00:06.99,00:00:08.00",
+        "P01_01,00:00:08.50,00:00:09.00",
+    ]
+    Path("truth.csv").write_text("\n".join(lines) + "\n")
+    (result,) = as_json(capsys, "P01_01.wav", "--detector", "replai", "--score", "truth.csv")
+    narrow, wide = result["scores"]
+    assert (narrow["num_moments"], narrow["num_truth"]) == (3, 3)
+    assert narrow["span_recall"] == pytest.approx(2 / 3)
+    assert narrow["idle_share"] == pytest.approx(1 / 3)
+    assert (narrow["recall"], wide["recall"]) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+
+
+def test_truth_that_cannot_be_read_is_told_before_the_search(capsys: pytest.CaptureFixture[str]) -> None:
+    write_wav("a.wav", hits())
+    Path("truth.txt").write_text("no labels")
+    assert main(["moments", "a.wav", "--score", "truth.txt"]) == 1
+    captured = capsys.readouterr()
+    assert "truth.txt, line 1" in captured.err
+    assert captured.out == ""
