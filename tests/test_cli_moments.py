@@ -445,3 +445,17 @@ def test_truth_that_cannot_be_read_is_told_before_the_search(capsys: pytest.Capt
     captured = capsys.readouterr()
     assert "truth.txt, line 1" in captured.err
     assert captured.out == ""
+
+
+def test_a_file_whose_name_is_not_utf_8_is_done_like_any_other(capfd: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"caf\xe9.wav")
+    write_wav(name, hits())
+    Path("truth").mkdir()
+    Path("truth", os.fsdecode(b"caf\xe9.txt")).write_text("3.0\t3.0\thit\n")
+    made = ["--plot", "pages", "--clips", "clips", "--out", "out.eaf", "--score", "truth"]
+    assert main(["moments", name, "--min-score", "3", *made]) == 0
+    captured = capfd.readouterr()
+    assert "caf%E9.wav: 2 moments" in captured.out
+    assert captured.err == ""
+    assert len(list(Path("clips").iterdir())) == 2
+    assert "caf%E9.wav" in next(Path("pages").iterdir()).read_text()

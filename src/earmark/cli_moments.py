@@ -248,6 +248,7 @@ def _examine(job: Job) -> "FileMoments":
 
     import numpy as np
 
+    from earmark.datasets.records import printable
     from earmark.media import MediaError
     from earmark.moments_writing import FileMoments
 
@@ -269,7 +270,8 @@ def _examine(job: Job) -> "FileMoments":
         if job.plot is not None:
             from earmark.moments_plot import write_plot
 
-            write_plot(job.plot, job.path, found.moments, title=job.shown, detector=job.search.detector)
+            title = printable(job.shown)
+            write_plot(job.plot, job.path, found.moments, title=title, detector=job.search.detector)
         if job.clips is not None:
             from earmark.moments_clips import cut_clips
 
@@ -423,10 +425,11 @@ def _tell(found: "FileMoments", *, table: bool) -> None:
     from rich.text import Text
 
     from earmark.cli_build import screen
+    from earmark.datasets.records import printable
 
     console = screen()
     count = "1 moment" if len(found.moments) == 1 else f"{len(found.moments)} moments"
-    console.print(Text(f"{found.path}: {count} in {clock(found.duration_seconds)}"), soft_wrap=True)
+    console.print(Text(f"{printable(found.path)}: {count} in {clock(found.duration_seconds)}"), soft_wrap=True)
     if found.moments:
         columns = Table()
         for name in ("time", "score", "loudness, dB"):

@@ -66,6 +66,7 @@ def score(
     from rich.table import Table
 
     from earmark.cli_build import screen
+    from earmark.datasets.records import printable
     from earmark.onset_scores import idle_share, score_onsets, span_recall
 
     table = Table("file", title=f"against {source}", title_justify="left")
@@ -98,7 +99,7 @@ def score(
             complain(f"{found.path}: {source} has no onsets for it")
             continue
         times = np.array([moment.time_seconds for moment in found.moments])
-        scores[found.path] = judge(found.path, times, truth)
+        scores[found.path] = judge(printable(found.path), times, truth)
         everything.append((times + offset, truth.onsets + offset, truth.spans + offset))
         # One file after the other, so far apart that no moment meets another file's onset.
         offset += max([found.duration_seconds, *times, *truth.onsets, *truth.spans.ravel()]) + 10.0
