@@ -95,13 +95,16 @@ class OnsetDetector(Detector):
         self._num_blind = -(-size // self._hop)  # until a window is full, what sounds at the start seems to begin
         self._first_seconds = (self._hop - size / 2) / rate - self._frame_seconds / 2  # a rise lies between two frames
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
-        self._window = (window / np.sqrt(size / 2 * (window**2).sum())).astype(np.float32)
+        self._window = (window / np.sqrt(size / 2 * (window**2).sum()) / self._fold).astype(np.float32)
         self._edges = _band_edges(rate, size)
 
         self._batch_size = _BATCH_FRAMES * self._hop * self._fold
         self._pending: list[NDArray[np.floating[Any]]] = []
         self._num_pending = 0
-        self._tail = np.zeros(size - self._hop, np.float32)
+        self._num_overlap = size - self._hop
+        self._wave = np.zeros(self._num_overlap + _BATCH_FRAMES * self._hop, np.float32)
+        self._frames = np.lib.stride_tricks.sliding_window_view(self._wave, size)[:: self._hop]  # a view of the wave
+        self._windowed = np.empty((_BATCH_FRAMES, size), np.float32)
         self._segment_frames = max(1, round(segment_seconds / self._frame_seconds))
         self._num_noise_frames = round(_NOISE_CONTEXT_SECONDS / self._frame_seconds)
         self._num_context_frames = round(_CONTEXT_SECONDS / self._frame_seconds)
@@ -139,16 +142,15 @@ class OnsetDetector(Detector):
 
     def _take_in(self, samples: NDArray[np.floating[Any]], num_frames: int) -> None:
         """Note the bands' powers of the first frames of a batch."""
-        folded = samples[:: self._fold].astype(np.float32)
+        self._wave[: self._num_overlap] = self._wave[len(self._wave) - self._num_overlap :]
+        folded = self._wave[self._num_overlap :]
+        folded[:] = samples[:: self._fold]
         for first in range(1, self._fold):
             folded += samples[first :: self._fold]
-        folded /= np.float32(self._fold)
         if not np.isfinite(folded).all():
             raise ValueError("wave must be finite")
-        wave = np.concatenate([self._tail, folded])
-        self._tail = wave[len(wave) - len(self._tail) :].copy()
-        frames = np.lib.stride_tricks.sliding_window_view(wave, len(self._window))[:: self._hop]
-        parts = rfft(frames * self._window, axis=1).view(np.float32)  # real and imaginary in turn
+        np.multiply(self._frames, self._window, out=self._windowed)
+        parts = rfft(self._windowed, axis=1).view(np.float32)  # real and imaginary in turn
         np.square(parts, out=parts)
         power = np.add.reduceat(parts[:, : 2 * self._edges[-1]], 2 * self._edges[:-1], axis=1)
         self._powers.append(power[:num_frames])
