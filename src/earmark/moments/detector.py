@@ -23,7 +23,8 @@ class Moment:
     Attributes:
         time_seconds: when it is heard, from the start of the recording.
         score: how much it stands out, in the detector's measure: ``replai``: prominence of its peak in the interaction
-            curve; ``earmark``: height of its peak above the usual, in local deviations.
+            curve; ``earmark``: height of its peak above the usual, in local deviations (see
+            :class:`OnsetDetector`).
         height: value of the detector's curve at the peak.
         segment_id: number of the segment it lies in, counted from 0.
         loudness_db: level (root mean square) of the 100 ms from the moment in decibels re full scale; -inf for

@@ -27,16 +27,18 @@ _ENOUGH_RATE = 20000  # in Hz, for the highest band
 _NOISE_CONTEXT_SECONDS = 5.0  # on either side of a segment
 _CONTEXT_SECONDS = 2.0  # in which sound before a segment still masks
 _LEAST_NOISE = 10**-9.5  # power in a band, about that of 16-bit rounding
-_DYNAMIC_RANGE = 1e4  # 40 dB below the loudest of a band nobody listens
+_DYNAMIC_RANGE = 1e4  # 40 dB below the loudest of a band nobody listens,
+_DYNAMIC_RANGE_OF_ALL = 1e6  # nor 60 dB below the loudest of all, where a window leaks
 
 _MASK_DECAY = 30 / (10 * np.log10(np.e))  # nepers (of power) a second: 30 dB
 _MOST_RISE = 5.0  # nepers: no band counts for more
-_LEAST_DEVIATION = 0.2  # nepers
+_LEAST_DEVIATION = 0.05  # nepers
+_STRONG_QUANTILE, _STRONG_SHARE = 0.995, 0.05  # beside strong rises, as they come without noise, faint ones count less
 
 _BACKWARD_SECONDS = 0.13  # a sound so shortly before a stroke that rises much more prepares it
 _BACKWARD_SHARE = 0.6
 
-_MIN_SCORE = 2.2
+_MIN_SCORE = 3.0
 _MIN_DISTANCE_SECONDS = 0.05
 
 
@@ -48,14 +50,15 @@ class OnsetDetector(Detector):
        either side, so that hum, fans, taps and slow changes of level go out.
     3. Rise of each band over the frame before, or over what still masks (falling by 30 dB a second; the highest of
        three neighbouring bands, so that a gliding voice is no rise), at most 5; mean over bands.
-    4. Peaks of it. The score is the height above the median over the segment and 2 s on either side, in deviations
-       (median absolute deviation, scaled to a Gaussian's, plus 0.2).
+    4. Peaks of it. The score is the height above the median over the segment and 2 s on either side, in local
+       deviations: twice the median absolute deviation (scaled to a Gaussian's), plus a twentieth of the highest rises
+       (their 99.5 % quantile), plus 0.05.
 
     A moment is certain one segment and 5 s after it at the latest.
 
     Args:
         sample_rate: in Hz. Sound of 40 kHz and more is averaged over neighbouring samples first.
-        min_score: least score; None for 2.2.
+        min_score: least score; None for 3.
         min_distance_seconds: between moments, of two closer ones the lower is dropped; None for 50 ms.
         segment_seconds: length of the segments.
 
@@ -92,13 +95,16 @@ class OnsetDetector(Detector):
         self._num_blind = -(-size // self._hop)  # until a window is full, what sounds at the start seems to begin
         self._first_seconds = (self._hop - size / 2) / rate - self._frame_seconds / 2  # a rise lies between two frames
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
-        self._window = (window / np.sqrt(size / 2 * (window**2).sum())).astype(np.float32)
+        self._window = (window / np.sqrt(size / 2 * (window**2).sum()) / self._fold).astype(np.float32)
         self._edges = _band_edges(rate, size)
 
         self._batch_size = _BATCH_FRAMES * self._hop * self._fold
         self._pending: list[NDArray[np.floating[Any]]] = []
         self._num_pending = 0
-        self._tail = np.zeros(size - self._hop, np.float32)
+        self._num_overlap = size - self._hop
+        self._wave = np.zeros(self._num_overlap + _BATCH_FRAMES * self._hop, np.float32)
+        self._frames = np.lib.stride_tricks.sliding_window_view(self._wave, size)[:: self._hop]  # a view of the wave
+        self._windowed = np.empty((_BATCH_FRAMES, size), np.float32)
         self._segment_frames = max(1, round(segment_seconds / self._frame_seconds))
         self._num_noise_frames = round(_NOISE_CONTEXT_SECONDS / self._frame_seconds)
         self._num_context_frames = round(_CONTEXT_SECONDS / self._frame_seconds)
@@ -136,16 +142,15 @@ class OnsetDetector(Detector):
 
     def _take_in(self, samples: NDArray[np.floating[Any]], num_frames: int) -> None:
         """Note the bands' powers of the first frames of a batch."""
-        folded = samples[:: self._fold].astype(np.float32)
+        self._wave[: self._num_overlap] = self._wave[len(self._wave) - self._num_overlap :]
+        folded = self._wave[self._num_overlap :]
+        folded[:] = samples[:: self._fold]
         for first in range(1, self._fold):
             folded += samples[first :: self._fold]
-        folded /= np.float32(self._fold)
         if not np.isfinite(folded).all():
             raise ValueError("wave must be finite")
-        wave = np.concatenate([self._tail, folded])
-        self._tail = wave[len(wave) - len(self._tail) :].copy()
-        frames = np.lib.stride_tricks.sliding_window_view(wave, len(self._window))[:: self._hop]
-        parts = rfft(frames * self._window, axis=1).view(np.float32)  # real and imaginary in turn
+        np.multiply(self._frames, self._window, out=self._windowed)
+        parts = rfft(self._windowed, axis=1).view(np.float32)  # real and imaginary in turn
         np.square(parts, out=parts)
         power = np.add.reduceat(parts[:, : 2 * self._edges[-1]], 2 * self._edges[:-1], axis=1)
         self._powers.append(power[:num_frames])
@@ -159,10 +164,12 @@ class OnsetDetector(Detector):
         end = min(stop + self._num_noise_frames, self._num_frames)
         power = np.concatenate(self._powers)[begin - self._first_frame : end - self._first_frame]
         power = np.ascontiguousarray(power.T)
-        noise = np.maximum(np.median(power[:, ::4], axis=1), power.max(axis=1) / _DYNAMIC_RANGE)
+        most = power.max(axis=1)
+        least = np.maximum(most / _DYNAMIC_RANGE, max(most.max() / _DYNAMIC_RANGE_OF_ALL, _LEAST_NOISE))
+        noise = np.maximum(np.median(power[:, ::4], axis=1), least)[:, None]
         first = max(0, start - self._num_context_frames)
         near = power[:, first - begin : stop + self._num_context_frames - begin]
-        rise = _rise(np.log1p(near / np.maximum(noise, _LEAST_NOISE)[:, None]), _MASK_DECAY * self._frame_seconds)
+        rise = _rise(np.log(1 + near / noise), _MASK_DECAY * self._frame_seconds)
         rise[: max(0, self._num_blind - first)] = 0
         moments = [
             Moment(seconds, score, height, int(seconds // self._segment_seconds))
@@ -182,7 +189,8 @@ class OnsetDetector(Detector):
     def _peaks(self, rise: _Array) -> list[tuple[int, float, float]]:
         """Return (frame, score, height) of the peaks that count."""
         median = np.median(rise)
-        deviation = 1.4826 * np.median(np.abs(rise - median)) + _LEAST_DEVIATION
+        noise = 2 * 1.4826 * np.median(np.abs(rise - median))
+        deviation = noise + _STRONG_SHARE * np.quantile(rise, _STRONG_QUANTILE) + _LEAST_DEVIATION
         least = max(median + self._min_score * deviation, 1e-6)
         distance = max(1, round(self._min_distance_seconds / self._frame_seconds))
         peaks, _ = find_peaks(np.concatenate([[0], rise, [0]]), height=least, distance=distance)
