@@ -375,7 +375,7 @@ def fit(modality: str, name: str, train: Clips, test: Clips, options: argparse.N
             loss.backward()
             optimizer.step()
             schedule.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
         rate = num_batches * BATCH / (time.perf_counter() - started)
         print(f"{name}, {modality}: epoch {epoch + 1}, loss {np.mean(losses):.3f}, {rate:.0f} clips/s", file=sys.stderr)
     model.eval()
