@@ -1,6 +1,6 @@
 """What Audible Kitchen claims, measured: speed, agreement of picture and sound with the truth, difficulty.
 
-    python benchmarks/kitchen.py [PART ..] [--folder DIR] [--kitchens 16] [--videos 5] [--seconds 300] [--epochs 24]
+    python benchmarks/kitchen.py [PART ..] [--folder DIR] [--kitchens 16] [--videos 5] [--seconds 300] [--epochs 16]
 
 Parts (all, where none is named): speed, onsets, idle, detector, anticipation, probes, supervised. The last four and
 `idle` look at one kitchen of 228x128 pictures at 16 fps, which is made in the folder at the first call.
@@ -405,7 +405,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=24, help="of the onsets (default: %(default)s)")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="of probes and supervised")
-    parser.add_argument("--epochs", type=int, default=24, help="of training, each encoder (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=16, help="of training, each encoder (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=0.002)
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
     options = parser.parse_args()
