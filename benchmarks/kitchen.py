@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,7 @@ def encoded(script: Script, path: Path, seed: int, *, silent: bool) -> tuple[Arr
     """Render a scene, write it as a kitchen's videos are, and read it back: frames (T, H, W, 3), sound (S,)."""
     if silent:  # the same motion of head and hands and the same noise, but nothing is changed or heard
         (event,) = script.events
-        still = type(event)(
-            **{name: getattr(event, name) for name in event.__dataclass_fields__}
-            | {"after": event.before, "audible": False}
-        )
+        still = replace(event, after=event.before, audible=False)
         script = Script(script.duration_seconds, script.initial, (still,))
     rng = np.random.default_rng(seed)
     room = draw_room(rng)

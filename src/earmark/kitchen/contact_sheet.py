@@ -131,11 +131,10 @@ def _rendered_sounds(seed: int) -> Iterator[Example]:
         event = Event(source, "", "", *times, "", "", 0.0, on_screen=False, sound=sound)
         scripts[f"{sound}, off screen"] = Script(duration, calm, (event,))
     for thing, states in RUNNING.items():
-        off = next(step.before for step in TRANSITIONS[thing] if step.after == states[0])
-        step = next(step for step in TRANSITIONS[thing] if step.before == off and step.after == states[0])
+        step = next(step for step in TRANSITIONS[thing] if step.after == states[0])
         times = (begin - 0.1, begin, begin + 0.4)
-        turned = Event(thing, step.verb, step.noun, *times, off, states[0], 0.0, audible=False)
-        scripts[f"running {thing}"] = Script(duration, calm | {thing: off}, (turned,))
+        turned = Event(thing, step.verb, step.noun, *times, step.before, step.after, 0.0, audible=False)
+        scripts[f"running {thing}"] = Script(duration, calm | {thing: step.before}, (turned,))
     scripts["talk"] = Script(duration, calm, (), talk=((begin, duration),))
     scripts["room alone"] = Script(duration, calm, ())
     for number, (title, script) in enumerate(scripts.items()):
