@@ -212,7 +212,7 @@ def _kitchen(options: argparse.Namespace) -> int:
         from earmark.kitchen.contact_sheet import draw_contact_sheet
 
         shown = draw_contact_sheet(options.contact_sheet, kitchen=options.out, seed=options.seed)
-        print(f"{options.contact_sheet}: {shown} kinds of action", file=sys.stderr)
+        print(f"{options.contact_sheet}: {shown} kinds of action and of sound", file=sys.stderr)
     return DONE
 
 

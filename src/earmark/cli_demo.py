@@ -88,6 +88,7 @@ def run_demo(out: str | Path, *, size: str = "standard") -> Path:
         preset="demo",
         num_kitchens=chosen.num_kitchens,
         videos_per_kitchen=chosen.videos_per_kitchen,
+        test_split=False,  # it would hold back a third of a small data set
         num_workers=num_cpus(),
     )
     say(f"  {made.num_videos} videos, {made.duration_seconds / 60:.0f} minutes, {made.num_events} actions")

@@ -1,12 +1,14 @@
 """A sheet of all kinds of action: a frame before, a frame after, and the spectrogram of the sound between.
 
 Beside the generator: what a person looks at to judge a kitchen. It is drawn from the files of a finished kitchen, or
-from short scenes that are rendered for it, one for each verb and noun.
+from short scenes that are rendered for it, one for each verb and noun. Below the actions are the sounds that none of
+them makes: those off screen, those of what runs, and talk.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +20,9 @@ from scipy.signal import spectrogram
 from earmark.atomic import replacing
 from earmark.kitchen.picture import Picture
 from earmark.kitchen.room import draw_room
-from earmark.kitchen.script import TRANSITIONS, Event, Script, Transition
+from earmark.kitchen.script import OFF_SCREEN_SOUNDS, TRANSITIONS, Event, Script, Transition
 from earmark.kitchen.sound import render_sound
+from earmark.kitchen.states import RUNNING
 from earmark.media import SoundReader, read_frames
 
 SAMPLE_RATE = 16000
@@ -31,21 +34,17 @@ _FRAME_WIDTH, _FRAME_HEIGHT, _SOUND_HEIGHT, _TITLE_HEIGHT, _GAP = 152, 86, 64, 1
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One action, seen and heard.
+    """One action, seen and heard, or a sound alone.
 
     Attributes:
-        verb: What is done.
-        noun: To what.
-        before: uint8 (H, W, 3), RGB.
-        after: uint8 (H, W, 3).
-        sound: float32 (S,) at `SAMPLE_RATE`, from 0.6 s before the contact to 1 s after it.
+        title: What is done, to what; or what is heard.
+        sound: float32 (S,) at `SAMPLE_RATE`, from 0.6 s before the contact, or its begin, to 1 s after it.
+        frames: Before and after, uint8 (H, W, 3), RGB; None for a sound alone.
     """
 
-    verb: str
-    noun: str
-    before: npt.NDArray[np.uint8]
-    after: npt.NDArray[np.uint8]
+    title: str
     sound: npt.NDArray[np.float32]
+    frames: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None = None
 
 
 def draw_contact_sheet(
@@ -55,6 +54,7 @@ def draw_contact_sheet(
     seed: int = 0,
     columns: int = 6,
     pairs: Sequence[tuple[str, str]] | None = None,
+    sounds: bool = True,
 ) -> int:
     """Write a contact sheet, a PNG of 256 colours; equal arguments give equal pixels.
 
@@ -65,16 +65,19 @@ def draw_contact_sheet(
         seed: Of the rendered scenes.
         columns: Actions side by side.
         pairs: Verbs and nouns to show; None for all.
+        sounds: Whether to show the sounds that no action makes.
 
     Returns:
-        How many actions it shows.
+        How many actions and sounds it shows.
 
     Raises:
-        ValueError: If there is no such action.
+        ValueError: If it would be empty.
         OSError: If the kitchen is not finished.
     """
     wanted = None if pairs is None else set(pairs)
     examples = list(_rendered(seed, wanted) if kitchen is None else _recorded(Path(kitchen), wanted))
+    if sounds:
+        examples += _rendered_sounds(seed) if kitchen is None else _recorded_sounds(Path(kitchen))
     if not examples:
         raise ValueError(f"{kitchen or 'contact sheet'}: none of the actions asked for is here")
     sheet = _assemble(examples, columns)
@@ -115,7 +118,28 @@ def _rendered(seed: int, wanted: set[tuple[str, str]] | None) -> Iterator[Exampl
             size = {"width": 2 * _FRAME_WIDTH, "height": 2 * _FRAME_HEIGHT}
             frames = list(Picture(room, script, rng, fps=fps, **size).frames())
             before, after = (frames[round((contact + time) * fps)] for time in (_LOOKED_SECONDS - 1, 0.9))
-            yield Example(*pair, before, after, _around(sound, contact))
+            yield Example(" ".join(pair), _around(sound, contact), (before, after))
+
+
+def _rendered_sounds(seed: int) -> Iterator[Example]:
+    """Yield what is heard off screen, what runs, and talk, each begun in a quiet room of its own."""
+    begin, duration = 2.0, 4.0
+    calm = {name: steps[0].before for name, steps in TRANSITIONS.items()}
+    scripts = {}
+    for sound, source in OFF_SCREEN_SOUNDS.items():
+        times = (begin - 0.1, begin, begin + 0.4)
+        event = Event(source, "", "", *times, "", "", 0.0, on_screen=False, sound=sound)
+        scripts[f"{sound}, off screen"] = Script(duration, calm, (event,))
+    for thing, states in RUNNING.items():
+        step = next(step for step in TRANSITIONS[thing] if step.after == states[0])
+        times = (begin - 0.1, begin, begin + 0.4)
+        turned = Event(thing, step.verb, step.noun, *times, step.before, step.after, 0.0, audible=False)
+        scripts[f"running {thing}"] = Script(duration, calm | {thing: step.before}, (turned,))
+    scripts["talk"] = Script(duration, calm, (), talk=((begin, duration),))
+    scripts["room alone"] = Script(duration, calm, ())
+    for number, (title, script) in enumerate(scripts.items()):
+        rng = np.random.default_rng((seed, 1000 + number))
+        yield Example(title, _around(render_sound(draw_room(rng), script, rng, sample_rate=SAMPLE_RATE).wave, begin))
 
 
 def _recorded(kitchen: Path, wanted: set[tuple[str, str]] | None) -> Iterator[Example]:
@@ -134,7 +158,19 @@ def _recorded(kitchen: Path, wanted: set[tuple[str, str]] | None) -> Iterator[Ex
         times = np.array([start + _LOOKED_SECONDS, stop - 0.1])
         before, after = read_frames(video, times, short_side=2 * _FRAME_HEIGHT)
         sound = np.concatenate(list(SoundReader(video, sample_rate=SAMPLE_RATE)))
-        yield Example(*pair, before, after, _around(sound, contact))
+        yield Example(" ".join(pair), _around(sound, contact), (before, after))
+
+
+def _recorded_sounds(kitchen: Path) -> Iterator[Example]:
+    """Yield the first sound of each description that no action makes, sorted by it."""
+    firsts: dict[str, dict[str, Any]] = {}
+    for row in pq.read_table(kitchen / "sounds.parquet").to_pylist():
+        if not row["event_id"] or "_offscreen_" in row["event_id"]:
+            firsts.setdefault(row["description"] + (", off screen" if row["event_id"] else ""), row)
+    for title, row in sorted(firsts.items()):
+        video = kitchen / row["participant_id"] / "videos" / f"{row['video_id']}.MP4"
+        sound = np.concatenate(list(SoundReader(video, sample_rate=SAMPLE_RATE)))
+        yield Example(title, _around(sound, row["start_seconds"]))
 
 
 def _around(sound: npt.NDArray[np.float32], contact_seconds: float) -> npt.NDArray[np.float32]:
@@ -155,13 +191,15 @@ def _assemble(examples: Sequence[Example], columns: int) -> Image.Image:
     contact = round(width * _BEFORE_SECONDS / (_BEFORE_SECONDS + _AFTER_SECONDS))
     for number, example in enumerate(examples):
         x, y = _GAP + number % columns * cell[0], _GAP + number // columns * cell[1]
-        pen.text((x, y), f"{example.verb} {example.noun}", fill="black", font=font)
+        pen.text((x, y), example.title, fill="black", font=font)
         y += _TITLE_HEIGHT
-        for place, frame in ((x, example.before), (x + _FRAME_WIDTH + 2, example.after)):
+        height = _FRAME_HEIGHT + 2 + _SOUND_HEIGHT
+        for place, frame in zip((x, x + _FRAME_WIDTH + 2), example.frames or (), strict=False):
             sheet.paste(Image.fromarray(frame).resize((_FRAME_WIDTH, _FRAME_HEIGHT), Image.Resampling.BOX), (place, y))
-        y += _FRAME_HEIGHT + 2
+        if example.frames is not None:
+            y, height = y + _FRAME_HEIGHT + 2, _SOUND_HEIGHT
         picture = Image.fromarray(_spectrogram_picture(example.sound))
-        sheet.paste(picture.resize((width, _SOUND_HEIGHT), Image.Resampling.BILINEAR), (x, y))
+        sheet.paste(picture.resize((width, height), Image.Resampling.BILINEAR), (x, y))
         pen.line([(x + contact, y), (x + contact, y + 5)], fill="white")
     return sheet
 

@@ -52,6 +52,12 @@ def _halves(pen: Pen, thing: Thing, gap: float, axes: tuple[float, float]) -> li
     return middles
 
 
+def _ball(pen: Pen, thing: Thing, axes: tuple[float, float]) -> None:
+    """Draw something round and whole, and its shadow."""
+    pen.ellipse((thing.x + 0.01, thing.y + 0.016), axes, (0, 0, 0), opacity=0.3)
+    pen.ellipse((thing.x, thing.y), axes, thing.colour)
+
+
 def draw_onion(pen: Pen, thing: Thing, look: Look) -> None:
     """Draw an onion, whole or in halves."""
     there, cut, _ = look
@@ -59,8 +65,7 @@ def draw_onion(pen: Pen, thing: Thing, look: Look) -> None:
         return
     x, y, r = thing.x, thing.y, 0.056 * thing.size
     if not cut:
-        pen.ellipse((x + 0.01, y + 0.016), (r, r * 0.95), (0, 0, 0), opacity=0.3)
-        pen.ellipse((x, y), (r, r * 0.95), thing.colour)
+        _ball(pen, thing, (r, r * 0.95))
         pen.ellipse((x - r * 0.2, y - r * 0.25), (r * 0.45, r * 0.35), shade(thing.colour, 1.2))
         pen.line([(x + r * 0.8, y), (x + r * 1.35, y - 0.012)], 0.012, (180, 150, 90))
         return
@@ -133,8 +138,7 @@ def draw_tomato(pen: Pen, thing: Thing, look: Look) -> None:
         return
     x, y, r = thing.x, thing.y, 0.058 * thing.size
     if not cut:
-        pen.ellipse((x + 0.01, y + 0.016), (r, r * 0.92), (0, 0, 0), opacity=0.3)
-        pen.ellipse((x, y), (r, r * 0.92), thing.colour)
+        _ball(pen, thing, (r, r * 0.92))
         pen.ellipse((x - r * 0.35, y - r * 0.35), (r * 0.3, r * 0.2), shade(thing.colour, 1.6))
         for tip in ((-0.5, 0.1), (0.45, 0.2), (0.1, -0.5), (-0.2, 0.5)):
             pen.line([(x, y), (x + tip[0] * r, y + tip[1] * r)], 0.012, (60, 130, 50))

@@ -16,10 +16,9 @@ from earmark.kitchen.room import Room, Thing
 from earmark.kitchen.script import LOOKS, Event, Gesture, Script, smooth_step
 from earmark.kitchen.states import TOOLS
 
-_ARRIVE_SECONDS = {"take": 0.16, "put": 0.05}
+_LINGER_SECONDS = (0.06, 0.4)  # between arriving and acting, and between acting and leaving, where acting is short
 _LEAVE_SECONDS = {
-    **{"take": 0.06, "put": 0.14, "open": 0.42, "close": 0.12, "turn-on": 0.2, "turn-off": 0.2},
-    **{"cut": 0.36, "pour": 0.55, "stir": 0.6, "crack": 0.4},
+    **{"open": 0.42, "cut": 0.36, "crack": 0.4, "pour": 0.55, "stir": 0.6},
     **dict.fromkeys(("wash", "dry", "peel", "spread"), 0.58),
 }
 _TOOL_OF = {"cut": "knife", "spread": "knife", "stir": "spoon", "peel": "peeler", "wash": "sponge", "dry": "cloth"}
@@ -45,10 +44,16 @@ class _Hand:
 
 
 def _reach(event: Event, time_seconds: float) -> float:
-    """Return how far the hand has come: 0 out of view .. 1 at the thing."""
+    """Return how far the hand has come: 0 out of view .. 1 at the thing.
+
+    How long it lingers is the event's own, so that it says nothing of the verb.
+    """
     contact, start, stop = event.contact_seconds, event.start_seconds, event.stop_seconds
-    arrive = contact - min(_ARRIVE_SECONDS.get(event.verb, 0.36), 0.6 * (contact - start))
-    leave = contact + min(_LEAVE_SECONDS[event.verb], 0.75 * (stop - contact))
+    shortest, longest = _LINGER_SECONDS
+    own = (contact * 1000 % 89 / 88, contact * 1000 % 83 / 82)
+    early, late = (shortest + (longest - shortest) * share for share in own)
+    arrive = contact - min(max(early, 0.25) if event.verb in _LEAVE_SECONDS else early, 0.45 * (contact - start))
+    leave = contact + min(_LEAVE_SECONDS.get(event.verb, late), 0.75 * (stop - contact))
     if time_seconds < contact:
         return smooth_step((time_seconds - start) / (arrive - start))
     return 1 - smooth_step((time_seconds - leave) / (stop - leave))

@@ -193,7 +193,7 @@ def _fixations(room: Room, script: Script, rng: np.random.Generator) -> Iterator
         if pause > 1.0 and rng.random() < 0.75:
             begin = free + rng.uniform(0.1, pause - 0.8)
             yield begin, rng.uniform(0.25, 0.6), rng.uniform([0.8, 0.5], [WORLD_WIDTH - 0.8, 1.4])
-        seconds, aside = rng.uniform(0.35, 0.6), rng.uniform([-0.2, -0.12], [0.2, 0.06])
+        seconds, aside = rng.uniform(0.35, 0.6), rng.uniform([-0.32, -0.16], [0.32, 0.1])
         if isinstance(span, Event) or span.kind in ("withdraw", "point"):
             look = script.look(span.thing, span.start_seconds)
             target = np.array(grip_point(room.things[span.thing], look)) + aside

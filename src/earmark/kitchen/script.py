@@ -41,7 +41,8 @@ __all__ = [
     "write_script",
 ]
 
-ACTION_SECONDS = (1.3, 2.1)
+ACTION_SECONDS = (1.3, 2.45)
+_LEAD_SECONDS, _FOLLOW_SECONDS = 0.58, 0.6  # least time from the start to the contact, and from there to the stop
 IDLE_SHARE = (0.46, 0.58)
 REST_SECONDS = (8.0, 10.6)
 _REST_SHARE = 0.66  # of the idle time that is left when every pause has its least
@@ -234,7 +235,7 @@ def write_script(
     actions: list[Event] = []
     for start, stop in spans:
         thing, step = planner.next_step()
-        contact = round(start + (stop - start) * of_actions.uniform(0.46, 0.54), 3)
+        contact = round(of_actions.uniform(start + _LEAD_SECONDS, stop - _FOLLOW_SECONDS), 3)
         silent = of_actions.random() < silent_share and step.verb not in _NEVER_SILENT
         force = _draw_force(of_actions)
         actions.append(

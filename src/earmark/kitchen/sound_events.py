@@ -83,10 +83,10 @@ def _elsewhere(sound: str, rng: np.random.Generator, rate: int) -> Wave:
 
 
 _STROKES = {
-    "peel": (0.114, (2200.0, 8000.0), 140.0, 0.9),
+    "peel": (0.114, (1500.0, 7000.0), 110.0, 0.9),
     "wash": (0.147, (900.0, 5000.0), 45.0, 0.7),
-    "dry": (0.227, (300.0, 1800.0), 8.0, 0.5),
-    "spread": (0.167, (600.0, 2600.0), 20.0, 0.45),
+    "dry": (0.2, (600.0, 3500.0), 25.0, 0.6),
+    "spread": (0.167, (700.0, 4200.0), 40.0, 0.6),
 }
 """Sounds of strokes to and fro: seconds of a stroke, band, rate of sticking, level."""
 
@@ -111,9 +111,13 @@ def _open(thing: Thing, rng: np.random.Generator, rate: int) -> Wave:
     if thing.name == "jar":
         pop = impact("metal", thing.voice, rng, rate, pitch=0.9, damping=6)
         return add_at(pop, 0.3 * friction(rng, 0.3, rate, (1500, 6000), stick_hz=16.0), round(0.05 * rate))
-    latch = impact("metal", thing.voice, rng, rate, pitch=2.2, damping=7)
+    latch = impact("metal", thing.voice, rng, rate, pitch=rng.uniform(1.2, 2.4), damping=rng.uniform(3, 8))
     band, stick = _HINGES.get(thing.name, ((500.0, 2600.0), 55.0))
-    return add_at(latch, 0.3 * friction(rng, 0.5, rate, band, stick_hz=stick), round(0.03 * rate))
+    return add_at(
+        latch,
+        rng.uniform(0.1, 0.35) * friction(rng, rng.uniform(0.3, 0.55), rate, band, stick_hz=stick),
+        round(0.03 * rate),
+    )
 
 
 def _close_jar(thing: Thing, rng: np.random.Generator, rate: int) -> tuple[Wave, Wave]:
@@ -123,15 +127,19 @@ def _close_jar(thing: Thing, rng: np.random.Generator, rate: int) -> tuple[Wave,
 
 def _close_door(thing: Thing, rng: np.random.Generator, rate: int) -> tuple[Wave, Wave]:
     band = (250, 3500) if thing.name == "drawer" else (150, 1200)
-    thump = impact(thing.material, thing.voice, rng, rate, pitch=0.42, damping=0.6)
-    rattle = 0.4 * impact(thing.material, thing.voice + 1, rng, rate, pitch=1.4, damping=2)
-    return 0.12 * friction(rng, 0.4, rate, band, stick_hz=30.0), add_at(thump, rattle, round(0.045 * rate))
+    thump = impact(thing.material, thing.voice, rng, rate, pitch=rng.uniform(0.4, 0.7), damping=rng.uniform(0.6, 2.0))
+    rattle = rng.uniform(0.1, 0.5) * impact(thing.material, thing.voice + 1, rng, rate, pitch=1.4, damping=2)
+    return rng.uniform(0.02, 0.14) * friction(rng, 0.4, rate, band, stick_hz=30.0), add_at(
+        thump, rattle, round(0.045 * rate)
+    )
 
 
 def _cut(thing: Thing, rng: np.random.Generator, rate: int) -> Wave:
-    crunch = filtered_noise(rng, 0.07, rate, (900, 6500)) * (rng.random(round(0.07 * rate)) < 0.25)
-    knock = impact("wood", thing.voice, rng, rate, pitch=1.5, damping=1.4)
-    scrape = 0.18 * friction(rng, 0.25, rate, (2500, 7000), stick_hz=70.0)
+    crunch = (
+        rng.uniform(0.2, 1.0) * filtered_noise(rng, 0.07, rate, (900, 6500)) * (rng.random(round(0.07 * rate)) < 0.25)
+    )
+    knock = impact("wood", thing.voice, rng, rate, pitch=rng.uniform(0.7, 1.6), damping=rng.uniform(1.0, 2.5))
+    scrape = rng.uniform(0.0, 0.3) * friction(rng, 0.25, rate, (2500, 7000), stick_hz=70.0)
     return add_at(add_at(knock, crunch, 0), scrape, round(0.08 * rate))
 
 
@@ -151,16 +159,27 @@ def _pour(thing: Thing, rng: np.random.Generator, rate: int) -> Wave:
 
 
 def _stir(thing: Thing, rng: np.random.Generator, rate: int) -> Wave:
-    clink = impact(thing.material, thing.voice, rng, rate, pitch=1.15, damping=1.6)
+    clink = impact(thing.material, thing.voice, rng, rate, pitch=1.15, damping=rng.uniform(1.2, 4.0))
     for turn in range(1, 4):
         tick = impact(thing.material, thing.voice, rng, rate, pitch=1.15, damping=3)
-        clink = add_at(clink, rng.uniform(0.15, 0.3) * tick, round((turn * 0.19 + rng.uniform(-0.02, 0.02)) * rate))
-    return add_at(clink, 0.16 * friction(rng, 0.6, rate, (1200, 4800), stick_hz=5.2), round(0.04 * rate))
+        clink = add_at(clink, rng.uniform(0.0, 0.35) * tick, round((turn * 0.19 + rng.uniform(-0.02, 0.02)) * rate))
+    return add_at(
+        clink,
+        rng.uniform(0.05, 0.3) * friction(rng, 0.6, rate, (1200, 4800), stick_hz=rng.uniform(4, 12)),
+        round(0.04 * rate),
+    )
 
 
 def _stroke(verb: str, thing: Thing, rng: np.random.Generator, rate: int) -> Wave:
     """Return a tool that touches the thing and goes to and fro on it."""
     stroke_seconds, band, stick_hz, level = _STROKES[verb]
+    stroke_seconds *= rng.uniform(0.7, 1.45)  # hands differ from one time to the next more than tools do
+    shift = rng.uniform(0.55, 1.6)
+    band, stick_hz, level = (
+        (band[0] * shift, band[1] * shift),
+        stick_hz * rng.uniform(0.6, 1.6),
+        level * rng.uniform(0.5, 1.2),
+    )
     touched = "food" if verb in ("peel", "spread") else thing.material
     wave = 0.5 * impact(touched, thing.voice, rng, rate, pitch=1.6, damping=2)
     for begin in np.arange(0.0, 0.55, stroke_seconds):
@@ -170,15 +189,27 @@ def _stroke(verb: str, thing: Thing, rng: np.random.Generator, rate: int) -> Wav
 
 
 def _put(thing: Thing, rng: np.random.Generator, rate: int) -> Wave:
-    thud = 0.8 * impact("wood", thing.voice, rng, rate, pitch=0.7)
-    bounce = 0.35 * impact(thing.material, thing.voice, rng, rate, pitch=1.03, damping=1.5)
-    blow = add_at(impact(thing.material, thing.voice, rng, rate), thud, 0)
-    return add_at(blow, bounce, round(rng.uniform(0.05, 0.08) * rate))
+    """Return a blow on the counter, flat or with a bounce, now and then pushed on."""
+    thud = rng.uniform(0.1, 1.0) * impact("wood", thing.voice, rng, rate, pitch=0.7)
+    blow = add_at(impact(thing.material, thing.voice, rng, rate, damping=rng.uniform(0.9, 4.0)), thud, 0)
+    bounce = rng.uniform(0.0, 0.5) * impact(thing.material, thing.voice, rng, rate, pitch=1.03, damping=1.5)
+    slide = rng.uniform(0.0, 0.4) ** 2 * _slide(rng, rate)
+    return add_at(
+        add_at(blow, bounce, round(rng.uniform(0.04, 0.1) * rate)), slide, round(rng.uniform(0.0, 0.15) * rate)
+    )
 
 
 def _take(thing: Thing, rng: np.random.Generator, rate: int) -> Wave:
-    tick = impact(thing.material, thing.voice, rng, rate, pitch=1.25, damping=5)
-    return add_at(tick, 0.45 * friction(rng, 0.22, rate, (1800, 7500), stick_hz=90.0), round(0.005 * rate))
+    """Return a touch, light or clumsy, and the thing sliding off."""
+    tick = impact(thing.material, thing.voice, rng, rate, pitch=rng.uniform(1.0, 1.3), damping=rng.uniform(1.5, 6.0))
+    knock = rng.uniform(0.0, 0.6) * impact("wood", thing.voice, rng, rate, pitch=0.8, damping=2)
+    slide = rng.uniform(0.05, 0.45) * _slide(rng, rate)
+    return add_at(add_at(tick, knock, round(rng.uniform(0.0, 0.08) * rate)), slide, round(rng.uniform(0.0, 0.1) * rate))
+
+
+def _slide(rng: np.random.Generator, rate: int) -> Wave:
+    shift = rng.uniform(0.5, 1.3)
+    return friction(rng, rng.uniform(0.12, 0.3), rate, (1500 * shift, 6500 * shift), stick_hz=rng.uniform(40, 110))
 
 
 _CONTACTS: dict[str, Callable[[Thing, np.random.Generator, int], Wave]] = {
