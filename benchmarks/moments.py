@@ -212,7 +212,7 @@ def decode_and_find(path: Path, detector: str) -> float:
     reader = SoundReader(path)
     finder = DETECTORS[detector](reader.sample_rate)
     for block in reader:
-        finder.feed(block)
+        finder.feed(block, copy=False)
     finder.finish()
     return reader.num_samples / reader.sample_rate
 

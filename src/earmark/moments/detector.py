@@ -74,8 +74,12 @@ class Detector(ABC):
         self._num_samples = 0
         self._unmeasured: deque[Moment] = deque()
 
-    def feed(self, block: NDArray[np.floating[Any]]) -> list[Moment]:
-        """Take in mono sound ``(S,)`` and return the moments that are certain by now, in order of time.
+    def feed(self, block: NDArray[np.floating[Any]], *, copy: bool = True) -> list[Moment]:
+        """Take in mono sound and return the moments that are certain by now, in order of time.
+
+        Args:
+            block: samples ``(S,)``.
+            copy: false where the caller leaves the block as it is from now on, which saves time.
 
         Raises:
             ValueError: if it is not one-dimensional or not floating point, or a sample is not finite.
@@ -84,7 +88,8 @@ class Detector(ABC):
             raise ValueError(
                 f"wave must be one-dimensional and floating point, not {block.dtype} of shape {block.shape}"
             )
-        block = block.copy()  # the caller may use its buffer again
+        if copy:
+            block = block.copy()
         self._kept.append((self._num_samples, block))
         self._num_samples += len(block)
         self._unmeasured += self._search(block)

@@ -144,15 +144,16 @@ class OnsetDetector(Detector):
         """Note the bands' powers of the first frames of a batch."""
         self._wave[: self._num_overlap] = self._wave[len(self._wave) - self._num_overlap :]
         folded = self._wave[self._num_overlap :]
-        folded[:] = samples[:: self._fold]
-        for first in range(1, self._fold):
-            folded += samples[first :: self._fold]
-        if not np.isfinite(folded).all():
-            raise ValueError("wave must be finite")
+        phases = [samples[first :: self._fold] for first in range(self._fold)]
+        np.add(phases[0], phases[1] if self._fold > 1 else 0, out=folded, casting="same_kind")
+        for phase in phases[2:]:
+            folded += phase
         np.multiply(self._frames, self._window, out=self._windowed)
         parts = rfft(self._windowed, axis=1).view(np.float32)  # real and imaginary in turn
         np.square(parts, out=parts)
         power = np.add.reduceat(parts[:, : 2 * self._edges[-1]], 2 * self._edges[:-1], axis=1)
+        if not np.isfinite(power).all():  # of far fewer numbers than samples, which it tells of as well
+            raise ValueError("wave must be finite, and its samples small enough to be squared in float32")
         self._powers.append(power[:num_frames])
         self._num_frames += num_frames
 

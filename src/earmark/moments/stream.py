@@ -132,7 +132,7 @@ class MomentStream:
         detector = self._new_detector()
         for block in self._blocks:
             self._num_samples += len(block)
-            yield detector.feed(block)
+            yield detector.feed(block, copy=self.info is None)  # a reader gives each block away
         yield detector.finish()
 
 
