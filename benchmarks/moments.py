@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import uniform_filter1d
 from scipy.signal import resample_poly
 
 from earmark.kitchen import make_kitchen
@@ -26,10 +27,13 @@ from earmark.media import SoundReader
 from earmark.moments import DETECTORS, MomentStream
 from earmark.onset_scores import idle_share, read_spans, read_truth, score_onsets, span_recall
 
-NOISE_DB = (-6.0, 6.0, 15.0, 30.0)  # 6 is the preset's, 30 the most that the generator takes
-FAN_LEVEL = 0.15  # root mean square: -16.5 dB re full scale
+WHITE_LEVEL = 0.15  # root mean square: -16.5 dB re full scale
+FAN_DB = -36.0  # re full scale: about the level of the kitchens' own sound
+MOST_GAIN_DB, GAIN_SECONDS = 15.0, 4.0  # of a recorder that turns itself up and down
+RATE = 48000  # of the kitchens, in Hz
 LABELS = Path(__file__).resolve().parents[1] / "tests" / "labels"
 
+Sound = npt.NDArray[np.float32]
 Times = npt.NDArray[np.float64]
 Found = list[tuple[float, float]]  # (seconds, score)
 
@@ -68,7 +72,7 @@ def together(
 def kitchen(options: argparse.Namespace) -> None:
     """Score each detector at its own threshold, and at as many moments as there are onsets."""
     row(
-        "noise",
+        "level",
         "detector",
         "F1 50 ms",
         "F1 100 ms",
@@ -77,23 +81,30 @@ def kitchen(options: argparse.Namespace) -> None:
         "actions",
         "idle",
     )
-    for noise_db in NOISE_DB:
-        sources, truths, spans = kitchens(options, noise_db)
-        compare(f"{noise_db:+.0f} dB", [(source, None) for source in sources], truths, spans)
-    noisy = [with_fan(source) for source in sources]
-    compare("+30 dB and a fan", noisy, truths, spans)
-    compare("+30 dB and a fan, 16 kHz", [(resample_poly(sound, 1, 3), 16000) for sound, _ in noisy], truths, spans)
+    rng = np.random.default_rng(0)
+    paths, truths, spans = kitchens(options, noise_db=6.0, babble_share=0.15)
+    usual = [(heard(path), RATE) for path in paths]
+    compare("usual: +6 dB, talk 15 %", usual, truths, spans)
+    white = [(sound + WHITE_LEVEL * rng.standard_normal(len(sound), np.float32), RATE) for sound, _ in usual]
+    paths, truths_of_loud, spans_of_loud = kitchens(options, noise_db=15.0, babble_share=0.6)
+    loud = [(with_fan(heard(path), rng), RATE) for path in paths]
+    compare("loud: +15 dB, talk 60 %, a fan", loud, truths_of_loud, spans_of_loud)
+    hardest = [(with_changing_gain(sound, rng), RATE) for sound, _ in loud]
+    compare("hardest: loud, gain that changes, clipping", hardest, truths_of_loud, spans_of_loud)
+    compare("usual and white noise over many hits", white, truths, spans)
+    compare("the same at 16 kHz", [(resample_poly(sound, 1, 3), 16000) for sound, _ in white], truths, spans)
 
 
-def kitchens(options: argparse.Namespace, noise_db: float) -> tuple[list[Path], list[Times], list[Times]]:
+def kitchens(
+    options: argparse.Namespace, *, noise_db: float, babble_share: float
+) -> tuple[list[Path], list[Times], list[Times]]:
     """Make kitchens and return their videos, audible onsets and spans of action."""
     sources, truths, spans = [], [], []
     for seed in options.seeds:
-        folder = options.folder / f"noise_{noise_db:+.0f}_seed_{seed}"
-        sizes = {"num_kitchens": 3, "videos_per_kitchen": 1, "video_seconds": 120}
-        make_kitchen(
-            folder, preset="small", seed=seed, noise_db=noise_db, width=64, height=64, fps=4, progress=False, **sizes
-        )
+        folder = options.folder / f"noise_{noise_db:+.0f}_talk_{babble_share}_seed_{seed}"
+        sizes = {"num_kitchens": 3, "videos_per_kitchen": 1, "video_seconds": 120, "width": 64, "height": 64, "fps": 4}
+        shares = {"noise_db": noise_db, "babble_share": babble_share}
+        make_kitchen(folder, preset="small", seed=seed, progress=False, **sizes, **shares)
         onsets, actions = read_truth(folder / "events.parquet"), read_spans(folder / "events.parquet")
         for video in sorted(folder.glob("P*/videos/*.MP4")):
             sources.append(video)
@@ -102,12 +113,22 @@ def kitchens(options: argparse.Namespace, noise_db: float) -> tuple[list[Path], 
     return sources, truths, spans
 
 
-def with_fan(path: Path) -> tuple[npt.NDArray[np.float32], int]:
-    """Return the sound of a video with steady white noise, and its rate."""
-    reader = SoundReader(path)
-    sound = np.concatenate(list(reader))
-    fan = FAN_LEVEL * np.random.default_rng(0).standard_normal(len(sound), np.float32)
-    return sound + fan.astype(np.float32), reader.sample_rate
+def heard(path: Path) -> Sound:
+    return np.concatenate(list(SoundReader(path)))
+
+
+def with_fan(sound: Sound, rng: np.random.Generator) -> Sound:
+    """Add steady pink noise, such as an extractor hood makes."""
+    white = np.fft.rfft(rng.standard_normal(len(sound)))
+    pink = np.fft.irfft(white / np.sqrt(np.maximum(np.arange(len(white)), 1)), len(sound))
+    return (sound + 10 ** (FAN_DB / 20) * pink / pink.std()).astype(np.float32)
+
+
+def with_changing_gain(sound: Sound, rng: np.random.Generator) -> Sound:
+    """Turn the sound up and down, each time within half a second, and cut it off at full scale."""
+    size = round(GAIN_SECONDS * RATE)
+    gain_db = np.repeat(rng.uniform(-MOST_GAIN_DB, MOST_GAIN_DB, len(sound) // size + 1), size)[: len(sound)]
+    return np.clip(sound * 10 ** (uniform_filter1d(gain_db, RATE // 2) / 20), -1, 1).astype(np.float32)
 
 
 def compare(what: str, sources: list[tuple[Any, int | None]], truths: list[Times], spans: list[Times]) -> None:
@@ -174,7 +195,7 @@ def of_the_others(every: list[Found], truths: list[Times], name: str) -> float:
 def cost(options: argparse.Namespace) -> None:
     """Time decoding alone and decoding with each detector, in turns, on one thread."""
     with tempfile.TemporaryDirectory() as scratch:
-        sources = [("kitchen, AAC mono 48 kHz", kitchens(options, 6.0)[0][0])]
+        sources = [("kitchen, AAC mono 48 kHz", kitchens(options, noise_db=6.0, babble_share=0.15)[0][0])]
         clip = options.media / "chopping.mp4"
         if clip.is_file():
             looped = Path(scratch, "chopping.mp4")
@@ -231,7 +252,7 @@ print(int(most.split()[1]) / 1024, number)
 
 def memory(options: argparse.Namespace) -> None:
     """Take the most memory of a process that searches 10 minutes and one that searches hours."""
-    blocks = list(SoundReader(kitchens(options, 6.0)[0][0]))
+    blocks = list(SoundReader(kitchens(options, noise_db=6.0, babble_share=0.15)[0][0]))
     sound = np.rint(32767 * np.concatenate(blocks)).astype(np.int16).tobytes()  # two minutes
     with tempfile.TemporaryDirectory() as scratch:
         for minutes in (10, options.minutes):
