@@ -486,3 +486,21 @@ def test_other_files_are_no_moments_tables(tmp_path: Path) -> None:
     pq.write_table(table.set_column(1, "time_seconds", pa.array(["soon"])), path)
     with pytest.raises(ValueError, match=r"x.parquet: .*expected"):
         read_moments(path)
+
+
+@pytest.mark.parametrize("name", sorted(DETECTORS))
+def test_the_moments_are_peaks_of_the_curve_that_the_detector_tells(name: str) -> None:
+    wave = clicks(0.4, 3.2, 9.97, 12.5, 21.0, duration_seconds=25.0)
+    detector, pieces = DETECTORS[name](RATE), []
+    detector.on_curve = lambda times, values: pieces.append((times, values))
+    moments = [m for block in blocks_of(wave, 7001) for m in detector.feed(block)]
+    moments += detector.finish()
+    times, values = (np.concatenate(part) for part in zip(*pieces, strict=True))
+    assert (np.diff(times) > 0).all()
+    assert times[-1] > 24.9
+    assert len(moments) >= 3
+    for moment in moments:
+        place = int(np.abs(times - moment.time_seconds).argmin())
+        assert times[place] == pytest.approx(moment.time_seconds, abs=1e-9)
+        assert values[place] == pytest.approx(moment.score if name == "earmark" else moment.height)
+        assert values[place] >= values[max(0, place - 1) : place + 2].max()

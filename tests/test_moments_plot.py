@@ -43,15 +43,17 @@ def test_columns_keep_the_greatest_value_of_each_step_whatever_the_blocks() -> N
     np.testing.assert_array_equal(pieces.values(), expected)
 
 
-def test_the_overview_is_the_same_whatever_the_blocks_and_shows_the_click(tmp_path: Path) -> None:
+@pytest.mark.parametrize("detector", ["earmark", "replai"])
+def test_the_overview_is_the_same_whatever_the_blocks_and_shows_the_click(tmp_path: Path, detector: str) -> None:
     wave = click_track(48000, 24000) * 0.5 + np.random.default_rng(0).normal(0, 1e-3, 48000).astype(np.float32)
     scipy.io.wavfile.write(tmp_path / "a.wav", 8000, wave)
-    reference, windows = _listen(SoundReader(tmp_path / "a.wav"), [0.5, 3.0, 5.9])
+    reference, windows = _listen(SoundReader(tmp_path / "a.wav"), detector, [0.5, 3.0, 5.9])
     for seconds in (0.013, 1.0, 2.7):
-        other, again = _listen(SoundReader(tmp_path / "a.wav", block_seconds=seconds), [0.5, 3.0, 5.9])
+        other, again = _listen(SoundReader(tmp_path / "a.wav", block_seconds=seconds), detector, [0.5, 3.0, 5.9])
         for name in ("wave", "levels", "curve"):
             np.testing.assert_allclose(getattr(other, name).values(), getattr(reference, name).values(), atol=1e-6)
         np.testing.assert_array_equal(again, windows)
+    assert reference.curve.values().argmax() * reference.curve.step_seconds == pytest.approx(3.0, abs=0.02)
     assert reference.wave.values()[:, 0].argmax() * reference.wave.step_seconds == pytest.approx(3.0, abs=0.004)
     assert reference.levels.values().mean(axis=1).argmax() * reference.levels.step_seconds == pytest.approx(3, abs=0.03)
     np.testing.assert_array_equal(windows[1], wave[16000:32000])

@@ -1,9 +1,9 @@
 """Pictures of where the moments of a recording are: a PNG, or a page with sound that opens from disk.
 
 Path of a sample: media file + moments --> a picture for people. On top the whole recording, waveform, spectrogram and
-the curve whose peaks the moments are; below it the moments that stand out most, each with its spectrogram and, where
-there is a picture, a frame before and after. The page is one HTML file with all inside (template ``moments.html``),
-which asks nothing of any server.
+the detector's curve, whose peaks the moments are; below it the moments that stand out most, each with its spectrogram
+and, where there is a picture, a frame before and after. The page is one HTML file with all inside (template
+``moments.html``), which asks nothing of any server.
 """
 
 import base64
@@ -27,14 +27,13 @@ from scipy.signal.windows import hann
 
 from earmark.atomic import replacing
 from earmark.media import MediaError, SoundReader, probe, read_frames
-from earmark.moments import Moment, interaction_curve
+from earmark.moments import DETECTORS, Moment
 
 __all__ = ["write_plot"]
 
 SHOWN_PNG, SHOWN_HTML = 12, 60  # moments shown by themselves, those of the highest score
 AROUND_SECONDS = 1.0  # of sound, to each side of a moment
 FRAME_SECONDS = 0.5  # from the moment to the frame before it and to the one after
-_CURVE_SECONDS = 10.0  # the curve is normalised over segments of this length, as the detector's is
 _MAX_COLUMNS = 2400  # of the overview: more than a screen has pixels
 _NUM_BANDS, _LOWEST_HZ, _HIGHEST_HZ = 96, 60.0, 20000.0
 _RANGE_DB = 75.0
@@ -92,7 +91,8 @@ class Overview:
         duration_seconds: of the sound.
         wave: least and greatest sample of each step of time.
         levels: level of each band of frequency in dB, ``_NUM_BANDS`` of them.
-        curve: the interaction curve.
+        curve: the detector's curve.
+        curve_name: what that is.
         edges_hz: of the bands, one more than these.
     """
 
@@ -100,6 +100,7 @@ class Overview:
     wave: Columns
     levels: Columns
     curve: Columns
+    curve_name: str
     edges_hz: NDArray[np.float64]
 
 
@@ -128,7 +129,7 @@ def write_plot(out: str | Path, path: str | Path, moments: Sequence[Moment], *, 
         path: the recording.
         moments: of it, in order of time.
         title: its heading, plain text.
-        detector: name of what found them.
+        detector: name of what found them, of `earmark.moments.DETECTORS`; its curve is drawn.
 
     Raises:
         MediaError: if the recording can't be read or has no sound.
@@ -140,8 +141,9 @@ def write_plot(out: str | Path, path: str | Path, moments: Sequence[Moment], *, 
         >>> wave[8000:8100] = 9000
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     scipy.io.wavfile.write(f"{folder}/a.wav", 8000, wave)
-        ...     write_plot(f"{folder}/a.html", f"{folder}/a.wav", [Moment(1.0, 2.0, 3.0, 0)], title="a", detector="x")
-        ...     "<h1>a</h1>" in Path(folder, "a.html").read_text()
+        ...     page, moments = Path(folder, "a.html"), [Moment(1.0, 2.0, 3.0, 0)]
+        ...     write_plot(page, f"{folder}/a.wav", moments, title="a", detector="earmark")
+        ...     "<h1>a</h1>" in page.read_text()
         True
     """
     suffix = Path(out).suffix.lower()
@@ -149,7 +151,7 @@ def write_plot(out: str | Path, path: str | Path, moments: Sequence[Moment], *, 
         raise ValueError(f"{out}: a picture of moments ends in .png or .html, not {suffix!r}")
     best = sorted(range(len(moments)), key=lambda k: -moments[k].score)[: SHOWN_PNG if suffix == ".png" else SHOWN_HTML]
     reader = SoundReader(path)
-    overview, waves = _listen(reader, [moments[k].time_seconds for k in sorted(best)])
+    overview, waves = _listen(reader, detector, [moments[k].time_seconds for k in sorted(best)])
     frames = _frames(path, [moments[k].time_seconds for k in sorted(best)])
     shown = [Shown(k + 1, moments[k], wave, pair) for k, wave, pair in zip(sorted(best), waves, frames, strict=True)]
     rate = reader.sample_rate
@@ -169,7 +171,9 @@ def write_plot(out: str | Path, path: str | Path, moments: Sequence[Moment], *, 
 # --- listening ---
 
 
-def _listen(reader: SoundReader, times_seconds: Sequence[float]) -> tuple[Overview, list[NDArray[np.float32]]]:
+def _listen(
+    reader: SoundReader, detector_name: str, times_seconds: Sequence[float]
+) -> tuple[Overview, list[NDArray[np.float32]]]:
     """Read the sound once: the overview, and the sound around the given times, silence beyond its ends."""
     rate = reader.sample_rate
     edges = np.geomspace(_LOWEST_HZ, min(_HIGHEST_HZ, rate / 2), _NUM_BANDS + 1)
@@ -178,16 +182,9 @@ def _listen(reader: SoundReader, times_seconds: Sequence[float]) -> tuple[Overvi
     half = round(AROUND_SECONDS * rate)
     waves = [np.zeros(2 * half, np.float32) for _ in times_seconds]
     starts = [round(time * rate) - half for time in times_seconds]
-    segment: list[NDArray[np.float32]] = []
-    segment_size, hop = round(_CURVE_SECONDS * rate), spectrum.hop
+    detector = DETECTORS[detector_name](rate)
+    detector.on_curve = lambda times, values: overview[2].add(times, values[:, None])
     tail, position = np.zeros(0, np.float32), 0  # sound that the next block's spectrum needs, number of the next sample
-
-    def end_segment(start: int) -> None:
-        if segment:
-            times, curve = interaction_curve(np.concatenate(segment), rate)
-            overview[2].add(times + start / rate, curve[:, None])
-            segment.clear()
-
     for block in reader:
         overview[0].add((position + np.arange(len(block))) / rate, np.stack([block, -block], axis=1))
         for wave, start in zip(waves, starts, strict=True):
@@ -197,17 +194,15 @@ def _listen(reader: SoundReader, times_seconds: Sequence[float]) -> tuple[Overvi
         joined = np.concatenate([tail, block])
         if len(joined) >= spectrum.m_num:
             levels = _levels(joined, spectrum, edges)
-            centres = position - len(tail) + np.arange(len(levels)) * hop + spectrum.m_num / 2
+            centres = position - len(tail) + np.arange(len(levels)) * spectrum.hop + spectrum.m_num / 2
             overview[1].add(centres / rate, levels)
-            tail = joined[len(levels) * hop :]
+            tail = joined[len(levels) * spectrum.hop :]
         else:
             tail = joined
-        segment.append(block)
+        detector.feed(block, copy=False)
         position += len(block)
-        if sum(map(len, segment)) >= segment_size:
-            end_segment(position - sum(map(len, segment)))
-    end_segment(position - sum(map(len, segment)))
-    return Overview(position / rate, *overview, edges_hz=edges), waves
+    detector.finish()
+    return Overview(position / rate, *overview, curve_name=detector.curve_name, edges_hz=edges), waves
 
 
 def _spectrum(sample_rate: int) -> ShortTimeFFT:
@@ -286,7 +281,7 @@ def _draw_overview(figure: Any, overview: Overview, moments: Sequence[Moment], s
             for k in (min(len(curve) - 1, int(m.time_seconds / overview.curve.step_seconds)) for m in moments)
         ]
         axes[2].plot([m.time_seconds for m in moments], tops, "v", color=_MARK, markersize=4, clip_on=False)
-    axes[2].set_ylabel("interaction curve")
+    axes[2].set_ylabel(overview.curve_name)
     axes[2].set_xlabel("time, min:s", fontsize=8, color=_INK)
     axes[2].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _clock(seconds, end)))
     # Lines through few moments, ticks for many, which would hide what they mark.

@@ -6,9 +6,9 @@ Part of the second station of a sample's path: sound (of :mod:`earmark.media`) i
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,14 +61,21 @@ class Detector(ABC):
         sample_rate: in Hz.
         latency_seconds: at most this long after its time a moment is found; so much sound is kept.
 
+    Attributes:
+        curve_name: what the curve is whose peaks are the moments.
+        on_curve: is called with each new piece of it, times in seconds ``(K,)`` and values ``(K,)``; None for nothing.
+
     Raises:
         ValueError: if the sample rate is not positive.
     """
+
+    curve_name: ClassVar[str]
 
     def __init__(self, sample_rate: int, *, latency_seconds: float) -> None:
         if not sample_rate > 0:
             raise ValueError(f"sample_rate must be positive, got {sample_rate}")
         self.sample_rate = sample_rate
+        self.on_curve: Callable[[NDArray[np.float64], NDArray[np.floating[Any]]], None] | None = None
         self._num_kept = math.ceil((latency_seconds + _LOUDNESS_SECONDS) * sample_rate) + 1
         self._kept: deque[tuple[int, NDArray[np.floating[Any]]]] = deque()  # (number of the first sample, samples)
         self._num_samples = 0

@@ -73,6 +73,8 @@ class OnsetDetector(Detector):
         [3.75]
     """
 
+    curve_name = "score"
+
     def __init__(
         self,
         sample_rate: int,
@@ -172,12 +174,17 @@ class OnsetDetector(Detector):
         near = power[:, first - begin : stop + self._num_context_frames - begin]
         rise = _rise(np.log(1 + near / noise), _MASK_DECAY * self._frame_seconds)
         rise[: max(0, self._num_blind - first)] = 0
+        median, deviation = _usual(rise)
+        times = np.maximum(0.0, np.arange(first, first + len(rise)) * self._frame_seconds + self._first_seconds)
+        scores = (rise - median) / deviation
         moments = [
-            Moment(seconds, score, height, int(seconds // self._segment_seconds))
-            for frame, score, height in self._peaks(rise)
+            Moment(seconds, float(scores[frame]), float(rise[frame]), int(seconds // self._segment_seconds))
+            for frame in self._peaks(rise, median + self._min_score * deviation)
             if start <= first + frame < stop
-            for seconds in [max(0.0, (first + frame) * self._frame_seconds + self._first_seconds)]
+            for seconds in [float(times[frame])]
         ]
+        if self.on_curve is not None:
+            self.on_curve(times[start - first : stop - first], scores[start - first : stop - first])
         # A peak at the seam of two segments may be found in both, a frame apart.
         moments = [m for m in moments if m.time_seconds - self._last_seconds >= 0.99 * self._min_distance_seconds]
         if moments:
@@ -187,21 +194,20 @@ class OnsetDetector(Detector):
             self._first_frame += len(self._powers.pop(0))
         return moments
 
-    def _peaks(self, rise: _Array) -> list[tuple[int, float, float]]:
-        """Return (frame, score, height) of the peaks that count."""
-        median = np.median(rise)
-        noise = 2 * 1.4826 * np.median(np.abs(rise - median))
-        deviation = noise + _STRONG_SHARE * np.quantile(rise, _STRONG_QUANTILE) + _LEAST_DEVIATION
-        least = max(median + self._min_score * deviation, 1e-6)
+    def _peaks(self, rise: _Array, least: float) -> list[int]:
+        """Return the frames of the peaks that count."""
         distance = max(1, round(self._min_distance_seconds / self._frame_seconds))
-        peaks, _ = find_peaks(np.concatenate([[0], rise, [0]]), height=least, distance=distance)
+        peaks, _ = find_peaks(np.concatenate([[0], rise, [0]]), height=max(least, 1e-6), distance=distance)
         peaks = peaks - 1
         ahead = round(_BACKWARD_SECONDS / self._frame_seconds)
-        return [
-            (int(peak), float((rise[peak] - median) / deviation), float(rise[peak]))
-            for peak in peaks
-            if rise[peak] >= _BACKWARD_SHARE * rise[peak : peak + ahead + 1].max()
-        ]
+        return [int(k) for k in peaks if rise[k] >= _BACKWARD_SHARE * rise[k : k + ahead + 1].max()]
+
+
+def _usual(rise: _Array) -> tuple[float, float]:
+    """Return the median of a curve and the deviation in which scores are measured."""
+    median = np.median(rise)
+    noise = 2 * 1.4826 * np.median(np.abs(rise - median))
+    return float(median), float(noise + _STRONG_SHARE * np.quantile(rise, _STRONG_QUANTILE) + _LEAST_DEVIATION)
 
 
 def _band_edges(rate: float, size: int) -> NDArray[np.int64]:

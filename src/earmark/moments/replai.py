@@ -80,6 +80,8 @@ class MomentFinder(Detector):
         [3.77]
     """
 
+    curve_name = "interaction curve"
+
     def __init__(
         self,
         sample_rate: int,
@@ -126,6 +128,8 @@ class MomentFinder(Detector):
         self._pending, self._num_pending = [], 0
         start_seconds = self._num_segments * self._segment_size / self.sample_rate
         times, curve = interaction_curve(segment, self.sample_rate)
+        if self.on_curve is not None:
+            self.on_curve(start_seconds + times, curve)
         peaks, properties = find_peaks(curve, distance=self._min_distance, prominence=self._min_prominence)
         self._held_back += [
             Moment(start_seconds + float(times[peak]), float(prominence), float(curve[peak]), self._num_segments)
