@@ -41,7 +41,7 @@ __all__ = [
     "write_script",
 ]
 
-ACTION_SECONDS = (1.3, 2.45)
+ACTION_SECONDS = (1.3, 2.9)
 _LEAD_SECONDS, _FOLLOW_SECONDS = 0.58, 0.6  # least time from the start to the contact, and from there to the stop
 IDLE_SHARE = (0.46, 0.58)
 REST_SECONDS = (8.0, 10.6)
