@@ -35,7 +35,7 @@ class DemoSize:
 
 SIZES = {
     "tiny": DemoSize(num_kitchens=3, videos_per_kitchen=4, epochs=20),  # shows that all of it runs, and little more
-    "standard": DemoSize(num_kitchens=8, videos_per_kitchen=12, epochs=90),
+    "standard": DemoSize(num_kitchens=12, videos_per_kitchen=12, epochs=60),
 }
 
 # Small pictures and narrow encoders: what a laptop learns from in two minutes.

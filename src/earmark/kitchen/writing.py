@@ -45,7 +45,7 @@ _HARD |= {"plan_share": 0.9, "noise_db": 6.0}
 PRESETS: dict[str, dict[str, float]] = {
     "demo": {
         **{"num_kitchens": 6, "videos_per_kitchen": 4, "video_seconds": 30},
-        **{"width": 228, "height": 128, "fps": 16, "sample_rate": 16000},
+        **{"width": 160, "height": 90, "fps": 16, "sample_rate": 16000},
         **_EASY,
     },
     "tiny": {"num_kitchens": 4, "videos_per_kitchen": 2, "video_seconds": 30, **_EASY},
