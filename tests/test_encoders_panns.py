@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name
 
-from earmark.encoders import AUDIO_ENCODERS, PannsCnn
+from earmark.encoders import AUDIO_ENCODERS, PannsCnn, R2Plus1D
+from earmark.model import AudioVisualModel
 from earmark.transforms import LogMel
 from reference_weights import load_reference_weights
 
@@ -72,6 +73,13 @@ def test_spectrograms_of_this_project_are_encoded_and_dropout_is_for_training_on
     encoder.eval()
     assert torch.equal(encoder(spectrograms), encoder(spectrograms))
     assert encoder(spectrograms).shape == (2, encoder.output_dim)
+
+
+def test_it_trains_in_the_model_beside_a_video_encoder() -> None:
+    model = AudioVisualModel(R2Plus1D(10, width=2), PannsCnn(6, num_mels=80), hidden_dim=8, out_dim=4)
+    clips = torch.randn(2, 2, 3, 4, 32, 32)
+    model(clips[0], clips[1], torch.randn(2, 1, 125, 80))["loss"].backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.backbone["audio"].parameters())
 
 
 def test_initial_weights_are_xavier_uniform() -> None:

@@ -202,6 +202,8 @@ def test_a_name_loads_the_published_weights_or_random_ones(tmp_path: Path, monke
     monkeypatch.delenv("EARMARK_WEIGHTS")
     with pytest.raises(FileNotFoundError, match=r"AVID_Audioset_Cross-N1024_checkpoint\.pth\.tar .*AVID-CMA"):
         load_encoder("avid_r2plus1d_18")
+    with pytest.raises(ValueError, match="avid_r2plus1d_18 is no audio encoder"):
+        load_encoder("avid_r2plus1d_18", kind="audio")
 
 
 @pytest.mark.parametrize("name", ["resnet22", "mobilev1", "res1dnet31", "wavegram14", "no_such.pth"])
@@ -291,6 +293,21 @@ def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
     torch.save({"model": encoder_weights(), "sampler": objects}, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match="not a checkpoint of tensors and plain data"):
         load_encoder(tmp_path / "weights.pth")
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    state = encoder_weights()
+    torch.save(below("audio_model.", state), path)
+    content = path.read_bytes()
+    weights = state["block4.conv2.weight"].numpy().tobytes()
+    position = content.index(weights) + len(weights) // 2
+    path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+    with pytest.raises(WeightsError, match=r"weights\.pth: not a checkpoint .*the checksum of \S+ is wrong"):
+        load_encoder(path)
+    path.write_bytes(content[:-100])
+    with pytest.raises(WeightsError, match=r"weights\.pth: not a checkpoint"):
+        load_encoder(path)
 
 
 def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:

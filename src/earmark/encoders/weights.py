@@ -6,6 +6,7 @@ encoder is written alone, for use elsewhere. Files are untrusted: nothing but te
 
 import json
 import logging
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def load_encoder(
     Raises:
         FileNotFoundError: If there is no such file; for a name, the message says which one to fetch from where.
         WeightsError: If the file does not hold exactly the weights of an encoder that there is.
-        ValueError: If the name is not of an encoder, or options come with a file.
+        ValueError: If an option or the kind is not one of the named encoder's, or options come with a file.
 
     Example:
         >>> import tempfile
@@ -108,6 +109,8 @@ def load_encoder(
     """
     name = str(path_or_name)
     if name in VIDEO_ENCODERS or name in AUDIO_ENCODERS:
+        if kind not in (None, _kind_of(name)):
+            raise ValueError(f"{name} is no {kind} encoder")
         return _named_encoder(name, pretrained=pretrained, options=options)
     path = Path(path_or_name).expanduser()
     if not path.is_file():
@@ -121,7 +124,8 @@ def load_encoder(
     asked: Kind = kind or ("audio" if "video" not in file.encoders else "video")
     weights = _encoder_weights(file, asked)
     found = file.described.get(asked) or recognise(weights)
-    if found is None or found[0] not in (VIDEO_ENCODERS if asked == "video" else AUDIO_ENCODERS):
+    there = VIDEO_ENCODERS if asked == "video" else AUDIO_ENCODERS
+    if found is None or found[0] not in there:
         raise WeightsError(
             f"{path}: its {asked} encoder is none that Earmark knows (one of its tensors: {min(weights)})"
         )
@@ -141,8 +145,12 @@ def _named_encoder(name: str, *, pretrained: bool, options: Mapping[str, Any]) -
         return encoder
     encoder = new_encoder(name, **options)
     if pretrained:
-        load_encoder_weights(encoder, find_weights(name), kind="video" if name in VIDEO_ENCODERS else "audio")
+        load_encoder_weights(encoder, find_weights(name), kind=_kind_of(name))
     return encoder
+
+
+def _kind_of(name: str) -> Kind:
+    return "video" if name in VIDEO_ENCODERS else "audio"
 
 
 def load_encoder_weights(encoder: Encoder, path: str | Path, *, kind: Kind) -> LoadedWeights:
@@ -196,7 +204,7 @@ def save_encoder(encoder: Encoder, path: str | Path) -> None:
         raise ValueError("only encoders built by name can be exported: use earmark.encoders.new_encoder")
     description = {
         "format_version": EXPORT_FORMAT_VERSION,
-        "kind": "video" if encoder.name in VIDEO_ENCODERS else "audio",
+        "kind": _kind_of(encoder.name),
         "name": encoder.name,
         "options": dict(encoder.options),
         "output_dim": encoder.output_dim,
@@ -217,6 +225,11 @@ def _read(path: Path) -> _WeightsFile:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
+        if zipfile.is_zipfile(path):  # torch itself does not verify checksums
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise WeightsError(f"the checksum of {damaged} is wrong")
         with torch.serialization.safe_globals(_numpy_types()):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
@@ -278,10 +291,10 @@ def _split(
             return _WeightsFile(path, layout or known, encoders, described or {}, others)
     # One encoder without a prefix: what it is for, its names tell; if they do not, it may be either.
     found = recognise(tensors)
-    either: tuple[Kind, ...] = ("video", "audio")
-    kinds = either if found is None else ("video",) if found[0] in VIDEO_ENCODERS else ("audio",)
-    encoders_alone = dict.fromkeys(kinds, tensors)
-    return _WeightsFile(path, layout or "weights alone", encoders_alone, {}, dict.fromkeys(beside, 0))
+    kinds: tuple[Kind, ...] = ("video", "audio") if found is None else (_kind_of(found[0]),)
+    return _WeightsFile(
+        path, layout or "weights alone", dict.fromkeys(kinds, tensors), described or {}, dict.fromkeys(beside, 0)
+    )
 
 
 def _described(config: Any) -> dict[Kind, tuple[str, Mapping[str, Any]]]:
