@@ -169,6 +169,8 @@ def test_panns_weights_are_read_without_their_front_end_and_classifier(tmp_path:
     assert "ignored: spectrogram_extractor (2 tensors), logmel_extractor (1 tensors), fc_aud" in encoder.origin
     with pytest.raises(WeightsError, match=r"bn0\.weight is \(64,\) in the file and \(80,\) here"):
         load_encoder_weights(PannsCnn(6, num_mels=80), path, kind="audio")
+    with pytest.raises(WeightsError, match=r"does not fit .*\(it looks like cnn6\(num_mels=64\)\)"):
+        load_encoder_weights(PannsCnn(10), path, kind="audio")
 
 
 def test_an_exported_encoder_comes_back_with_its_name_options_and_weights(tmp_path: Path) -> None:

@@ -345,7 +345,10 @@ def _load(encoder: Encoder, file: _WeightsFile, kind: Kind) -> LoadedWeights:
     weights = {name: value for name, value in found.items() if name.partition(".")[0] not in encoder.published_beside}
     misfits = _misfits(encoder.state_dict(), weights)
     if misfits:
-        raise WeightsError(f"{file.path}: its {kind} encoder does not fit this one: {misfits}")
+        held = file.described.get(kind) or recognise(found)
+        options = ", ".join(f"{key}={value}" for key, value in held[1].items()) if held else ""
+        looks = f" (it looks like {held[0]}({options}))" if held else ""
+        raise WeightsError(f"{file.path}: its {kind} encoder does not fit this one: {misfits}{looks}")
     encoder.load_state_dict(weights)  # the check leaves only counters of batch norm that old files lack
     others: Counter[str] = Counter(name.partition(".")[0] for name in found if name not in weights)
     others.update({f"{other} encoder": len(held) for other, held in file.encoders.items() if held is not found})
