@@ -338,6 +338,10 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
         ('{"format_version": 1, "kind": "audio", "name": "os.system", "options": {}}', "none that Earmark knows"),
         ('{"format_version": 1, "kind": "video", "name": "avid_spec_cnn_9", "options": {}}', "none that Earmark knows"),
         ('{"format_version": 1, "kind": "audio", "name": "cnn6", "options": {"depth": 99}}', "encoder cnn6: "),
+        (
+            '{"format_version": 1, "kind": "audio", "name": "cnn6", "options": {"num_mels": "x"}}',
+            r"mine\.safetensors: ",
+        ),
         ('{"format_version": 1, "kind": "audio", "name": "cnn6", "options": {}}', "does not fit this one"),
     ],
 )

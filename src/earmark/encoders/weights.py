@@ -131,7 +131,7 @@ def load_encoder(
         )
     try:
         encoder = new_encoder(found[0], **found[1])
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:  # what a file says of options may be of any type and size
         raise WeightsError(f"{path}: {error}") from error
     _load(encoder, file, asked)
     return encoder
@@ -322,12 +322,9 @@ def _numpy_types() -> list[Any]:
     The original's checkpoints, and others of their time, hold statistics and orders as such.
     """
     numbers = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
-    named = []
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        named += [
-            (np._core.multiarray._reconstruct, f"{module}._reconstruct"),  # type: ignore[attr-defined]
-            (np._core.multiarray.scalar, f"{module}.scalar"),  # type: ignore[attr-defined]
-        ]
+    makers = (("_reconstruct", np.empty(0).__reduce__()[0]), ("scalar", np.float64(0).__reduce__()[0]))
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
+    named = [(maker, f"{module}.{name}") for module in modules for name, maker in makers]
     return [np.ndarray, np.dtype, *numbers, *named]
 
 
