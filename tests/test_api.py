@@ -29,12 +29,14 @@ PUBLIC = {
     "find_moments",
     "linear_probe",
     "load_checkpoint",
+    "load_encoder",
     "make_kitchen",
     "moments_of_file",
     "prepare",
     "pretrain",
     "probe",
     "projection_head",
+    "save_encoder",
     "write_report",
 }
 

@@ -380,16 +380,50 @@ def test_the_kitchen_is_generated_once_below_the_data_folder(
     assert Path("earmark_data/kitchen/tiny_seed3/P01/videos/P01_01.MP4").is_file()
 
 
-def test_pretrained_weights_come_from_the_file_named_or_from_the_data_folder(tmp_path: Path) -> None:
-    config = configured(*SMALL_ENCODERS, "backbone.video.args.pretrained=true")
-    with pytest.raises(ConfigError, match=r"backbone\.video\.args\.pretrained: earmark_data/weights/avid\.pth is not"):
+def test_pretrained_weights_come_from_the_file_named_or_from_the_data_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("EARMARK_WEIGHTS", raising=False)
+    small = ("backbone/video=avid_r2plus1d_18", "backbone.video.args.width=4", "backbone.video.args.pretrained=true")
+    config = configured(*small)
+    with pytest.raises(ConfigError) as caught:
         build_encoder(config.backbone.video, config.environment)
-    trained = build_encoder(configured(*SMALL_ENCODERS).backbone.video, config.environment)
+    file = "AVID_Audioset_Cross-N1024_checkpoint.pth.tar"
+    for part in (
+        "backbone.video.args.pretrained: ",
+        "fetch that file from https://github.com/facebookresearch/AVID-CMA",
+        file,
+        "put it into earmark_data/weights",
+        "backbone.video.args.weights=FILE",
+        "EARMARK_WEIGHTS",
+    ):
+        assert part in str(caught.value)
+    trained = build_encoder(configured(*small[:-1]).backbone.video, config.environment)
     Path("earmark_data/weights").mkdir(parents=True)
     state = {f"module.video_model.{key}": value for key, value in trained.state_dict().items()}
-    torch.save({"model": state}, "earmark_data/weights/avid.pth")
-    loaded = build_encoder(config.backbone.video, config.environment)
-    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in trained.state_dict().items())
+    torch.save({"model": state}, f"earmark_data/weights/{file}")
+    torch.save({"model": state}, "mine.pth")
+    mine = "backbone.video.args.weights=mine.pth"
+    for overrides, expected in (small, f"earmark_data/weights/{file}"), ((*small, mine), "mine.pth"):
+        loaded = build_encoder(configured(*overrides).backbone.video, config.environment)
+        assert all(torch.equal(loaded.state_dict()[key], value) for key, value in trained.state_dict().items())
+        assert f"video encoder: {expected} (checkpoint of AVID or AVID-CMA): loaded all" in capsys.readouterr().err
+
+
+def test_weights_of_a_model_of_hugging_face_come_from_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs earmark[hf]")
+    tiny = transformers.VideoMAEConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    model = transformers.VideoMAEModel(tiny)
+    model.save_pretrained("tiny")
+    chosen = ("backbone/video=hf_video", "backbone.video.args.model=tiny")
+    config = configured(*chosen, "backbone.video.args.pretrained=true")
+    encoder = build_encoder(config.backbone.video, config.environment)
+    expected = model.state_dict()
+    assert all(torch.equal(value, expected[key.removeprefix("model.")]) for key, value in encoder.state_dict().items())
+    assert "video encoder: weights of tiny" in capsys.readouterr().err
+    Path("tiny/config.json").unlink()
+    with pytest.raises(ConfigError, match=r"backbone\.video: tiny: not a model that transformers knows"):
+        build_encoder(configured(*chosen).backbone.video, config.environment)
 
 
 def test_more_gpus_than_there_are_give_one_process_and_one_line(

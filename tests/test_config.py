@@ -139,8 +139,8 @@ def test_every_field_of_the_schema_is_set_by_some_file() -> None:
                     found += unset(hint, values[name])
             return found
 
-        # of one optim choice only
-        assert set(unset(schema, composed)) <= {"max_steps"}
+        # of some choices only: of optim, and of the encoders
+        assert set(unset(schema, composed)) <= {"max_steps", "num_mels", "model"}
 
 
 def test_hydra_writes_nothing_outside_the_run_folder() -> None:
@@ -314,3 +314,32 @@ def test_encoder_names_are_those_that_can_be_built() -> None:
 
     assert {path.stem for path in (CONFIGS / "backbone/video").glob("*.yaml")} == set(VIDEO_ENCODERS)
     assert {path.stem for path in (CONFIGS / "backbone/audio").glob("*.yaml")} == set(AUDIO_ENCODERS)
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [  # of the original's groups
+        *(("backbone/audio", name) for name in ("mobilev1", "mobilev2", "res1dnet31", "res1dnet51", "resnet22")),
+        *(("backbone/audio", name) for name in ("resnet38", "resnet54", "speccnn9", "wavegram14")),
+        ("backbone/audio", "wavegram_logmel14"),
+        ("backbone/video", "r3d_50"),
+    ],
+)
+def test_encoders_that_are_not_there_give_a_list_of_those_that_are(group: str, name: str) -> None:
+    there = {"backbone/audio": "avid_spec_cnn_9, cnn10, cnn14, cnn6, hf_audio", "backbone/video": "avid_.*, s3d, swin"}
+    with pytest.raises(ConfigError, match=f"{group}: '{name}' is none of {there[group]}"):
+        compose("default_ssrl", [f"{group}={name}"])
+
+
+@pytest.mark.parametrize("name", ["r2plus1d_18", "r3d_18", "mc3_18", "s3d", "mvit_v2_s", "swin3d_t", "hf_video"])
+def test_every_video_encoder_has_a_checked_configuration(name: str) -> None:
+    config = checked(PretrainConfig, compose("default_ssrl", [f"backbone/video={name}"]))
+    assert (config.backbone.video.name, config.backbone.video.args.width) == (name, None)
+    with pytest.raises(ConfigError, match=r"backbone\.video\.args\.width: no such key"):
+        compose("default_ssrl", [f"backbone/video={name}", "backbone.video.args.width=8"])
+
+
+@pytest.mark.parametrize("name", ["cnn6", "cnn10", "cnn14", "hf_audio"])
+def test_every_audio_encoder_has_a_checked_configuration(name: str) -> None:
+    config = checked(PretrainConfig, compose("default_ssrl", [f"backbone/audio={name}"]))
+    assert config.backbone.audio.name == name

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from earmark.checkpoint import load_checkpoint
     from earmark.clips import ActionClips, MomentClips, collate
     from earmark.encoders import R2Plus1D, SpecCNN9
+    from earmark.encoders.weights import load_encoder, save_encoder
     from earmark.evaluation.features import extract_features
     from earmark.evaluation.probe import linear_probe
     from earmark.heads import projection_head
@@ -53,12 +54,14 @@ _MODULE_OF = {
     "find_moments": "moments",
     "linear_probe": "evaluation.probe",
     "load_checkpoint": "checkpoint",
+    "load_encoder": "encoders.weights",
     "make_kitchen": "kitchen",
     "moments_of_file": "moments",
     "prepare": "prepare",
     "pretrain": "pretrain",
     "probe": "media",
     "projection_head": "heads",
+    "save_encoder": "encoders.weights",
     "write_report": "report",
 }
 
@@ -81,12 +84,14 @@ __all__ = [
     "find_moments",
     "linear_probe",
     "load_checkpoint",
+    "load_encoder",
     "make_kitchen",
     "moments_of_file",
     "prepare",
     "pretrain",
     "probe",
     "projection_head",
+    "save_encoder",
     "write_report",
 ]
 

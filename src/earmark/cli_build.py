@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from earmark.config import ConfigError
 from earmark.config_schema import AudioEncoder, Data, Environment, Logging, Prepare, VideoEncoder
@@ -163,24 +163,38 @@ def build_encoder(config: VideoEncoder | AudioEncoder, environment: Environment)
     """Build an encoder, with published weights if they are asked for.
 
     Raises:
-        ConfigError: If weights are asked for and their file is not there.
+        ConfigError: If weights are asked for and their file is not there, a library is missing, or an option is wrong.
         earmark.encoders.weights.WeightsError: If the file does not fit.
     """
-    from earmark.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
+    from earmark.encoders import new_encoder
+    from earmark.encoders.published import WEIGHTS_VARIABLE, find_weights
+    from earmark.encoders.weights import load_encoder_weights
 
-    kind, encoders = ("video", VIDEO_ENCODERS) if isinstance(config, VideoEncoder) else ("audio", AUDIO_ENCODERS)
-    encoder = encoders[config.name](width=config.args.width)
-    if config.args.pretrained:
-        from earmark.encoders.weights import load_encoder_weights
-
-        path = Path(config.args.weights or Path(environment.data_dir) / "weights" / "avid.pth")
-        if not path.is_file():
+    kind: Literal["video", "audio"] = "video" if isinstance(config, VideoEncoder) else "audio"
+    args = config.args
+    options = {
+        key: value
+        for key, value in (("width", args.width), ("num_mels", args.num_mels), ("model", args.model))
+        if value is not None
+    }
+    from_library = args.pretrained and args.model is not None and args.weights is None
+    try:
+        encoder = new_encoder(config.name, **options, **({"pretrained": True} if from_library else {}))
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"backbone.{kind}: {error}") from error
+    if from_library:
+        say(f"{kind} encoder: weights of {args.model}")
+    elif args.pretrained:
+        folder = Path(environment.data_dir) / "weights"
+        try:
+            path = find_weights(config.name, given=args.weights, folder=folder)
+        except FileNotFoundError as error:
             raise ConfigError(
-                f"backbone.{kind}.args.pretrained: {path} is not there; put the AVID checkpoint there, name another "
-                f"file with backbone.{kind}.args.weights=FILE, or start from random weights with pretrained=false"
-            )
-        load_encoder_weights(encoder, path, kind=kind)
-        say(f"{kind} encoder: weights of {path}")
+                f"backbone.{kind}.args.pretrained: {error}; then put it into {folder}, or name it with "
+                f"backbone.{kind}.args.weights=FILE or the environment variable {WEIGHTS_VARIABLE}; "
+                "pretrained=false starts from random weights"
+            ) from error
+        say(f"{kind} encoder: {load_encoder_weights(encoder, path, kind=kind)}")
     return encoder
 
 

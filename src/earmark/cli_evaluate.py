@@ -171,9 +171,7 @@ def judged_encoder(
         encoder_config = checked(VideoEncoder, stored["backbone"]["video"], section="backbone.video")
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: does not say which video encoder it holds ({error})") from error
-    held, asked = (
-        f"{encoder.name} of width {encoder.args.width}" for encoder in (encoder_config, config.backbone.video)
-    )
+    held, asked = (_described(encoder) for encoder in (encoder_config, config.backbone.video))
     if held != asked:
         say(f"{path} holds the encoder {held}: the {asked} of backbone.video is not used")
     encoder = build_encoder(_untrained(encoder_config), config.environment)
@@ -221,6 +219,11 @@ def action_clips(
     left_out = f"; {len(clips.left_out)} left out, such as {': '.join(clips.left_out[0])}" if clips.left_out else ""
     say(f"{split}: {len(clips.actions)} actions{left_out}")
     return clips
+
+
+def _described(encoder: VideoEncoder) -> str:
+    args = encoder.args
+    return encoder.name + (f" of width {args.width}" if args.width else f" {args.model}" if args.model else "")
 
 
 def _untrained(encoder: VideoEncoder) -> VideoEncoder:

@@ -82,18 +82,31 @@ class EvaluateAugm:
 
 @dataclass(frozen=True, slots=True)
 class EncoderArgs:
-    """Options of an encoder."""
+    """Options of an encoder; width belongs to avid_*, num_mels to cnn*, model to hf_* alone."""
 
-    width: AtLeastOne
     pretrained: bool
     weights: str | None
+    width: AtLeastOne | None = None
+    num_mels: AtLeastOne | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VideoEncoder:
     """Group ``backbone/video``."""
 
-    name: Literal["avid_r2plus1d_10", "avid_r2plus1d_18", "avid_r2plus1d_34"]
+    name: Literal[
+        "avid_r2plus1d_10",
+        "avid_r2plus1d_18",
+        "avid_r2plus1d_34",
+        "r2plus1d_18",
+        "r3d_18",
+        "mc3_18",
+        "s3d",
+        "mvit_v2_s",
+        "swin3d_t",
+        "hf_video",
+    ]
     args: EncoderArgs
 
 
@@ -101,7 +114,7 @@ class VideoEncoder:
 class AudioEncoder:
     """Group ``backbone/audio``."""
 
-    name: Literal["avid_spec_cnn_9"]
+    name: Literal["avid_spec_cnn_9", "cnn6", "cnn10", "cnn14", "hf_audio"]
     args: EncoderArgs
 
 

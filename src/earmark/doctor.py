@@ -24,8 +24,13 @@ LIBRARIES = {
     "matplotlib": "the report",
     "tensorboard": "TensorBoard logs",
     "cv2": "Audible Kitchen",
+    "safetensors": "reading and writing weights",
 }
-OPTIONAL_LIBRARIES = {"torchvision": "further video encoders (planned)", "wandb": "Weights & Biases (planned)"}
+OPTIONAL_LIBRARIES = {
+    "torchvision": "the video encoders r3d_18, s3d, swin3d_t and others",
+    "transformers": "the encoders hf_video and hf_audio",
+    "wandb": "Weights & Biases (planned)",
+}
 CODECS = (  # name in FFmpeg, mode of PyAV, what needs it, whether the core does
     ("h264", "r", "reading most videos", True),
     ("aac", "r", "the sound of most videos", True),

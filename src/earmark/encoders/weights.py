@@ -1,39 +1,172 @@
-"""Encoder weights out of checkpoints: AVID's, the original RepLAI code's, Earmark's own.
+"""Encoder weights in files: AVID's, the original RepLAI code's, Earmark's own, torchvision's, PANNs'.
 
-In the path of a sample: before it; the encoders start from these weights where they are asked for.
+In the path of a sample: before it, the encoders start from these weights where they are asked for; and after it, an
+encoder is written alone, for use elsewhere. Files are untrusted: nothing but tensors and plain data is read from them.
 """
 
+import json
+import logging
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-__all__ = ["WeightsError", "load_encoder_weights"]
+from earmark import __version__
+from earmark.atomic import replacing
+from earmark.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS, Encoder, new_encoder
+from earmark.encoders.published import find_weights
+from earmark.encoders.recognition import recognise
 
-PREFIXES = (
-    "module.{kind}_model.",  # AVID, saved from several GPUs
-    "{kind}_model.",
-    "module.backbone.{kind}.",  # RepLAI, saved from several GPUs
-    "backbone.{kind}.",  # RepLAI and Earmark
+__all__ = ["LoadedWeights", "WeightsError", "load_encoder", "load_encoder_weights", "save_encoder"]
+
+Kind = Literal["video", "audio"]
+
+EXPORT_FORMAT_VERSION = 1
+# What the encoders' names begin with, once the wrappers of torch ("module.", "_orig_mod.") are taken off.
+_LAYOUTS: tuple[tuple[str, Mapping[Kind, str]], ...] = (
+    ("checkpoint of AVID or AVID-CMA", {"video": "video_model.", "audio": "audio_model."}),
+    ("checkpoint of RepLAI", {"video": "backbone.video.", "audio": "backbone.audio."}),
+    ("linear probe of the RepLAI code", {"video": "backbone."}),
 )
+
+_log = logging.getLogger(__name__)
 
 
 class WeightsError(ValueError):
-    """A checkpoint that does not hold the weights asked for; the message names the file and the reason."""
+    """A file that does not hold the weights asked for; the message names the file and the reason."""
 
 
-def load_encoder_weights(encoder: nn.Module, path: str | Path, *, kind: Literal["video", "audio"] | str) -> None:
-    """Fill an encoder with the weights that a checkpoint holds for it.
+@dataclass(frozen=True, slots=True)
+class LoadedWeights:
+    """What was found in a file, what of it was loaded, and what was ignored.
 
-    The file is untrusted: nothing but tensors and plain data is read from it.
+    Attributes:
+        path: The file.
+        layout: What it is, in words.
+        kind: Which of its encoders was loaded.
+        num_tensors: How many tensors were loaded: every one that the encoder has.
+        ignored: What else is in the file, in words.
+    """
+
+    path: Path
+    layout: str
+    kind: Kind
+    num_tensors: int
+    ignored: tuple[str, ...]
+
+    def __str__(self) -> str:
+        ignored = f"; ignored: {', '.join(self.ignored)}" if self.ignored else ""
+        return f"{self.path} ({self.layout}): loaded all {self.num_tensors} tensors of the {self.kind} encoder{ignored}"
+
+
+@dataclass(frozen=True, slots=True)
+class _WeightsFile:
+    """What a file holds: encoders by kind, what it says of them, and the number of tensors of what else is in it."""
+
+    path: Path
+    layout: str
+    encoders: Mapping[Kind, Mapping[str, Tensor]]
+    described: Mapping[Kind, tuple[str, Mapping[str, Any]]]
+    others: Mapping[str, int]
+
+
+def load_encoder(
+    path_or_name: str | Path, *, kind: Kind | None = None, pretrained: bool = True, **options: Any
+) -> Encoder:
+    """Return an encoder with trained weights, from a file or by its name.
+
+    What was found, loaded and ignored is in its ``origin``, and in the log at level INFO.
 
     Args:
-        encoder: The encoder; every one of its weights must be in the file, with its shape.
-        path: A torch file with the tensors under ``model``, or at its top.
-        kind: Which encoder of the checkpoint: ``video`` or ``audio``.
+        path_or_name: A checkpoint of Earmark, RepLAI, AVID or AVID-CMA; an exported encoder (``.safetensors``); weights
+            of torchvision or PANNs; or the name of an encoder, such as ``avid_r2plus1d_18``, whose published weights
+            are then looked for in the file or folder that the environment variable ``EARMARK_WEIGHTS`` names.
+        kind: Which encoder of a file that has several; ``video`` if nothing is said.
+        pretrained: With a name: False for random weights.
+        options: With a name: what `earmark.encoders.new_encoder` takes, such as ``width``.
+
+    Returns:
+        The encoder, in training mode, on the CPU.
 
     Raises:
+        FileNotFoundError: If there is no such file; for a name, the message says which one to fetch from where.
+        WeightsError: If the file does not hold exactly the weights of an encoder that there is.
+        ValueError: If an option or the kind is not one of the named encoder's, or options come with a file.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "small.safetensors"
+        >>> save_encoder(load_encoder("avid_spec_cnn_9", pretrained=False, width=4), path)
+        >>> load_encoder(path).options
+        {'width': 4}
+    """
+    name = str(path_or_name)
+    if name in VIDEO_ENCODERS or name in AUDIO_ENCODERS:
+        if kind not in (None, _kind_of(name)):
+            raise ValueError(f"{name} is no {kind} encoder")
+        return _named_encoder(name, pretrained=pretrained, options=options)
+    path = Path(path_or_name).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path_or_name}: neither a file nor an encoder; encoders are {', '.join(VIDEO_ENCODERS)} for video and "
+            f"{', '.join(AUDIO_ENCODERS)} for audio"
+        )
+    if options or not pretrained:
+        raise ValueError(f"{path}: a file says itself which encoder it holds; options are for encoders by name")
+    file = _read(path)
+    asked: Kind = kind or ("audio" if "video" not in file.encoders else "video")
+    weights = _encoder_weights(file, asked)
+    found = file.described.get(asked) or recognise(weights)
+    there = VIDEO_ENCODERS if asked == "video" else AUDIO_ENCODERS
+    if found is None or found[0] not in there:
+        raise WeightsError(
+            f"{path}: its {asked} encoder is none that Earmark knows (one of its tensors: {min(weights)})"
+        )
+    try:
+        encoder = new_encoder(found[0], **found[1])
+    except (ValueError, TypeError, RuntimeError) as error:  # what a file says of options may be of any type and size
+        raise WeightsError(f"{path}: {error}") from error
+    _load(encoder, file, asked)
+    return encoder
+
+
+def _named_encoder(name: str, *, pretrained: bool, options: Mapping[str, Any]) -> Encoder:
+    if name.startswith("hf_"):
+        encoder = new_encoder(name, **options, pretrained=pretrained)
+        if pretrained:
+            encoder.origin = f"{options['model']} (Hugging Face): loaded all weights of the encoder"
+        return encoder
+    encoder = new_encoder(name, **options)
+    if pretrained:
+        load_encoder_weights(encoder, find_weights(name), kind=_kind_of(name))
+    return encoder
+
+
+def _kind_of(name: str) -> Kind:
+    return "video" if name in VIDEO_ENCODERS else "audio"
+
+
+def load_encoder_weights(encoder: Encoder, path: str | Path, *, kind: Kind) -> LoadedWeights:
+    """Fill an encoder with the weights that a file holds for it.
+
+    Args:
+        encoder: The encoder; every one of its weights must be in the file, with its shape, and no others beside those
+            that are known not to be an encoder's (a classifier, projection heads, an optimizer).
+        path: A checkpoint or weights file, as `load_encoder` takes.
+        kind: Which encoder of the file.
+
+    Returns:
+        What was found, loaded and ignored; the encoder's ``origin`` says the same.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
         WeightsError: If the file cannot be read or does not hold exactly this encoder's weights.
 
     Example:
@@ -42,31 +175,199 @@ def load_encoder_weights(encoder: nn.Module, path: str | Path, *, kind: Literal[
         >>> path = Path(tempfile.mkdtemp()) / "avid.pth"
         >>> trained, fresh = SpecCNN9(width=4), SpecCNN9(width=4)
         >>> state = {f"module.audio_model.{key}": value for key, value in trained.state_dict().items()}
-        >>> torch.save({"model": state}, path)
-        >>> load_encoder_weights(fresh, path, kind="audio")
+        >>> torch.save({"model": state, "epoch": 3}, path)
+        >>> print(str(load_encoder_weights(fresh, path, kind="audio")).removeprefix(f"{path} "))
+        (checkpoint of AVID or AVID-CMA): loaded all 54 tensors of the audio encoder; ignored: epoch
         >>> all(torch.equal(fresh.state_dict()[key], value) for key, value in trained.state_dict().items())
         True
     """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return _load(encoder, _read(path), kind)
+
+
+def save_encoder(encoder: Encoder, path: str | Path) -> None:
+    """Write an encoder alone: its weights as safetensors, and beside them a json that says what it is.
+
+    Args:
+        encoder: One that `load_encoder` or `earmark.encoders.new_encoder` built, trained since or not.
+        path: File to write, ``NAME.safetensors``; ``NAME.json`` is written too.
+
+    Raises:
+        ValueError: If the encoder has no name, or the path another suffix.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: an exported encoder is called NAME.safetensors")
+    if not encoder.name:
+        raise ValueError("only encoders built by name can be exported: use earmark.encoders.new_encoder")
+    description = {
+        "format_version": EXPORT_FORMAT_VERSION,
+        "kind": _kind_of(encoder.name),
+        "name": encoder.name,
+        "options": dict(encoder.options),
+        "output_dim": encoder.output_dim,
+        "origin": encoder.origin,
+        "earmark": __version__,
+    }
+    weights = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    with replacing(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(description, indent=2) + "\n")
+    with replacing(path) as temporary:
+        save_file(weights, temporary)
+
+
+# --- reading ---
+
+
+def _read(path: Path) -> _WeightsFile:
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):  # torch itself does not verify checksums
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise WeightsError(f"the checksum of {damaged} is wrong")
+        with torch.serialization.safe_globals(_numpy_types()):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
-        raise WeightsError(f"{path}: not a checkpoint of tensors and plain data ({error})") from error
-    tensors = state.get("model", state) if isinstance(state, dict) else None
-    if not isinstance(tensors, dict):
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{path}: not a checkpoint of tensors and plain data ({reason})") from error
+    model = state.get("model", state) if isinstance(state, dict) else None
+    if not isinstance(model, dict):
         raise WeightsError(f"{path}: holds no weights by name")
-    weights = _below_first_prefix(tensors, kind)
-    if not weights:
-        names = ", ".join(prefix.format(kind=kind) + "*" for prefix in PREFIXES)
-        raise WeightsError(f"{path}: holds no {kind} encoder (looked for {names})")
+    tensors = {_unwrapped(str(name)): value for name, value in model.items() if isinstance(value, Tensor)}
+    beside = [] if model is state else [str(name) for name in state if name != "model"]
+    if "format_version" in beside:
+        return _split(path, tensors, beside, layout="checkpoint of Earmark", described=_described(state.get("config")))
+    return _split(path, tensors, beside)
+
+
+def _read_safetensors(path: Path) -> _WeightsFile:
     try:
-        encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        raise WeightsError(f"{path}: its {kind} encoder does not fit this one: {error}") from error
+        tensors = load_file(path)
+    except Exception as error:  # a damaged file may raise anything
+        raise WeightsError(f"{path}: not a safetensors file ({error})") from error
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return _split(path, tensors, [])
+    try:
+        description = json.loads(beside.read_text())
+        version, kind = description["format_version"], description["kind"]
+        name, options = str(description["name"]), dict(description["options"])
+        if kind not in ("video", "audio"):
+            raise ValueError(f"its kind is {kind!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{beside}: does not say which encoder {path.name} holds ({error})") from error
+    if version != EXPORT_FORMAT_VERSION:
+        raise WeightsError(f"{beside}: of format {version}; this Earmark reads {EXPORT_FORMAT_VERSION}")
+    return _WeightsFile(path, "encoder exported by Earmark", {kind: tensors}, {kind: (name, options)}, {})
 
 
-def _below_first_prefix(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
-    for prefix in (text.format(kind=kind) for text in PREFIXES):
-        weights = {name.removeprefix(prefix): value for name, value in tensors.items() if str(name).startswith(prefix)}
-        if weights:
-            return weights
-    return {}
+def _split(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    beside: list[str],
+    *,
+    layout: str = "",
+    described: Mapping[Kind, tuple[str, Mapping[str, Any]]] | None = None,
+) -> _WeightsFile:
+    """Tell the encoders of a checkpoint from what else is in it."""
+    if not tensors:
+        raise WeightsError(f"{path}: holds no weights by name")
+    for known, prefixes in _LAYOUTS:
+        encoders: dict[Kind, dict[str, Tensor]] = {}
+        rest: Counter[str] = Counter()
+        for name, value in tensors.items():
+            kind = next((kind for kind, prefix in prefixes.items() if name.startswith(prefix)), None)
+            if kind is None:
+                rest[name.partition(".")[0]] += 1
+            else:
+                encoders.setdefault(kind, {})[name.removeprefix(prefixes[kind])] = value
+        if encoders:
+            others = {**rest, **dict.fromkeys(beside, 0)}
+            return _WeightsFile(path, layout or known, encoders, described or {}, others)
+    # One encoder without a prefix: what it is for, its names tell; if they do not, it may be either.
+    found = recognise(tensors)
+    kinds: tuple[Kind, ...] = ("video", "audio") if found is None else (_kind_of(found[0]),)
+    return _WeightsFile(
+        path, layout or "weights alone", dict.fromkeys(kinds, tensors), described or {}, dict.fromkeys(beside, 0)
+    )
+
+
+def _described(config: Any) -> dict[Kind, tuple[str, Mapping[str, Any]]]:
+    """Return what the configuration in a checkpoint of Earmark says of its encoders, where it says it."""
+    described: dict[Kind, tuple[str, Mapping[str, Any]]] = {}
+    kinds: tuple[Kind, ...] = ("video", "audio")
+    for kind in kinds:
+        try:
+            section = config["backbone"][kind]
+            options = {key: value for key, value in section["args"].items() if value is not None}
+            described[kind] = str(section["name"]), {k: options[k] for k in options.keys() - {"pretrained", "weights"}}
+        except (KeyError, TypeError, AttributeError):
+            continue
+    return described
+
+
+def _unwrapped(name: str) -> str:
+    """Return a name as it was before DataParallel, DistributedDataParallel or torch.compile wrapped the model."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
+
+
+def _numpy_types() -> list[Any]:
+    """Return what numpy's plain numbers and arrays are made of in a checkpoint, under its old names and its new ones.
+
+    The original's checkpoints, and others of their time, hold statistics and orders as such.
+    """
+    numbers = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
+    makers = (("_reconstruct", np.empty(0).__reduce__()[0]), ("scalar", np.float64(0).__reduce__()[0]))
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
+    named = [(maker, f"{module}.{name}") for module in modules for name, maker in makers]
+    return [np.ndarray, np.dtype, *numbers, *named]
+
+
+# --- loading ---
+
+
+def _encoder_weights(file: _WeightsFile, kind: Kind) -> Mapping[str, Tensor]:
+    if kind not in file.encoders:
+        raise WeightsError(f"{file.path}: holds no {kind} encoder (it is a {file.layout})")
+    return file.encoders[kind]
+
+
+def _load(encoder: Encoder, file: _WeightsFile, kind: Kind) -> LoadedWeights:
+    found = _encoder_weights(file, kind)
+    weights = {name: value for name, value in found.items() if name.partition(".")[0] not in encoder.published_beside}
+    misfits = _misfits(encoder.state_dict(), weights)
+    if misfits:
+        held = file.described.get(kind) or recognise(found)
+        options = ", ".join(f"{key}={value}" for key, value in held[1].items()) if held else ""
+        looks = f" (it looks like {held[0]}({options}))" if held else ""
+        raise WeightsError(f"{file.path}: its {kind} encoder does not fit this one: {misfits}{looks}")
+    encoder.load_state_dict(weights)  # the check leaves only counters of batch norm that old files lack
+    others: Counter[str] = Counter(name.partition(".")[0] for name in found if name not in weights)
+    others.update({f"{other} encoder": len(held) for other, held in file.encoders.items() if held is not found})
+    others.update(file.others)
+    ignored = tuple(f"{name} ({number} tensors)" if number else name for name, number in others.items())
+    loaded = LoadedWeights(file.path, file.layout, kind, len(weights), ignored)
+    encoder.origin = str(loaded)
+    _log.info("%s", loaded)
+    return loaded
+
+
+def _misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """Return, in words, in what weights differ from those expected; empty if they fit."""
+    missing = [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in found if name not in expected]
+    shapes = [
+        f"{name} is {tuple(found[name].shape)} in the file and {tuple(value.shape)} here"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    infinite = [name for name, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
+    problems = {"missing": missing, "unknown": unknown, "of another shape": shapes, "not finite": infinite}
+    return "; ".join(
+        f"{len(names)} {what}, such as {', '.join(names[:2])}" for what, names in problems.items() if names
+    )

@@ -1,0 +1,127 @@
+"""Audio encoders of PANNs: Cnn6, Cnn10 and Cnn14, pretrained on AudioSet by their authors.
+
+In the path of a sample they turn log-mel spectrograms into features, in place of `SpecCNN9`. Modules carry the names of
+the published weights, so that those load as they are.
+
+What they are fed decides whether published weights are of use. The files ``Cnn6_mAP=0.343.pth``,
+``Cnn10_mAP=0.380.pth`` and ``Cnn14_mAP=0.431.pth`` expect sound of 32 kHz, windows of 1024 samples every 320, 64 mel
+bins (Slaney's scale and normalisation) from 50 to 14000 Hz, and 10 log10 of the power, not standardised: the first
+batch norm does that. `earmark.transforms.LogMel` gives 80 HTK bins of 16 kHz sound in natural logarithm, standardised:
+fit for training from the start (``num_mels=80``), while published weights are refused for it, since their batch norm
+has 64 bins. To use them, compute the spectrogram that they expect and load them in your own loop, where `load_encoder`
+takes the 64 from the file.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's name
+
+from earmark.encoders.base import Encoder
+
+# For each depth: the channels of the blocks, convolutions in a block, their kernel size.
+_SHAPE_OF_DEPTH = {
+    6: ((64, 128, 256, 512), 1, 5),
+    10: ((64, 128, 256, 512), 2, 3),
+    14: ((64, 128, 256, 512, 1024, 2048), 2, 3),
+}
+
+
+class _Block(nn.Module):
+    """One or two convolutions, each with batch norm and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, num_convs: int, kernel: int) -> None:
+        super().__init__()
+        self.num_convs = num_convs
+        for number in range(1, num_convs + 1):
+            channels = in_channels if number == 1 else out_channels
+            conv = nn.Conv2d(channels, out_channels, kernel, padding=kernel // 2, bias=False)
+            self.add_module(f"conv{number}", conv)
+            self.add_module(f"bn{number}", nn.BatchNorm2d(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number in range(1, self.num_convs + 1):
+            x = F.relu(self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(x)))
+        return x
+
+
+class PannsCnn(Encoder):
+    """Cnn6, Cnn10 or Cnn14 of PANNs, without its classifier.
+
+    Blocks of convolutions with 2 x 2 average pools between them; the mean over mel bins; over time the maximum plus the
+    mean; a fully connected layer with ReLU, whose output is the embedding that the authors transfer to other tasks.
+    Dropout is theirs (0.2 after each block, 0.5 around the last layer). Their masking of the spectrogram in training is
+    not part of the encoder.
+
+    Args:
+        depth: 6, 10 or 14. The features have 512, 512 or 2048 values.
+        num_mels: Mel bins F of the input; published weights have 64.
+
+    Raises:
+        ValueError: At another depth, or if num_mels is below 1.
+
+    Source: Kong et al., "PANNs", arXiv 1912.10211, section III-A and table I.
+
+    Example:
+        >>> import torch
+        >>> encoder = PannsCnn(6, num_mels=80).eval()
+        >>> encoder(torch.zeros(2, 1, 125, 80)).shape, encoder.output_dim
+        (torch.Size([2, 512]), 512)
+    """
+
+    published_beside = ("spectrogram_extractor", "logmel_extractor", "fc_audioset")
+
+    def __init__(self, depth: int = 14, *, num_mels: int = 64) -> None:
+        super().__init__()
+        if depth not in _SHAPE_OF_DEPTH:
+            raise ValueError(f"depth must be one of {sorted(_SHAPE_OF_DEPTH)}, got {depth}")
+        if num_mels < 1:
+            raise ValueError(f"num_mels must be at least 1, got {num_mels}")
+        channels, num_convs, kernel = _SHAPE_OF_DEPTH[depth]
+        self.depth = depth
+        self.num_mels = num_mels
+        self.output_dim = channels[-1]
+        self.bn0 = nn.BatchNorm2d(num_mels)
+        self.num_blocks = len(channels)
+        for number, (before, after) in enumerate(zip((1, *channels), channels, strict=False), start=1):
+            self.add_module(f"conv_block{number}", _Block(before, after, num_convs=num_convs, kernel=kernel))
+        self.fc1 = nn.Linear(self.output_dim, self.output_dim)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Draw convolutions and the fully connected layer Xavier-uniform, as the authors do; its bias is 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(self.fc1.bias)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the feature map before the pools over bins and time.
+
+        Args:
+            x: Log-mel spectrograms (B, 1, frames, F).
+
+        Returns:
+            Feature map (B, output_dim, frames / 16, F / 16) at depths 6 and 10, (B, output_dim, frames / 32, F / 32) at
+            14, each length rounded down.
+
+        Raises:
+            ValueError: If the input is not of this shape, has another F than the encoder, or too few frames or bins.
+        """
+        if x.ndim != 4 or x.shape[1] != 1 or x.shape[3] != self.num_mels:
+            raise ValueError(f"spectrograms must have the shape (B, 1, frames, {self.num_mels}), got {tuple(x.shape)}")
+        # Depth 14 has no pool after its last block, the others do.
+        num_pools = min(self.num_blocks, 5)
+        if min(x.shape[2:]) < 2**num_pools:
+            raise ValueError(f"spectrograms must have at least {2**num_pools} frames and bins, got {tuple(x.shape)}")
+        x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
+        for number in range(1, self.num_blocks + 1):
+            x = self.get_submodule(f"conv_block{number}")(x)
+            if number <= num_pools:
+                x = F.avg_pool2d(x, 2)
+            x = F.dropout(x, 0.2, self.training)
+        return x
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Return the embedding (B, output_dim) of a feature map (B, output_dim, frames, F)."""
+        of_time = features.mean(dim=3)
+        x = F.dropout(of_time.amax(dim=2) + of_time.mean(dim=2), 0.5, self.training)
+        return F.dropout(F.relu(self.fc1(x)), 0.5, self.training)

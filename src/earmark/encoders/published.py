@@ -1,0 +1,95 @@
+"""Published weights: which file an encoder starts from, where it is looked for, and where it is to be had.
+
+In the path of a sample: before it; the encoders start from these weights where they are asked for. Nothing is fetched
+here: the files are their authors', under their licences.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["PUBLISHED", "PublishedWeights", "find_weights"]
+
+WEIGHTS_VARIABLE = "EARMARK_WEIGHTS"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedWeights:
+    """A file of published weights.
+
+    Attributes:
+        file: Its name.
+        trained_on: By what and on what, in words.
+        page: The page that has it.
+    """
+
+    file: str
+    trained_on: str
+    page: str
+
+
+def _avid() -> PublishedWeights:
+    return PublishedWeights(
+        "AVID_Audioset_Cross-N1024_checkpoint.pth.tar",
+        "AVID on AudioSet, which the published RepLAI runs start from",
+        "https://github.com/facebookresearch/AVID-CMA, table 'Pre-trained models'",
+    )
+
+
+def _torchvision(file: str, weights: str) -> PublishedWeights:
+    page = "https://pytorch.org/vision/stable/models.html, section 'Video Classification'"
+    return PublishedWeights(file, f"torchvision's {weights}.KINETICS400_V1", page)
+
+
+def _panns(file: str) -> PublishedWeights:
+    return PublishedWeights(file, "PANNs on AudioSet", "https://zenodo.org/record/3987831")
+
+
+PUBLISHED = {
+    "avid_r2plus1d_18": _avid(),
+    "avid_spec_cnn_9": _avid(),
+    "r2plus1d_18": _torchvision("r2plus1d_18-91a641e6.pth", "R2Plus1D_18_Weights"),
+    "r3d_18": _torchvision("r3d_18-b3b3357e.pth", "R3D_18_Weights"),
+    "mc3_18": _torchvision("mc3_18-a90a0ba3.pth", "MC3_18_Weights"),
+    "s3d": _torchvision("s3d-d76dad2f.pth", "S3D_Weights"),
+    "mvit_v2_s": _torchvision("mvit_v2_s-ae3be167.pth", "MViT_V2_S_Weights"),
+    "swin3d_t": _torchvision("swin3d_t-7615ae03.pth", "Swin3D_T_Weights"),
+    "cnn6": _panns("Cnn6_mAP=0.343.pth"),
+    "cnn10": _panns("Cnn10_mAP=0.380.pth"),
+    "cnn14": _panns("Cnn14_mAP=0.431.pth"),
+}
+
+
+def find_weights(name: str, *, given: str | Path | None = None, folder: str | Path | None = None) -> Path:
+    """Return the file that an encoder starts from.
+
+    Args:
+        name: The encoder's.
+        given: The file, if its user named one; nothing else is looked at then.
+        folder: Where published files are kept under their own names, looked at after the file or folder that the
+            environment variable ``EARMARK_WEIGHTS`` names.
+
+    Raises:
+        FileNotFoundError: If it is not there; the message says which file to fetch from where.
+
+    Example:
+        >>> find_weights("cnn14", given="no.pth")
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: no weights for cnn14 at no.pth; published are Cnn14_mAP=0.431.pth (PANNs on AudioSet): ...
+    """
+    published = PUBLISHED.get(name)
+    named = os.environ.get(WEIGHTS_VARIABLE)
+    places = [Path(place).expanduser() for place in ([given] if given else [named, folder]) if place]
+    for place in places:
+        if place.is_file():
+            return place
+        if published is not None and not given and (place / published.file).is_file():
+            return place / published.file
+    looked = " or ".join(map(str, places)) or f"hand ({WEIGHTS_VARIABLE} names no file)"
+    if published is None:
+        raise FileNotFoundError(f"no weights for {name} at {looked}; none are published for it: name a file of yours")
+    raise FileNotFoundError(
+        f"no weights for {name} at {looked}; published are {published.file} ({published.trained_on}): fetch that file "
+        f"from {published.page}"
+    )
