@@ -12,6 +12,8 @@ and the loss is :math:`L = \lambda_{clr} L_{AVC}(b, c, a) + \lambda_{aot} L_{ASt
 2209.13583, section 3; `earmark.objectives` has both terms.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -115,7 +117,15 @@ class AudioVisualModel(nn.Module):
             "change_backward": self.mlp["aot_diff"](state_before - state_after),
         }
 
-    def forward(self, video_before: Tensor, video_after: Tensor, audio: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self,
+        video_before: Tensor,
+        video_after: Tensor,
+        audio: Tensor,
+        *,
+        index: Tensor | None = None,
+        labels: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Return the loss, its two terms and diagnostics.
 
         Where a process group runs, the correspondence loss contrasts with the samples of every process.
@@ -124,14 +134,15 @@ class AudioVisualModel(nn.Module):
             video_before: Normalised clips (B, 3, T, H, W) before the moments.
             video_after: The same after them.
             audio: Log-mel spectrograms (B, 1, frames, F).
+            index: Which samples these are; not used, other methods need it.
+            labels: Their classes; not used.
 
         Returns:
             Scalars: ``loss`` to minimise and its terms ``contrastive_loss`` and ``state_change_loss``, and detached,
-                over this
-            process's samples: ``positive_similarity`` and ``negative_similarity``, the mean cosine of clips with their
-            own sound and with other samples' (NaN in a batch of 1, which has none); ``state_change_accuracy``, the
-            share of the 2B changes on their side of 0; ``direction_accuracy``, the share of samples whose change fits
-            the sound better than its reverse.
+            over this process's samples: ``positive_similarity`` and ``negative_similarity``, the mean cosine of clips
+            with their own sound and with other samples' (NaN in a batch of 1, which has none);
+            ``state_change_accuracy``, the share of the 2B changes on their side of 0; ``direction_accuracy``, the
+            share of samples whose change fits the sound better than its reverse.
         """
         embeddings = self.embed(video_before, video_after, audio)
         contrastive_loss = audio_visual_correspondence_loss(
