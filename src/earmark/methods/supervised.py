@@ -85,7 +85,7 @@ class Supervised(nn.Module):
                 logits = logits if logits.dtype == torch.float64 else logits.float()
                 total = F.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
             # Over the labelled samples of all processes: their mean is then the loss of one on the global batch.
-            share = world_size() / sum_over_processes((target >= 0).sum()).clamp_min(1)
-            outputs["loss"] = outputs["loss"] + total * share
-            outputs[f"{column}_accuracy"] = (logits.detach().argmax(dim=1) == target).sum() * share
+            num_labelled = sum_over_processes((target >= 0).sum()).clamp_min(1) / world_size()
+            outputs["loss"] = outputs["loss"] + total / num_labelled
+            outputs[f"{column}_accuracy"] = (logits.detach().argmax(dim=1) == target).sum() / num_labelled
         return outputs
