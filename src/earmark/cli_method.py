@@ -92,7 +92,7 @@ def build_model(
     Raises:
         ConfigError: If the method cannot be had with so many samples, or without an extra that is not installed.
     """
-    from earmark.speed import compile_encoders, use_channels_last
+    from earmark.speed import compile_encoders, use_channels_last, use_planar_convolutions
 
     try:
         model = _method(config, encoders, num_samples=num_samples, num_classes=num_classes)
@@ -100,6 +100,8 @@ def build_model(
         raise ConfigError(f"criterion.args: {error}") from error
     if config.model.channels_last:
         use_channels_last(model)
+    if config.model.planar_convolutions:
+        use_planar_convolutions(model)
     if config.model.compile:
         compile_encoders(model)
     return model
