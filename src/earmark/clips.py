@@ -163,7 +163,7 @@ class MomentClips(Dataset[Sample]):
             times = time_seconds - self.clip_seconds / 2 + offsets
         else:
             gap = self._gaps[int(len(self._gaps) * _unit(seed, stream=0x474150))]
-            times = time_seconds + np.concatenate([offsets - gap - self.clip_seconds, offsets + gap])
+            times = np.concatenate([time_seconds - gap - self.clip_seconds + offsets, time_seconds + gap + offsets])
         frames, sound = self.store.read(
             video_id,
             times,
