@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch import multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
 
 from earmark.distributed import gather_with_gradient, gather_without_gradient, sum_over_processes, world_size
 from earmark.methods import XDC
@@ -35,7 +36,10 @@ def make_method(name: str) -> nn.Module:
 
 
 def steps(name: str, rows: slice) -> dict[str, Any]:
-    """Do two steps without changing weights, so that the second sees what the first left in buffers."""
+    """Do two steps without changing weights, so that the second sees what the first left in buffers.
+
+    In processes, gradients are averaged as in training: by DistributedDataParallel.
+    """
     method = make_method(name)
     inputs, keywords = [x[rows] for x in make_inputs(BATCH)], make_keywords(BATCH)
     keywords = {
@@ -52,9 +56,10 @@ def steps(name: str, rows: slice) -> dict[str, Any]:
         method.train()
         for encoder in method.backbone.values():
             encoder.layer[1] = SyncBatchNorm()  # type: ignore[operator]
+    module = DistributedDataParallel(method) if dist.is_initialized() else method
     losses = []
     for _ in range(NUM_STEPS):
-        outputs = method(*inputs, **keywords)
+        outputs = module(*inputs, **keywords)
         losses.append(outputs["loss"].detach())
         outputs["loss"].backward()
     gradients = {key: p.grad for key, p in method.named_parameters() if p.grad is not None}
@@ -69,19 +74,9 @@ def rank_of(rows: slice) -> int:
 def reference_gather_gradients(rows: slice) -> list[Tensor]:
     """The gradients of the correspondence loss with the original's gather."""
     method = AudioVisualModel(*encoders(), hidden_dim=7, out_dim=5, gather="reference", aot_coeff=0.0).double()
-    method(*(x[rows] for x in make_inputs(BATCH)))["loss"].backward()
+    module = DistributedDataParallel(method) if dist.is_initialized() else method
+    module(*(x[rows] for x in make_inputs(BATCH)))["loss"].backward()
     return [p.grad for p in method.parameters() if p.grad is not None]
-
-
-def average(x: Any) -> Any:
-    """Average over processes, as DistributedDataParallel does with gradients."""
-    return {key: average(value) for key, value in x.items()} if isinstance(x, dict) else _average(x)
-
-
-def _average(x: Tensor) -> Tensor:
-    x = x.clone()
-    dist.all_reduce(x)
-    return x / dist.get_world_size()
 
 
 def run_rank(this_rank: int, num_processes: int, folder: str) -> None:
@@ -90,18 +85,13 @@ def run_rank(this_rank: int, num_processes: int, folder: str) -> None:
     try:
         share = BATCH // num_processes
         rows = slice(this_rank * share, (this_rank + 1) * share)
-        results: dict[str, Any] = {}
+        results: dict[str, Any] = {name: steps(name, rows) for name in METHODS}
         for name in METHODS:
-            of_rank = steps(name, rows)
-            results[name] = {
-                "losses": average(of_rank["losses"]),
-                "gradients": average(of_rank["gradients"]),
-                "buffers": of_rank["buffers"],
-            }
+            results[name]["losses"] = sum_over_processes(results[name]["losses"]) / num_processes
         own = torch.full((1, 2), float(this_rank), requires_grad=True)
         results["gathered"] = gather_without_gradient(own)
         results["summed"] = sum_over_processes(own)
-        results["reference_gradients"] = [average(x) for x in reference_gather_gradients(rows)]
+        results["reference_gradients"] = reference_gather_gradients(rows)
         torch.save(results, Path(folder) / f"{this_rank}.pt")
     finally:
         dist.destroy_process_group()

@@ -58,11 +58,8 @@ def build_clips(config: PretrainConfig, store: "PreparedStore") -> "tuple[Moment
     if config.criterion.name == "supervised":
         dataset = open_dataset(data, config.environment)
         num_classes = {column: len(names) for column, names in dataset.classes.items()}
-        if data.split == "all" or not num_classes:
-            raise ConfigError(
-                f"criterion: supervised needs annotated actions and one split; data {data.name} with data.split="
-                f"{data.split} " + ("has no classes" if not num_classes else "would learn from all of them")
-            )
+        if not num_classes:
+            raise ConfigError(f"criterion: supervised needs annotated actions; data {data.name} has none")
         actions = dataset.actions(data.split)
     clips = MomentClips(
         store,
