@@ -90,6 +90,7 @@ def test_a_method_trains_goes_on_and_leaves_an_encoder_that_can_be_read(folder: 
         ("avid", "criterion.args.momentum=1.0", "criterion.args.momentum: must be at least 0 and below 1"),
         ("avid", "criterion.args.aot_coeff=1.0", "criterion.args.aot_coeff: no such key"),
         ("supervised", "data.split=all", "data.split: criterion=supervised needs one split"),
+        ("simclr_video", "data_augm.shared_crop=true", "data_augm.shared_crop: must be false with criterion="),
         ("avc", "criterion=avcc", "criterion: 'avcc' is none of"),
     ],
 )
