@@ -6,7 +6,7 @@ spectrogram of 125 x 80. All ways of running it take turns, so that the ratios h
 On the CPU at batch 16. Where there is a GPU, on it at batch 128 and 512 too, with memory, the share of the bfloat16
 peak that a product of large matrices reaches there, and a profile.
 
-    python benchmarks/train_step.py [--batch 16] [--steps 3] [--rounds 3] [--only "plain,compiled"] [--width 64]
+    python benchmarks/train_step.py [--batch 16] [--steps 3] [--rounds 3] [--only default compiled] [--width 64]
 """
 
 import argparse
@@ -47,6 +47,7 @@ CPU_WAYS = {
     "planar": Way(planar=True),
     "default": Way(channels_last=True, planar=True, fused=True),
     "compiled": Way(channels_last=True, planar=True, fused=True, compiled=True),
+    "compiled, 3-D": Way(channels_last=True, fused=True, compiled=True),
 }
 GPU_WAYS = {
     "plain": Way(),
@@ -167,17 +168,19 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="of the CPU")
     parser.add_argument("--steps", type=int, default=3, help="in a row")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", help="ways of the CPU, with commas between; 'plain' is always one")
+    parser.add_argument(
+        "--only", nargs="+", choices=CPU_WAYS, default=list(CPU_WAYS), help="ways of the CPU beside plain"
+    )
     parser.add_argument("--width", type=int, default=64)
     options = parser.parse_args()
-    chosen = CPU_WAYS if options.only is None else {name: CPU_WAYS[name] for name in options.only.split(",")}
+    chosen = {name: CPU_WAYS[name] for name in ("plain", *options.only)}
     timing = {"num_steps": options.steps, "num_rounds": options.rounds, "width": options.width}
     if torch.cuda.is_available():
         for batch_size in GPU_BATCHES:
             measure_gpu(batch_size, **timing)
     else:
         print("no GPU: the CPU alone is measured")
-    measure_cpu({"plain": Way()} | chosen, options.batch, **timing)
+    measure_cpu(chosen, options.batch, **timing)
 
 
 if __name__ == "__main__":
