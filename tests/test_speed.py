@@ -36,12 +36,15 @@ def methods() -> dict[str, nn.Module]:
 ALL = pytest.mark.parametrize("name", list(methods()))
 
 
-def step(model: nn.Module, device: str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def step(
+    model: nn.Module, device: str = "cpu", dtype: torch.dtype = torch.float32, num: int = 4
+) -> tuple[Tensor, Tensor]:
     """Return the loss of a step and its gradient in all weights."""
+    model.zero_grad()
     generator = torch.Generator().manual_seed(2)
-    before, after = torch.randn(2, 4, 3, 4, 32, 32, generator=generator).to(device, dtype)
-    audio = torch.randn(4, 1, 40, 32, generator=generator).to(device, dtype)
-    index = torch.tensor([3, 0, 5, 1], device=device)
+    before, after = torch.randn(2, num, 3, 4, 32, 32, generator=generator).to(device, dtype)
+    audio = torch.randn(num, 1, 40, 32, generator=generator).to(device, dtype)
+    index = torch.tensor([3, 0, 5, 1], device=device)[:num]
     loss = model(before, after, audio, index=index, labels={"verb": index % 3})["loss"]
     loss.backward()
     return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -149,6 +152,17 @@ def test_compiled_encoders_agree_with_eager_ones(name: str) -> None:
     (loss, gradient), (compiled_loss, compiled_gradient) = step(model), step(other)
     assert compiled_loss.item() == pytest.approx(loss.item(), rel=1e-4)
     assert torch.linalg.vector_norm(compiled_gradient - gradient) < 1e-3 * torch.linalg.vector_norm(gradient)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_no_compiler_cache")
+def test_compiled_encoders_take_batches_of_several_sizes() -> None:
+    model = methods()["supervised"]
+    other = copy.deepcopy(model)
+    use_planar_convolutions(other)
+    compile_encoders(other)
+    for num in (4, 2):
+        assert step(other, num=num)[0].item() == pytest.approx(step(model, num=num)[0].item(), rel=1e-4)
 
 
 @pytest.mark.gpu

@@ -91,4 +91,6 @@ def compile_encoders(model: nn.Module) -> None:
     """
     encoders = model.get_submodule("backbone").children()
     for encoder in encoders:
-        encoder.compile()
+        # For each shape anew: both encoders share one forward, whose shapes would otherwise be taken as variable, which
+        # the compiler cannot do for planar convolutions and does slower for others.
+        encoder.compile(dynamic=False)
