@@ -438,9 +438,10 @@ def test_more_gpus_than_there_are_give_one_process_and_one_line(
 
 
 def test_a_head_size_that_does_not_fit_the_encoder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    from earmark.cli_pretrain import build_model
+    from earmark.cli_method import build_encoders, build_model
 
     with pytest.raises(ConfigError, match=r"criterion\.args\.in_dim: 512, but the video encoder puts out 32"):
-        build_model(configured(*SMALL_ENCODERS, "criterion.args.in_dim=512"))
-    model: Any = build_model(configured(*SMALL_ENCODERS, "criterion.args.in_dim=32", "criterion.args.out_dim=16"))
+        build_encoders(configured(*SMALL_ENCODERS, "criterion.args.in_dim=512"))
+    config = configured(*SMALL_ENCODERS, "criterion.args.in_dim=32", "criterion.args.out_dim=16")
+    model: Any = build_model(config, build_encoders(config), num_samples=4, num_classes={})
     assert model.mlp["aot_diff"][2].out_features == 16

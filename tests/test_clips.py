@@ -82,6 +82,63 @@ def test_lengths_that_make_no_clip_are_refused(store: PreparedStore, options: di
         MomentClips(store, **options)
 
 
+def test_random_moments_are_any_time_at_which_both_clips_lie_in_the_video(store: PreparedStore) -> None:
+    clips = MomentClips(store, moments="random")
+    assert (len(clips), clips.num_moments) == (4, 4)  # a: all of segments 0, 1, 2; b: segment 0
+    limits = [("a", 0.6, 10.0), ("a", 10.0, 20.0), ("a", 20.0, 24.4), ("b", 0.6, 9.4)]
+    for index, (video_id, first, last) in enumerate(limits):
+        drawn = [clips.moment_of(index, seed) for seed in range(400)]
+        assert {video for video, _ in drawn} == {video_id}
+        times = np.array([time for _, time in drawn])
+        assert first <= times.min() < first + 0.05 * (last - first)
+        assert last - 0.05 * (last - first) < times.max() <= last
+        assert times.mean() == pytest.approx((first + last) / 2, abs=0.08 * (last - first))
+    assert clips.moment_of(1, 5) == clips.moment_of(1, 5)
+
+
+def test_a_video_shorter_than_both_clips_has_no_random_moment(tmp_path: Path) -> None:
+    finish_store(tmp_path, [add_video(tmp_path, "short", num_frames=16)], {})
+    with pytest.raises(ValueError, match="no usable moment"):
+        MomentClips(PreparedStore(tmp_path), moments="random")
+
+
+def test_two_views_of_one_clip_are_the_frames_around_the_moment(store: PreparedStore) -> None:
+    sample = MomentClips(store, views="same_clip")[(2, 5)]  # the moment at 5.0 s of b
+    for name in ("video_before", "video_after"):
+        assert [number_of(frame) for frame in sample[name]] == list(range(76, 84))
+
+
+def test_each_visit_draws_one_of_several_gaps(store: PreparedStore) -> None:
+    gaps = [0.5, 0.0, 1.0]
+    clips = MomentClips(store, gap_seconds=gaps)
+    assert clips.gap_seconds == 1.0
+    assert _visits(clips, 0) == {3.0, 3.7, 9.999}  # usable with the largest gap
+    seen = []
+    for seed in range(60):
+        sample = clips[(1, seed)]  # the moment at 5.0 s of b; the segment of 24.4 has none left
+        first = number_of(sample["video_after"][0])
+        seen.append({80: 0.0, 88: 0.5, 96: 1.0}[first])
+        assert number_of(sample["video_before"][-1]) == 79 - (first - 80)
+    assert all(seen.count(gap) > 10 for gap in gaps)
+    with pytest.raises(ValueError, match="need a gap"):
+        MomentClips(store, gap_seconds=[])
+
+
+def test_moments_carry_the_labels_of_the_shortest_action_that_covers_them(store: PreparedStore) -> None:
+    actions = [
+        _action("long", "b", 0.0, 9.0, verb=3),
+        _action("short", "b", 5.0, 5.5, verb=4),
+        _action("later", "b", 5.1, 5.2, verb=5),
+        _action("other", "a", 0.0, 0.7, verb=6),
+    ]
+    clips = MomentClips(store, actions=actions)
+    assert clips[(2, 0)]["label_verb"] == 4
+    labels = {clips.moment_of(0, seed)[1]: clips[(0, seed)]["label_verb"] for seed in range(40)}
+    assert labels == {0.6: 6, 3.0: -1, 3.7: -1, 9.999: -1}
+    assert collate([clips[(2, 0)]])["label_verb"].tolist() == [4]
+    assert not any(name.startswith("label") for name in MomentClips(store)[(2, 0)])
+
+
 def test_pictures_of_different_sizes_are_padded_and_their_sizes_told(store: PreparedStore) -> None:
     clips = MomentClips(store)
     samples = [clips[(0, 1)], clips[(2, 2)]]

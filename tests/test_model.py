@@ -195,6 +195,88 @@ def test_temperatures_reach_their_losses() -> None:
     assert model(*inputs)["state_change_loss"] != usual["state_change_loss"]
 
 
+def test_learned_temperatures_start_from_the_given_ones_and_stay_above_a_bound() -> None:
+    torch.manual_seed(1)
+    usual = small_model()
+    learning = small_model(learnable_temperature=True)
+    assert set(learning.state_dict()) - set(usual.state_dict()) == {"log_temperature_scales"}
+    learning.load_state_dict(usual.state_dict(), strict=False)
+    inputs = small_inputs()
+    outputs, expected = learning(*inputs), usual(*inputs)
+    assert outputs["loss"].item() == pytest.approx(expected["loss"].item(), rel=1e-6)
+    assert outputs["temperature"].item() == pytest.approx(0.07)
+    assert outputs["state_change_temperature"].item() == pytest.approx(0.2)
+    outputs["loss"].backward()
+    scales = learning.log_temperature_scales
+    assert scales is not None
+    assert scales.grad is not None
+    assert (scales.grad != 0).all()
+    torch.nn.init.constant_(scales, -99.0)
+    assert learning(*inputs)["temperature"].item() == pytest.approx(0.01)
+
+
+def test_normalised_states_are_unit_vectors_and_changes_are_theirs() -> None:
+    model, inputs = small_model(normalise_states=True).eval(), small_inputs()
+    embeddings = model.embed(*inputs)
+    for name in ("state_before", "state_after"):
+        torch.testing.assert_close(embeddings[name].norm(dim=1), torch.ones(4))
+    change = model.mlp["aot_diff"](embeddings["state_after"] - embeddings["state_before"])
+    torch.testing.assert_close(embeddings["change_forward"], change)
+    model.normalise_states = False
+    assert (model.embed(*inputs)["state_before"].norm(dim=1) - 1).abs().min() > 1e-3
+
+
+def test_negatives_of_other_samples_reach_the_state_change_loss() -> None:
+    from earmark.objectives import contrastive_state_change_loss
+
+    model, inputs = small_model(state_change_negatives="batch").eval(), small_inputs()
+    embeddings = model.embed(*inputs)
+    expected = contrastive_state_change_loss(
+        change_forward=embeddings["change_forward"],
+        change_backward=embeddings["change_backward"],
+        audio=embeddings["state_audio"],
+        temperature=0.2,
+    )
+    torch.testing.assert_close(model(*inputs)["state_change_loss"], expected)
+
+
+def test_the_queue_keeps_the_newest_samples_and_they_are_negatives() -> None:
+    from earmark.objectives import audio_visual_correspondence_loss
+
+    model = small_model(queue_size=6)
+    model.backbone.eval()  # so that the same clips are embedded alike, while the model trains
+    assert model.queue is not None
+    expected_queue = model.queue.clone()
+    assert (expected_queue.norm(dim=2) - 1).abs().max() < 1e-6
+    place = 0
+    for step in range(4):
+        torch.manual_seed(step)
+        inputs = small_inputs(4)
+        embeddings = model.embed(*inputs)
+        named = {kind: embeddings[f"contrastive_{kind}"].detach() for kind in ("before", "after", "audio")}
+        expected = audio_visual_correspondence_loss(
+            video_before=named["before"], video_after=named["after"], audio=named["audio"], queue=expected_queue
+        )
+        torch.testing.assert_close(model(*inputs)["contrastive_loss"].detach(), expected)
+        for row in range(4):
+            for position, x in enumerate(named.values()):
+                expected_queue[position, place] = x[row] / x[row].norm()
+            place = (place + 1) % 6
+        torch.testing.assert_close(model.queue, expected_queue)
+    model.eval()(*small_inputs(4))
+    torch.testing.assert_close(model.queue, expected_queue)
+
+
+def test_a_batch_larger_than_the_queue_leaves_its_last_samples_there() -> None:
+    model = small_model(queue_size=3)
+    model.backbone.eval()
+    inputs = small_inputs(5)
+    model(*inputs)
+    newest = model.embed(*inputs)["contrastive_audio"].detach()[-3:]
+    assert model.queue is not None
+    torch.testing.assert_close(model.queue[2], newest / newest.norm(dim=1, keepdim=True))
+
+
 def model_with_embeddings(embeddings: dict[str, Tensor]) -> AudioVisualModel:
     model = small_model()
     model.embed = lambda *_: embeddings  # type: ignore[method-assign]

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from earmark.heads import projection_head
-from earmark.objectives import audible_state_change_loss, audio_visual_correspondence_loss, state_change_logits
+from earmark.objectives import (
+    audible_state_change_loss,
+    audio_visual_correspondence_loss,
+    contrastive_state_change_loss,
+    noise_contrastive_loss,
+    nt_xent_loss,
+    state_change_logits,
+)
 from reference_weights import reference_tensor
 
 
@@ -27,7 +34,22 @@ def state_change(forward: Tensor, backward: Tensor, audio: Tensor, **options: An
     return audible_state_change_loss(change_forward=forward, change_backward=backward, audio=audio, **options)
 
 
-LOSSES = pytest.mark.parametrize("loss", [correspondence, state_change])
+def contrastive_state_change(forward: Tensor, backward: Tensor, audio: Tensor, **options: Any) -> Tensor:
+    return contrastive_state_change_loss(
+        change_forward=forward, change_backward=backward, audio=audio, **{"temperature": 0.2} | options
+    )
+
+
+def nt_xent(first: Tensor, second: Tensor, third: Tensor, **options: Any) -> Tensor:
+    """Of three sets of views: of the first and the second, and of the second and the third."""
+    one, other = (
+        nt_xent_loss(first=first, second=second, **options),
+        nt_xent_loss(first=second, second=third, **options),
+    )
+    return (one + other) / 2
+
+
+LOSSES = pytest.mark.parametrize("loss", [correspondence, state_change, contrastive_state_change, nt_xent])
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> float:
@@ -50,6 +72,110 @@ def slow_state_change(forward: np.ndarray, backward: np.ndarray, audio: np.ndarr
         terms.append(-math.log(1 / (1 + math.exp(-cosine(d, a) / temperature))))
         terms.append(-math.log(1 - 1 / (1 + math.exp(-cosine(reverse, a) / temperature))))
     return sum(terms) / len(terms)
+
+
+def slow_softmax_loss(anchor: np.ndarray, candidates: list[np.ndarray], positive: int, temperature: float) -> float:
+    exponentials = [math.exp(cosine(anchor, candidate) / temperature) for candidate in candidates]
+    return -math.log(exponentials[positive] / sum(exponentials))
+
+
+def slow_contrastive_state_change(
+    forward: np.ndarray, backward: np.ndarray, audio: np.ndarray, temperature: float
+) -> float:
+    terms = []
+    for i in range(len(audio)):
+        terms.append(slow_softmax_loss(audio[i], [*forward, *backward], i, temperature))
+        terms.append(slow_softmax_loss(forward[i], [*audio], i, temperature))
+    return sum(terms) / len(terms)
+
+
+def slow_nt_xent(first: np.ndarray, second: np.ndarray, temperature: float) -> float:
+    views, terms = [*first, *second], []
+    for i in range(len(views)):
+        others = [j for j in range(len(views)) if j != i]
+        positive = others.index((i + len(first)) % len(views))
+        terms.append(slow_softmax_loss(views[i], [views[j] for j in others], positive, temperature))
+    return sum(terms) / len(terms)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.2, 1.3])
+@pytest.mark.parametrize("num", [1, 2, 7])
+def test_losses_of_options_and_of_other_methods_equal_slow_loops(num: int, temperature: float) -> None:
+    given = embeddings(num)
+    arrays = [x.numpy() for x in given]
+    assert contrastive_state_change(*given, temperature=temperature).item() == pytest.approx(
+        slow_contrastive_state_change(*arrays, temperature), rel=1e-10
+    )
+    assert nt_xent_loss(first=given[0], second=given[1], temperature=temperature).item() == pytest.approx(
+        slow_nt_xent(arrays[0], arrays[1], temperature), rel=1e-10, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_queue_adds_past_samples_to_the_candidates(size: int) -> None:
+    given, past = embeddings(4), torch.stack(embeddings(size, seed=9))
+    before, after, audio = (x.numpy() for x in given)
+    old_before, old_after, old_audio = past.numpy()
+    terms = []
+    for i in range(4):
+        for anchor, candidates in (
+            (before[i], [*audio, *old_audio]),
+            (after[i], [*audio, *old_audio]),
+            (audio[i], [*before, *old_before]),
+            (audio[i], [*after, *old_after]),
+        ):
+            terms.append(slow_softmax_loss(anchor, candidates, i, 0.07))
+    assert correspondence(*given, queue=past).item() == pytest.approx(np.mean(terms), rel=1e-10)
+
+
+@pytest.mark.parametrize("num_negatives", [1, 6])
+def test_noise_contrastive_loss_equals_a_slow_loop_and_its_gradient_is_right(num_negatives: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    positive = torch.randn(3, dtype=torch.float64, generator=generator).requires_grad_()
+    negative = (2 * torch.randn(3, num_negatives, dtype=torch.float64, generator=generator)).requires_grad_()
+    partition, terms = 1.7, []
+    for s, others in zip(positive.tolist(), negative.tolist(), strict=True):
+        noise = num_negatives * partition
+        terms.append(-math.log(math.exp(s) / (math.exp(s) + noise)))
+        terms[-1] -= sum(math.log(noise / (math.exp(other) + noise)) for other in others)
+
+    def loss(positive: Tensor, negative: Tensor) -> Tensor:
+        return noise_contrastive_loss(
+            positive_logits=positive, negative_logits=negative, log_partition=math.log(partition)
+        )
+
+    assert loss(positive, negative).item() == pytest.approx(np.mean(terms), rel=1e-10)
+    assert torch.autograd.gradcheck(loss, (positive, negative))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert loss(positive.bfloat16(), negative.bfloat16()).dtype == torch.float32
+    assert loss(positive + torch.nan, negative).isnan()
+    assert loss(positive - 1e4, negative + 1e4).isfinite()
+
+
+@pytest.mark.parametrize("shapes", [((3,), (4, 2)), ((3,), (3,)), ((3,), (3, 0)), ((0,), (0, 2)), ((3, 1), (3, 2))])
+def test_noise_contrastive_loss_refuses_other_shapes(shapes: Any) -> None:
+    positive, negative = (torch.zeros(shape) for shape in shapes)
+    with pytest.raises(ValueError, match=r"\(B, K\)|at least one"):
+        noise_contrastive_loss(positive_logits=positive, negative_logits=negative, log_partition=0.0)
+
+
+@LOSSES
+def test_a_learned_temperature_is_the_same_as_a_number_and_gets_its_gradient(loss: Any) -> None:
+    given = embeddings(4, 3)
+    temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    assert loss(*given, temperature=temperature).item() == pytest.approx(loss(*given, temperature=0.3).item())
+    assert torch.autograd.gradcheck(lambda t: loss(*given, temperature=t), (temperature,))
+
+
+@LOSSES
+def test_memory_layout_does_not_matter(loss: Any) -> None:
+    given = embeddings(4)
+    spread = [torch.stack([x, -x], dim=2).flatten(1)[:, ::2] for x in given]
+    transposed = [x.T.contiguous().T for x in given]
+    assert not spread[0].is_contiguous()
+    assert not transposed[0].is_contiguous()
+    for other in (spread, transposed):
+        assert loss(*other).item() == pytest.approx(loss(*given).item(), rel=1e-14)
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.2, 1.3])
@@ -176,7 +302,8 @@ def test_a_zero_embedding_has_no_direction_and_gets_no_gradient(loss: Any) -> No
         assert (own[1] == 0).all()
         assert (own[0] != 0).any()
     zeros = torch.zeros(4, 6)
-    assert loss(zeros, zeros, zeros).item() == pytest.approx(math.log(4 if loss is correspondence else 2))
+    at_chance = {correspondence: 4, state_change: 2, contrastive_state_change: math.sqrt(4 * 8), nt_xent: 7}
+    assert loss(zeros, zeros, zeros).item() == pytest.approx(math.log(at_chance[loss]))
 
 
 def test_a_single_sample_has_nothing_to_be_contrasted_with() -> None:
@@ -212,14 +339,19 @@ def test_large_logits_do_not_overflow() -> None:
     assert correspondence(-audio, -audio, audio, temperature=1e-3).item() == pytest.approx(1000)
 
 
-def test_local_anchors_meet_all_candidates_and_their_mean_is_the_global_loss() -> None:
-    given = embeddings(6)
-    expected = correspondence(*given)
+@pytest.mark.parametrize(("loss", "num_given"), [(correspondence, 3), (contrastive_state_change, 3), (nt_xent_loss, 2)])
+def test_local_anchors_meet_all_candidates_and_their_mean_is_the_global_loss(loss: Any, num_given: int) -> None:
+    def value(*given: Tensor, **options: Any) -> Tensor:
+        named = dict(zip(("first", "second"), given, strict=True)) if loss is nt_xent_loss else {}
+        return loss(**named, **options) if named else loss(*given, **options)
+
+    given = embeddings(6)[:num_given]
+    expected = value(*given)
     gathered = torch.stack([x / x.norm(dim=1, keepdim=True) for x in given], dim=1)
     parts = []
     for rank, rows in enumerate(torch.arange(6).split(2)):
         local = [x[rows] for x in given]
-        parts.append(correspondence(*local, gather=lambda _: gathered, rank=rank))
+        parts.append(value(*local, gather=lambda _: gathered, rank=rank))
     assert torch.stack(parts).mean().item() == pytest.approx(expected.item(), rel=1e-12)
 
 

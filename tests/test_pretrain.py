@@ -78,7 +78,9 @@ class TinyModel(nn.Module):
         self.video = nn.Sequential(nn.Conv3d(3, 4, (1, 3, 3)), nn.BatchNorm3d(4), nn.Flatten(), nn.Linear(32, 8))
         self.audio = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(12, 8))
 
-    def forward(self, video_before: Tensor, video_after: Tensor, audio: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, video_before: Tensor, video_after: Tensor, audio: Tensor, *, index: Tensor, labels: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         before, after, sound = self.video(video_before), self.video(video_after), self.audio(audio)
         contrastive, change = (before - sound).square().mean(), (after - before - sound).square().mean()
         return {
@@ -204,7 +206,7 @@ def test_the_loop_equals_a_plain_one_written_out(uninterrupted: PretrainResult) 
             crop, size = TinyVideoTransform(), batch["video_size"]
             before = crop(batch["video_before"], batch["seed"], size, stream=0)
             after = crop(batch["video_after"], batch["seed"], size, stream=1)
-            loss = model(before, after, TinyAudioTransform()(batch["audio"]))["loss"]
+            loss = model(before, after, TinyAudioTransform()(batch["audio"]), index=batch["index"], labels={})["loss"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -320,6 +322,48 @@ def plain_model() -> TinyModel:
     return model
 
 
+class _LabelledClips(TinyClips):
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        return {**super().__getitem__(key), "label_verb": np.int64(10 * key[0])}
+
+
+class _MeansOfEpoch(TinyModel):
+    """A model that pulls its loss towards what it saw of all data at the start of the epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean_of_item", torch.zeros(NUM_CLIPS))
+        self.calls: list[tuple[int, list[int]]] = []
+
+    def embed(self, video_before: Tensor, video_after: Tensor, audio: Tensor) -> dict[str, Tensor]:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        return {"video": self.video(video_before) - self.video(video_after), "audio": self.audio(audio)}
+
+    def start_epoch(self, epoch: int, embeddings: Any) -> None:
+        seen = []
+        for index, embedded in embeddings():
+            seen += index.tolist()
+            self.mean_of_item[index] = embedded["video"].mean(dim=1) + embedded["audio"].mean(dim=1)
+        self.calls.append((epoch, seen))
+        assert self.training
+
+    def forward(self, *inputs: Tensor, index: Tensor, labels: dict[str, Tensor]) -> dict[str, Tensor]:
+        assert labels["verb"].tolist() == [10 * number for number in index.tolist()]
+        output = super().forward(*inputs, index=index, labels=labels)
+        return {**output, "loss": output["loss"] * (1 + self.mean_of_item[index].square().mean())}
+
+
+def test_a_model_sees_all_data_before_each_epoch_and_a_resume_is_exact(tmp_path: Path) -> None:
+    models = [_MeansOfEpoch() for _ in range(3)]
+    whole = run(tmp_path / "whole", model=models[0], clips=_LabelledClips())
+    assert models[0].calls == [(epoch, list(range(NUM_CLIPS))) for epoch in range(4)]
+    run(tmp_path / "parts", model=models[1], clips=_LabelledClips(), max_steps=4)
+    assert [epoch for epoch, _ in models[1].calls] == [0, 1]
+    assert_same_end(whole, run(tmp_path / "parts", model=models[2], clips=_LabelledClips()))
+    assert [epoch for epoch, _ in models[2].calls] == [2, 3]
+
+
 def test_metrics_have_every_step_and_epoch_once_with_means_that_add_up(uninterrupted: PretrainResult) -> None:
     lines = lines_of(uninterrupted)
     steps = [line for line in lines if line["kind"] == "step"]
@@ -432,8 +476,8 @@ class _NanAtStep(TinyModel):
         super().__init__()
         self.left, self.gradient_only = step, gradient_only
 
-    def forward(self, video_before: Tensor, video_after: Tensor, audio: Tensor) -> dict[str, Tensor]:
-        output = super().forward(video_before, video_after, audio)
+    def forward(self, *inputs: Tensor, **samples: Any) -> dict[str, Tensor]:
+        output = super().forward(*inputs, **samples)
         self.left -= 1
         if self.left == 0:
             weight = self.audio[2].weight.sum()
@@ -461,8 +505,8 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
 
 def test_a_diagnostic_that_is_not_a_number_is_written_as_null(tmp_path: Path) -> None:
     class Model(TinyModel):
-        def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-            return {**super().forward(*inputs), "negative_similarity": torch.tensor(torch.nan)}
+        def forward(self, *inputs: Tensor, **samples: Any) -> dict[str, Tensor]:
+            return {**super().forward(*inputs, **samples), "negative_similarity": torch.tensor(torch.nan)}
 
     result = run(tmp_path, model=Model(), max_steps=3)
     assert [line["negative_similarity"] for line in lines_of(result)] == [None] * 4

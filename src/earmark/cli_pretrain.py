@@ -6,15 +6,14 @@ Beside the path of a sample: it puts the stations together and hands them to `ea
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.cli_build import build_encoder, build_fabric, open_store, run_dir, say
-from earmark.config import ConfigError
+from earmark.cli_build import build_fabric, open_store, run_dir, say
+from earmark.cli_method import build_clips, build_encoders, build_model
 from earmark.config_schema import Environment, Optim, PretrainConfig
 
 if TYPE_CHECKING:
+    from torch import nn
     from torch.optim import SGD
     from torch.optim.lr_scheduler import LRScheduler
-
-    from earmark.model import AudioVisualModel
 
 __all__ = ["run_pretraining"]
 
@@ -50,23 +49,17 @@ def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:
         values["data"]["args"]["base_path"] = str(Path(config.data.args.base_path).absolute())
     fabric = build_fabric(config.environment)
     torch.manual_seed(config.environment.seed)
-    model = build_model(config)  # before the videos are prepared: what is wrong with it shows at once
+    encoders = build_encoders(config)  # before the videos are prepared: what is wrong with them shows at once
     store = open_store(config.data, config.environment, config.prepare)
 
-    from earmark.clips import MomentClips, collate
+    from earmark.clips import collate
     from earmark.pretrain import pretrain
     from earmark.transforms import LogMel, VideoCrop
 
-    data, augm, optim, logging = config.data, config.data_augm, config.optim, config.logging
-    clips = MomentClips(
-        store,
-        splits=None if data.split == "all" else [data.split],
-        clip_seconds=data.clip_seconds,
-        clip_fps=data.clip_fps,
-        gap_seconds=data.args.delta_non_overlap,
-        audio_seconds=data.audio_seconds,
-    )
-    optimizer, scheduler = build_optimizer(model, optim)
+    augm, optim, logging = config.data_augm, config.optim, config.logging
+    clips, num_classes = build_clips(config, store)
+    model = build_model(config, encoders, num_samples=len(clips), num_classes=num_classes)
+    optimizer, scheduler = build_optimizer(model, optim, fused=config.model.fused_optimizer)
     folder = run_dir(config.environment, logging)
     write_config(folder, values)
     say(f"pretraining on {len(clips)} segments with {clips.num_moments} moments; run folder {folder}")
@@ -119,36 +112,7 @@ def write_config(folder: Path, values: dict[str, Any]) -> None:
         OmegaConf.save(OmegaConf.create(values), folder / "config.yaml")
 
 
-def build_model(config: PretrainConfig) -> "AudioVisualModel":
-    """Build both encoders and the heads.
-
-    Raises:
-        ConfigError: If criterion.args.in_dim is given and is not what an encoder puts out.
-    """
-    from earmark.model import AudioVisualModel
-
-    criterion = config.criterion.args
-    encoders = {
-        "video": build_encoder(config.backbone.video, config.environment),
-        "audio": build_encoder(config.backbone.audio, config.environment),
-    }
-    for kind, encoder in encoders.items():
-        if criterion.in_dim not in (None, encoder.output_dim):
-            raise ConfigError(
-                f"criterion.args.in_dim: {criterion.in_dim}, but the {kind} encoder puts out {encoder.output_dim} "
-                "features (null takes what the encoders give)"
-            )
-    return AudioVisualModel(
-        encoders["video"],
-        encoders["audio"],
-        out_dim=criterion.out_dim,
-        temperature=criterion.temperature,
-        clr_coeff=criterion.clr_coeff,
-        aot_coeff=criterion.aot_coeff,
-    )
-
-
-def build_optimizer(model: "AudioVisualModel", config: Optim) -> "tuple[SGD, LRScheduler | None]":
+def build_optimizer(model: "nn.Module", config: Optim, *, fused: bool) -> "tuple[SGD, LRScheduler | None]":
     """Build the optimizer and its schedule, which is stepped once an epoch."""
     from earmark.optim import multi_step, one_cycle, sgd
 
@@ -159,6 +123,7 @@ def build_optimizer(model: "AudioVisualModel", config: Optim) -> "tuple[SGD, LRS
         momentum=args.momentum,
         weight_decay=args.weight_decay,
         nesterov=args.nesterov,
+        fused=fused,
     )
     if config.use_lr_scheduler:
         cycle = config.lr_scheduler_args

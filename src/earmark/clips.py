@@ -14,14 +14,15 @@ Batch of `MomentClips` (B samples, T frames, S samples of sound)::
     video_size                  int64 (B, 2), valid height and width
 
 Frames of smaller videos are padded with zeros to the largest of the batch; ``video_size`` says what is picture, and
-the transforms use nothing else. `ActionClips` gives ``video`` in place of the two, ``audio`` only if asked for, and
+the transforms use nothing else. With `actions`, `MomentClips` adds ``label_<column>`` int64 (B,), -1 where no annotated
+action covers the moment. `ActionClips` gives ``video`` in place of the two, ``audio`` only if asked for, and
 ``label_<column>`` int64 (B,) for each label column.
 """
 
 import multiprocessing
 from collections.abc import Collection, Mapping, Sequence
 from multiprocessing.context import BaseContext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -48,23 +49,31 @@ class MomentClips(Dataset[Sample]):
     at ``t + gap``; the sound is centred on t, silent where it reaches past the recording. Segments without a usable
     moment are left out and counted, never replaced by others.
 
+    With ``moments="random"`` each visit draws any time of the segment at which both clips lie in the video, whatever is
+    heard there: the paper's comparison without moments of interaction. With ``views="same_clip"`` both clips are the
+    one centred on the moment, for methods that compare two crops of one clip.
+
     Args:
         store: Prepared videos.
         splits: Only videos of these splits; None for all.
         clip_seconds: Length of a clip.
         clip_fps: Its frames a second.
-        gap_seconds: Time between the moment and each clip.
+        gap_seconds: Time between the moment and each clip; of several gaps each visit draws one, and moments are usable
+            with all of them.
         audio_seconds: Length of the sound.
+        moments: ``audible``, those found in the sound, or ``random``.
+        views: ``before_after`` or ``same_clip``.
+        actions: Annotated actions, whose labels are those of the moments they cover, of several the shortest one's.
 
     Attributes:
         num_frames: Frames of a clip, T.
         num_samples: Samples of sound, S.
         sample_rate: Sample rate of the sound in Hz.
-        num_moments: Usable moments in all.
+        num_moments: Usable moments in all; of random moments one a segment.
         num_segments_without_moment: Segments of videos with sound that have no usable moment.
 
     Raises:
-        ValueError: If a length is not positive or no usable moment is left.
+        ValueError: If a length is not positive, there is no gap, or no usable moment is left.
 
     Example:
         >>> clips = MomentClips(PreparedStore("data/prepared/kitchen"), splits=["train"])  # doctest: +SKIP
@@ -79,34 +88,49 @@ class MomentClips(Dataset[Sample]):
         splits: Collection[str] | None = None,
         clip_seconds: float = 0.5,
         clip_fps: float = 16.0,
-        gap_seconds: float = 0.1,
+        gap_seconds: float | Sequence[float] = 0.1,
         audio_seconds: float = 2.0,
+        moments: Literal["audible", "random"] = "audible",
+        views: Literal["before_after", "same_clip"] = "before_after",
+        actions: Sequence["ActionRecord"] = (),
     ) -> None:
         self.store = store
         self.clip_seconds, self.clip_fps = clip_seconds, clip_fps
-        self.gap_seconds, self.audio_seconds = gap_seconds, audio_seconds
+        self._gaps = tuple(gap_seconds) if isinstance(gap_seconds, Sequence) else (gap_seconds,)
+        self.gap_seconds, self.audio_seconds = max(self._gaps, default=-1.0), audio_seconds
+        self.moments, self.views = moments, views
         self.num_frames = _num_frames(clip_seconds, clip_fps)
         self.sample_rate = store.sample_rate
         self.num_samples = round(audio_seconds * store.sample_rate)
-        if gap_seconds < 0 or self.num_samples < 1:
+        if min(self._gaps, default=-1.0) < 0 or self.num_samples < 1:
             raise ValueError(f"need a gap >= 0 s and some sound, got {gap_seconds} s and {audio_seconds} s")
+        self._actions: dict[str, list[ActionRecord]] = {}
+        for action in actions:
+            self._actions.setdefault(action.video_id, []).append(action)
+        self._label_columns = sorted({column for action in actions for column in action.labels})
         self._segments: list[tuple[str, npt.NDArray[np.float64]]] = []
         self.num_segments_without_moment = 0
         segment_seconds = float(store.parameters["segment_seconds"])
-        margin = gap_seconds + clip_seconds
+        margin = self.gap_seconds + clip_seconds
         for video_id in sorted(store.videos):
             video = store.videos[video_id]
             if not video.has_audio or (splits is not None and video.split not in splits):
                 continue
-            times = store.moments[video_id]
-            usable = times[(times >= margin) & (times <= video.duration_seconds - margin)]
+            times, latest = store.moments[video_id], video.duration_seconds - margin
+            usable = times[(times >= margin) & (times <= latest)]
             for number in range(max(1, int(np.ceil(video.duration_seconds / segment_seconds)))):
-                mine = usable[np.floor(usable / segment_seconds) == number]
+                if moments == "random":  # the first and the last time, and what is between
+                    mine = np.clip(np.array([number, number + 1]) * segment_seconds, margin, latest)
+                    mine = mine if mine[0] < mine[1] else mine[:0]
+                else:
+                    mine = usable[np.floor(usable / segment_seconds) == number]
                 if len(mine):
                     self._segments.append((video_id, mine))
                 else:
                     self.num_segments_without_moment += 1
-        self.num_moments = sum(len(times) for _, times in self._segments)
+        self.num_moments = (
+            len(self._segments) if moments == "random" else sum(len(times) for _, times in self._segments)
+        )
         if not self._segments:
             where = f"{store.root}" + (f", splits {sorted(splits)}" if splits is not None else "")
             num_refused = len(store.catalog) - len(store.videos)
@@ -126,26 +150,44 @@ class MomentClips(Dataset[Sample]):
             seed: Randomness of the visit.
         """
         video_id, times = self._segments[index]
-        return video_id, float(times[int(len(times) * _unit(seed, stream=0x4D4F4D))])
+        draw = _unit(seed, stream=0x4D4F4D)
+        if self.moments == "random":
+            return video_id, float(times[0] + draw * (times[1] - times[0]))
+        return video_id, float(times[int(len(times) * draw)])
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
         video_id, time_seconds = self.moment_of(index, seed)
-        before = time_seconds - self.gap_seconds - self.clip_seconds + np.arange(self.num_frames) / self.clip_fps
-        after = time_seconds + self.gap_seconds + np.arange(self.num_frames) / self.clip_fps
+        offsets = np.arange(self.num_frames) / self.clip_fps
+        if self.views == "same_clip":
+            times = time_seconds - self.clip_seconds / 2 + offsets
+        else:
+            gap = self._gaps[int(len(self._gaps) * _unit(seed, stream=0x474150))]
+            times = np.concatenate([time_seconds - gap - self.clip_seconds + offsets, time_seconds + gap + offsets])
         frames, sound = self.store.read(
             video_id,
-            np.concatenate([before, after]),
+            times,
             sound_start_seconds=time_seconds - self.audio_seconds / 2,
             num_samples=self.num_samples,
         )
         return {
             "video_before": frames[: self.num_frames],
-            "video_after": frames[self.num_frames :],
+            "video_after": frames[-self.num_frames :],
             "audio": sound,
             "index": index,
             "seed": seed,
+            **self._labels_at(video_id, time_seconds),
         }
+
+    def _labels_at(self, video_id: str, time_seconds: float) -> dict[str, int]:
+        covering = [
+            action
+            for action in self._actions.get(video_id, ())
+            if action.start_seconds <= time_seconds <= action.stop_seconds
+        ]
+        shortest = min(covering, key=lambda action: action.stop_seconds - action.start_seconds, default=None)
+        labels = {} if shortest is None else shortest.labels
+        return {f"label_{column}": labels.get(column, -1) for column in self._label_columns}
 
 
 class ActionClips(Dataset[Sample]):

@@ -355,7 +355,14 @@ def _contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
     optim, environment = config.optim, config.environment
     if environment.accelerator == "cuda" and environment.ngpu == 0:
         problems.append("environment.ngpu: must be at least 1 with environment.accelerator=cuda")
-    problems += _unused_by_probe(config) if isinstance(config, EvaluateConfig) else _wrong_crop(config.data_augm)
+    if isinstance(config, EvaluateConfig):
+        problems += _unused_by_probe(config)
+    else:
+        problems += _wrong_crop(config.data_augm)
+        if config.criterion.name == "supervised" and config.data.split == "all":
+            problems.append("data.split: criterion=supervised needs one split, whose annotated actions it learns from")
+        if config.criterion.name == "simclr_video" and config.data_augm.shared_crop:
+            problems.append("data_augm.shared_crop: must be false with criterion=simclr_video, of two crops")
     if optim.use_lr_scheduler and optim.schedule:
         problems.append("optim.schedule: is for optim.use_lr_scheduler=false; give one or the other")
     total_steps = optim.lr_scheduler_args.total_steps

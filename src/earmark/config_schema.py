@@ -42,6 +42,7 @@ class DataArgs:
 
     base_path: str | None
     delta_non_overlap: NonNegative = 0.1
+    gaps: list[NonNegative] | None = None
     preset: Literal["demo", "tiny", "small", "standard", "large"] = "small"
     seed: AtLeastZero = 0
 
@@ -57,6 +58,7 @@ class Data:
     clip_seconds: Positive
     clip_fps: Positive
     audio_seconds: Positive
+    moments: Literal["audible", "random"] = "audible"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,21 +137,42 @@ class EvaluateBackbone:
 
 @dataclass(frozen=True, slots=True)
 class CriterionArgs:
-    """Options of the objective."""
+    """Options of the objective; each method has some of them."""
 
     in_dim: int | None
-    out_dim: AtLeastOne
-    temperature: Positive
-    clr_coeff: NonNegative
-    aot_coeff: NonNegative
+    out_dim: AtLeastOne = 128
+    temperature: Positive = 0.07
+    clr_coeff: NonNegative = 0.5
+    aot_coeff: NonNegative = 0.5
+    state_change_temperature: Positive = 0.2
+    gather: Literal["full", "reference"] = "full"
+    learnable_temperature: bool = False
+    normalise_states: bool = False
+    state_change_negatives: Literal["reverse", "batch"] = "reverse"
+    queue_size: AtLeastZero = 0
+    num_negatives: AtLeastOne = 1024
+    momentum: Fraction = 0.5
+    num_clusters: Annotated[int, Rule("at least 2", lambda value: value >= 2)] = 64
+    num_iterations: AtLeastOne = 20
+    kmeans: Literal["torch", "faiss"] = "torch"
 
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
     """Group ``criterion``."""
 
-    name: Literal["ssrl_audiopeak_aotv2"]
+    name: Literal["ssrl_audiopeak_aotv2", "avid", "xdc", "simclr_video", "supervised"]
     args: CriterionArgs
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Group ``model``: how it is run."""
+
+    channels_last: bool
+    planar_convolutions: bool
+    fused_optimizer: bool
+    compile: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +291,7 @@ class PretrainConfig:
     data_augm: PretrainAugm
     backbone: PretrainBackbone
     criterion: Criterion
+    model: Model
     optim: Optim
     train_algo: PretrainAlgo
     environment: Environment

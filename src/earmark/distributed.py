@@ -42,8 +42,42 @@ def gather_with_gradient(x: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return x
-    gathered: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]  # torch's own signature has no types
+    # A compiled model breaks its graph here instead of tracing the collective.
+    gathered: Tensor = torch.compiler.disable(_Gather.apply)(x)  # type: ignore[no-untyped-call]
     return gathered
+
+
+@torch.no_grad()
+def gather_without_gradient(x: Tensor) -> Tensor:
+    """Concatenate a tensor over all processes as `gather_with_gradient` does, without gradients for any row.
+
+    As in the original code; where there is one process, gradients pass there too.
+
+    Args:
+        x: (B, ...) of this process.
+
+    Returns:
+        (B x world size, ...); `x` itself where there is one process.
+
+    Example:
+        >>> gather_without_gradient(torch.ones(2, 3)).shape
+        torch.Size([2, 3])
+    """
+    return gather_with_gradient(x)
+
+
+def sum_over_processes(x: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes, without gradients; `x` itself where there is one process.
+
+    Example:
+        >>> sum_over_processes(torch.tensor([2.0]))
+        tensor([2.])
+    """
+    if world_size() == 1:
+        return x
+    total = x.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
 
 class _Gather(torch.autograd.Function):

@@ -12,13 +12,25 @@ and the loss is :math:`L = \lambda_{clr} L_{AVC}(b, c, a) + \lambda_{aot} L_{ASt
 2209.13583, section 3; `earmark.objectives` has both terms.
 """
 
+from collections.abc import Mapping
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from earmark.distributed import gather_with_gradient, rank
+from earmark.distributed import gather_with_gradient, gather_without_gradient, rank
 from earmark.encoders import Encoder
 from earmark.heads import projection_head
-from earmark.objectives import audible_state_change_loss, audio_visual_correspondence_loss, state_change_logits
+from earmark.objectives import (
+    audible_state_change_loss,
+    audio_visual_correspondence_loss,
+    contrastive_state_change_loss,
+    directions,
+    state_change_logits,
+)
+
+MIN_TEMPERATURE = 0.01
 
 
 class AudioVisualModel(nn.Module):
@@ -38,6 +50,15 @@ class AudioVisualModel(nn.Module):
         state_change_temperature: Of the state change loss.
         clr_coeff: Weight of the correspondence loss.
         aot_coeff: Weight of the state change loss.
+        gather: How processes see one another's samples: ``full``, with gradients, so that their number does not
+            matter, or ``reference``, without, as in the original code.
+        learnable_temperature: Learn both temperatures, from the given ones on. Each is its first value times the
+            exponential of a parameter, so that weight decay pulls it back to that value; none falls below 0.01, the
+            bound of CLIP (Radford et al., arXiv 2103.00020, section 2.5).
+        normalise_states: Scale the embeddings that a change is the difference of to unit length.
+        state_change_negatives: What a change is told from: its ``reverse``, or also other samples' changes, those of
+            the global ``batch`` (`contrastive_state_change_loss`).
+        queue_size: Past samples that are further negatives of the correspondence loss; 0 for none.
 
     Example:
         >>> from earmark.encoders import R2Plus1D, SpecCNN9
@@ -48,6 +69,9 @@ class AudioVisualModel(nn.Module):
         >>> sorted(outputs)[:3]
         ['contrastive_loss', 'direction_accuracy', 'loss']
     """
+
+    queue: Tensor | None
+    queue_position: Tensor
 
     def __init__(
         self,
@@ -60,12 +84,20 @@ class AudioVisualModel(nn.Module):
         state_change_temperature: float = 0.2,
         clr_coeff: float = 0.5,
         aot_coeff: float = 0.5,
+        gather: Literal["full", "reference"] = "full",
+        learnable_temperature: bool = False,
+        normalise_states: bool = False,
+        state_change_negatives: Literal["reverse", "batch"] = "reverse",
+        queue_size: int = 0,
     ) -> None:
         super().__init__()
         self.temperature = temperature
         self.state_change_temperature = state_change_temperature
         self.clr_coeff = clr_coeff
         self.aot_coeff = aot_coeff
+        self.gather = {"full": gather_with_gradient, "reference": gather_without_gradient}[gather]
+        self.normalise_states = normalise_states
+        self.state_change_negatives = state_change_negatives
         self.backbone = nn.ModuleDict({"video": video_encoder, "audio": audio_encoder})
         video_dim, audio_dim = video_encoder.output_dim, audio_encoder.output_dim
         self.mlp = nn.ModuleDict(
@@ -77,6 +109,17 @@ class AudioVisualModel(nn.Module):
                 "aot_diff": projection_head(out_dim, hidden_dim, out_dim),
             }
         )
+        self.log_temperature_scales = nn.Parameter(torch.zeros(2)) if learnable_temperature else None
+        self.register_buffer("queue", None)
+        if queue_size:
+            # Random directions to begin with, from a generator of its own: every process must have the same.
+            generator = torch.Generator().manual_seed(0)
+            self.queue = directions(torch.randn(3, queue_size, out_dim, generator=generator))
+            self.register_buffer("queue_position", torch.zeros((), dtype=torch.int64))
+            # All processes put the same into it, so there is no need to send it around at each step.
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
+                self, ["queue"]
+            )
 
     def embed(self, video_before: Tensor, video_after: Tensor, audio: Tensor) -> dict[str, Tensor]:
         """Return all embeddings, not normalised.
@@ -104,6 +147,8 @@ class AudioVisualModel(nn.Module):
         audio_features = self.backbone["audio"](audio)
         contrastive_before, contrastive_after = self.mlp["video_clr"](video_features).chunk(2)
         state_before, state_after = self.mlp["video_aot"](video_features).chunk(2)
+        if self.normalise_states:
+            state_before, state_after = directions(state_before), directions(state_after)
         return {
             "contrastive_before": contrastive_before,
             "contrastive_after": contrastive_after,
@@ -115,7 +160,15 @@ class AudioVisualModel(nn.Module):
             "change_backward": self.mlp["aot_diff"](state_before - state_after),
         }
 
-    def forward(self, video_before: Tensor, video_after: Tensor, audio: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self,
+        video_before: Tensor,
+        video_after: Tensor,
+        audio: Tensor,
+        *,
+        index: Tensor | None = None,
+        labels: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Return the loss, its two terms and diagnostics.
 
         Where a process group runs, the correspondence loss contrasts with the samples of every process.
@@ -124,36 +177,76 @@ class AudioVisualModel(nn.Module):
             video_before: Normalised clips (B, 3, T, H, W) before the moments.
             video_after: The same after them.
             audio: Log-mel spectrograms (B, 1, frames, F).
+            index: Which samples these are; not used, other methods need it.
+            labels: Their classes; not used.
 
         Returns:
             Scalars: ``loss`` to minimise and its terms ``contrastive_loss`` and ``state_change_loss``, and detached,
-                over this
-            process's samples: ``positive_similarity`` and ``negative_similarity``, the mean cosine of clips with their
-            own sound and with other samples' (NaN in a batch of 1, which has none); ``state_change_accuracy``, the
-            share of the 2B changes on their side of 0; ``direction_accuracy``, the share of samples whose change fits
-            the sound better than its reverse.
+            over this process's samples: ``positive_similarity`` and ``negative_similarity``, the mean cosine of clips
+            with their own sound and with other samples' (NaN in a batch of 1, which has none);
+            ``state_change_accuracy``, the share of the 2B changes on their side of 0; ``direction_accuracy``, the
+            share of samples whose change fits the sound better than its reverse. Learned temperatures are given too.
         """
         embeddings = self.embed(video_before, video_after, audio)
+        temperature, state_change_temperature = self._temperatures()
         contrastive_loss = audio_visual_correspondence_loss(
             video_before=embeddings["contrastive_before"],
             video_after=embeddings["contrastive_after"],
             audio=embeddings["contrastive_audio"],
-            temperature=self.temperature,
-            gather=gather_with_gradient,
+            temperature=temperature,
+            queue=self.queue,
+            gather=self.gather,
             rank=rank(),
         )
-        state_change_loss = audible_state_change_loss(
-            change_forward=embeddings["change_forward"],
-            change_backward=embeddings["change_backward"],
-            audio=embeddings["state_audio"],
-            temperature=self.state_change_temperature,
-        )
-        return {
+        changes = {name: embeddings[name] for name in ("change_forward", "change_backward")}
+        if self.state_change_negatives == "batch":
+            state_change_loss = contrastive_state_change_loss(
+                **changes,
+                audio=embeddings["state_audio"],
+                temperature=state_change_temperature,
+                gather=self.gather,
+                rank=rank(),
+            )
+        else:
+            state_change_loss = audible_state_change_loss(
+                **changes, audio=embeddings["state_audio"], temperature=state_change_temperature
+            )
+        if self.training and self.queue is not None:
+            self._enqueue(embeddings)
+        outputs = {
             "loss": self.clr_coeff * contrastive_loss + self.aot_coeff * state_change_loss,
             "contrastive_loss": contrastive_loss,
             "state_change_loss": state_change_loss,
             **_diagnostics(embeddings),
         }
+        if isinstance(temperature, Tensor) and isinstance(state_change_temperature, Tensor):
+            outputs |= {
+                "temperature": temperature.detach(),
+                "state_change_temperature": state_change_temperature.detach(),
+            }
+        return outputs
+
+    def _temperatures(self) -> tuple[float | Tensor, float | Tensor]:
+        """Return the temperatures of both losses: the numbers given, or learned from there."""
+        if self.log_temperature_scales is None:
+            return self.temperature, self.state_change_temperature
+        scales = self.log_temperature_scales.exp()
+        return (
+            (self.temperature * scales[0]).clamp_min(MIN_TEMPERATURE),
+            (self.state_change_temperature * scales[1]).clamp_min(MIN_TEMPERATURE),
+        )
+
+    @torch.no_grad()
+    def _enqueue(self, embeddings: dict[str, Tensor]) -> None:
+        """Put the global batch in the place of the oldest samples of the queue."""
+        assert self.queue is not None
+        names = ("contrastive_before", "contrastive_after", "contrastive_audio")
+        new = gather_without_gradient(torch.stack([directions(embeddings[name]) for name in names], dim=1))
+        size = self.queue.shape[1]
+        new = new[-size:].transpose(0, 1).to(self.queue.dtype)
+        places = (self.queue_position + torch.arange(new.shape[1], device=new.device)) % size
+        self.queue[:, places] = new
+        self.queue_position.copy_((self.queue_position + new.shape[1]) % size)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ def sgd(
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
     nesterov: bool = False,
+    fused: bool | None = None,
 ) -> SGD:
     """Return SGD with the settings of the published runs (arXiv 2209.13583, section 4).
 
@@ -28,13 +29,14 @@ def sgd(
         momentum: Momentum; `one_cycle` overrides it.
         weight_decay: L2 penalty, on all parameters.
         nesterov: Use Nesterov's momentum.
+        fused: Update all weights in one kernel; None for PyTorch's choice.
 
     Example:
         >>> from torch import nn
         >>> sgd(nn.Linear(2, 1).parameters(), lr=0.005).defaults["weight_decay"]
         0.0001
     """
-    return SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+    return SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
 
 
 def one_cycle(

@@ -14,12 +14,13 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +32,15 @@ from earmark.clips import worker_context
 from earmark.optim import require_schedule_covers
 from earmark.run_logging import METRICS_FILE, RunLog
 from earmark.run_state import NonFiniteError, RunSaver, Totals
-from earmark.sampling import EpochBatches
+from earmark.sampling import EpochBatches, sample_seed
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["Clips", "NonFiniteError", "PretrainResult", "pretrain"]
+
+
+Embeddings = tuple[Tensor, dict[str, Tensor]]  # index int64 (B,) and embeddings by name
 
 
 class Clips(Protocol):
@@ -45,6 +49,15 @@ class Clips(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, key: tuple[int, int], /) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class SeesAllData(Protocol):
+    """A model that looks at the whole data set before each epoch."""
+
+    def embed(self, video_before: Tensor, video_after: Tensor, audio: Tensor, /) -> dict[str, Tensor]: ...
+
+    def start_epoch(self, epoch: int, embeddings: Callable[[], Iterator[Embeddings]], /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +115,14 @@ def pretrain(
     The first Ctrl-C lets the step in hand finish, saves a checkpoint and returns; the second one breaks off at once.
 
     Args:
-        model: Takes float (B, 3, T, H, W) before and after and float (B, 1, F, M), and returns a dict of scalars with
-            "loss" among them.
+        model: Takes float (B, 3, T, H, W) before and after, float (B, 1, F, M), and by keyword ``index`` int64 (B,) and
+            ``labels``, a dict of int64 (B,); returns a dict of scalars with "loss" among them. If it has a method
+            ``start_epoch(epoch, embeddings)``, that is called on every rank before the first batch of each epoch:
+            ``embeddings()`` yields (index, what the model's ``embed`` returns) of this rank's share of all clips, in
+            evaluation mode and without gradients. What it makes of them belongs in buffers: a run that is resumed in
+            mid-epoch has its checkpoint only.
         clips: The data set, of samples with ``video_before`` and ``video_after`` uint8 (T, H, W, 3), ``audio`` int16
-            (S,), ``index``, ``seed`` and ``video_size`` (height, width).
+            (S,), ``index``, ``seed`` and ``video_size`` (height, width), and any ``label_NAME``.
         collate_fn: Makes one batch of a list of samples; importable by name where there are workers.
         video_transform: Called with (video uint8 (B, T, H, W, 3), seed (B,), video_size (B, 2), stream=0 or 1).
         audio_transform: Called with (audio int16 (B, S)).
@@ -167,9 +184,8 @@ def pretrain(
         retain=retain,
     )
     position = saver.restore(resume=resume)
-    metrics_path = run_dir / METRICS_FILE
     if position.step >= last_step:
-        return PretrainResult(position.step, position.epoch, position.last_scalars, saver.path, metrics_path)
+        return PretrainResult(position.step, position.epoch, position.last_scalars, saver.path, run_dir / METRICS_FILE)
 
     log = RunLog(
         run_dir,
@@ -188,20 +204,21 @@ def pretrain(
         start_batch=position.batch,
         fabric=fabric,
     )
-    loader = _loader(clips, keys, collate_fn=collate_fn, num_workers=num_workers, device=fabric.device)
+    load = partial(_loader, clips, collate_fn=collate_fn, num_workers=num_workers, device=fabric.device)
+    transform = partial(
+        _model_inputs, video_transform=video_transform, audio_transform=audio_transform, shared_crop=shared_crop
+    )
+    embeddings = partial(_embeddings, fabric, model, load, transform, len(clips), batch_size, seed)
     since_line, interrupted = Totals(), False
     with log, _deferred_interrupt() as interrupt:
-        batches = iter(loader)
+        batches = iter(load(keys))
         started = time.perf_counter()  # each step is timed from the end of the one before: a GPU works on meanwhile
         try:
             while position.step < last_step and not interrupted:
-                if position.batch == 0 and position.epoch > 0 and scheduler is not None:
-                    _step_schedule(scheduler)
+                if position.batch == 0:
+                    _start_epoch(model, scheduler, position.epoch, partial(embeddings, position.epoch))
                 batch, data_wait_seconds = _timed_next(batches)
-                inputs = _model_inputs(
-                    fabric.to_device(batch), video_transform, audio_transform, shared_crop=shared_crop
-                )
-                scalars = _train_step(fabric, module, fabric_optimizer, inputs, indices=batch["index"])
+                scalars = _train_step(fabric, module, fabric_optimizer, fabric.to_device(batch), transform)
                 # Whichever rank was asked to stop, all of them stop at the same step.
                 interrupted = _on_any_rank(fabric, interrupt.is_set())
                 ended = time.perf_counter()
@@ -236,7 +253,7 @@ def pretrain(
         position.epoch,
         position.last_scalars,
         saver.path,
-        metrics_path,
+        run_dir / METRICS_FILE,
         interrupted=interrupted and position.step < last_step,
     )
 
@@ -252,7 +269,7 @@ def _learning_rate(optimizer: Optimizer) -> float:
 
 
 def _model_inputs(
-    batch: Mapping[str, Tensor], video_transform: nn.Module, audio_transform: nn.Module, *, shared_crop: bool
+    batch: Mapping[str, Tensor], *, video_transform: nn.Module, audio_transform: nn.Module, shared_crop: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what the model takes: clip before, clip after, log-mel of the sound."""
     seed, size = batch["seed"], batch["video_size"]
@@ -263,31 +280,67 @@ def _model_inputs(
     )
 
 
+def _start_epoch(
+    model: nn.Module, scheduler: LRScheduler | None, epoch: int, embeddings: Callable[[], Iterator[Embeddings]]
+) -> None:
+    """Do what comes before the first batch of an epoch."""
+    if epoch > 0 and scheduler is not None:
+        with warnings.catch_warnings():
+            # PyTorch counts the optimizer's steps in this process only, so it misses those from before a resume.
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            scheduler.step()
+    if isinstance(model, SeesAllData):
+        model.start_epoch(epoch, embeddings)
+
+
+@torch.no_grad()
+def _embeddings(
+    fabric: "Fabric",
+    model: nn.Module,
+    load: Callable[[Iterator[list[tuple[int, int]]]], Iterable[dict[str, Tensor]]],
+    transform: Callable[[dict[str, Tensor]], tuple[Tensor, ...]],
+    num_items: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+) -> Iterator[Embeddings]:
+    """Yield (index, embeddings by name) of this rank's share of all items, in order and in evaluation mode."""
+    share, size = range(fabric.global_rank, num_items, fabric.world_size), batch_size // fabric.world_size
+    batches = (share[start : start + size] for start in range(0, len(share), size))
+    keys = ([(index, sample_seed(seed, epoch, index)) for index in batch] for batch in batches)
+    model.eval()
+    try:
+        for batch in map(fabric.to_device, load(keys)):
+            inputs = fabric.strategy.precision.convert_input(transform(batch))
+            with fabric.autocast():
+                embeddings = cast(SeesAllData, model).embed(*inputs)
+            yield batch["index"], embeddings
+    finally:
+        model.train()
+
+
 def _train_step(
-    fabric: "Fabric", module: nn.Module, optimizer: Any, inputs: tuple[Tensor, ...], *, indices: Tensor
+    fabric: "Fabric",
+    module: nn.Module,
+    optimizer: Any,
+    batch: Mapping[str, Tensor],
+    transform: Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]],
 ) -> dict[str, float]:
     """Do one step and return the model's scalars, as means over the ranks.
 
     The loss is looked at before the weights are touched: waiting for it costs a GPU next to nothing, because the
     backward pass, the longer part, is queued at once and the next batch is prepared meanwhile.
     """
-    output = module(*inputs)
+    labels = {name.removeprefix("label_"): batch[name] for name in batch if name.startswith("label_")}
+    output = module(*transform(batch), index=batch["index"], labels=labels)
     values = _sum_over_ranks(fabric, torch.stack([value.detach().float() for value in output.values()]))
     scalars: dict[str, float] = dict(zip(output, (values / fabric.world_size).tolist(), strict=True))
     if not math.isfinite(scalars["loss"]):
-        raise NonFiniteError(f"the loss is {scalars['loss']} on the batch of indices {indices.tolist()}")
+        raise NonFiniteError(f"the loss is {scalars['loss']} on the batch of indices {batch['index'].tolist()}")
     optimizer.zero_grad()
     fabric.backward(output["loss"])
     optimizer.step()
     return scalars
-
-
-def _step_schedule(scheduler: LRScheduler) -> None:
-    """Step a schedule at the start of an epoch."""
-    with warnings.catch_warnings():
-        # PyTorch counts the optimizer's steps in this process only, so it misses those from before a resume.
-        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-        scheduler.step()
 
 
 def _keys_of_rest(
