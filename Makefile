@@ -8,19 +8,24 @@ BIN := .venv/bin
 
 # A .venv whose python is gone, or that was made in another folder, is made anew.
 ifeq ($(findstring from $(CURDIR)/.venv/,$(shell $(BIN)/pip --version 2>/dev/null)),)
-.PHONY: .venv/installed
+.PHONY: .venv/core .venv/installed
 endif
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Earmark needs Python 3.11 or newer; name one with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || { echo "$(PYTHON) has no venv module (Debian, Ubuntu: install python3-venv)" >&2; exit 1; }
 	$(BIN)/pip --version 2>/dev/null | grep -qF 'from $(CURDIR)/.venv/' || $(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) .
 	@touch $@
 
-demo: install  ## A kitchen is made, prepared, learned from and judged, in under 5 minutes on 2 cores
+.venv/installed: .venv/core
+	$(PIP) '.[dev]'
+	@touch $@
+
+demo: .venv/core  ## A kitchen is made, prepared, learned from and judged, in under 5 minutes on 2 cores
 	$(BIN)/earmark demo --size $(SIZE) --out $(OUT)
 
 test: install  ## The default tests, under 10 minutes on 2 cores
