@@ -187,15 +187,14 @@ def join_processes(launch: Launch, *, precision: Any = "32-true", sync_batch_nor
         }
         os.environ.update({name: str(value) for name, value in facts.items()})
         options = inspect.signature(DistributedDataParallel).parameters
-        option = next(
-            name for name in ("forward_sync_buffers", "broadcast_buffers") if name in options
-        )  # new, old name
+        name = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in options)  # new, old
+        buffers: Any = {name: not sync_batch_norm}
         fabric = Fabric(
             accelerator=launch.accelerator,
             devices=launch.num_local,
             num_nodes=launch.num_nodes,
             precision=precision,
-            strategy=DDPStrategy(**{option: not sync_batch_norm}),
+            strategy=DDPStrategy(**buffers),
             plugins=[TorchElasticEnvironment()],
         )
     fabric.launch()
