@@ -139,7 +139,7 @@ def submission_overrides(values: Mapping[str, Any], overrides: Sequence[str]) ->
     }
     given = {text.partition("=")[0] for text in overrides}
     return [
-        f"{key}={quoted(value) if isinstance(value, str) else value}"
+        f"{key}={quoted(value) if isinstance(value, str) and 'hydra.launcher.' in key else value}"
         for key, value in wanted.items()
         if value is not None and key not in given
     ]
