@@ -1,9 +1,9 @@
 """Does a run survive being killed? Trials of SIGKILL at random moments, and runs that must equal an undisturbed one.
 
 Each trial trains the same small model on the same prepared kitchen through `earmark pretrain`, is killed at random
-moments (half of them while a checkpoint is being written) and started again until it is done. It survived if it ended; it is
-equal if model, optimizer, schedule, average, random states and logged losses are those of the undisturbed run, bit for
-bit. Run on the CPU.
+moments (half of them while a checkpoint is being written) and started again until it is done. It survived if it ended;
+it is equal if model, optimizer, schedule, average, random states and logged losses are those of the undisturbed run, bit
+for bit. On the CPU, in one thread.
 
     python benchmarks/faults.py [--trials 20] [--kills 2] [--epochs 6] [--folder DIR]
 """
@@ -116,6 +116,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="keep the generated files here")
     options = parser.parse_args()
     draw = random.Random(options.seed)
+    os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         make_kitchen(
