@@ -78,8 +78,6 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
         config: The checked configuration.
         values: The same as plain data.
     """
-    import torch
-
     from earmark.launch import join_processes
 
     environment, data, augm, optim, logging = (
@@ -91,7 +89,7 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
     )
     set_deterministic(environment.deterministic)
     fabric = join_processes(launch, precision=environment.precision, sync_batch_norm=environment.sync_batch_norm)
-    torch.manual_seed(environment.seed)
+    seed_everything(environment.seed)
     model = build_model(config)  # before the videos are prepared: what is wrong with it shows at once
 
     from earmark.clips import MomentClips, collate
@@ -102,7 +100,7 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
     from earmark.transforms import LogMel, VideoCrop
 
     if launch.rank:  # the model is the same everywhere; what it draws in training, such as dropout, is not
-        torch.manual_seed(sample_seed(environment.seed, 0, launch.rank))
+        seed_everything(sample_seed(environment.seed, 0, launch.rank))
     store = open_store_once(config)
     clips = MomentClips(
         store,
@@ -179,6 +177,18 @@ def open_store_once(config: PretrainConfig) -> "PreparedStore":
 
     root = on_first_rank(prepare)
     return opened[0] if opened else PreparedStore(root)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators, whose states are in the checkpoints: killed before its first, a run begins alike."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries draw from the global generator
+    torch.manual_seed(seed)
 
 
 def set_deterministic(deterministic: bool) -> None:

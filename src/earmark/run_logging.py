@@ -74,13 +74,13 @@ class RunLog:
         if not enabled:
             return
         run_dir.mkdir(parents=True, exist_ok=True)
+        if wandb is not None:
+            self._wandb = _wandb_run(run_dir, wandb)
         metrics_path = run_dir / METRICS_FILE
         _cut_after(metrics_path, step)
         self._file = metrics_path.open("a", encoding="utf-8", buffering=1)  # by line: a killed run loses none
         if tensorboard:
             self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
-        if wandb is not None:
-            self._wandb = _wandb_run(run_dir, wandb)
         if progress:
             self._progress = _ProgressLine(step=step, total_steps=total_steps, epochs=epochs)
 
