@@ -25,7 +25,11 @@ LIBRARIES = {
     "tensorboard": "TensorBoard logs",
     "cv2": "Audible Kitchen",
 }
-OPTIONAL_LIBRARIES = {"torchvision": "further video encoders (planned)", "wandb": "Weights & Biases (planned)"}
+OPTIONAL_LIBRARIES = {
+    "torchvision": "further video encoders (planned)",
+    "wandb": "Weights & Biases",
+    "submitit": "submitting to SLURM from here",
+}
 CODECS = (  # name in FFmpeg, mode of PyAV, what needs it, whether the core does
     ("h264", "r", "reading most videos", True),
     ("aac", "r", "the sound of most videos", True),
