@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from earmark.checkpoint import load_checkpoint
 from earmark.distributed import OtherProcessError, connection_lost, gather_objects, on_first_rank
 from earmark.encoders import Encoder
-from earmark.interrupts import REQUEUE
 from earmark.launch import Launch, LaunchError, ProcessError, join_processes, plan_launch, run_processes
 from earmark.model import AudioVisualModel
 from earmark.pretrain import PretrainResult
@@ -187,7 +186,7 @@ def fail_somehow(launch: Launch, how: str) -> str:
         if how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "exit":
-            raise SystemExit(REQUEUE)
+            raise SystemExit(9)
         if how == "raise":
             raise ZeroDivisionError("of process 1")
     try:
@@ -202,7 +201,7 @@ def fail_somehow(launch: Launch, how: str) -> str:
     ("how", "reason"),
     [
         ("kill", "process 1 of 2 was ended by SIGKILL|process 0 of 2 failed"),
-        ("exit", "process 1 of 2 failed .exit code 75.|process 0 of 2 failed"),
+        ("exit", "process 1 of 2 failed .exit code 9.|process 0 of 2 failed"),
     ],
 )
 def test_a_process_that_dies_takes_the_others_down(how: str, reason: str) -> None:

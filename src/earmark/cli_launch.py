@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from earmark.cli_build import say
 from earmark.config import ConfigError
 from earmark.config_schema import Environment
-from earmark.interrupts import REQUEUE
+from earmark.interrupts import REQUEUE, leave_on_signals
 from earmark.launch import Launch, plan_launch, run_processes
 
 __all__ = ["leave_for_requeue", "processes_of", "run_in_processes"]
@@ -84,7 +84,8 @@ def _reporting(launch: Launch, function: Callable[..., T], *arguments: Any) -> T
 
     os.environ["RANK"] = str(launch.rank)
     try:
-        return function(launch, *arguments)
+        with leave_on_signals():
+            return function(launch, *arguments)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:

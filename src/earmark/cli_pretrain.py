@@ -13,6 +13,7 @@ from earmark.cli_launch import leave_for_requeue, processes_of, run_in_processes
 from earmark.cli_probe import scheduled_probe
 from earmark.config import ConfigError
 from earmark.config_schema import Environment, Logging, Optim, PretrainConfig
+from earmark.interrupts import leave_on_signals
 
 if TYPE_CHECKING:
     from torch.optim import SGD
@@ -28,7 +29,8 @@ __all__ = ["pretrain_in_process", "run_pretraining"]
 SHORT_RUN_EPOCHS = 10
 # What may differ when a run goes on: where things lie and how often it reports, not what is learned.
 CHANGEABLE = (
-    *(f"environment.{name}" for name in Environment.__slots__ if name != "precision"),  # the seed is an argument too
+    *(f"environment.{name}" for name in Environment.__slots__ if name not in ("precision", "sync_batch_norm")),
+    # the seed is an argument, too
     "logging",
     "prepare.workers",
     "optim.batch_size",  # of a node; that of all nodes together is an argument, and must be the same
@@ -56,7 +58,8 @@ def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:
     """
     if config.data.args.base_path is not None:  # a relative path means nothing to who reads the checkpoint elsewhere
         values["data"]["args"]["base_path"] = str(Path(config.data.args.base_path).absolute())
-    result = run_in_processes(processes_of(config.environment), pretrain_in_process, config, values)
+    with leave_on_signals():
+        result = run_in_processes(processes_of(config.environment), pretrain_in_process, config, values)
     if result.stopped_by is not None:
         say(
             f"{result.stopped_by.name}: stopped after step {result.steps}; the same command goes on from "
@@ -80,13 +83,8 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
     """
     from earmark.launch import join_processes
 
-    environment, data, augm, optim, logging = (
-        config.environment,
-        config.data,
-        config.data_augm,
-        config.optim,
-        config.logging,
-    )
+    environment, data, augm = config.environment, config.data, config.data_augm
+    optim, logging = config.optim, config.logging
     set_deterministic(environment.deterministic)
     fabric = join_processes(launch, precision=environment.precision, sync_batch_norm=environment.sync_batch_norm)
     seed_everything(environment.seed)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
 
-__all__ = ["REQUEUE", "STOP_SIGNALS", "StopRequest", "signals_held", "stop_requests"]
+__all__ = ["REQUEUE", "STOP_SIGNALS", "StopRequest", "leave_on_signals", "signals_held", "stop_requests"]
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: stopped by a signal with a checkpoint written; start it again to go on
 STOP_SIGNALS = tuple(
@@ -78,6 +78,36 @@ def stop_requests(*, talk: bool = True, pass_on: Callable[[int], None] | None = 
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def leave_on_signals() -> Iterator[None]:
+    """Have a scheduler's signals end the process at once, with the exit code that asks to be started again.
+
+    For the time before training, when there is nothing to save. A handler that is there already, as submitit's is, stays.
+
+    Example:
+        >>> with leave_on_signals():
+        ...     signal.raise_signal(signal.SIGUSR1)
+        Traceback (most recent call last):
+        ...
+        SystemExit: 75
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(REQUEUE)
+
+    ours = [number for number in STOP_SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager

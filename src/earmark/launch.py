@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from earmark.interrupts import STOP_SIGNALS, signals_held, stop_requests
+from earmark.interrupts import REQUEUE, STOP_SIGNALS, signals_held, stop_requests
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -216,6 +216,7 @@ def run_processes(launch: Launch, function: Callable[..., T], *arguments: Any) -
 
     Raises:
         ProcessError: If one failed; it has said why itself.
+        SystemExit: If one left before training, asking to be started again.
         torch.multiprocessing.ProcessRaisedException: If one raised; with its traceback.
         KeyboardInterrupt: After a second Ctrl-C.
     """
@@ -237,6 +238,8 @@ def run_processes(launch: Launch, function: Callable[..., T], *arguments: Any) -
             while not processes.join(timeout=1.0, grace_period=GRACE_SECONDS):
                 pass
         except ProcessExitedException as error:
+            if error.exit_code == REQUEUE:
+                raise SystemExit(REQUEUE) from error
             how = f"was ended by {error.signal_name}" if error.signal_name else f"failed (exit code {error.exit_code})"
             number = launch.node_rank * launch.num_local + error.error_index
             raise ProcessError(f"process {number} of {launch.world_size} {how}; the others were ended") from error
