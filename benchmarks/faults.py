@@ -72,11 +72,12 @@ def killed_at(process: "subprocess.Popen[bytes]", run_dir: Path, how: str, draw:
 
 def trial(folder: Path, name: str, *, epochs: int, workers: int, kills: int, draw: random.Random) -> Counter[str]:
     moments: Counter[str] = Counter()
-    for _ in range(kills):
+    for number in range(kills):
         process = subprocess.Popen(
             command(folder, name, epochs=epochs, workers=workers), start_new_session=True, stderr=subprocess.DEVNULL
         )
-        moments[killed_at(process, folder / "outputs" / name, draw.choice(["writing", "anywhere"]), draw)] += 1
+        how = "anywhere" if number % 2 else "writing"
+        moments[killed_at(process, folder / "outputs" / name, how, draw)] += 1
     subprocess.run(command(folder, name, epochs=epochs, workers=workers), check=False, stderr=subprocess.DEVNULL)
     return moments
 
