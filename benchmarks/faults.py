@@ -2,8 +2,8 @@
 
 Each trial trains the same small model on the same prepared kitchen through `earmark pretrain`, is killed at random
 moments (half of them while a checkpoint is being written) and started again until it is done. It survived if it ended;
-it is equal if model, optimizer, schedule, average, random states and logged losses are those of the undisturbed run, bit
-for bit. On the CPU, in one thread.
+it is equal if model, optimizer, schedule, average, random states and logged losses are those of the undisturbed run,
+bit for bit. On the CPU, in one thread.
 
     python benchmarks/faults.py [--trials 20] [--kills 2] [--epochs 6] [--folder DIR]
 """

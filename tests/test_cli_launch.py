@@ -17,6 +17,7 @@ from earmark.checkpoint import latest_checkpoint, load_checkpoint
 from earmark.cli import main
 from earmark.cli_hydra import submission_overrides
 from earmark.cli_launch import processes_of
+from earmark.cli_pretrain import set_deterministic
 from earmark.config import ConfigError, PretrainConfig, checked, compose
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.kitchen import make_kitchen
@@ -145,6 +146,16 @@ def test_slurm_is_asked_through_hydras_launcher(monkeypatch: pytest.MonkeyPatch)
         "+hydra.launcher.additional_parameters.nodelist='n[1-2]'",
         "hydra.launcher.max_num_timeout=1000",
     ]
+
+
+def test_the_deterministic_mode_is_pytorchs_and_is_left_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setattr(os, "environ", {})
+    for deterministic in (True, False):
+        set_deterministic(deterministic)
+        assert torch.are_deterministic_algorithms_enabled() is deterministic
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        assert not torch.backends.cudnn.benchmark
 
 
 # --- real processes ---

@@ -84,8 +84,7 @@ def stop_requests(*, talk: bool = True, pass_on: Callable[[int], None] | None = 
 def leave_on_signals() -> Iterator[None]:
     """Have a scheduler's signals end the process at once, with the exit code that asks to be started again.
 
-    For the time before training, when there is nothing to save. A handler that is there already, like that of
-    submitit, stays.
+    For the time before training, when there is nothing to save. A handler that is there already, submitit's, stays.
 
     Example:
         >>> with leave_on_signals():
