@@ -4,4 +4,5 @@ import sys
 
 from earmark.cli import main_by_config_name
 
-sys.exit(main_by_config_name(sys.argv[1:]))
+if __name__ == "__main__":  # processes that are started from this one import it again
+    sys.exit(main_by_config_name(sys.argv[1:]))

@@ -9,6 +9,7 @@ import logging
 import platform
 import random
 import re
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,6 +55,38 @@ def latest_checkpoint_path(directory: Path, num_steps: int) -> Path:
         'latest_00001230.pt'
     """
     return directory / f"latest_{num_steps:08d}.pt"
+
+
+def best_checkpoint_path(directory: Path) -> Path:
+    """Return the name of the checkpoint that the probe found best; a resume does not look at it.
+
+    Example:
+        >>> best_checkpoint_path(Path("checkpoints")).name
+        'best.pt'
+    """
+    return directory / "best.pt"
+
+
+def keep_as(name: Path, path: Path) -> None:
+    """Give a checkpoint a further name, whatever had that name before; without a copy where the disk can do so.
+
+    Args:
+        name: The further name, in the folder of `path`.
+        path: A checkpoint that is whole.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "latest_00000001.pt"
+        >>> save_checkpoint(path, {"position": {"step": 1}})
+        >>> keep_as(best_checkpoint_path(path.parent), path)
+        >>> load_checkpoint(best_checkpoint_path(path.parent))["position"]["step"]
+        1
+    """
+    with replacing(name) as temporary:
+        try:
+            temporary.hardlink_to(path)
+        except OSError:  # a disk without hard links
+            shutil.copyfile(path, temporary)
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 Beside the path of a sample: each command calls one station of it. This file must start fast, so what a command needs
 is imported when it runs. `pretrain` and `evaluate` are Hydra applications (`earmark.cli_hydra`); the others are
-ordinary commands. Exit codes: 0 done, 1 nothing could be done or it failed, 2 wrong usage, 130 interrupted.
+ordinary commands. Exit codes: 0 done, 1 nothing could be done or it failed, 2 wrong usage, 75 stopped by a scheduler's
+signal and to be started again, 130 interrupted.
 """
 
 import argparse
@@ -166,6 +167,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("pretrain", help="train both encoders on the moments of a data set")
     commands.add_parser("evaluate", help="judge a pretrained video encoder by a linear probe")
 
+    runs = commands.add_parser("runs", help="list the runs with their state, epoch, last loss and best probe")
+    runs.add_argument("--data-dir", type=Path, default=Path("earmark_data"), help="default: %(default)s")
+    runs.add_argument("--json", action="store_true", help="print JSON: a list with an object for each run")
+    runs.set_defaults(run=_runs)
+
     doctor = commands.add_parser("doctor", help="say what this machine has, and what is missing for what")
     doctor.add_argument("--data-dir", type=Path, default=Path("earmark_data"), help="default: %(default)s")
     doctor.add_argument("--json", action="store_true", help="print JSON: a list with an object for each finding")
@@ -267,6 +273,12 @@ def clock(time_seconds: float) -> str:
     """
     minutes, milliseconds = divmod(round(time_seconds * 1000), 60_000)
     return f"{minutes}:{milliseconds // 1000:02d}.{milliseconds % 1000:03d}"
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from earmark.cli_runs import list_runs
+
+    return DONE if list_runs(options.data_dir, as_json=options.json) else FAILED
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -37,8 +37,9 @@ __all__ = [
 
 
 def say(text: str) -> None:
-    """Tell the user what is being done, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Tell the user what is being done, on standard error; of several processes the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)
 
 
 def screen(*, stderr: bool = False) -> "Console":
@@ -199,18 +200,16 @@ def build_encoder(config: VideoEncoder | AudioEncoder, environment: Environment)
 
 
 def build_fabric(environment: Environment) -> "Fabric":
-    """Start Lightning Fabric on one device, saying so where more was asked for.
+    """Start Lightning Fabric on one device, saying so where more was asked for: evaluation runs in one process.
 
     Raises:
-        ConfigError: If a GPU is demanded and there is none.
+        ConfigError: If a GPU is demanded and there is none, or torchrun started several processes.
     """
     import torch
     from lightning_fabric import Fabric
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "started as one of several processes (WORLD_SIZE > 1): this version trains in one process only"
-        )
+        raise ConfigError("started as one of several processes (WORLD_SIZE > 1): evaluation runs in one process only")
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if environment.accelerator == "cuda" and not num_gpus:
         raise ConfigError("environment.accelerator: cuda is asked for, but torch finds no GPU (see `earmark doctor`)")

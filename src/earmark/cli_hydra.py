@@ -6,8 +6,9 @@ command line is checked before Hydra runs anything, and each job checks its own 
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ from earmark.config import (
     EvaluateConfig,
     PretrainConfig,
     checked,
+    quoted,
     quoted_where_needed,
     swept_keys,
+    values_of_first,
 )
 
 __all__ = ["config_name_of", "run_application"]
 
 DEFAULT_CONFIG = {"pretrain": "default_ssrl", "evaluate": "default_lincls"}
 SCHEMA: dict[str, Any] = {"pretrain": PretrainConfig, "evaluate": EvaluateConfig}
+
+MAX_REQUEUES = 1000  # a run that makes no progress between two time limits ends some day
 
 Job = Callable[[Any, dict[str, Any]], object]
 """Called with the checked configuration and the same as plain data."""
@@ -60,6 +65,7 @@ def run_application(command: str, arguments: Sequence[str], job: Job) -> int:
     import hydra
     from hydra._internal.utils import get_args_parser
 
+    arguments = ["environment.force=true" if text == "--force" else text for text in arguments]
     parser = get_args_parser()
     parser.prog = f"earmark {command}"
     options = parser.parse_intermixed_args(list(arguments))
@@ -70,14 +76,13 @@ def run_application(command: str, arguments: Sequence[str], job: Job) -> int:
     if not (options.help or options.hydra_help):
         if options.config_path is not None:
             raise ConfigError("--config-path: give a folder of your own configurations with --config-dir")
-        swept = swept_keys(
-            SCHEMA[command],
-            options.config_name or DEFAULT_CONFIG[command],
-            overrides,
-            config_dir=None if options.config_dir is None else Path(options.config_dir),
-        )
+        name = options.config_name or DEFAULT_CONFIG[command]
+        config_dir = None if options.config_dir is None else Path(options.config_dir)
+        swept = swept_keys(SCHEMA[command], name, overrides, config_dir=config_dir)
         if swept and not options.multirun and not any(text.startswith("hydra.mode=") for text in options.overrides):
             raise ConfigError("\n".join(SWEEP_NEEDED.format(key=key) for key in swept))
+        first = values_of_first(name, overrides, config_dir=config_dir)
+        arguments += submission_overrides(first, overrides)
 
     def task(config: Any) -> object:
         """Run in the process that Hydra's launcher chose, so all it needs comes with it."""
@@ -92,6 +97,52 @@ def run_application(command: str, arguments: Sequence[str], job: Job) -> int:
     except SystemExit as stop:  # Hydra's way to end, and that of a job
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
+
+
+def submission_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Return the overrides with which Hydra submits to SLURM, if ``environment.slurm`` asks for it.
+
+    One task is submitted for each node; it starts that node's processes. What the command line says wins.
+
+    Args:
+        values: The composed configuration.
+        overrides: The command line's.
+
+    Raises:
+        ConfigError: If Hydra's submitit launcher is not installed.
+
+    Example:
+        >>> submission_overrides({"environment": {"slurm": False}}, [])
+        []
+    """
+    environment = values["environment"]
+    if not environment["slurm"]:
+        return []
+    if find_spec("hydra_plugins") is None or find_spec("hydra_plugins.hydra_submitit_launcher") is None:
+        raise ConfigError(
+            "environment.slurm: needs Hydra's submitit launcher (pip install 'earmark[slurm]'); or start the command "
+            "from a job script of your own, with srun or torchrun"
+        )
+    wanted = {
+        "hydra.mode": "MULTIRUN",  # what a launcher is for
+        "hydra/launcher": "submitit_slurm",
+        "hydra.launcher.name": values["logging"]["name"],
+        "hydra.launcher.partition": environment["slurm_partition"],
+        "hydra.launcher.timeout_min": environment["slurm_timeout"],
+        "hydra.launcher.nodes": environment["world_size"],
+        "hydra.launcher.tasks_per_node": 1,
+        "hydra.launcher.gpus_per_node": environment["ngpu"] or None,
+        "hydra.launcher.cpus_per_task": max(1, environment["ngpu"]) + environment["workers"],
+        "hydra.launcher.exclude": environment["exclude_nodes"],
+        "+hydra.launcher.additional_parameters.nodelist": environment["nodelist"],
+        "hydra.launcher.max_num_timeout": MAX_REQUEUES,
+    }
+    given = {text.partition("=")[0] for text in overrides}
+    return [
+        f"{key}={quoted(value) if isinstance(value, str) and 'hydra.launcher.' in key else value}"
+        for key, value in wanted.items()
+        if value is not None and key not in given
+    ]
 
 
 def _run_job(command: str, config: Any, swept: Sequence[str], job: Job) -> object:

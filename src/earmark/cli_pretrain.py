@@ -3,26 +3,37 @@
 Beside the path of a sample: it puts the stations together and hands them to `earmark.pretrain.pretrain`.
 """
 
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.cli_build import build_fabric, open_store, run_dir, say
+from earmark.cli_build import open_store, run_dir, say
+from earmark.cli_launch import leave_for_requeue, processes_of, run_in_processes
 from earmark.cli_method import build_clips, build_encoders, build_model
-from earmark.config_schema import Environment, Optim, PretrainConfig
+from earmark.cli_probe import scheduled_probe
+from earmark.config_schema import Environment, Logging, Optim, PretrainConfig
+from earmark.interrupts import leave_on_signals
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import SGD
     from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["run_pretraining"]
+    from earmark.launch import Launch
+    from earmark.pretrain import PretrainResult
+    from earmark.store import PreparedStore
+
+__all__ = ["pretrain_in_process", "run_pretraining"]
 
 SHORT_RUN_EPOCHS = 10
 # What may differ when a run goes on: where things lie and how often it reports, not what is learned.
 CHANGEABLE = (
-    *(f"environment.{name}" for name in Environment.__slots__ if name != "precision"),  # the seed is an argument too
+    *(f"environment.{name}" for name in Environment.__slots__ if name not in ("precision", "sync_batch_norm")),
+    # the seed is an argument, too
     "logging",
     "prepare.workers",
+    "optim.batch_size",  # of a node; that of all nodes together is an argument, and must be the same
     "data.args.base_path",
     "data.store",
     "optim.max_steps",
@@ -30,7 +41,7 @@ CHANGEABLE = (
 
 
 def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:
-    """Pretrain, or go on with the run of this name.
+    """Pretrain, or go on with the run of this name, in as many processes as are asked for and can be had.
 
     Args:
         config: The checked configuration.
@@ -41,73 +52,157 @@ def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:
 
     Raises:
         ConfigError: If parts of the configuration do not go together.
+        earmark.launch.ProcessError: If one of several processes failed; it has said why.
         KeyboardInterrupt: If the user stopped the run; its state is saved.
+        SystemExit: If a signal did, with an exit code that asks to be started again; its state is saved.
     """
-    import torch
-
     if config.data.args.base_path is not None:  # a relative path means nothing to who reads the checkpoint elsewhere
         values["data"]["args"]["base_path"] = str(Path(config.data.args.base_path).absolute())
-    fabric = build_fabric(config.environment)
-    torch.manual_seed(config.environment.seed)
-    encoders = build_encoders(config)  # before the videos are prepared: what is wrong with them shows at once
-    store = open_store(config.data, config.environment, config.prepare)
-
-    from earmark.clips import collate
-    from earmark.pretrain import pretrain
-    from earmark.transforms import LogMel, VideoCrop
-
-    augm, optim, logging = config.data_augm, config.optim, config.logging
-    clips, num_classes = build_clips(config, store)
-    model = build_model(config, encoders, num_samples=len(clips), num_classes=num_classes)
-    optimizer, scheduler = build_optimizer(model, optim, fused=config.model.fused_optimizer)
-    folder = run_dir(config.environment, logging)
-    write_config(folder, values)
-    say(f"pretraining on {len(clips)} segments with {clips.num_moments} moments; run folder {folder}")
-    result = pretrain(
-        model=model,
-        clips=clips,
-        collate_fn=collate,
-        video_transform=VideoCrop(
-            crop_size=augm.crop_size,
-            min_short_side=augm.min_short_side,
-            max_short_side=augm.max_short_side,
-            flip=augm.flip,
-            color_jitter=augm.color_jitter,
-        ),
-        audio_transform=LogMel(sample_rate=store.sample_rate),
-        optimizer=optimizer,
-        scheduler=scheduler,
-        run_dir=folder,
-        epochs=optim.epochs,
-        batch_size=optim.batch_size,
-        seed=config.environment.seed,
-        num_workers=config.environment.workers,
-        fabric=fabric,
-        max_steps=optim.max_steps,
-        shared_crop=augm.shared_crop,
-        save_every_epochs=logging.save_freq,
-        save_every_minutes=logging.save_freq_mints,
-        save_every_steps=logging.save_freq_steps,
-        log_every=logging.print_freq,
-        resume=config.environment.resume,
-        config=values,
-        changeable=CHANGEABLE,
-        fingerprint=store.fingerprint,
-        tensorboard=logging.log_tb,
-    )
-    if result.interrupted:
-        say(f"stopped after step {result.steps}; the same command goes on from {result.checkpoint_path}")
-        raise KeyboardInterrupt
+    with leave_on_signals():
+        result = run_in_processes(processes_of(config.environment), pretrain_in_process, config, values)
+    if result.stopped_by is not None:
+        say(
+            f"{result.stopped_by.name}: stopped after step {result.steps}; the same command goes on from "
+            f"{result.checkpoint_path}"
+        )
+        leave_for_requeue(result.stopped_by)
     loss = result.last_losses["loss"]
     say(f"{result.steps} steps in {result.epochs} whole epochs, loss {loss:.4f}; checkpoint {result.checkpoint_path}")
     return loss
 
 
-def write_config(folder: Path, values: dict[str, Any]) -> None:
-    """Write config.yaml to the folder of a run that begins; that of a run that goes on stays as it is."""
+def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[str, Any]) -> "PretrainResult":
+    """Do the work of one process: build everything from the configuration and train.
+
+    The first process prepares the videos if need be, while the others wait.
+
+    Args:
+        launch: Which process this is.
+        config: The checked configuration.
+        values: The same as plain data.
+    """
+    from earmark.launch import join_processes
+
+    environment, augm, optim, logging = config.environment, config.data_augm, config.optim, config.logging
+    set_deterministic(environment.deterministic)
+    fabric = join_processes(launch, precision=environment.precision, sync_batch_norm=environment.sync_batch_norm)
+    seed_everything(environment.seed)
+    encoders = build_encoders(config)  # before the videos are prepared: what is wrong with them shows at once
+
+    from earmark.clips import collate
+    from earmark.distributed import on_first_rank
+    from earmark.pretrain import pretrain
+    from earmark.run_lock import run_lock
+    from earmark.sampling import sample_seed
+    from earmark.transforms import LogMel, VideoCrop
+
+    store = open_store_once(config)
+    clips, num_classes = build_clips(config, store)
+    model = build_model(config, encoders, num_samples=len(clips), num_classes=num_classes)
+    if launch.rank:  # the model is the same everywhere; what it draws in training, such as dropout, is not
+        seed_everything(sample_seed(environment.seed, 0, launch.rank))
+    optimizer, scheduler = build_optimizer(model, optim, fused=config.model.fused_optimizer)
+    folder = run_dir(environment, logging)
+    with ExitStack() as stack:
+
+        def begin() -> None:
+            stack.enter_context(run_lock(folder))
+            write_config(folder, values, force=environment.force)
+
+        on_first_rank(begin)
+        say(f"pretraining on {len(clips)} segments with {clips.num_moments} moments; run folder {folder}")
+        return pretrain(
+            model=model,
+            clips=clips,
+            collate_fn=collate,
+            video_transform=VideoCrop(
+                crop_size=augm.crop_size,
+                min_short_side=augm.min_short_side,
+                max_short_side=augm.max_short_side,
+                flip=augm.flip,
+                color_jitter=augm.color_jitter,
+            ),
+            audio_transform=LogMel(sample_rate=store.sample_rate),
+            optimizer=optimizer,
+            scheduler=scheduler,
+            run_dir=folder,
+            epochs=optim.epochs,
+            batch_size=optim.batch_size * launch.num_nodes,
+            seed=environment.seed,
+            num_workers=-(-environment.workers // launch.num_local),
+            fabric=fabric,
+            max_steps=optim.max_steps,
+            shared_crop=augm.shared_crop,
+            sync_batch_norm=environment.sync_batch_norm,
+            accumulate=optim.accumulate,
+            max_gradient_norm=optim.max_gradient_norm,
+            ema_decay=optim.ema_decay,
+            evaluate=None if logging.evaluate_every is None else scheduled_probe(config, store, fabric.device),
+            evaluate_every=logging.evaluate_every,
+            save_every_epochs=logging.save_freq,
+            save_every_minutes=logging.save_freq_mints,
+            save_every_steps=logging.save_freq_steps,
+            retain=logging.retain,
+            log_every=logging.print_freq,
+            resume=environment.resume,
+            force=environment.force,
+            config=values,
+            changeable=CHANGEABLE,
+            fingerprint=store.fingerprint,
+            describe=lambda index, seed: "{} at {:.2f} s".format(*clips.moment_of(index, seed)),
+            tensorboard=logging.log_tb,
+            wandb=None if logging.wandb is None else wandb_arguments(logging, values),
+        )
+
+
+def open_store_once(config: PretrainConfig) -> "PreparedStore":
+    """Open the prepared videos; the first process prepares those that are missing, while the others wait."""
+    from earmark.distributed import on_first_rank
+    from earmark.store import PreparedStore
+
+    opened = []
+
+    def prepare() -> Path:
+        opened.append(open_store(config.data, config.environment, config.prepare))
+        return opened[0].root
+
+    root = on_first_rank(prepare)
+    return opened[0] if opened else PreparedStore(root)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators, whose states are in the checkpoints: killed before its first, a run begins alike."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries draw from the global generator
+    torch.manual_seed(seed)
+
+
+def set_deterministic(deterministic: bool) -> None:
+    """Have PyTorch use only algorithms that give the same bits each time, or whichever is fastest."""
+    import torch
+
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for, before it is first used
+        torch.backends.cudnn.benchmark = False
+    # Pooling over time has no such backward on GPUs: PyTorch says so instead of refusing to train.
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+
+
+def wandb_arguments(logging: Logging, values: dict[str, Any]) -> dict[str, Any]:
+    """Return how a run appears at Weights & Biases."""
+    return {"project": logging.wandb, "name": logging.name + values["logging"]["suffix"], "config": values}
+
+
+def write_config(folder: Path, values: dict[str, Any], *, force: bool = False) -> None:
+    """Write config.yaml to the folder of a run that begins; that of a run that goes on stays, unless forced."""
     from omegaconf import OmegaConf
 
-    if not any(folder.glob("checkpoints/*.pt")):
+    if force or not any(folder.glob("checkpoints/*.pt")):
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(values), folder / "config.yaml")
 

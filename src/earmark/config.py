@@ -8,6 +8,7 @@ a sweep. `earmark.config_schema` says what each may be; the yaml files hold the 
 
 import difflib
 import math
+import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from earmark.config_schema import EvaluateConfig, PretrainAugm, PretrainConfig
+from earmark.config_schema import Environment, EvaluateConfig, PretrainAugm, PretrainConfig
 
 __all__ = [
     "ConfigError",
@@ -26,6 +27,7 @@ __all__ = [
     "quoted",
     "quoted_where_needed",
     "swept_keys",
+    "values_of_first",
 ]
 
 CONFIG_PACKAGE = "earmark.configs"
@@ -157,16 +159,29 @@ def swept_keys(
     with _hydra_at(config_dir):
         parsed = _parse(overrides)
         _check_overrides(config_name, parsed)
-        # What depends on the job (${hydra:job.num}) is known only inside it, and so is what a sweeper draws from an
-        # interval; each job checks its own configuration again.
-        known = [
-            override
-            for override in parsed
-            if "${hydra:" not in str(override.input_line) and not override.is_interval_sweep()
-        ]
-        for lines in _variants([_choices(override) for override in known]):
+        for lines in _variants([_choices(override) for override in _known_before(parsed)]):
             checked(schema, _composed(config_name, lines))
         return tuple(override.key_or_group for override in parsed if override.is_sweep_override())
+
+
+def values_of_first(config_name: str, overrides: Sequence[str], *, config_dir: Path | None = None) -> dict[str, Any]:
+    """Compose the configuration of the first job of a command line, which may sweep.
+
+    Args:
+        config_name: Such as ``default_ssrl``.
+        overrides: As on Hydra's command line; checked before, by `swept_keys`.
+        config_dir: A further folder of configurations.
+
+    Returns:
+        Plain nested values, interpolations resolved.
+
+    Example:
+        >>> values_of_first("default_ssrl", ["optim.args.lr=0.1,0.01"])["optim"]["args"]["lr"]
+        0.1
+    """
+    with _hydra_at(config_dir):
+        known = _known_before(_parse(quoted_where_needed(overrides)))
+        return _composed(config_name, [_choices(override)[0] for override in known])
 
 
 # --- composing ---
@@ -251,6 +266,18 @@ def _check_overrides(config_name: str, parsed: Sequence[Any]) -> None:
             problems = [f"{key}: no such key{_near(key, known)}" for key in unknown]
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _known_before(parsed: Sequence[Any]) -> list[Any]:
+    """Leave out what is known only inside a job: what depends on it (${hydra:job.num}), or a sweeper draws.
+
+    Each job checks its own configuration again.
+    """
+    return [
+        override
+        for override in parsed
+        if "${hydra:" not in str(override.input_line) and not override.is_interval_sweep()
+    ]
 
 
 def _choices(override: Any) -> list[str]:
@@ -355,6 +382,9 @@ def _contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
     optim, environment = config.optim, config.environment
     if environment.accelerator == "cuda" and environment.ngpu == 0:
         problems.append("environment.ngpu: must be at least 1 with environment.accelerator=cuda")
+    if environment.force_processes is not None and environment.accelerator == "cuda":
+        problems.append("environment.force_processes: are processes of the CPU; environment.accelerator=cuda is not")
+    problems += _wrong_nodes(environment)
     if isinstance(config, EvaluateConfig):
         problems += _unused_by_probe(config)
     else:
@@ -368,6 +398,21 @@ def _contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
     total_steps = optim.lr_scheduler_args.total_steps
     if optim.use_lr_scheduler and total_steps is not None and total_steps < optim.epochs:
         problems.append(f"optim.lr_scheduler_args.total_steps: {total_steps} are too few for {optim.epochs} epochs")
+    return problems
+
+
+def _wrong_nodes(environment: Environment) -> list[str]:
+    problems = []
+    if environment.rank >= environment.world_size:
+        problems.append(f"environment.rank: must be below environment.world_size ({environment.world_size})")
+    url = environment.dist_url
+    if url is not None and not re.fullmatch(r"env://|tcp://[^/:]+:\d+", url):
+        problems.append(f"environment.dist_url: must be tcp://HOST:PORT, env:// or null, got {url!r}")
+    if environment.world_size > 1 and not environment.slurm and url is None:
+        problems.append(
+            "environment.dist_url: several nodes need tcp://HOST:PORT of the first, or env:// if torchrun or srun "
+            "starts the processes"
+        )
     return problems
 
 
@@ -389,6 +434,13 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
         problems.append("optim.args.nesterov: must be false; the probe has plain momentum")
     if config.optim.max_steps is not None:
         problems.append("optim.max_steps: must be null; the probe has optim.epochs")
+    for name, plain in (("accumulate", 1), ("max_gradient_norm", None), ("ema_decay", None)):
+        if getattr(config.optim, name) != plain:
+            problems.append(f"optim.{name}: must be {plain}; it is for pretraining")
+    if config.environment.force:
+        problems.append("environment.force: must be false; it is for pretraining")
+    if config.environment.force_processes not in (None, 1):
+        problems.append("environment.force_processes: must be null; evaluation runs in one process")
     if config.environment.precision != "32-true":
         problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
     if config.data.split not in ("train", "all"):

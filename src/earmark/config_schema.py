@@ -207,6 +207,9 @@ class Optim:
     schedule: list[AtLeastOne]
     gamma: Positive
     max_steps: AtLeastOne | None = None
+    accumulate: AtLeastOne = 1
+    max_gradient_norm: Positive | None = None
+    ema_decay: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,14 +236,22 @@ class Environment:
     workers: AtLeastZero
     accelerator: Literal["auto", "cpu", "cuda"]
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
+    deterministic: bool
+    sync_batch_norm: bool
     resume: bool
+    force: bool
     ngpu: AtLeastZero
-    world_size: Annotated[int, Rule("1: this version trains on one node", lambda value: value == 1)]
-    rank: Annotated[int, Rule("0: this version trains on one node", lambda value: value == 0)]
-    dist_url: Annotated[str, Rule("null: this version trains on one node", lambda value: False)] | None
-    distributed: bool
-    multiprocessing_distributed: bool
-    slurm: Annotated[bool, Rule("false: submit with hydra/launcher, or from your own script", lambda value: not value)]
+    force_processes: AtLeastOne | None
+    world_size: AtLeastOne
+    rank: AtLeastZero
+    dist_url: str | None
+    distributed: bool | None
+    multiprocessing_distributed: bool | None
+    slurm: bool
+    slurm_partition: str | None
+    slurm_timeout: AtLeastOne
+    nodelist: str | None
+    exclude_nodes: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +263,11 @@ class Logging:
     save_freq: AtLeastOne
     save_freq_mints: Positive
     save_freq_steps: AtLeastOne | None
+    retain: AtLeastOne
+    evaluate_every: AtLeastOne | None
     print_freq: AtLeastOne
     log_tb: bool
+    wandb: str | None
 
 
 @dataclass(frozen=True, slots=True)

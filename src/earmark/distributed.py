@@ -1,14 +1,23 @@
-"""Gathering embeddings over processes, with their gradients.
+"""What the processes of a run do together: gather embeddings with their gradients, wait for the first, agree.
 
-In the path of a sample it sits between the heads and the objectives: a process holds B samples, and the contrastive
-loss compares them with the M = B x world size samples of the global batch.
+In the path of a sample the gathering sits between the heads and the objectives: a process holds B samples, and the
+contrastive loss compares them with the M = B x world size samples of the global batch.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+T = TypeVar("T")
+
+
+class OtherProcessError(RuntimeError):
+    """Another process of the run failed, so this one cannot go on; that one says why."""
 
 
 def rank() -> int:
@@ -19,6 +28,78 @@ def rank() -> int:
 def world_size() -> int:
     """Return the number of processes, 1 where no process group was started."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def on_first_rank(function: Callable[[], T]) -> T:
+    """Call a function on the first rank alone, while the others wait for as long as it takes.
+
+    Args:
+        function: Its result must be picklable.
+
+    Returns:
+        Its result, on every rank.
+
+    Raises:
+        Exception: What the function raised, on the first rank.
+        OtherProcessError: On the others then.
+
+    Example:
+        >>> on_first_rank(lambda: 3)
+        3
+    """
+    if world_size() == 1:
+        return function()
+    outcome: list[Any] = [None, None]  # result, what went wrong
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            outcome[0] = function()
+        except Exception as raised:
+            error, outcome[1] = raised, f"{type(raised).__name__}: {raised}"
+    dist.broadcast_object_list(outcome, group=_patient_group())
+    if error is not None:
+        raise error
+    if outcome[1] is not None:
+        raise OtherProcessError(f"the first process failed: {outcome[1]}")
+    return cast(T, outcome[0])
+
+
+def gather_objects(value: T) -> list[T]:
+    """Return every rank's value, in order of rank, on every rank.
+
+    Args:
+        value: Picklable.
+
+    Example:
+        >>> gather_objects("a")
+        ['a']
+    """
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value, group=_patient_group())
+    return values
+
+
+def connection_lost(error: BaseException) -> bool:
+    """Return whether an error says no more than that another process of the run is gone.
+
+    Example:
+        >>> connection_lost(RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection closed by peer [::1]:1234"))
+        True
+    """
+    if isinstance(error, OtherProcessError | dist.DistBackendError | dist.DistNetworkError):
+        return True
+    return isinstance(error, RuntimeError) and "gloo/transport" in str(error)
+
+
+@functools.cache
+def _patient_group() -> Any:
+    """Processes that wait for one another as long as it takes: preparing a data set can take a day.
+
+    Over gloo, which notices at once when a process is gone.
+    """
+    return dist.new_group(backend="gloo", timeout=timedelta(days=30))
 
 
 def gather_with_gradient(x: Tensor) -> Tensor:

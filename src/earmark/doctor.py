@@ -29,7 +29,8 @@ LIBRARIES = {
 OPTIONAL_LIBRARIES = {
     "torchvision": "the video encoders r3d_18, s3d, swin3d_t and others",
     "transformers": "the encoders hf_video and hf_audio",
-    "wandb": "Weights & Biases (planned)",
+    "wandb": "Weights & Biases",
+    "submitit": "submitting to SLURM from here",
 }
 CODECS = (  # name in FFmpeg, mode of PyAV, what needs it, whether the core does
     ("h264", "r", "reading most videos", True),

@@ -2,25 +2,19 @@
 
 In the path of a sample this file comes after `clips` and `sampling` (which give the batches), `transforms` and `model`
 (which it calls), and before `evaluation` (which reads its checkpoints). Lightning Fabric supplies device, precision and
-process group; the loop itself is here to be read.
+process group; `train_loop` is the loop itself.
 
 A run that is stopped anywhere and started again equals the uninterrupted run bit for bit on the CPU: `sampling` makes
 order and seeds functions of the position, and a checkpoint holds the position and all that changes along the way.
 """
 
-import math
 import signal
-import sys
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,18 +23,23 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from earmark.clips import worker_context
+from earmark.distributed import on_first_rank
+from earmark.interrupts import signals_held, stop_requests
 from earmark.optim import require_schedule_covers
+from earmark.run_lock import run_lock
 from earmark.run_logging import METRICS_FILE, RunLog
-from earmark.run_state import NonFiniteError, RunSaver, Totals
+from earmark.run_state import Position, RunSaver
 from earmark.sampling import EpochBatches, sample_seed
+from earmark.sync_batch_norm import with_sync_batch_norm
+from earmark.train_loop import Embeddings, SeesAllData, TrainLoop
+from earmark.train_step import NonFiniteError, TrainStep, ema_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+Keys = Iterator[list[tuple[int, int]]]
+
 __all__ = ["Clips", "NonFiniteError", "PretrainResult", "pretrain"]
-
-
-Embeddings = tuple[Tensor, dict[str, Tensor]]  # index int64 (B,) and embeddings by name
 
 
 class Clips(Protocol):
@@ -49,15 +48,6 @@ class Clips(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, key: tuple[int, int], /) -> Mapping[str, Any]: ...
-
-
-@runtime_checkable
-class SeesAllData(Protocol):
-    """A model that looks at the whole data set before each epoch."""
-
-    def embed(self, video_before: Tensor, video_after: Tensor, audio: Tensor, /) -> dict[str, Tensor]: ...
-
-    def start_epoch(self, epoch: int, embeddings: Callable[[], Iterator[Embeddings]], /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +60,7 @@ class PretrainResult:
         last_losses: The scalars of the last step: "loss", its parts and the model's diagnostics.
         checkpoint_path: The newest checkpoint.
         metrics_path: The file of metrics.
-        interrupted: Whether Ctrl-C ended the run before its time.
+        stopped_by: The signal that ended the run before its time: SIGINT for Ctrl-C; None if nothing did.
     """
 
     steps: int
@@ -78,7 +68,7 @@ class PretrainResult:
     last_losses: dict[str, float]
     checkpoint_path: Path | None
     metrics_path: Path
-    interrupted: bool = False
+    stopped_by: signal.Signals | None = None
 
 
 def pretrain(
@@ -100,19 +90,29 @@ def pretrain(
     fingerprint: str,
     max_steps: int | None = None,
     shared_crop: bool = False,
+    sync_batch_norm: bool = True,
+    accumulate: int = 1,
+    max_gradient_norm: float | None = None,
+    ema_decay: float | None = None,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    evaluate_every: int | None = None,
     save_every_epochs: int = 10,
     save_every_minutes: float | None = 30.0,
     save_every_steps: int | None = None,
     retain: int = 2,
     log_every: int = 10,
     resume: bool = True,
+    force: bool = False,
     changeable: Sequence[str] = ("environment", "logging", "hydra"),
+    describe: Callable[[int, int], str] | None = None,
     tensorboard: bool = True,
+    wandb: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> PretrainResult:
     """Train a model on pairs of clips and their sound (arXiv 2209.13583, section 3), or go on with a run.
 
-    The first Ctrl-C lets the step in hand finish, saves a checkpoint and returns; the second one breaks off at once.
+    A signal that asks to stop (see `earmark.interrupts`) lets the step in hand finish on every process, saves a
+    checkpoint and returns; a second Ctrl-C breaks off at once.
 
     Args:
         model: Takes float (B, 3, T, H, W) before and after, float (B, 1, F, M), and by keyword ``index`` int64 (B,) and
@@ -138,23 +138,35 @@ def pretrain(
         fingerprint: Identity of the prepared data.
         max_steps: Stop after so many steps of the whole run, if its epochs don't end before; schedules don't change.
         shared_crop: Draw the crop of both clips of a sample alike, instead of independently.
+        sync_batch_norm: Where there are several ranks, take batch norm's statistics over the samples of all of them.
+        accumulate: Parts that a rank's batch is cut into where memory is short; see `earmark.train_step.TrainStep`.
+        max_gradient_norm: Longer gradients are scaled to this length; None for none.
+        ema_decay: Keep an exponential moving average of the weights, of which this share stays at each step; None
+            for none. It is in the checkpoints as ``ema``, and what `evaluate` is given.
+        evaluate: Judges the model; the higher the first of its numbers, the better. It runs on the first rank.
+        evaluate_every: Epochs between its calls; the last epoch always has one. The best checkpoint is ``best.pt``.
         save_every_epochs: Epochs between the checkpoints that are kept for good; the last epoch always has one.
         save_every_minutes: Minutes between the others; None for none.
         save_every_steps: Steps between the others; None for none.
         retain: How many of the others to keep.
         log_every: Steps between lines of metrics; the first and the last step always have one.
         resume: Go on from the newest checkpoint in run_dir, if there is one. Without it, such a folder is refused.
+        force: Go on although settings or data differ from the checkpoint's; the new ones hold from there on.
         changeable: Keys of the config, dotted, that may differ on a resume; each covers all that is below it.
+        describe: Names a sample by its index and seed, for errors.
         tensorboard: Write TensorBoard files.
+        wandb: Arguments of ``wandb.init`` to write to Weights & Biases too; None for not.
         progress: Show progress on stderr.
 
     Returns:
         What the run came to; a run that was complete already is not touched.
 
     Raises:
-        NonFiniteError: If the loss or a weight is NaN or infinite; the message of a loss names the batch's indices. No
+        NonFiniteError: If the loss or a weight is NaN or infinite; the message of a loss names the batch. No
             checkpoint is written then, so the newest one is from before.
-        CheckpointError: If a checkpoint can't be read, or belongs to another model, other data or other settings.
+        CheckpointError: If a checkpoint can't be read or written, or belongs to another model, other data or other
+            settings.
+        earmark.run_lock.RunBusyError: If another process trains in the folder.
         FileExistsError: If resume is off and the folder holds checkpoints.
         ValueError: If the arguments don't go together.
     """
@@ -162,11 +174,14 @@ def pretrain(
     _refuse_bf16_on_cpu(fabric)
     require_schedule_covers(scheduler, epochs=epochs)
     num_batches = EpochBatches(len(clips), batch_size, seed=seed, epoch=0, world_size=fabric.world_size).num_batches
-    last_step = epochs * num_batches if max_steps is None else min(max_steps, epochs * num_batches)
-
+    share = min(len(clips), batch_size) // fabric.world_size
+    if share % accumulate:
+        raise ValueError(f"a batch of {share} samples of one process can't be cut into {accumulate} equal parts")
+    if sync_batch_norm and fabric.world_size > 1:
+        model = with_sync_batch_norm(model, fabric.device)
     module, fabric_optimizer = fabric.setup(model, optimizer)
     module.train()
-    video_transform, audio_transform = video_transform.to(fabric.device), audio_transform.to(fabric.device)
+    ema = None if ema_decay is None else ema_of(model, ema_decay)
     saver = RunSaver(
         directory=run_dir / "checkpoints",
         fabric=fabric,
@@ -182,90 +197,117 @@ def pretrain(
         every_minutes=save_every_minutes,
         every_steps=save_every_steps,
         retain=retain,
+        ema=ema,
+        force=force,
     )
-    position = saver.restore(resume=resume)
-    if position.step >= last_step:
-        return PretrainResult(position.step, position.epoch, position.last_scalars, saver.path, run_dir / METRICS_FILE)
-
-    log = RunLog(
-        run_dir,
-        step=position.step,
-        total_steps=last_step,
-        epochs=epochs,
-        enabled=fabric.is_global_zero,
-        tensorboard=tensorboard,
-        progress=progress,
-    )
-    keys = _keys_of_rest(
-        len(clips),
-        batch_size,
-        seed=seed,
-        epochs=range(position.epoch, epochs),
-        start_batch=position.batch,
-        fabric=fabric,
-    )
-    load = partial(_loader, clips, collate_fn=collate_fn, num_workers=num_workers, device=fabric.device)
-    transform = partial(
-        _model_inputs, video_transform=video_transform, audio_transform=audio_transform, shared_crop=shared_crop
-    )
-    embeddings = partial(_embeddings, fabric, model, load, transform, len(clips), batch_size, seed)
-    since_line, interrupted = Totals(), False
-    with log, _deferred_interrupt() as interrupt:
-        batches = iter(load(keys))
-        started = time.perf_counter()  # each step is timed from the end of the one before: a GPU works on meanwhile
-        try:
-            while position.step < last_step and not interrupted:
-                if position.batch == 0:
-                    _start_epoch(model, scheduler, position.epoch, partial(embeddings, position.epoch))
-                batch, data_wait_seconds = _timed_next(batches)
-                scalars = _train_step(fabric, module, fabric_optimizer, fabric.to_device(batch), transform)
-                # Whichever rank was asked to stop, all of them stop at the same step.
-                interrupted = _on_any_rank(fabric, interrupt.is_set())
-                ended = time.perf_counter()
-                position.batch += 1
-                position.step += 1
-                position.last_scalars = scalars
-                for sums in (position.epoch_totals, since_line):
-                    sums.add(
-                        scalars,
-                        samples=len(batch["index"]) * fabric.world_size,
-                        seconds=ended - started,
-                        data_wait_seconds=data_wait_seconds,
-                    )
-                started = ended
-                counts, lr = {"step": position.step, "epoch": position.epoch + 1}, {"lr": _learning_rate(optimizer)}
-                log.show(**counts, loss=scalars["loss"], samples_per_second=since_line.speed()["samples_per_second"])
-                if position.step % log_every == 0 or position.step in (1, last_step):
-                    log.write("step", counts | scalars | lr | since_line.speed())
-                    since_line = Totals()
-                if position.batch == num_batches:
-                    totals = position.epoch_totals
-                    log.write("epoch", counts | totals.means() | lr | totals.speed() | {"seconds": totals.seconds})
-                    position.finish_epoch()
-                if saver.is_due(position, leaving=interrupted or position.step == last_step):
-                    log.sync()
-                    saver.save(position)
-        finally:
-            del batches  # ends the workers now; a traceback would keep them
-    fabric.barrier()  # no rank goes on to read a checkpoint that the first is still writing
-    return PretrainResult(
-        position.step,
-        position.epoch,
-        position.last_scalars,
-        saver.path,
-        run_dir / METRICS_FILE,
-        interrupted=interrupted and position.step < last_step,
-    )
+    with ExitStack() as stack:
+        on_first_rank(lambda: stack.enter_context(run_lock(run_dir)))
+        position = saver.restore(resume=resume)
+        rest = (epochs - position.epoch) * num_batches - position.batch
+        last_step = position.step + rest if max_steps is None else min(max_steps, position.step + rest)
+        result = PretrainResult(
+            position.step, position.epoch, position.last_scalars, saver.path, run_dir / METRICS_FILE
+        )
+        if position.step >= last_step:
+            return result
+        log = RunLog(
+            run_dir,
+            step=position.step,
+            total_steps=last_step,
+            epochs=epochs,
+            enabled=fabric.is_global_zero,
+            tensorboard=tensorboard,
+            wandb=wandb,
+            progress=progress,
+        )
+        load = partial(_load, clips, collate_fn=collate_fn, num_workers=num_workers, device=fabric.device)
+        transform = partial(
+            _model_inputs,
+            video_transform=video_transform.to(fabric.device),
+            audio_transform=audio_transform.to(fabric.device),
+            shared_crop=shared_crop,
+        )
+        loop = TrainLoop(
+            fabric=fabric,
+            model=model,
+            ema=ema,
+            train_step=TrainStep(
+                fabric, module, fabric_optimizer, accumulate=accumulate, max_gradient_norm=max_gradient_norm, ema=ema
+            ),
+            transform=transform,
+            embeddings=partial(_embeddings, fabric, model, load, transform, len(clips), batch_size, seed),
+            optimizer=optimizer,
+            scheduler=scheduler,
+            saver=saver,
+            position=position,
+            log=stack.enter_context(log),
+            request=stack.enter_context(stop_requests(talk=fabric.is_global_zero)),
+            epochs=epochs,
+            num_batches=num_batches,
+            last_step=last_step,
+            log_every=log_every,
+            evaluate=evaluate,
+            evaluate_every=evaluate_every,
+            name_batch=_batch_namer(len(clips), batch_size, seed=seed, describe=describe),
+        )
+        keys = _batches(len(clips), batch_size, seed=seed, fabric=fabric, position=position, epochs=epochs)
+        stopped_by = loop.run(load(keys))
+        fabric.barrier()  # no rank goes on to read a checkpoint that the first is still writing
+        return PretrainResult(
+            position.step, position.epoch, position.last_scalars, saver.path, result.metrics_path, stopped_by
+        )
 
 
-def _timed_next(batches: Iterator[dict[str, Tensor]]) -> tuple[dict[str, Tensor], float]:
-    """Return the next batch and the seconds waited for it."""
-    started = time.perf_counter()
-    return next(batches), time.perf_counter() - started
+def _batches(num_clips: int, batch_size: int, *, seed: int, fabric: "Fabric", position: Position, epochs: int) -> Keys:
+    """Yield this rank's batches to the end of the run: one sampler, so that workers load on across epochs' edges."""
+    start_epoch, start_batch = position.epoch, position.batch
+    for epoch in range(start_epoch, epochs):
+        yield from EpochBatches(
+            num_clips,
+            batch_size,
+            seed=seed,
+            epoch=epoch,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            start_batch=start_batch if epoch == start_epoch else 0,
+        )
 
 
-def _learning_rate(optimizer: Optimizer) -> float:
-    return float(optimizer.param_groups[0]["lr"])
+def _batch_namer(
+    num_clips: int, batch_size: int, *, seed: int, describe: Callable[[int, int], str] | None
+) -> Callable[[Position], str]:
+    """Return what names the samples of the batch, over all ranks, that comes next at a position."""
+
+    def name_batch(position: Position) -> str:
+        rest = EpochBatches(num_clips, batch_size, seed=seed, epoch=position.epoch, start_batch=position.batch)
+        keys = next(iter(rest))
+        if describe is None:
+            return f"indices {[index for index, _ in keys]}"
+        return ", ".join(describe(index, sample) for index, sample in keys)
+
+    return name_batch
+
+
+def _load(
+    clips: Clips,
+    keys: Keys,
+    *,
+    collate_fn: Callable[[list[Any]], dict[str, Tensor]],
+    num_workers: int,
+    device: torch.device,
+) -> Iterator[dict[str, Tensor]]:
+    with signals_held():  # a signal that asks to stop must not end the loader's processes, which are started here
+        return iter(
+            DataLoader(
+                clips,  # type: ignore[arg-type] # a protocol here, a nominal base class there
+                batch_sampler=keys,
+                collate_fn=collate_fn,
+                num_workers=num_workers,
+                multiprocessing_context=worker_context() if num_workers else None,
+                pin_memory=device.type == "cuda",
+                generator=torch.Generator(),  # else every loader draws a number from the global generator
+            )
+        )
 
 
 def _model_inputs(
@@ -280,24 +322,11 @@ def _model_inputs(
     )
 
 
-def _start_epoch(
-    model: nn.Module, scheduler: LRScheduler | None, epoch: int, embeddings: Callable[[], Iterator[Embeddings]]
-) -> None:
-    """Do what comes before the first batch of an epoch."""
-    if epoch > 0 and scheduler is not None:
-        with warnings.catch_warnings():
-            # PyTorch counts the optimizer's steps in this process only, so it misses those from before a resume.
-            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-            scheduler.step()
-    if isinstance(model, SeesAllData):
-        model.start_epoch(epoch, embeddings)
-
-
 @torch.no_grad()
 def _embeddings(
     fabric: "Fabric",
     model: nn.Module,
-    load: Callable[[Iterator[list[tuple[int, int]]]], Iterable[dict[str, Tensor]]],
+    load: Callable[[Keys], Iterator[dict[str, Tensor]]],
     transform: Callable[[dict[str, Tensor]], tuple[Tensor, ...]],
     num_items: int,
     batch_size: int,
@@ -317,104 +346,6 @@ def _embeddings(
             yield batch["index"], embeddings
     finally:
         model.train()
-
-
-def _train_step(
-    fabric: "Fabric",
-    module: nn.Module,
-    optimizer: Any,
-    batch: Mapping[str, Tensor],
-    transform: Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]],
-) -> dict[str, float]:
-    """Do one step and return the model's scalars, as means over the ranks.
-
-    The loss is looked at before the weights are touched: waiting for it costs a GPU next to nothing, because the
-    backward pass, the longer part, is queued at once and the next batch is prepared meanwhile.
-    """
-    labels = {name.removeprefix("label_"): batch[name] for name in batch if name.startswith("label_")}
-    output = module(*transform(batch), index=batch["index"], labels=labels)
-    values = _sum_over_ranks(fabric, torch.stack([value.detach().float() for value in output.values()]))
-    scalars: dict[str, float] = dict(zip(output, (values / fabric.world_size).tolist(), strict=True))
-    if not math.isfinite(scalars["loss"]):
-        raise NonFiniteError(f"the loss is {scalars['loss']} on the batch of indices {batch['index'].tolist()}")
-    optimizer.zero_grad()
-    fabric.backward(output["loss"])
-    optimizer.step()
-    return scalars
-
-
-def _keys_of_rest(
-    num_items: int, batch_size: int, *, seed: int, epochs: range, start_batch: int, fabric: "Fabric"
-) -> Iterator[list[tuple[int, int]]]:
-    """Yield this rank's batches to the end of the run: one sampler, so that workers load on across epochs' edges."""
-    for epoch in epochs:
-        yield from EpochBatches(
-            num_items,
-            batch_size,
-            seed=seed,
-            epoch=epoch,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-            start_batch=start_batch if epoch == epochs.start else 0,
-        )
-
-
-def _loader(
-    clips: Clips,
-    keys: Iterator[list[tuple[int, int]]],
-    *,
-    collate_fn: Callable[[list[Any]], dict[str, Tensor]],
-    num_workers: int,
-    device: torch.device,
-) -> DataLoader[Any]:
-    return DataLoader(
-        clips,  # type: ignore[arg-type] # a protocol here, a nominal base class there
-        batch_sampler=keys,
-        collate_fn=collate_fn,
-        num_workers=num_workers,
-        multiprocessing_context=worker_context() if num_workers else None,
-        worker_init_fn=_ignore_interrupt,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # else every loader draws a number from the global generator
-    )
-
-
-def _ignore_interrupt(worker_id: int) -> None:
-    """Leave Ctrl-C, which the terminal sends to workers too, to the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event, so that the step in hand ends whole; the second is a KeyboardInterrupt."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # signals can't be handled there
-        yield requested
-        return
-
-    def request(number: int, frame: FrameType | None) -> None:
-        requested.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("stopping after this step; Ctrl-C again to break off at once", file=sys.stderr, flush=True)
-
-    before = signal.signal(signal.SIGINT, request)
-    try:
-        yield requested
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _sum_over_ranks(fabric: "Fabric", values: Tensor) -> Tensor:
-    if fabric.world_size == 1:
-        return values
-    return cast(Tensor, fabric.all_reduce(values, reduce_op="sum"))
-
-
-def _on_any_rank(fabric: "Fabric", flag: bool) -> bool:
-    """Return whether a flag is set on any rank; one rank alone need not ask its device, which would wait for it."""
-    if fabric.world_size == 1:
-        return flag
-    return bool(_sum_over_ranks(fabric, torch.tensor(float(flag), device=fabric.device)))
 
 
 def _refuse_bf16_on_cpu(fabric: "Fabric") -> None:

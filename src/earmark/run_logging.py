@@ -1,13 +1,14 @@
-"""What a run writes down while it trains: metrics.jsonl, TensorBoard, a progress line on the screen.
+"""What a run writes down while it trains: metrics.jsonl, TensorBoard, Weights & Biases, progress on the screen.
 
-In the path of a sample this file hangs on the loop in `pretrain`: numbers go in, nothing comes back.
+In the path of a sample this file hangs on the loop in `train_loop`: numbers go in, nothing comes back.
 
 ``metrics.jsonl`` holds one JSON object a line. Lines of kind "step" hold the numbers of one step, lines of kind "epoch"
-the means over an epoch. Steps and epochs are counted from 1, so "step" is also the number of steps done. A number that
-is not finite is written as null. TensorBoard gets the same numbers under the same names, those of an epoch with
-"epoch/" in front.
+the means over an epoch, lines of kind "probe" what a probe found after it. Steps and epochs are counted from 1, so
+"step" is also the number of steps done. A number that is not finite is written as null. TensorBoard and Weights &
+Biases get the same numbers under the same names, those of an epoch with "epoch/" in front and a probe's with "probe/".
 """
 
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -42,7 +43,8 @@ class RunLog:
         epochs: Epochs that the whole run will have.
         enabled: False on every rank but the first: then nothing is written or shown.
         tensorboard: Write TensorBoard files too.
-        progress: Show progress on stderr: one live line on a terminal, a plain line now and then elsewhere.
+        wandb: Arguments of ``wandb.init``, to write to Weights & Biases too, under an id that is the folder's own.
+        progress: Show progress on stderr: live on a terminal, a plain line now and then elsewhere.
 
     Example:
         >>> import tempfile
@@ -62,14 +64,18 @@ class RunLog:
         epochs: int,
         enabled: bool = True,
         tensorboard: bool = True,
+        wandb: Mapping[str, Any] | None = None,
         progress: bool = False,
     ) -> None:
         self._enabled = enabled
         self._writer: SummaryWriter | None = None
+        self._wandb: Any = None
         self._progress: _ProgressLine | None = None
         if not enabled:
             return
         run_dir.mkdir(parents=True, exist_ok=True)
+        if wandb is not None:
+            self._wandb = _wandb_run(run_dir, wandb)
         metrics_path = run_dir / METRICS_FILE
         _cut_after(metrics_path, step)
         self._file = metrics_path.open("a", encoding="utf-8", buffering=1)  # by line: a killed run loses none
@@ -90,28 +96,40 @@ class RunLog:
             self._progress.close()
         if self._writer is not None:
             self._writer.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=0 if kind is None else 1)
         self._file.close()
 
     def write(self, kind: str, values: Mapping[str, float]) -> None:
         """Write one line of metrics.
 
         Args:
-            kind: "step" or "epoch".
+            kind: "step", "epoch" or "probe".
             values: Numbers by name; "step" and "epoch" must be among them.
         """
         if not self._enabled:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"kind": kind, **finite}, allow_nan=False) + "\n")
+        prefix = "" if kind == "step" else f"{kind}/"
+        named = {prefix + name: value for name, value in values.items() if name not in ("step", "epoch")}
         if self._writer is not None:
-            prefix = "" if kind == "step" else f"{kind}/"
-            for name in values.keys() - {"step", "epoch"}:
-                self._writer.add_scalar(prefix + name, values[name], int(values["step"]))
+            for name, value in named.items():
+                self._writer.add_scalar(name, value, int(values["step"]))
+        if self._wandb is not None:
+            self._wandb.log(named | {"epoch": values["epoch"]}, step=int(values["step"]))
 
-    def show(self, *, epoch: int, step: int, loss: float, samples_per_second: float) -> None:
-        """Bring the progress line up to date; call it after every step."""
+    def show(self, *, epoch: int, step: int, scalars: Mapping[str, float], speed: Mapping[str, float]) -> None:
+        """Bring the progress on the screen up to date; call it after every step.
+
+        Args:
+            epoch: Epoch in hand, counted from 1.
+            step: Steps done.
+            scalars: Losses and diagnostics of the step.
+            speed: ``samples_per_second`` and ``data_wait_share``, the share of the time spent waiting for data.
+        """
         if self._progress is not None:
-            self._progress.update(epoch=epoch, step=step, loss=loss, samples_per_second=samples_per_second)
+            self._progress.update(epoch=epoch, step=step, scalars=scalars, speed=speed)
 
     def sync(self) -> None:
         """Force the metrics to the disk, so that no checkpoint there is ahead of them."""
@@ -122,7 +140,7 @@ class RunLog:
 
 
 class _ProgressLine:
-    """Epoch, step, loss, speed and time left: live on a terminal, else as a plain line twice a minute."""
+    """Where the run stands, its speed, its numbers, the time left: live on a terminal, else a line twice a minute."""
 
     def __init__(self, *, step: int, total_steps: int, epochs: int) -> None:
         self._first_step, self._total_steps, self._epochs = step, total_steps, epochs
@@ -130,29 +148,39 @@ class _ProgressLine:
         console = Console(stderr=True)
         self._live: Progress | None = None
         if console.is_terminal:
-            columns = TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn()
+            columns = BarColumn(bar_width=20), TimeRemainingColumn(), TextColumn("{task.description}")
             self._live = Progress(*columns, console=console)
             self._task = self._live.add_task("starting", total=total_steps, completed=step)
             self._live.start()
 
-    def update(self, *, epoch: int, step: int, loss: float, samples_per_second: float) -> None:
-        text = (
-            f"epoch {epoch}/{self._epochs}  step {step}/{self._total_steps}  loss {loss:.4f}  "
-            f"{samples_per_second:.1f} samples/s"
-        )
+    def update(self, *, epoch: int, step: int, scalars: Mapping[str, float], speed: Mapping[str, float]) -> None:
+        where = f"epoch {epoch}/{self._epochs}  step {step}/{self._total_steps}"
+        pace = f"{speed['samples_per_second']:.1f} samples/s  data wait {speed['data_wait_share']:.0%}"
+        numbers = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scalars.items())
         if self._live is not None:
-            self._live.update(self._task, description=text, completed=step)
+            self._live.update(self._task, description=f"{where}  {pace}\n{numbers}", completed=step)
             return
         now = time.monotonic()
         if now - self._last_line >= SECONDS_BETWEEN_PLAIN_LINES or step == self._total_steps:
             self._last_line = now
             seconds_per_step = (now - self._started) / (step - self._first_step)
             left = timedelta(seconds=round((self._total_steps - step) * seconds_per_step))
-            print(f"{text}  {left} left", file=sys.stderr, flush=True)
+            print(f"{where}  {left} left  {pace}  {numbers}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()
+
+
+def _wandb_run(run_dir: Path, arguments: Mapping[str, Any]) -> Any:
+    """Start, or go on with, the run of this folder at Weights & Biases."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError("Weights & Biases is asked for, but wandb is not installed: pip install wandb") from error
+    # The id is the folder's own, so that a resume goes on with the same run there.
+    run_id = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
+    return wandb.init(id=run_id, resume="allow", dir=str(run_dir), **arguments)
 
 
 def _cut_after(path: Path, step: int) -> None:

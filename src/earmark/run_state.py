@@ -5,7 +5,9 @@ In the path of a sample this file stands between `checkpoint` (how a file is wri
 """
 
 import json
+import logging
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,10 +17,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 
 from earmark.checkpoint import (
     CheckpointError,
+    best_checkpoint_path,
     epoch_checkpoint_path,
+    keep_as,
     latest_checkpoint,
     latest_checkpoint_path,
     load_checkpoint,
@@ -27,13 +32,14 @@ from earmark.checkpoint import (
     save_checkpoint,
     set_rng_state,
 )
+from earmark.distributed import gather_objects, on_first_rank
+from earmark.train_step import NonFiniteError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-class NonFiniteError(RuntimeError):
-    """The loss or a weight is no longer a finite number."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -71,7 +77,8 @@ class Totals:
 class Position:
     """Where a run stands: `step` steps are done, the next batch is `batch` of `epoch` (both counted from 0).
 
-    `epoch_totals` are the sums over this epoch so far, and `last_scalars` those of the last step.
+    `epoch_totals` are the sums over this epoch so far, and `last_scalars` those of the last step. `best_score` is the
+    highest that the probe found so far, if it was asked, after `best_epoch` epochs.
     """
 
     epoch: int = 0
@@ -79,6 +86,8 @@ class Position:
     step: int = 0
     epoch_totals: Totals = field(default_factory=Totals)
     last_scalars: dict[str, float] = field(default_factory=dict)
+    best_score: float | None = None
+    best_epoch: int = 0
 
     def finish_epoch(self) -> None:
         """Move on to the first batch of the next epoch."""
@@ -106,6 +115,8 @@ class RunSaver:
         every_minutes: Minutes between the others, or None.
         every_steps: Steps between the others, or None.
         retain: How many of the others to keep.
+        ema: Average of the model's weights, if any.
+        force: Go on although settings or data differ.
         path: The newest checkpoint written or restored.
     """
 
@@ -123,6 +134,8 @@ class RunSaver:
     every_minutes: float | None
     every_steps: int | None
     retain: int
+    ema: AveragedModel | None = None
+    force: bool = False
     path: Path | None = None
 
     def __post_init__(self) -> None:
@@ -132,31 +145,47 @@ class RunSaver:
             raise ValueError(f"config must be plain data, to be stored in checkpoints: {error}") from error
         self._saved_at = time.monotonic()
 
-    def is_due(self, position: Position, *, leaving: bool) -> bool:
-        """Return whether a checkpoint's time has come; it always has when the run is about to stop."""
-        minutes = (time.monotonic() - self._saved_at) / 60
+    def minutes_are_over(self) -> bool:
+        """Return whether a checkpoint is due by this process's clock."""
+        return self.every_minutes is not None and (time.monotonic() - self._saved_at) / 60 >= self.every_minutes
+
+    def is_due(self, position: Position, *, wanted: bool) -> bool:
+        """Return whether a checkpoint's time has come: because it is wanted, or by the count of epochs or steps."""
         return (
-            leaving
+            wanted
             or self._ends_kept_epoch(position)
             or (self.every_steps is not None and position.step % self.every_steps == 0)
-            or (self.every_minutes is not None and minutes >= self.every_minutes)
         )
 
-    def save(self, position: Position) -> None:
+    def save(self, position: Position, *, best: bool = False) -> None:
         """Write a checkpoint, on the first rank.
+
+        Args:
+            position: Where the run stands.
+            best: Keep it as the best one, too.
 
         Raises:
             NonFiniteError: If a weight is not finite; nothing is written then.
+            CheckpointError: If it can't be written, on a full disk for instance; those before are whole.
         """
         self._require_finite_weights(position.step)
         if self._ends_kept_epoch(position):
-            self.path = epoch_checkpoint_path(self.directory, position.epoch)
+            path = epoch_checkpoint_path(self.directory, position.epoch)
         else:
-            self.path = latest_checkpoint_path(self.directory, position.step)
-        if self.fabric.is_global_zero:
-            save_checkpoint(self.path, self._state(position))
-            remove_old_latest(self.directory, retain=self.retain)
-        self._saved_at = time.monotonic()
+            path = latest_checkpoint_path(self.directory, position.step)
+        states = gather_objects(rng_state())  # of every rank: dropout draws from its own
+        on_first_rank(lambda: self._write(path, self._state(position) | {"rng": states}, best=best))
+        self.path, self._saved_at = path, time.monotonic()
+
+    def _write(self, path: Path, state: Mapping[str, Any], *, best: bool) -> None:
+        try:
+            save_checkpoint(path, state)
+            if best:
+                keep_as(best_checkpoint_path(self.directory), path)
+        except (OSError, RuntimeError) as error:  # torch's zip writer says RuntimeError when a disk is full
+            kept = f"{self.path} is whole, and a resume goes on from it" if self.path else "there is none before it"
+            raise CheckpointError(f"{path}: the checkpoint could not be written ({error}); {kept}") from error
+        remove_old_latest(self.directory, retain=self.retain)
 
     def restore(self, *, resume: bool) -> Position:
         """Put back the newest checkpoint, if there is one.
@@ -171,27 +200,62 @@ class RunSaver:
             CheckpointError: If a checkpoint can't be read, or belongs to another model, other data or other settings.
             FileExistsError: If resume is off and there are checkpoints.
         """
-        if not resume and any(self.directory.glob("[!.]*.pt")):
-            raise FileExistsError(f"{self.directory} holds checkpoints of a run: resume it, or take another run folder")
-        path = latest_checkpoint(self.directory)
+        path = on_first_rank(lambda: self._to_restore(resume=resume))
         if path is None:
             return Position()
         state = load_checkpoint(path)
-        self._require_same_run(path, state)
+        differences = self._differences(path, state)
+        if differences and not self.force:
+            raise CheckpointError(
+                f"{path}: the run was made with other {', '.join(differences)}; go back to that, take another run "
+                "folder, or force it to go on"
+            )
+        if differences and self.fabric.is_global_zero:
+            _log.warning("%s: goes on although the run was made with other %s", path, ", ".join(differences))
+        chosen = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            if self.scheduler is not None:
+            if self.scheduler is not None and not differences:
                 self.scheduler.load_state_dict(state["scheduler"])
             if state["scaler"]:
                 self.fabric.strategy.precision.load_state_dict(state["scaler"])
-            set_rng_state(state["rng"])
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"])
+            self._restore_rng(state["rng"])
             totals = Totals(**state["epoch_totals"])
             position = Position(**state["position"], epoch_totals=totals, last_scalars=state["last_scalars"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CheckpointError(f"{path}: does not fit this model and optimizer: {error}") from error
+        if differences:
+            self._begin_with(chosen, position, state["arguments"])
         self.path = path
         return position
+
+    def _to_restore(self, *, resume: bool) -> Path | None:
+        if not resume and any(self.directory.glob("[!.]*.pt")):
+            raise FileExistsError(f"{self.directory} holds checkpoints of a run: resume it, or take another run folder")
+        return latest_checkpoint(self.directory)
+
+    def _restore_rng(self, states: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> None:
+        """Give every rank its own state back; ranks that there were none of before keep what they were seeded with."""
+        states = [states] if isinstance(states, Mapping) else states  # before version 0.2 only the first rank's
+        if self.fabric.global_rank < len(states):
+            set_rng_state(states[self.fabric.global_rank])
+
+    def _begin_with(
+        self, chosen: Sequence[Mapping[str, Any]], position: Position, arguments: Mapping[str, int]
+    ) -> None:
+        """Have settings that were forced take effect: those of the optimizer, of its schedule, and of the order."""
+        for group, values in zip(self.optimizer.param_groups, chosen, strict=True):
+            group.update(values)
+        if any(arguments.get(name) != self.arguments[name] for name in ("seed", "batch_size", "num_clips")):
+            position.batch, position.epoch_totals = 0, Totals()  # the epoch in hand begins anew
+        if self.scheduler is not None:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                for _ in range(position.epoch if position.batch else max(0, position.epoch - 1)):
+                    self.scheduler.step()
 
     def _ends_kept_epoch(self, position: Position) -> bool:
         return position.batch == 0 and (position.epoch % self.every_epochs == 0 or position.epoch == self.epochs)
@@ -205,10 +269,12 @@ class RunSaver:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
-            "position": {"epoch": position.epoch, "batch": position.batch, "step": position.step},
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "position": {
+                name: getattr(position, name) for name in ("epoch", "batch", "step", "best_score", "best_epoch")
+            },
             "epoch_totals": asdict(position.epoch_totals),
             "last_scalars": position.last_scalars,
-            "rng": rng_state(),
         }
 
     def _require_finite_weights(self, step: int) -> None:
@@ -217,30 +283,31 @@ class RunSaver:
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise NonFiniteError(f"{name} is not finite after step {step}; no checkpoint was written")
 
-    def _require_same_run(self, path: Path, state: Mapping[str, Any]) -> None:
+    def _differences(self, path: Path, state: Mapping[str, Any]) -> list[str]:
+        """Return what differs between the run of a checkpoint and this one, in words; what may differ left out."""
         missing = {"arguments", "config", "fingerprint", "scheduler", "position"} - state.keys()
         if missing:
             raise CheckpointError(f"{path}: not the checkpoint of a training run (no {', '.join(sorted(missing))})")
-        if state["fingerprint"] != self.fingerprint:
-            raise CheckpointError(
-                f"{path}: the run was made with other data (fingerprint {state['fingerprint']} there, "
-                f"{self.fingerprint} here)"
-            )
         if (state["scheduler"] is None) != (self.scheduler is None):
             raise CheckpointError(f"{path}: a run can't be resumed with a schedule if it had none, nor the other way")
+        if (state.get("ema") is None) != (self.ema is None):
+            raise CheckpointError(
+                f"{path}: a run can't be resumed with an average of its weights if it had none, nor the other way"
+            )
+        differences = []
+        if state["fingerprint"] != self.fingerprint:
+            differences.append(f"data (fingerprint {state['fingerprint']} there, {self.fingerprint} here)")
         there = dict(_leaves(state["config"])) | state["arguments"]
         here = dict(_leaves(self.config)) | dict(self.arguments)
-        differences = [
+        settings = [
             f"{key} ({there.get(key, 'missing')} there, {here.get(key, 'missing')} here)"
             for key in sorted(there.keys() | here.keys())
             if there.get(key) != here.get(key)
             and not any(key == prefix or key.startswith(f"{prefix}.") for prefix in self.changeable)
         ]
-        if differences:
-            raise CheckpointError(
-                f"{path}: the run was made with other settings: {', '.join(differences)}; "
-                "go back to them, or take another run folder"
-            )
+        if settings:
+            differences.append(f"settings: {', '.join(settings)}")
+        return differences
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

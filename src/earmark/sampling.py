@@ -112,7 +112,8 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         last_size = min(num_items, batch_size) if drop_last else num_items % batch_size or batch_size
         if batch_size % world_size or last_size % world_size:
             raise ValueError(
-                f"batches of {batch_size} from {num_items} items can't be shared out equally among {world_size} ranks"
+                f"batches of {batch_size} from {num_items} items can't be shared out equally among {world_size} ranks; "
+                f"a batch size that {world_size} divides, and no more than {num_items}, can"
             )
         self.num_batches = max(1, num_items // batch_size) if drop_last else -(-num_items // batch_size)
         if not 0 <= start_batch <= self.num_batches:

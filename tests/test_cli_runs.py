@@ -1,0 +1,79 @@
+"""The list of runs: states, numbers, and folders in any condition."""
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from earmark.cli import main
+from earmark.cli_runs import runs_in
+from earmark.run_lock import run_lock
+
+
+def make_run(outputs: Path, name: str, *lines: dict[str, object], epochs: int = 2, torn: bool = False) -> Path:
+    folder = outputs / name
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(f"optim:\n  epochs: {epochs}\n")
+    text = "".join(json.dumps(line) + "\n" for line in lines) + ('{"kind": "st' if torn else "")
+    (folder / "metrics.jsonl").write_text(text)
+    return folder
+
+
+STEP = {"kind": "step", "step": 1, "epoch": 1, "loss": 3.0}
+FIRST = {"kind": "epoch", "step": 2, "epoch": 1, "loss": 2.0}
+SECOND = {"kind": "epoch", "step": 4, "epoch": 2, "loss": 1.0}
+PROBES = [
+    {"kind": "probe", "step": 2, "epoch": 1, "verb_top1": 30.0, "noun_top1": 1.0},
+    {"kind": "probe", "step": 4, "epoch": 2, "verb_top1": 20.0, "noun_top1": 9.0},
+]
+
+
+def test_runs_are_told_apart_by_how_far_they_came(tmp_path: Path) -> None:
+    make_run(tmp_path, "begun")
+    make_run(tmp_path, "half", STEP, FIRST, torn=True)
+    make_run(tmp_path, "whole", STEP, FIRST, PROBES[0], SECOND, PROBES[1])
+    (tmp_path / "other").mkdir()
+    found = {run.name: run for run in runs_in(tmp_path)}
+    assert list(found) == ["begun", "half", "whole"]
+    assert [(run.state, run.epoch, run.step, run.loss) for run in found.values()] == [
+        ("stopped", 0, 0, None),
+        ("stopped", 1, 2, 2.0),
+        ("finished", 2, 4, 1.0),
+    ]
+    assert (found["whole"].probe, found["whole"].probe_name, found["whole"].probe_epoch) == (30.0, "verb top1", 1)
+    assert found["half"].probe is None
+
+
+def hold(folder: str, held: "multiprocessing.synchronize.Event", let_go: "multiprocessing.synchronize.Event") -> None:
+    with run_lock(folder):
+        held.set()
+        let_go.wait(60)
+
+
+def test_a_run_in_another_process_is_running_and_one_that_was_killed_is_not(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "a", STEP)
+    context = multiprocessing.get_context("spawn")
+    held, let_go = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(str(folder), held, let_go))
+    other.start()
+    assert held.wait(60)
+    assert [run.state for run in runs_in(tmp_path)] == ["running"]
+    other.kill()
+    other.join()
+    assert [run.state for run in runs_in(tmp_path)] == ["stopped"]
+
+
+def test_the_command_prints_a_table_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "--data-dir", str(tmp_path)]) == 1
+    assert "no runs in" in capsys.readouterr().err
+    make_run(tmp_path / "outputs", "whole", STEP, FIRST, *PROBES, SECOND)
+    make_run(tmp_path / "outputs", "odd").joinpath("config.yaml").write_text("[")
+    assert main(["runs", "--data-dir", str(tmp_path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "finished" in shown
+    assert "verb top1 30.00 (epoch 1)" in shown
+    assert main(["runs", "--data-dir", str(tmp_path), "--json"]) == 0
+    odd, whole = json.loads(capsys.readouterr().out)
+    assert (odd["name"], odd["epochs"]) == ("odd", None)
+    assert (whole["name"], whole["loss"], whole["probe"]) == ("whole", 1.0, 30.0)
