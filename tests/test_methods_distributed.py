@@ -1,8 +1,10 @@
 """Every objective in real processes: N of them and one on the global batch give one loss, gradient and memory."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,28 +12,26 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from earmark.distributed import gather_with_gradient, gather_without_gradient, sum_over_processes, world_size
-from earmark.methods import XDC
+from earmark.distributed import gather_without_gradient, sum_over_processes, world_size
+from earmark.encoders import R2Plus1D, SpecCNN9
+from earmark.launch import Launch, run_processes
+from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
 from earmark.model import AudioVisualModel
+from earmark.pretrain import PretrainResult
+from earmark.speed import compile_encoders, use_channels_last, use_planar_convolutions
+from earmark.sync_batch_norm import CPUSyncBatchNorm
+from test_launch import NormedEncoder, end_of, processes, train
 from test_methods import METHODS, NUM_SAMPLES, encoders, make_inputs, make_keywords
+from test_pretrain import NUM_CLIPS, TinyClips, assert_same_end
 
 BATCH, NUM_STEPS = 8, 2
-
-
-class SyncBatchNorm(nn.Module):
-    """Batch norm over the global batch of all processes; PyTorch's own is for GPUs only."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        everywhere = gather_with_gradient(x)
-        variance, mean = torch.var_mean(everywhere, dim=0, correction=0)
-        return (x - mean) / (variance + 1e-5).sqrt()
 
 
 def make_method(name: str) -> nn.Module:
     """Build a method whose features go through batch norm, in float64."""
     method: Any = METHODS[name]().double()
     for encoder in method.backbone.values():
-        encoder.layer = nn.Sequential(encoder.layer, SyncBatchNorm())
+        encoder.layer = nn.Sequential(encoder.layer, CPUSyncBatchNorm(encoder.output_dim).double())
     return method  # type: ignore[no-any-return]
 
 
@@ -50,12 +50,8 @@ def steps(name: str, rows: slice) -> dict[str, Any]:
         before, after, audio = make_inputs(NUM_SAMPLES)
         share = torch.arange(NUM_SAMPLES)[rank_of(rows) :: BATCH // len(inputs[0])]
         method.eval()
-        for encoder in method.backbone.values():
-            encoder.layer[1] = nn.Identity()  # type: ignore[operator] # in evaluation it does not look at the batch
         method.start_epoch(0, lambda: [(share, method.embed(before[share], after[share], audio[share]))])
         method.train()
-        for encoder in method.backbone.values():
-            encoder.layer[1] = SyncBatchNorm()  # type: ignore[operator]
     module = DistributedDataParallel(method) if dist.is_initialized() else method
     losses = []
     for _ in range(NUM_STEPS):
@@ -131,3 +127,99 @@ def test_without_processes_nothing_is_gathered_and_gradients_pass() -> None:
     assert gather_without_gradient(x).requires_grad
     assert sum_over_processes(x) is x
     assert world_size() == 1
+
+
+# --- whole runs, with batch norm over all processes ---
+
+
+class LabelledClips(TinyClips):
+    """With the classes that a sample's index stands for; some samples have none."""
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        index = key[0]
+        return super().__getitem__(key) | {"label_verb": np.int64(index % 3), "label_noun": np.int64(index % 2 - 1)}
+
+
+def normed_encoders() -> tuple[NormedEncoder, NormedEncoder]:
+    torch.manual_seed(3)
+    return NormedEncoder(3 * 2 * 4 * 4), NormedEncoder(12)
+
+
+TRAINED = {
+    "avid": lambda: AVID(*normed_encoders(), num_samples=NUM_CLIPS, num_negatives=7, hidden_dim=7, out_dim=5),
+    "xdc": lambda: XDC(*normed_encoders(), num_samples=NUM_CLIPS, num_clusters=3),
+    "simclr_video": lambda: SimCLRVideo(normed_encoders()[0], hidden_dim=7, out_dim=5),
+    "supervised": lambda: Supervised(normed_encoders()[0], num_classes={"verb": 3, "noun": 1}),
+    "replai with options": lambda: AudioVisualModel(
+        *normed_encoders(),
+        hidden_dim=7,
+        out_dim=5,
+        queue_size=6,
+        learnable_temperature=True,
+        state_change_negatives="batch",
+    ),
+}
+
+
+def train_method(launch: Launch, folder: str, name: str, max_steps: int = 12) -> PretrainResult:
+    options = {"model": TRAINED[name], "clips": LabelledClips(), "max_steps": max_steps}
+    return train(launch, folder, "64-true", options)
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=() if x == "avid" else pytest.mark.slow) for x in TRAINED])
+def test_two_processes_train_a_method_as_one_does_with_what_it_remembers(tmp_path: Path, name: str) -> None:
+    one = end_of(train_method(processes(1), str(tmp_path / "one"), name))
+    two = end_of(run_processes(processes(2), train_method, str(tmp_path / "two"), name))
+    torch.testing.assert_close(two[0], one[0], rtol=1e-6, atol=1e-6)
+    for found, expected in zip(two[1:], one[1:], strict=True):  # weights and memories, sums of gradients
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["avid", "xdc", "replai with options"])
+def test_two_processes_resume_what_a_method_remembers_bit_for_bit(tmp_path: Path, name: str) -> None:
+    whole = run_processes(processes(2), train_method, str(tmp_path / "whole"), name)
+    run_processes(processes(2), train_method, str(tmp_path / "parts"), name, 7)  # in the middle of the second epoch
+    assert_same_end(whole, run_processes(processes(2), train_method, str(tmp_path / "parts"), name))
+
+
+class PictureClips(TinyClips):
+    """Clips large enough for real encoders."""
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        draw = np.random.default_rng(key[1])
+        clips = draw.integers(0, 256, (2, 4, 32, 32, 3), dtype=np.uint8)
+        sound = draw.integers(-(2**15), 2**15, 40 * 32, dtype=np.int16)
+        return super().__getitem__(key) | {"video_before": clips[0], "video_after": clips[1], "audio": sound}
+
+
+class PictureOfSound(nn.Module):
+    def forward(self, audio: Tensor) -> Tensor:
+        return (audio.float() / 2**15).reshape(-1, 1, 40, 32)
+
+
+def train_encoders(launch: Launch, folder: str, ways: Sequence[str]) -> PretrainResult:
+    """Two steps of real encoders, run as asked for."""
+
+    def build() -> nn.Module:
+        torch.manual_seed(1)
+        sizes = {"num_samples": NUM_CLIPS, "num_negatives": 9, "hidden_dim": 16, "out_dim": 8}
+        model = AVID(R2Plus1D(10, width=4), SpecCNN9(width=4), **sizes)
+        for way in ways:
+            {"last": use_channels_last, "planar": use_planar_convolutions, "compiled": compile_encoders}[way](model)
+        return model
+
+    options = {"clips": PictureClips(), "audio_transform": PictureOfSound(), "max_steps": 2, "model": build}
+    return train(launch, folder, "64-true", options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ways", [["last", "planar"], ["last", "planar", "compiled"]])
+def test_two_processes_with_each_way_of_running_encoders_train_as_one_plain_one(
+    tmp_path: Path, ways: list[str]
+) -> None:
+    one = end_of(train_encoders(processes(1), str(tmp_path / "one"), []))
+    two = end_of(run_processes(processes(2), train_encoders, str(tmp_path / "two"), ways))
+    torch.testing.assert_close(two[0], one[0], rtol=1e-5, atol=1e-6)
+    for found, expected in zip(two[1:], one[1:], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)

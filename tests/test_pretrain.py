@@ -112,6 +112,7 @@ def run(
     defaults: dict[str, Any] = {
         "clips": TinyClips(),
         "video_transform": TinyVideoTransform(),
+        "audio_transform": TinyAudioTransform(),
         "fabric": Fabric(accelerator="cpu", devices=1),
         "epochs": 4,
         "batch_size": BATCH_SIZE,
@@ -128,7 +129,6 @@ def run(
     return pretrain(
         model=model,
         collate_fn=collate,
-        audio_transform=TinyAudioTransform(),
         optimizer=optimizer,
         scheduler=scheduler,
         run_dir=run_dir,
