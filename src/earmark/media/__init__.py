@@ -13,7 +13,7 @@ counted; the clock goes on by the file's time stamps.
 from earmark.media.frames import FrameReader, iter_frames, read_frames
 from earmark.media.opening import MediaError
 from earmark.media.prepared import PacketTable, Window, packet_table, write_prepared
-from earmark.media.probing import AudioStreamInfo, MediaInfo, VideoStreamInfo, probe
+from earmark.media.probing import AudioStreamInfo, MediaInfo, VideoStreamInfo, declared, probe
 from earmark.media.sound import Resampler, SoundReader
 from earmark.media.together import read_together
 from earmark.media.writing import VideoWriter
@@ -29,6 +29,7 @@ __all__ = [
     "VideoStreamInfo",
     "VideoWriter",
     "Window",
+    "declared",
     "iter_frames",
     "packet_table",
     "probe",

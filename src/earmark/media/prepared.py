@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from zlib import crc32
 
+import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
@@ -96,8 +97,10 @@ def write_prepared(
                 else:
                     container.mux_one(sound_packet)
                     sound_packet = next(sound_packets, None)
-    except BaseException:
+    except BaseException as error:
         path.unlink(missing_ok=True)
+        if isinstance(error, av.FFmpegError) and isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error  # a plain one: can be sent to a process
         raise
 
 

@@ -88,7 +88,7 @@ class _Demuxer:
             taken = self._next_packet()
             if taken is None:
                 return
-            queue = self._waiting.get(taken.stream_index)
+            queue = self._waiting.get(taken.stream.index)  # the empty packets at the end say it only there
             if queue is waiting:
                 num_given += 1
                 yield taken
