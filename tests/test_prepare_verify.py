@@ -129,7 +129,7 @@ def test_every_flipped_byte_of_a_picture_is_found(store: Path) -> None:
 
 
 def test_a_sound_store_counts_what_was_read(store: Path) -> None:
-    report = verify(store, num_workers=2, progress=False)
+    report = verify(store, progress=False)
     videos = PreparedStore(store).videos.values()
     assert (report.num_videos, report.num_frames) == (2, sum(video.num_frames for video in videos))
     assert report.hours == pytest.approx(8 / 3600, rel=0.05)

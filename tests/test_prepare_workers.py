@@ -146,6 +146,7 @@ def test_a_video_that_kills_its_process_stops_no_other(
     assert_only_the_fatal_one_is_refused(sources, whole, tmp_path / "store", "loky")
 
 
+@pytest.mark.slow
 def test_only_videos_in_hand_are_suspected_of_killing_a_process(
     sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +174,14 @@ def ray() -> Iterator[None]:
     module = pytest.importorskip("ray", reason="Ray is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own, of its start
-        module.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        module.init(
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": {"PYTHONPATH": paths}},  # of FatalPath
+        )
         yield
         module.shutdown()
 

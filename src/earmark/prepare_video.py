@@ -55,7 +55,7 @@ def prepare_video(
         video: Which source.
         root: Folder of the store.
         parameters: As `earmark.prepare.prepare` wrote them to ``store.json``.
-        num_threads: Of the decoder; what is written does not depend on it.
+        num_threads: Of the decoder; what is written of an undamaged source does not depend on it.
         wait: Whether to wait where another process is at this video.
 
     Returns:

@@ -46,6 +46,8 @@ def prepared_rows(
         OSError: If the store cannot be written.
         ImportError: If Ray is asked for and not installed.
     """
+    waiting = {video.video_id: video for video in videos}
+    suspects: dict[str, VideoRecord] = {}
     num_threads = max(1, num_workers // max(1, len(videos)))  # a few long videos: the rest of the processors help along
 
     def prepared(videos: Sequence[VideoRecord], *, wait: bool) -> Iterator[PreparedVideo]:
@@ -58,8 +60,6 @@ def prepared_rows(
                 del waiting[row.video_id]
                 yield row
 
-    waiting = {video.video_id: video for video in videos}
-    suspects: dict[str, VideoRecord] = {}
     for wait in (False, True):  # what another run is at comes last
         while len(waiting) > len(suspects):
             try:

@@ -12,6 +12,7 @@ Layout of a store::
     videos/ID.mov            MJPEG + PCM, plays in any player
     videos/ID.index.npz      byte offset and size of every packet; rebuilt from the .mov when it is missing
     videos/ID.json           what is known of this source: its catalog row, its moments, its fingerprint
+    .running/                locks of the videos that are being prepared
 """
 
 import contextlib
