@@ -33,7 +33,7 @@ ACTION_CAMERA = (
 )
 LONGER = "ffmpeg -v error -y -stream_loop {times} -i {source} -c copy {target}"
 PREPARE = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 import earmark.media, earmark.moments
 from earmark.datasets.records import VideoRecord
@@ -41,8 +41,10 @@ from earmark.prepare import prepare
 source, store, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 before = time.process_time()
 prepare([VideoRecord("a", Path(source), "train")], store, progress=False, **options)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"seconds": time.process_time() - before, "mib": peak / 1024}))
+seconds = time.process_time() - before
+# not getrusage: its peak is that of the process that started this one, where that is larger
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(json.dumps({"seconds": seconds, "mib": int(peak.split()[1]) / 1024}))
 """
 
 

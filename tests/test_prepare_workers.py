@@ -16,6 +16,7 @@ from earmark.datasets import Folder
 from earmark.datasets.records import VideoRecord
 from earmark.prepare import PrepareError, prepare
 from earmark.prepare_lock import locked
+from earmark.prepare_workers import BackendError
 from earmark.store import PreparedStore
 
 NUM_VIDEOS = 5
@@ -206,6 +207,6 @@ def test_a_video_that_kills_its_process_stops_no_other_on_ray(
 def test_without_ray_its_backend_says_how_to_get_it(
     sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ray.util.joblib.ray_backend", None)
-    with pytest.raises(ImportError, match=r"pip install 'earmark\[ray\]'"):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BackendError, match=r"pip install 'earmark\[ray\]'"):
         prepare(Folder(sources).videos(), tmp_path / "store", backend="ray", progress=False)

@@ -84,6 +84,7 @@ def prepare(
     Raises:
         PrepareError: If nothing is given, ids repeat, a parameter is out of range, the folder holds something else or a
             store made with other parameters, or the disk has no room.
+        earmark.prepare_workers.BackendError: If Ray is asked for and not installed.
         OSError: If the store cannot be written.
 
     Example:

@@ -5,6 +5,7 @@ are done. A process that dies (memory, a fault in a codec) stops no other video,
 left to it and collected at the end.
 """
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -17,9 +18,13 @@ from earmark.prepare_lock import left_behind
 from earmark.prepare_video import prepare_video, refused_row
 from earmark.store import PreparedVideo
 
-__all__ = ["Backend", "in_processes", "prepared_rows"]
+__all__ = ["Backend", "BackendError", "in_processes", "prepared_rows"]
 
 Backend = Literal["loky", "ray"]
+
+
+class BackendError(ValueError):
+    """Processes cannot be started as asked for; the message says why."""
 
 
 def prepared_rows(
@@ -44,8 +49,9 @@ def prepared_rows(
 
     Raises:
         OSError: If the store cannot be written.
-        ImportError: If Ray is asked for and not installed.
+        BackendError: If Ray is asked for and not installed.
     """
+    _check(backend)
     waiting = {video.video_id: video for video in videos}
     suspects: dict[str, VideoRecord] = {}
     num_threads = max(1, num_workers // max(1, len(videos)))  # a few long videos: the rest of the processors help along
@@ -86,10 +92,14 @@ def in_processes(calls: Sequence[Any], *, num_workers: int, backend: Backend = "
         num_workers: Processes side by side; -1 for as many as there are processors.
         backend: ``loky`` or ``ray``.
 
+    Raises:
+        BackendError: If Ray is asked for and not installed.
+
     Example:
         >>> sorted(in_processes([joblib.delayed(abs)(-1), joblib.delayed(abs)(2)], num_workers=1))
         [1, 2]
     """
+    _check(backend)
     if not calls:
         return
     if backend == "loky":
@@ -100,11 +110,13 @@ def in_processes(calls: Sequence[Any], *, num_workers: int, backend: Backend = "
         yield from joblib.Parallel(n_jobs=num_workers, return_as="generator_unordered")(calls)
 
 
+def _check(backend: Backend) -> None:
+    if backend == "ray" and importlib.util.find_spec("ray") is None:
+        raise BackendError("prepare.backend=ray needs Ray: pip install 'earmark[ray]'")
+
+
 def _ray_backend() -> Any:
-    try:
-        from ray.util.joblib.ray_backend import RayBackend
-    except ImportError as error:
-        raise ImportError("prepare.backend=ray needs Ray: pip install 'earmark[ray]'") from error
+    from ray.util.joblib.ray_backend import RayBackend
 
     class UnorderedRayBackend(RayBackend):  # type: ignore[misc]
         """Ray's backend for joblib, results as they come: joblib denies that to the class of pools it derives from."""
