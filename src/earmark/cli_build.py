@@ -29,6 +29,7 @@ __all__ = [
     "open_dataset",
     "open_store",
     "prepare_store",
+    "prepare_workers",
     "run_dir",
     "say",
     "screen",
@@ -117,9 +118,21 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
     return prepare_videos(
         videos,
         root,
-        num_workers=prepare.workers or num_cpus(),
+        part=_part(prepare),
+        num_workers=prepare_workers(prepare),
+        backend=prepare.backend,
         **_prepare_parameters(prepare),
     )
+
+
+def prepare_workers(prepare: Prepare) -> int:
+    """Return how many processes prepare: as many as asked for, else one a processor, of the cluster if there is one."""
+    return prepare.workers or (num_cpus() if prepare.backend == "loky" else -1)
+
+
+def _part(prepare: Prepare) -> tuple[int, int]:
+    number, num_parts = (prepare.part or "1/1").split("/")
+    return int(number), int(num_parts)
 
 
 def open_store(data: Data, environment: Environment, prepare: Prepare) -> "PreparedStore":
@@ -139,10 +152,11 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
         screen(stderr=True).print(prepare_store(data, environment, prepare).table())
         return PreparedStore(root)
     store = PreparedStore(root)
-    wanted = _prepare_parameters(prepare)
-    differing = [name for name, value in wanted.items() if store.parameters.get(name, value) != value]
+    wanted = {"around": None, "around_seconds": prepare.around_seconds} | _prepare_parameters(prepare)
+    held = {"around": None, "around_seconds": prepare.around_seconds} | store.parameters
+    differing = [name for name, value in wanted.items() if held.get(name, value) != value]
     if differing:  # only a folder that was named by hand can hold other videos than are asked for
-        there = " ".join(f"prepare.{name}={store.parameters[name]}" for name in differing)
+        there = " ".join(f"prepare.{name}={held[name]}" for name in differing)
         here = " ".join(f"prepare.{name}={wanted[name]}" for name in differing)
         raise ConfigError(f"data.store: {root} was prepared with {there}, asked for is {here}; give the former")
     try:
@@ -211,6 +225,7 @@ def build_fabric(environment: Environment) -> "Fabric":
 
 def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
     """Return the arguments of `earmark.prepare.prepare` that change what it writes."""
+    sparse = {} if prepare.around is None else {"around": prepare.around, "around_seconds": prepare.around_seconds}
     return {
         "fps": prepare.fps,
         "short_side": prepare.short_side,
@@ -219,6 +234,7 @@ def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
         "segment_seconds": prepare.segment_seconds,
         "min_prominence": prepare.min_prominence,
         "min_distance": prepare.min_distance,
+        **sparse,
     }
 
 

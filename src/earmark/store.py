@@ -12,6 +12,7 @@ Layout of a store::
     videos/ID.mov            MJPEG + PCM, plays in any player
     videos/ID.index.npz      byte offset and size of every packet; rebuilt from the .mov when it is missing
     videos/ID.json           what is known of this source: its catalog row, its moments, its fingerprint
+    .running/                locks of the videos that are being prepared
 """
 
 import contextlib
@@ -133,6 +134,11 @@ class PacketIndex:
         frame_sizes: int64 (num_frames,), its size in bytes.
         sound_offsets: int64 (num_chunks,), byte offset of each run of PCM samples.
         sound_sizes: int64 (num_chunks,), its size in bytes.
+        frame_checksums: uint32 (num_frames,), CRC-32 of each JPEG.
+        sound_checksums: uint32 (num_chunks,), CRC-32 of each run of PCM samples.
+        windows: int64 (num_windows, 4): the number of a first frame and of how many follow one another from it on, of
+            a first sample and of how many; numbered on the recording's clock. The file holds these parts of the
+            recording one after the other; it holds all of it where there is one window that begins at 0.
         file_size: Size of the ``.mov`` that the index belongs to.
     """
 
@@ -140,6 +146,9 @@ class PacketIndex:
     frame_sizes: npt.NDArray[np.int64]
     sound_offsets: npt.NDArray[np.int64]
     sound_sizes: npt.NDArray[np.int64]
+    frame_checksums: npt.NDArray[np.uint32]
+    sound_checksums: npt.NDArray[np.uint32]
+    windows: npt.NDArray[np.int64]
     file_size: int
 
     @staticmethod
@@ -157,6 +166,9 @@ class PacketIndex:
             np.asarray(table.frame_sizes, np.int64),
             np.asarray(table.sound_offsets, np.int64),
             np.asarray(table.sound_sizes, np.int64),
+            table.frame_checksums,
+            table.sound_checksums,
+            table.windows,
             path.stat().st_size,
         )
 
@@ -176,7 +188,10 @@ class PacketIndex:
         """
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                columns = {field.name: arrays[field.name].astype(np.int64) for field in fields(PacketIndex)}
+                columns = {
+                    field.name: arrays[field.name].astype(np.uint32 if "checksums" in field.name else np.int64)
+                    for field in fields(PacketIndex)
+                }
             return PacketIndex(**{**columns, "file_size": int(columns["file_size"])})
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             if isinstance(error, FileNotFoundError):
@@ -315,7 +330,7 @@ class PreparedStore:
         video = self._video(video_id)
         opened = self._opened(video)
         index = opened.index
-        frame_numbers = self._frame_numbers(video, np.asarray(times_seconds, np.float64))
+        frame_numbers = self._frame_numbers(video, opened, np.asarray(times_seconds, np.float64))
         pieces = self._sound_pieces(video, opened, sound_start_seconds, num_samples)
         # plain ints: they are added to by hundreds below, and NumPy's scalars are slow at that
         offsets = index.frame_offsets[frame_numbers].tolist() + [offset for offset, _, _ in pieces]
@@ -345,16 +360,24 @@ class PreparedStore:
             raise StoreError(f"{self.root}: video {video_id!r} {why}")
         return video
 
-    def _frame_numbers(self, video: PreparedVideo, times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    def _frame_numbers(
+        self, video: PreparedVideo, opened: _OpenVideo, times: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64]:
+        """Return the places in the file of the frames nearest to times."""
         positions = times * self.fps
-        outside = ~((positions >= -0.5) & (positions <= video.num_frames))
+        num_frames = round(video.duration_seconds * self.fps)
+        outside = ~((positions >= -0.5) & (positions <= num_frames))
         if outside.any():
             raise StoreError(
                 f"{self.root / video.prepared_path}: {float(times[outside][0]):.3f} s lies outside video "
                 f"{video.video_id!r} (0 to {video.duration_seconds:.3f} s)"
             )
         # half up, not half to even, nor as the times were rounded: equally spaced times must give equally spaced frames
-        return np.clip(np.floor(positions + 0.5 + TIE_FRAMES), 0, video.num_frames - 1).astype(np.int64)
+        numbers = np.clip(np.floor(positions + 0.5 + TIE_FRAMES), 0, num_frames - 1).astype(np.int64)
+        places = _places(numbers, opened.index.windows[:, 0], opened.index.windows[:, 1])
+        if (places < 0).any():
+            raise self._not_kept(video, opened, float(times[places < 0][0]))
+        return places
 
     def _sound_pieces(
         self, video: PreparedVideo, opened: _OpenVideo, start_seconds: float, num_samples: int
@@ -365,17 +388,29 @@ class PreparedStore:
         if not video.has_audio:
             raise StoreError(f"{opened.path}: video {video.video_id!r} has no sound")
         first = round(start_seconds * self.sample_rate)
-        begin, end = max(first, 0), min(first + num_samples, int(opened.sound_starts[-1]))
-        pieces = []
-        chunk = int(np.searchsorted(opened.sound_starts, begin, side="right")) - 1
-        while begin < end:
-            chunk_start, chunk_end = int(opened.sound_starts[chunk]), int(opened.sound_starts[chunk + 1])
-            count = min(end, chunk_end) - begin
-            offset = int(opened.index.sound_offsets[chunk]) + (begin - chunk_start) * BYTES_PER_SAMPLE
-            pieces.append((offset, count * BYTES_PER_SAMPLE, begin - first))
-            begin += count
-            chunk += 1
+        stop = first + num_samples
+        begin = max(first, 0)
+        windows = opened.index.windows
+        starts, sizes = windows[:, 2], windows[:, 3]
+        stored = np.cumsum(sizes) - sizes
+        pieces: list[tuple[int, int, int]] = []
+        for number in range(max(0, int(np.searchsorted(starts, begin, side="right")) - 1), len(windows)):
+            start = int(starts[number])
+            if start >= stop:
+                break
+            here, there = max(begin, start), min(stop, start + int(sizes[number]))
+            place = int(stored[number]) - start
+            pieces += _byte_ranges(opened, here + place, there + place, here - first)
+        num_kept = sum(size for _, size, _ in pieces) // BYTES_PER_SAMPLE
+        if "around" in self.parameters and num_kept < stop - begin:
+            raise self._not_kept(video, opened, start_seconds)
         return pieces
+
+    def _not_kept(self, video: PreparedVideo, opened: _OpenVideo, time_seconds: float) -> StoreError:
+        return StoreError(
+            f"{opened.path}: nothing of video {video.video_id!r} is kept at {time_seconds:.3f} s: it was prepared with "
+            f"prepare.around=moments, prepare.around_seconds={self.parameters.get('around_seconds')}"
+        )
 
     def _opened(self, video: PreparedVideo) -> _OpenVideo:
         with self._lock:
@@ -470,6 +505,32 @@ def _open_video(path: Path, video: PreparedVideo) -> _OpenVideo:
         raise
     starts = np.concatenate([[0], np.cumsum(index.sound_sizes // BYTES_PER_SAMPLE)]).astype(np.int64)
     return _OpenVideo(path, descriptor, index, starts)
+
+
+def _places(
+    numbers: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return where numbers on the recording's clock stand in a file that holds windows of it; -1 where in none."""
+    window = np.maximum(np.searchsorted(starts, numbers, side="right") - 1, 0)
+    within = numbers - starts[window]
+    places: npt.NDArray[np.int64] = np.where(
+        (within >= 0) & (within < sizes[window]), (np.cumsum(sizes) - sizes)[window] + within, -1
+    )
+    return places
+
+
+def _byte_ranges(opened: _OpenVideo, begin: int, end: int, at_sample: int) -> list[tuple[int, int, int]]:
+    """Return (byte offset, size, place in the result) of the runs of PCM that hold samples ``begin`` to ``end``."""
+    pieces = []
+    chunk = int(np.searchsorted(opened.sound_starts, begin, side="right")) - 1
+    while begin < end:
+        chunk_start, chunk_end = int(opened.sound_starts[chunk]), int(opened.sound_starts[chunk + 1])
+        count = min(end, chunk_end) - begin
+        offset = int(opened.index.sound_offsets[chunk]) + (begin - chunk_start) * BYTES_PER_SAMPLE
+        pieces.append((offset, count * BYTES_PER_SAMPLE, at_sample))
+        begin, at_sample = begin + count, at_sample + count
+        chunk += 1
+    return pieces
 
 
 def _read_ranges(opened: _OpenVideo, video_id: str, offsets: list[int], sizes: list[int]) -> list[memoryview]:
