@@ -14,12 +14,11 @@ Layout of a store::
     videos/ID.json           what is known of this source: its catalog row, its moments, its fingerprint
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import threading
-import zipfile
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -32,19 +31,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 
-from earmark.atomic import replacing
+from earmark.packets import BYTES_PER_SAMPLE, OpenVideo, PacketIndex, StoreError, open_video
 
 __all__ = ["PacketIndex", "PreparedStore", "PreparedVideo", "StoreError"]
 
 STORE_VERSION = 1
-BYTES_PER_SAMPLE = 2  # PCM s16le, mono
-MAX_GAP_BYTES = 128 * 1024  # ranges nearer than this are read by one pread: cheaper than a second system call
 TIE_FRAMES = 1e-6  # as far as rounding may move a time that stands exactly between two frames
 MAX_OPEN_VIDEOS = 256  # file handles a process keeps open
-
-
-class StoreError(ValueError):
-    """A store or one of its videos cannot be read; the message names the file and the reason."""
+MAX_INDEX_BYTES = 64 * 1024 * 1024  # memory that their indexes may take: an hour of video has 1 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,77 +118,7 @@ def prepared_name(video_id: str) -> str:
     return f"videos/{video_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class PacketIndex:
-    """Where every packet of a prepared video lies.
-
-    Attributes:
-        frame_offsets: int64 (num_frames,), byte offset of each JPEG.
-        frame_sizes: int64 (num_frames,), its size in bytes.
-        sound_offsets: int64 (num_chunks,), byte offset of each run of PCM samples.
-        sound_sizes: int64 (num_chunks,), its size in bytes.
-        file_size: Size of the ``.mov`` that the index belongs to.
-    """
-
-    frame_offsets: npt.NDArray[np.int64]
-    frame_sizes: npt.NDArray[np.int64]
-    sound_offsets: npt.NDArray[np.int64]
-    sound_sizes: npt.NDArray[np.int64]
-    file_size: int
-
-    @staticmethod
-    def of_file(path: Path) -> "PacketIndex":
-        """Rebuild the index by walking the packets of a ``.mov``.
-
-        Raises:
-            earmark.media.MediaError: If the file is not readable media.
-        """
-        from earmark.media import packet_table  # PyAV is needed only to rebuild
-
-        table = packet_table(path)
-        return PacketIndex(
-            np.asarray(table.frame_offsets, np.int64),
-            np.asarray(table.frame_sizes, np.int64),
-            np.asarray(table.sound_offsets, np.int64),
-            np.asarray(table.sound_sizes, np.int64),
-            path.stat().st_size,
-        )
-
-    def save(self, path: Path) -> None:
-        """Write the index as an ``.npz`` file, atomically."""
-        columns: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
-        with replacing(path) as temporary:
-            np.savez(temporary, allow_pickle=False, **columns)
-
-    @staticmethod
-    def load(path: Path) -> "PacketIndex":
-        """Read an index.
-
-        Raises:
-            StoreError: If the file is not an index.
-            FileNotFoundError: If there is none.
-        """
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                columns = {field.name: arrays[field.name].astype(np.int64) for field in fields(PacketIndex)}
-            return PacketIndex(**{**columns, "file_size": int(columns["file_size"])})
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise StoreError(f"{path}: not a packet index ({error})") from error
-
-
-@dataclass(slots=True)
-class _OpenVideo:
-    """A prepared video opened by this process: its file descriptor and its index."""
-
-    path: Path
-    descriptor: int
-    index: PacketIndex
-    sound_starts: npt.NDArray[np.int64]  # first sample of each chunk, and the total at the end
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
+_stores: "weakref.WeakSet[PreparedStore]" = weakref.WeakSet()
 
 
 class PreparedStore:
@@ -235,17 +159,23 @@ class PreparedStore:
         self.moments: dict[str, npt.NDArray[np.float64]] = {}
         self.scores: dict[str, npt.NDArray[np.float64]] = {}
         self._read_moments()
-        self._open: OrderedDict[str, _OpenVideo] = OrderedDict()
-        self._lock = threading.Lock()
+        self._forget_open_files()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files and the lock behind: the other process opens its own."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_open", "_lock")}
+        of_process = ("_open", "_index_bytes", "_lock")
+        return {name: value for name, value in self.__dict__.items() if name not in of_process}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._open = OrderedDict()
-        self._lock = threading.Lock()
+        self._forget_open_files()
+
+    def _forget_open_files(self) -> None:
+        """Begin without open files, in a process of its own: after opening, unpickling and a fork."""
+        self._open: OrderedDict[str, OpenVideo] = OrderedDict()
+        self._index_bytes = 0
+        self._lock = threading.Lock()  # at a fork another thread may have held the old one
+        _stores.add(self)
 
     @property
     def fingerprint(self) -> str:
@@ -313,29 +243,64 @@ class PreparedStore:
             StoreError: As `frames` and `sound`.
         """
         video = self._video(video_id)
-        opened = self._opened(video)
-        index = opened.index
-        frame_numbers = self._frame_numbers(video, np.asarray(times_seconds, np.float64))
-        pieces = self._sound_pieces(video, opened, sound_start_seconds, num_samples)
-        # plain ints: they are added to by hundreds below, and NumPy's scalars are slow at that
-        offsets = index.frame_offsets[frame_numbers].tolist() + [offset for offset, _, _ in pieces]
-        sizes = index.frame_sizes[frame_numbers].tolist() + [size for _, size, _ in pieces]
-        payloads = _read_ranges(opened, video_id, offsets, sizes)
-
-        frames = np.empty((len(frame_numbers), video.height, video.width, 3), np.uint8)
-        for position, frame_number in enumerate(frame_numbers.tolist()):
-            try:
-                simplejpeg.decode_jpeg(payloads[position], "RGB", buffer=frames[position])
-            except ValueError as error:
-                at = frame_number / self.fps
-                raise StoreError(
-                    f"{opened.path}: frame {frame_number} of {video_id} ({at:.3f} s) is damaged: {error}"
-                ) from error
-        sound = np.zeros(num_samples, np.int16)
-        for (_, _, at_sample), payload in zip(pieces, payloads[len(frame_numbers) :], strict=True):
-            samples = np.frombuffer(payload, "<i2")
-            sound[at_sample : at_sample + len(samples)] = samples
+        frames = np.empty((len(times_seconds), video.height, video.width, 3), np.uint8)
+        sound = np.empty(num_samples, np.int16)
+        self.read_into(list(frames), sound, video_id, times_seconds, sound_start_seconds=sound_start_seconds)
         return frames, sound
+
+    def read_into(
+        self,
+        frames: Sequence[npt.NDArray[np.uint8]],
+        sound: npt.NDArray[np.int16],
+        video_id: str,
+        times_seconds: Sequence[float] | npt.NDArray[np.float64],
+        *,
+        sound_start_seconds: float,
+    ) -> None:
+        """Do what `read` does, into arrays that are there already, such as the rows of a batch.
+
+        Args:
+            frames: T arrays uint8 (H, W, 3), contiguous, of the size of the video's pictures.
+            sound: int16 (S,); empty for none.
+            video_id: Which video.
+            times_seconds: (T,) times of the frames, see `frames`.
+            sound_start_seconds: Time of the first sample, see `sound`.
+
+        Raises:
+            StoreError: As `frames` and `sound`; damage is told with video, time and file.
+        """
+        video = self._video(video_id)
+        if len(sound) and not video.has_audio:
+            raise StoreError(f"{self.root / video.prepared_path}: video {video_id!r} has no sound")
+        times = np.asarray(times_seconds, np.float64)
+        numbers = self._frame_numbers(video, times)
+        try:
+            opened = self._opened(video)
+            first_sample = round(sound_start_seconds * self.sample_rate)
+            pieces = opened.sound_pieces(first_sample, len(sound)) if len(sound) else []
+            # plain ints: they are added to by hundreds below, and NumPy's scalars are slow at that
+            offsets = opened.index.frame_offsets[numbers].tolist() + [offset for offset, _, _ in pieces]
+            sizes = opened.index.frame_sizes[numbers].tolist() + [size for _, size, _ in pieces]
+            payloads = opened.read_ranges(offsets, sizes)
+        except StoreError as error:
+            at = float(times[0]) if len(times) else sound_start_seconds
+            raise StoreError(f"{error} (asked for {video_id} from {at:.3f} s)") from error
+        for number, frame, payload in zip(numbers.tolist(), frames, payloads, strict=False):  # the sound comes after
+            try:
+                decoded = simplejpeg.decode_jpeg(payload, "RGB", buffer=frame)
+                if decoded.shape != frame.shape:  # a smaller picture would fill a part of the buffer
+                    raise ValueError(f"a picture of {decoded.shape[1]} x {decoded.shape[0]}")
+            except ValueError as error:
+                raise StoreError(
+                    f"{opened.path}: frame {number} of {video_id} ({number / self.fps:.3f} s) is damaged, "
+                    f"or the index is wrong: {error}"
+                ) from error
+        end = 0
+        for (_, _, start), payload in zip(pieces, payloads[len(numbers) :], strict=True):
+            sound[end:start] = 0
+            end = start + len(payload) // BYTES_PER_SAMPLE
+            sound[start:end] = np.frombuffer(payload, "<i2")
+        sound[end:] = 0
 
     def _video(self, video_id: str) -> PreparedVideo:
         video = self.videos.get(video_id)
@@ -356,38 +321,25 @@ class PreparedStore:
         # half up, not half to even, nor as the times were rounded: equally spaced times must give equally spaced frames
         return np.clip(np.floor(positions + 0.5 + TIE_FRAMES), 0, video.num_frames - 1).astype(np.int64)
 
-    def _sound_pieces(
-        self, video: PreparedVideo, opened: _OpenVideo, start_seconds: float, num_samples: int
-    ) -> list[tuple[int, int, int]]:
-        """Return (byte offset, size, first sample in the result) of the runs of PCM that a window touches."""
-        if num_samples == 0:
-            return []
-        if not video.has_audio:
-            raise StoreError(f"{opened.path}: video {video.video_id!r} has no sound")
-        first = round(start_seconds * self.sample_rate)
-        begin, end = max(first, 0), min(first + num_samples, int(opened.sound_starts[-1]))
-        pieces = []
-        chunk = int(np.searchsorted(opened.sound_starts, begin, side="right")) - 1
-        while begin < end:
-            chunk_start, chunk_end = int(opened.sound_starts[chunk]), int(opened.sound_starts[chunk + 1])
-            count = min(end, chunk_end) - begin
-            offset = int(opened.index.sound_offsets[chunk]) + (begin - chunk_start) * BYTES_PER_SAMPLE
-            pieces.append((offset, count * BYTES_PER_SAMPLE, begin - first))
-            begin += count
-            chunk += 1
-        return pieces
-
-    def _opened(self, video: PreparedVideo) -> _OpenVideo:
+    def _opened(self, video: PreparedVideo) -> OpenVideo:
         with self._lock:
             opened = self._open.get(video.video_id)
             if opened is not None:
                 self._open.move_to_end(video.video_id)
                 return opened
-        opened = _open_video(self.root / video.prepared_path, video)
+        opened = open_video(
+            self.root / video.prepared_path,
+            num_bytes=video.num_bytes,
+            num_frames=video.num_frames,
+            num_samples=video.num_samples,
+        )
         with self._lock:
-            self._open[video.video_id] = opened
-            while len(self._open) > MAX_OPEN_VIDEOS:
-                self._open.popitem(last=False)  # closed when its last reader lets go of it
+            other = self._open.setdefault(video.video_id, opened)
+            if other is opened:
+                self._index_bytes += opened.num_bytes
+            while len(self._open) > 1 and (len(self._open) > MAX_OPEN_VIDEOS or self._index_bytes > MAX_INDEX_BYTES):
+                _, oldest = self._open.popitem(last=False)  # closed when its last reader lets go of it
+                self._index_bytes -= oldest.num_bytes
         return opened
 
     def _read_moments(self) -> None:
@@ -438,57 +390,10 @@ def _read_catalog(path: Path) -> list[PreparedVideo]:
     return [PreparedVideo(*row) for row in zip(*columns, strict=True)]
 
 
-def _open_video(path: Path, video: PreparedVideo) -> _OpenVideo:
-    index_path = path.with_suffix(".index.npz")
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise StoreError(f"{path}: prepared file of {video.video_id!r} cannot be opened: {error.strerror}") from error
-    try:
-        file_size = os.fstat(descriptor).st_size
-        if file_size != video.num_bytes:
-            raise StoreError(
-                f"{path}: {file_size} bytes, the catalog says {video.num_bytes}: the file is truncated or was replaced"
-            )
-        try:
-            index = PacketIndex.load(index_path)
-            usable = index.file_size == file_size
-        except (StoreError, FileNotFoundError):
-            usable = False
-        if not usable:
-            index = PacketIndex.of_file(path)
-            with contextlib.suppress(OSError):  # a read-only store is used as it is; the index is kept in memory
-                index.save(index_path)
-        num_samples = int(index.sound_sizes.sum()) // BYTES_PER_SAMPLE
-        if (len(index.frame_offsets), num_samples) != (video.num_frames, video.num_samples):
-            raise StoreError(
-                f"{path}: holds {len(index.frame_offsets)} frames and {num_samples} samples, "
-                f"the catalog says {video.num_frames} and {video.num_samples}"
-            )
-    except BaseException:
-        os.close(descriptor)
-        raise
-    starts = np.concatenate([[0], np.cumsum(index.sound_sizes // BYTES_PER_SAMPLE)]).astype(np.int64)
-    return _OpenVideo(path, descriptor, index, starts)
+def _after_fork() -> None:
+    for store in list(_stores):
+        store._forget_open_files()
 
 
-def _read_ranges(opened: _OpenVideo, video_id: str, offsets: list[int], sizes: list[int]) -> list[memoryview]:
-    """Read byte ranges with as few system calls as pays off; the result is in the order asked for."""
-    payloads: list[memoryview] = [memoryview(b"")] * len(offsets)
-    order = sorted(range(len(offsets)), key=offsets.__getitem__)
-    start = 0
-    while start < len(order):
-        first = offsets[order[start]]
-        end = first + sizes[order[start]]
-        stop = start + 1
-        while stop < len(order) and offsets[order[stop]] - end <= MAX_GAP_BYTES:
-            end = max(end, offsets[order[stop]] + sizes[order[stop]])
-            stop += 1
-        block = memoryview(os.pread(opened.descriptor, end - first, first))
-        if len(block) != end - first:
-            raise StoreError(f"{opened.path}: ends before byte {end}; prepared file of {video_id!r} is truncated")
-        for position in order[start:stop]:
-            at = offsets[position] - first
-            payloads[position] = block[at : at + sizes[position]]
-        start = stop
-    return payloads
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
