@@ -90,24 +90,29 @@ class MomentClips(Dataset[Sample]):
         self.num_samples = round(audio_seconds * store.sample_rate)
         if gap_seconds < 0 or self.num_samples < 1:
             raise ValueError(f"need a gap >= 0 s and some sound, got {gap_seconds} s and {audio_seconds} s")
-        self._segments: list[tuple[str, npt.NDArray[np.float64]]] = []
-        self.num_segments_without_moment = 0
         segment_seconds = float(store.parameters["segment_seconds"])
         margin = gap_seconds + clip_seconds
-        for video_id in sorted(store.videos):
-            video = store.videos[video_id]
-            if not video.has_audio or (splits is not None and video.split not in splits):
-                continue
-            times = store.moments[video_id]
-            usable = times[(times >= margin) & (times <= video.duration_seconds - margin)]
-            for number in range(max(1, int(np.ceil(video.duration_seconds / segment_seconds)))):
-                mine = usable[np.floor(usable / segment_seconds) == number]
-                if len(mine):
-                    self._segments.append((video_id, mine))
-                else:
-                    self.num_segments_without_moment += 1
-        self.num_moments = sum(len(times) for _, times in self._segments)
-        if not self._segments:
+        # Flat arrays, not objects: a large store has a million segments, and every worker gets a copy of this.
+        self._video_ids = [
+            video_id
+            for video_id in sorted(store.videos)
+            if store.videos[video_id].has_audio and (splits is None or store.videos[video_id].split in splits)
+        ]
+        durations = np.array([store.videos[video_id].duration_seconds for video_id in self._video_ids])
+        found = [store.moments[video_id] for video_id in self._video_ids]
+        times = np.concatenate([*found, np.zeros(0)])
+        videos = np.repeat(np.arange(len(found), dtype=np.int32), [len(mine) for mine in found])
+        usable = (times >= margin) & (times <= durations[videos] - margin)
+        self._times, videos = times[usable], videos[usable]
+        segments = np.floor(self._times / segment_seconds)
+        first = np.ones(len(self._times), bool)  # whether a moment is the first of its segment
+        first[1:] = (np.diff(segments) != 0) | (np.diff(videos) != 0)
+        self._starts = np.append(np.flatnonzero(first), len(self._times))  # segment i has the moments from i to i + 1
+        self._videos = videos[first]
+        self.num_moments = len(self._times)
+        num_segments = np.maximum(1, np.ceil(durations / segment_seconds)).sum()
+        self.num_segments_without_moment = int(num_segments) - len(self)
+        if not len(self):
             where = f"{store.root}" + (f", splits {sorted(splits)}" if splits is not None else "")
             num_refused = len(store.catalog) - len(store.videos)
             raise ValueError(
@@ -116,7 +121,7 @@ class MomentClips(Dataset[Sample]):
             )
 
     def __len__(self) -> int:
-        return len(self._segments)
+        return len(self._videos)
 
     def moment_of(self, index: int, seed: int) -> tuple[str, float]:
         """Return (video_id, time_seconds) of the moment that a visit draws.
@@ -125,8 +130,8 @@ class MomentClips(Dataset[Sample]):
             index: Which segment.
             seed: Randomness of the visit.
         """
-        video_id, times = self._segments[index]
-        return video_id, float(times[int(len(times) * _unit(seed, stream=0x4D4F4D))])
+        times = self._times[self._starts[index] : self._starts[index + 1]]
+        return self._video_ids[self._videos[index]], float(times[int(len(times) * _unit(seed, stream=0x4D4F4D))])
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
