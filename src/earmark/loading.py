@@ -84,7 +84,8 @@ def load_batches(
             yield _arrived(*batch)
     finally:
         ahead.shutdown(wait=False, cancel_futures=True)
-        rows.shutdown(wait=True, cancel_futures=True)
+        rows.shutdown(cancel_futures=True)
+        ahead.shutdown()
 
 
 def _read_batch(

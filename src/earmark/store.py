@@ -14,6 +14,7 @@ Layout of a store::
     videos/ID.json           what is known of this source: its catalog row, its moments, its fingerprint
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -32,11 +33,13 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from earmark.packets import BYTES_PER_SAMPLE, OpenVideo, PacketIndex, StoreError, open_video
+from earmark.remote import RemoteFolder, is_url
 
 __all__ = ["PacketIndex", "PreparedStore", "PreparedVideo", "StoreError"]
 
 STORE_VERSION = 1
 TIE_FRAMES = 1e-6  # as far as rounding may move a time that stands exactly between two frames
+TABLES = ("store.json", "videos.parquet", "moments.parquet")
 MAX_OPEN_VIDEOS = 256  # file handles a process keeps open
 MAX_INDEX_BYTES = 64 * 1024 * 1024  # memory that their indexes may take: an hour of video has 1 MB
 
@@ -127,11 +130,15 @@ class PreparedStore:
     Opening reads the catalog and the moments only; a video's file and index are opened at its first use, in each
     process for itself, so that a store can be handed to loader workers however they are started.
 
+    A store in object storage is named by its URL. Its tables are fetched when it is opened, and again when they have
+    changed; a video is fetched whole at its first use, once for all processes of a machine (see `earmark.remote`).
+
     Args:
-        root: Folder that `earmark.prepare.prepare` wrote.
+        root: Folder that `earmark.prepare.prepare` wrote, or the URL of one (``s3://bucket/folder``).
+        cache_dir: Where files of a URL are kept; None for ``$EARMARK_CACHE`` or the user's cache folder.
 
     Attributes:
-        root: That folder.
+        root: That folder; of a URL, the local folder that its files are fetched to.
         fps: Frames a second of every prepared video.
         sample_rate: Sample rate of every prepared sound, in Hz.
         parameters: What the videos were prepared with.
@@ -149,8 +156,12 @@ class PreparedStore:
         (2, 128, 228, 3)
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | os.PathLike[str], *, cache_dir: Path | None = None) -> None:
+        self._remote = RemoteFolder(str(root), cache_dir) if is_url(root) else None
+        self.root = self._remote.folder if self._remote else Path(root)
+        if self._remote:
+            for name in TABLES:
+                self._remote.refresh(name)
         self.parameters = _read_parameters(self.root)
         self.fps = float(self.parameters["fps"])
         self.sample_rate = int(self.parameters["audio_rate"])
@@ -328,7 +339,7 @@ class PreparedStore:
                 self._open.move_to_end(video.video_id)
                 return opened
         opened = open_video(
-            self.root / video.prepared_path,
+            self._file_of(video),
             num_bytes=video.num_bytes,
             num_frames=video.num_frames,
             num_samples=video.num_samples,
@@ -341,6 +352,16 @@ class PreparedStore:
                 _, oldest = self._open.popitem(last=False)  # closed when its last reader lets go of it
                 self._index_bytes -= oldest.num_bytes
         return opened
+
+    def _file_of(self, video: PreparedVideo) -> Path:
+        name = f"{prepared_name(video.video_id)}.mov"
+        if video.prepared_path != name:  # a catalog from elsewhere must not lead outside the store
+            raise StoreError(f"{self.root / 'videos.parquet'}: file of {video.video_id!r} is {video.prepared_path!r}")
+        if self._remote:
+            self._remote.fetch(name, num_bytes=video.num_bytes)
+            with contextlib.suppress(StoreError):  # without it the index is made anew
+                self._remote.fetch(name.removesuffix(".mov") + ".index.npz")
+        return self.root / name
 
     def _read_moments(self) -> None:
         from earmark.moments import read_moments
