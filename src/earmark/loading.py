@@ -70,7 +70,10 @@ def load_batches(
             yield _arrived(*_send(read(keys, map), device, stream))
         return
     rows = ThreadPoolExecutor(num_workers, "earmark-read")
-    ahead = ThreadPoolExecutor(BATCHES_AHEAD, "earmark-batch")  # these wait for the rows of their batch
+    # These wait for the rows of their batch, and copy it. Pinned memory belongs to the current device of its thread,
+    # which is the first one unless it is told: every rank would take some of the first GPU's memory.
+    on_device = partial(torch.cuda.set_device, stream.device) if stream else None
+    ahead = ThreadPoolExecutor(BATCHES_AHEAD, "earmark-batch", initializer=on_device)
     try:
         keys_left = iter(batches)
 
