@@ -57,8 +57,8 @@ class RemoteFolder:
         folder: The local folder.
 
     Example:
-        >>> RemoteFolder("s3://bucket/kitchen/", Path("/cache")).folder.as_posix()
-        '/cache/kitchen-b206dcac'
+        >>> RemoteFolder("s3://bucket/kitchen/").url
+        's3://bucket/kitchen'
     """
 
     def __init__(self, url: str, cache_dir: Path | None = None) -> None:

@@ -279,7 +279,10 @@ class PreparedStore:
 
         Raises:
             StoreError: As `frames` and `sound`; damage is told with video, time and file.
+            ValueError: If there are not as many frames as times.
         """
+        if len(frames) != len(times_seconds):
+            raise ValueError(f"{len(times_seconds)} times need as many frames, got {len(frames)}")
         video = self._video(video_id)
         if len(sound) and not video.has_audio:
             raise StoreError(f"{self.root / video.prepared_path}: video {video_id!r} has no sound")
