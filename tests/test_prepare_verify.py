@@ -3,6 +3,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clicking import make_video
@@ -126,6 +128,15 @@ def test_every_flipped_byte_of_a_picture_is_found(store: Path) -> None:
         content[int(index.frame_offsets[8] + at)] ^= 4
         path.write_bytes(content)
         assert "frame 8 (0.500 s)" in " ".join(fault.reason for fault in verify(store, progress=False).faults)
+
+
+def test_a_catalog_that_leads_elsewhere_is_a_fault(store: Path) -> None:
+    table = pq.read_table(store / "videos.parquet")
+    paths = pa.array(["videos/a.mov", "../b.mov"])
+    column = table.column_names.index("prepared_path")
+    pq.write_table(table.set_column(column, "prepared_path", paths), store / "videos.parquet")
+    (fault,) = verify(store, progress=False).faults
+    assert (fault.video_id, fault.reason) == ("b", f"{store / 'videos.parquet'}: file of 'b' is '../b.mov'")
 
 
 def test_a_sound_store_counts_what_was_read(store: Path) -> None:

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import av
@@ -5,10 +6,11 @@ import numpy as np
 import pytest
 
 from clicking import make_video, without_sound
-from earmark.clips import MomentClips
-from earmark.datasets.records import VideoRecord
+from earmark.clips import ActionClips, MomentClips
+from earmark.datasets.records import ActionRecord, VideoRecord
 from earmark.media import packet_table
 from earmark.prepare import prepare
+from earmark.prepare_verify import verify
 from earmark.store import PacketIndex, PreparedStore, StoreError
 
 CLICKS = (2.0, 8.5, 9.6, 17.2, 24.9)
@@ -80,6 +82,76 @@ def test_training_clips_are_those_of_the_whole(stores: tuple[PreparedStore, Prep
         one, other = (data[key] for data in clips)
         for name in ("video_before", "video_after", "audio"):
             np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [{"clip_seconds": 1.0}, {"gap_seconds": 0.6}, {"audio_seconds": 2.5}, {"gap_seconds": 0.0, "clip_seconds": 2.0}],
+)
+def test_clips_that_reach_past_what_was_kept_are_refused(
+    stores: tuple[PreparedStore, PreparedStore], lengths: dict[str, float]
+) -> None:
+    MomentClips(stores[0], **lengths)
+    with pytest.raises(ValueError, match=r"sparse: prepared with prepare\.around_seconds=1, .* gap and clip are"):
+        MomentClips(stores[1], **lengths)
+    MomentClips(stores[1], gap_seconds=0.1, clip_seconds=0.9, audio_seconds=2.0)  # just as much as was kept
+
+
+def test_every_usable_clip_of_just_what_was_kept_can_be_read(stores: tuple[PreparedStore, PreparedStore]) -> None:
+    options = {"gap_seconds": 0.5, "clip_seconds": 0.5, "audio_seconds": 2.0}
+    whole, sparse = (MomentClips(store, **options) for store in stores)
+    for key in ((index, seed) for index in range(len(whole)) for seed in range(8)):
+        np.testing.assert_array_equal(sparse[key]["video_after"], whole[key]["video_after"])
+        np.testing.assert_array_equal(sparse[key]["video_before"], whole[key]["video_before"])
+        np.testing.assert_array_equal(sparse[key]["audio"], whole[key]["audio"])
+
+
+def test_clips_of_actions_need_whole_videos(stores: tuple[PreparedStore, PreparedStore]) -> None:
+    actions = [ActionRecord("x", "a", 1.8, 2.6, "P01", {"verb": 1})]
+    assert len(ActionClips(stores[0], actions)) == 1
+    with pytest.raises(ValueError, match=r"sparse: prepared with prepare\.around=moments, .* prepare without"):
+        ActionClips(stores[1], actions)
+
+
+def test_frames_in_any_order_are_found_through_the_windows(stores: tuple[PreparedStore, PreparedStore]) -> None:
+    whole, sparse = stores
+    windows = PacketIndex.load(sparse.root / "videos" / "a.index.npz").windows
+    kept = np.concatenate([np.arange(first, first + count) for first, count in windows[:, :2]])
+    times = np.random.default_rng(0).permutation(kept) / sparse.fps
+    np.testing.assert_array_equal(sparse.frames("a", times), whole.frames("a", times))
+    for number in np.setdiff1d(np.arange(whole.videos["a"].num_frames), kept):
+        with pytest.raises(StoreError, match="nothing of video 'a' is kept"):
+            sparse.frames("a", [number / sparse.fps])
+
+
+def test_sound_before_the_recording_is_silence_and_between_windows_an_error(
+    stores: tuple[PreparedStore, PreparedStore],
+) -> None:
+    whole, sparse = stores
+    for _, _, first, count in PacketIndex.load(sparse.root / "videos" / "a.index.npz").windows.tolist():
+        rate = sparse.sample_rate
+        np.testing.assert_array_equal(sparse.sound("a", first / rate, count), whole.sound("a", first / rate, count))
+        for start in (first - 1, first + 1):
+            with pytest.raises(StoreError, match="nothing of video 'a' is kept"):
+                sparse.sound("a", start / rate, count)
+    assert not sparse.sound("a", -2.0, 16000).any()
+
+
+def test_the_time_of_damage_is_that_of_the_recording(
+    tmp_path: Path, stores: tuple[PreparedStore, PreparedStore]
+) -> None:
+    shutil.copytree(stores[1].root, tmp_path / "store")
+    store = PreparedStore(tmp_path / "store")
+    path = store.root / "videos" / "a.mov"
+    index = PacketIndex.load(path.with_suffix(".index.npz"))
+    place = int(index.windows[0, 1]) + 3  # in the second window
+    content = bytearray(path.read_bytes())
+    content[int(index.frame_offsets[place]) + 400] ^= 1
+    path.write_bytes(content)
+    seconds = (int(index.windows[1, 0]) + 3) / store.fps
+    with pytest.raises(StoreError, match=rf"a\.mov: frame \d+ of a \({seconds:.3f} s\) is damaged"):
+        store.frames("a", [seconds])
+    assert f"({seconds:.3f} s)" in verify(store.root, progress=False).faults[0].reason
 
 
 @pytest.mark.parametrize("name", ["chopping.mp4", "pancake.mkv", "kinetics_segway.mp4"])

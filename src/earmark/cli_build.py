@@ -94,8 +94,16 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
 
 
 def store_path(data: Data, environment: Environment, prepare: Prepare) -> Path:
-    """Return the folder of the prepared videos: the one given, or one named by all that its content depends on."""
+    """Return the folder of the prepared videos: the one given, or one named by all that its content depends on.
+
+    Raises:
+        ConfigError: If a URL is given: videos are prepared in a folder, and copied from there.
+    """
     if data.store is not None:
+        from earmark.remote import is_url
+
+        if is_url(data.store):
+            raise ConfigError(f"data.store: {data.store} can be read, not written; prepare in a folder and copy that")
         return Path(data.store)
     content = {"base_path": str(base_path(data, environment).resolve()), **_prepare_parameters(prepare)}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -145,20 +153,19 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
         earmark.store.StoreError: If the store is damaged.
     """
     from earmark.datasets import DatasetError
+    from earmark.remote import is_url
     from earmark.store import PreparedStore
 
+    if data.store is not None and is_url(data.store):  # read, never written
+        store = PreparedStore(data.store)
+        _require_prepared_as_asked(store, data.store, prepare)
+        return store
     root = store_path(data, environment, prepare)
     if not (root / "videos.parquet").exists():
         screen(stderr=True).print(prepare_store(data, environment, prepare).table())
         return PreparedStore(root)
     store = PreparedStore(root)
-    wanted = {"around": None, "around_seconds": prepare.around_seconds} | _prepare_parameters(prepare)
-    held = {"around": None, "around_seconds": prepare.around_seconds} | store.parameters
-    differing = [name for name, value in wanted.items() if held.get(name, value) != value]
-    if differing:  # only a folder that was named by hand can hold other videos than are asked for
-        there = " ".join(f"prepare.{name}={held[name]}" for name in differing)
-        here = " ".join(f"prepare.{name}={wanted[name]}" for name in differing)
-        raise ConfigError(f"data.store: {root} was prepared with {there}, asked for is {here}; give the former")
+    _require_prepared_as_asked(store, str(root), prepare)
     try:
         videos = open_dataset(data, environment).videos()
     except (ConfigError, DatasetError) as error:
@@ -171,6 +178,17 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
         screen(stderr=True).print(prepare_store(data, environment, prepare).table())
         return PreparedStore(root)
     return store
+
+
+def _require_prepared_as_asked(store: "PreparedStore", name: str, prepare: Prepare) -> None:
+    """Raise if a store that was named by hand holds other videos than are asked for."""
+    whole = {"around": None, "around_seconds": prepare.around_seconds}  # not among the parameters where all is kept
+    wanted, held = whole | _prepare_parameters(prepare), whole | store.parameters
+    differing = [key for key, value in wanted.items() if held.get(key, value) != value]
+    if differing:
+        there = " ".join(f"prepare.{key}={held[key]}" for key in differing)
+        here = " ".join(f"prepare.{key}={wanted[key]}" for key in differing)
+        raise ConfigError(f"data.store: {name} was prepared with {there}, asked for is {here}; give the former")
 
 
 def build_encoder(config: VideoEncoder | AudioEncoder, environment: Environment) -> "Encoder":

@@ -20,7 +20,7 @@ from earmark.prepare_lock import locked
 from earmark.prepare_report import progress_bars
 from earmark.prepare_video import index_checksum, record_path
 from earmark.prepare_workers import Backend, in_processes
-from earmark.store import PacketIndex, PreparedStore, PreparedVideo, StoreError
+from earmark.store import PacketIndex, PreparedStore, PreparedVideo, StoreError, prepared_file
 
 __all__ = ["Fault", "VerifyReport", "forget", "verify"]
 
@@ -108,8 +108,11 @@ def forget(root: str | os.PathLike[str], video_ids: Collection[str]) -> None:
 
 def _verified(root: Path, video: PreparedVideo, num_moments: int, fps: float) -> tuple[str, list[Fault]]:
     """Return a video's id and what is wrong with it."""
+    try:
+        path = prepared_file(root, video)
+    except StoreError as error:
+        return video.video_id, [Fault(video.video_id, str(error))]
     reasons = list(_record_faults(root, video, num_moments))
-    path = root / video.prepared_path
     try:
         if path.stat().st_size != video.num_bytes:
             reasons.append(f"{path}: {path.stat().st_size} bytes, the catalog says {video.num_bytes}")

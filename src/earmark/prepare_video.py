@@ -208,7 +208,6 @@ def _row(
     assert info.video is not None
     problems = [frames.problem, sound.problem]
     reason = "; ".join(problem for problem in problems if problem)
-    num_samples = int(index.windows[:, 3].sum())
     return PreparedVideo(
         video_id=video.video_id,
         path=printable(video.path),
@@ -220,12 +219,12 @@ def _row(
         source_width=info.video.width,
         source_height=info.video.height,
         rotation=info.video.rotation,
-        num_frames=len(index.frame_offsets),
+        num_frames=index.num_frames,
         width=frames.size[0],
         height=frames.size[1],
-        has_audio=num_samples > 0,
+        has_audio=index.num_samples > 0,
         source_audio_rate=info.audio.sample_rate if info.audio else 0,
-        num_samples=num_samples,
+        num_samples=index.num_samples,
         num_moments=len(sound.moments),
         num_bytes=index.file_size,
         status="degraded" if reason else "ok",

@@ -25,9 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 
-from earmark.clips import worker_context
+from earmark.loading import load_batches
 from earmark.optim import require_schedule_covers
 from earmark.run_logging import METRICS_FILE, RunLog
 from earmark.run_state import NonFiniteError, RunSaver, Totals
@@ -106,7 +105,7 @@ def pretrain(
             "loss" among them.
         clips: The data set, of samples with ``video_before`` and ``video_after`` uint8 (T, H, W, 3), ``audio`` int16
             (S,), ``index``, ``seed`` and ``video_size`` (height, width).
-        collate_fn: Makes one batch of a list of samples; importable by name where there are workers.
+        collate_fn: Makes one batch of a list of samples.
         video_transform: Called with (video uint8 (B, T, H, W, 3), seed (B,), video_size (B, 2), stream=0 or 1).
         audio_transform: Called with (audio int16 (B, S)).
         optimizer: Optimizer of the model's parameters.
@@ -115,7 +114,7 @@ def pretrain(
         epochs: Epochs of the whole run.
         batch_size: Size of the global batch, over all ranks together.
         seed: Seed of order and samples. The model's first weights are the caller's to seed.
-        num_workers: Processes that load data for this rank; 0 loads in this process.
+        num_workers: Threads that load data for this rank; 0 loads in the loop's own, between the steps.
         fabric: A launched Fabric.
         config: Settings of the run as plain data, stored in every checkpoint.
         fingerprint: Identity of the prepared data.
@@ -188,19 +187,16 @@ def pretrain(
         start_batch=position.batch,
         fabric=fabric,
     )
-    loader = _loader(clips, keys, collate_fn=collate_fn, num_workers=num_workers, device=fabric.device)
+    batches = load_batches(clips, keys, collate_fn=collate_fn, num_workers=num_workers, device=fabric.device)
     since_line, interrupted = Totals(), False
     with log, _deferred_interrupt() as interrupt:
-        batches = iter(loader)
         started = time.perf_counter()  # each step is timed from the end of the one before: a GPU works on meanwhile
         try:
             while position.step < last_step and not interrupted:
                 if position.batch == 0 and position.epoch > 0 and scheduler is not None:
                     _step_schedule(scheduler)
                 batch, data_wait_seconds = _timed_next(batches)
-                inputs = _model_inputs(
-                    fabric.to_device(batch), video_transform, audio_transform, shared_crop=shared_crop
-                )
+                inputs = _model_inputs(batch, video_transform, audio_transform, shared_crop=shared_crop)
                 scalars = _train_step(fabric, module, fabric_optimizer, inputs, indices=batch["index"])
                 # Whichever rank was asked to stop, all of them stop at the same step.
                 interrupted = _on_any_rank(fabric, interrupt.is_set())
@@ -229,7 +225,7 @@ def pretrain(
                     log.sync()
                     saver.save(position)
         finally:
-            del batches  # ends the workers now; a traceback would keep them
+            batches.close()  # ends the readers now
     fabric.barrier()  # no rank goes on to read a checkpoint that the first is still writing
     return PretrainResult(
         position.step,
@@ -304,31 +300,6 @@ def _keys_of_rest(
             world_size=fabric.world_size,
             start_batch=start_batch if epoch == epochs.start else 0,
         )
-
-
-def _loader(
-    clips: Clips,
-    keys: Iterator[list[tuple[int, int]]],
-    *,
-    collate_fn: Callable[[list[Any]], dict[str, Tensor]],
-    num_workers: int,
-    device: torch.device,
-) -> DataLoader[Any]:
-    return DataLoader(
-        clips,  # type: ignore[arg-type] # a protocol here, a nominal base class there
-        batch_sampler=keys,
-        collate_fn=collate_fn,
-        num_workers=num_workers,
-        multiprocessing_context=worker_context() if num_workers else None,
-        worker_init_fn=_ignore_interrupt,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # else every loader draws a number from the global generator
-    )
-
-
-def _ignore_interrupt(worker_id: int) -> None:
-    """Leave Ctrl-C, which the terminal sends to workers too, to the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
