@@ -4,9 +4,14 @@ The sources are made from Audible Kitchen: 1920x1080 at 60 frames a second with 
 and 640x360 at 30. Each side runs by itself in a process of one thread, in turns, and what is compared is processor time
 (user and system): ffmpeg's of its whole process, ours from the first file opened to the tables written, so without the
 import of Python modules, which a worker process does once for all its videos. ffmpeg only transcodes; ours also finds
-the moments, hashes every packet and writes index and catalog. Needs ffmpeg and ffprobe; the package itself does not.
+the moments, hashes every packet and writes index and catalog. Needs ffmpeg; the package itself does not.
 
-    python benchmarks/prepare.py [--folder DIR] [--seconds 60] [--rounds 5] [--long-minutes 60]
+Memory is that of the whole process, for recordings of 1, 10 and 60 minutes: their length is what matters, so they are
+small, a minute of 320x180 at 16 frames a second over and over.
+
+    python benchmarks/prepare.py [--folder DIR] [--seconds 60] [--rounds 5] [--minutes 1 10 60]
+
+`--rounds 0` leaves the speeds out, `--minutes` without a number the memory.
 """
 
 import argparse
@@ -17,7 +22,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from earmark.kitchen import make_kitchen
@@ -41,6 +45,15 @@ from earmark.prepare import prepare
 source, store, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 before = time.process_time()
 prepare([VideoRecord("a", Path(source), "train")], store, progress=False, **options)
+"""
+VERIFY = """
+import json, sys, time
+from pathlib import Path
+from earmark.prepare_verify import verify
+before = time.process_time()
+assert not verify(sys.argv[1], progress=False).faults
+"""
+REPORT = """
 seconds = time.process_time() - before
 # not getrusage: its peak is that of the process that started this one, where that is larger
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
@@ -48,19 +61,24 @@ print(json.dumps({"seconds": seconds, "mib": int(peak.split()[1]) / 1024}))
 """
 
 
-def make_sources(folder: Path, seconds: float) -> dict[str, Path]:
-    """Write both sources; what is there already is used."""
+def make_source(folder: Path, seconds: float, *, width: int, height: int, fps: int) -> Path:
+    """Write a video of Audible Kitchen; what is there already is used."""
     make_kitchen(
-        folder / "kitchen",
+        folder,
         preset=None,
         num_kitchens=1,
         videos_per_kitchen=1,
         video_seconds=seconds,
-        width=640,
-        height=360,
-        fps=30,
+        width=width,
+        height=height,
+        fps=fps,
     )
-    small = next((folder / "kitchen").rglob("*.MP4"))
+    return next(folder.rglob("*.MP4"))
+
+
+def make_sources(folder: Path, seconds: float) -> dict[str, Path]:
+    """Write both sources whose speed is measured."""
+    small = make_source(folder / "kitchen", seconds, width=640, height=360, fps=30)
     large = folder / f"large_{seconds:.0f}.mp4"
     if not large.exists():
         run(ACTION_CAMERA, source=small, target=large)
@@ -77,7 +95,12 @@ def run(command: str, **values: object) -> float:
 
 def prepare_once(source: Path, store: Path, **options: object) -> dict[str, float]:
     """Prepare one source into a new store; return processor time in seconds and the largest resident size in MiB."""
-    command = [sys.executable, "-c", PREPARE, str(source), str(store), json.dumps(options)]
+    return measured(PREPARE, str(source), str(store), json.dumps(options))
+
+
+def measured(code: str, *arguments: str) -> dict[str, float]:
+    """Run Python code in a process of its own; return what it prints."""
+    command = [sys.executable, "-c", code + REPORT, *arguments]
     result: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return result
 
@@ -104,34 +127,38 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the generated files here")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the sources")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--long-minutes", type=int, default=60, help="length of the long source; 0 leaves memory out")
+    parser.add_argument("--minutes", type=int, nargs="*", default=[1, 10, 60], help="lengths whose memory is measured")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        sources = make_sources(folder, options.seconds)
-        print(TRANSCODE.format(source="SOURCE", target="TARGET.mov"), end="\n\n")
-        print("| source | ffmpeg, x real time | ours | ours / ffmpeg | ours, around moments |\n|---|---|---|---|---|")
-        for name, source in sources.items():
-            with tempfile.TemporaryDirectory(dir=folder) as stores:
-                compare(name, source, Path(stores), options.seconds, options.rounds)
-        if options.long_minutes:
-            memory(sources["640x360, 30 fps"], folder, options.seconds, options.long_minutes)
+        if options.rounds:
+            speed(folder, options.seconds, options.rounds)
+        if options.minutes:
+            memory(folder, options.minutes)
 
 
-def memory(source: Path, folder: Path, seconds: float, minutes: int) -> None:
-    """Print the most memory of a process for a minute and for a long recording, and how long reading it back takes."""
-    from earmark.prepare_verify import verify
+def speed(folder: Path, seconds: float, rounds: int) -> None:
+    """Print how fast both sides are."""
+    print(TRANSCODE.format(source="SOURCE", target="TARGET.mov"), end="\n\n")
+    print("| source | ffmpeg, x real time | ours | ours / ffmpeg | ours, around moments |\n|---|---|---|---|---|")
+    for name, source in make_sources(folder, seconds).items():
+        with tempfile.TemporaryDirectory(dir=folder) as stores:
+            compare(name, source, Path(stores), seconds, rounds)
 
-    print("\n| length | most memory, MiB | time to verify |\n|---|---|---|")
-    for length in (1, minutes):
+
+def memory(folder: Path, lengths: list[int]) -> None:
+    """Print the most memory of a process that prepares a recording of so many minutes, and of one that verifies it."""
+    source = make_source(folder / "minute", 60.0, width=320, height=180, fps=16)
+    print("\n| length | prepare, MiB | around moments, MiB | verify, MiB |\n|---|---|---|---|")
+    for length in lengths:
         long = folder / f"minutes_{length}.mp4"
-        run(LONGER, source=source, target=long, times=max(0, round(length * 60 / seconds) - 1))
-        with tempfile.TemporaryDirectory(dir=folder) as store:
-            made = prepare_once(long, Path(store))
-            started = time.process_time()
-            assert not verify(store, progress=False).faults
-            print(f"| {length} min | {made['mib']:.0f} | {time.process_time() - started:.1f} s |")
+        run(LONGER, source=source, target=long, times=length - 1)
+        with tempfile.TemporaryDirectory(dir=folder) as stores:
+            whole = prepare_once(long, Path(stores) / "whole")
+            sparse = prepare_once(long, Path(stores) / "sparse", around="moments")
+            verified = measured(VERIFY, str(Path(stores) / "whole"))
+        print(f"| {length} min | {whole['mib']:.0f} | {sparse['mib']:.0f} | {verified['mib']:.0f} |", flush=True)
         long.unlink()
 
 

@@ -1,6 +1,7 @@
 """Prepared videos: ordinary ``.mov`` files whose pictures and sound can be read by byte range."""
 
 import json
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from fractions import Fraction
@@ -208,7 +209,8 @@ def packet_table(path: str | Path) -> PacketTable:
         True
     """
     path = Path(path)
-    frames: list[tuple[int, int, int]] = []
+    frames = array("q")  # not objects: a long video has many
+    num_frames = 0
     runs: list[list[int]] = []
     num_sound_bytes = 0
     with open_media(path) as container:
@@ -223,9 +225,10 @@ def packet_table(path: str | Path) -> PacketTable:
                 continue  # the empty packets at the end
             seconds = packet.pts * packet.time_base
             if packet.stream_index == video.index:
-                if seconds * fps != len(frames):
-                    raise MediaError(f"{path}: not a prepared video: frame {len(frames)} is at {float(seconds):.3f} s")
-                frames.append((packet.pos, packet.size, crc32(packet)))
+                if seconds * fps != num_frames:
+                    raise MediaError(f"{path}: not a prepared video: frame {num_frames} is at {float(seconds):.3f} s")
+                frames.extend((packet.pos, packet.size, crc32(packet)))
+                num_frames += 1
             else:
                 if seconds * audio.codec_context.sample_rate * 2 != num_sound_bytes:
                     raise MediaError(f"{path}: not a prepared video: a gap in the sound at {float(seconds):.3f} s")
@@ -248,7 +251,7 @@ def packet_table(path: str | Path) -> PacketTable:
             sound_sizes=run_array[:, 1].copy(),
             frame_checksums=frame_array[:, 2].astype(np.uint32),
             sound_checksums=run_array[:, 2].astype(np.uint32),
-            windows=_windows(path, container, len(frames), num_sound_bytes // 2),
+            windows=_windows(path, container, num_frames, num_sound_bytes // 2),
         )
 
 
