@@ -39,6 +39,7 @@ from av.video.frame import VideoFrame
 from PIL import Image
 from torch.utils.data import DataLoader
 
+import earmark.store
 from earmark.clips import MomentClips, collate
 from earmark.datasets import Folder
 from earmark.loading import load_batches
@@ -259,10 +260,10 @@ def timed(module: Any, name: str, totals: dict[str, float]) -> Iterator[None]:
 
 
 def time_split(clips: MomentClips, batches: list[list[tuple[int, int]]]) -> dict[str, float]:
-    """Return the microseconds a sample takes to read, to decode, to do the rest, and to collate if not read whole."""
+    """Return the microseconds that each part of a sample takes, and what collating one not read into a batch would."""
     totals: dict[str, float] = {}
     count = sum(map(len, batches))
-    with timed(os, "preadv", totals), timed(simplejpeg, "decode_jpeg", totals):
+    with timed(os, "preadv", totals), timed(earmark.store, "crc32", totals), timed(simplejpeg, "decode_jpeg", totals):
         started = time.process_time()
         for keys in batches:
             clips.read_batch(keys)
@@ -272,7 +273,13 @@ def time_split(clips: MomentClips, batches: list[list[tuple[int, int]]]) -> dict
     for samples in apart:
         collate(samples)
     totals["collate"] = (time.process_time() - started) * len(batches) / len(apart)
-    names = {"preadv": "read", "decode_jpeg": "JPEG", "assemble": "assemble", "collate": "(spared: collate)"}
+    names = {
+        "preadv": "read",
+        "crc32": "checksums",
+        "decode_jpeg": "JPEG",
+        "assemble": "assemble",
+        "collate": "(spared: collate)",
+    }
     return {name: 1e6 * totals[key] / count for key, name in names.items()}
 
 
