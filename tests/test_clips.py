@@ -1,10 +1,14 @@
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from earmark.clips import ActionClips, MomentClips, collate
+from earmark.clips import ActionClips, MomentClips, collate, worker_context
 from earmark.datasets.records import ActionRecord
 from earmark.store import PreparedStore
 from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
@@ -203,3 +207,45 @@ def test_labels_follow_their_actions_and_unusable_ones_are_told(store: PreparedS
     assert [reason for _, reason in with_sound.left_out][1] == "video 'mute' has no sound"
     # the clip starts at 3.5 s and lasts 0.5 s: a second of sound around its centre is [3.25, 4.25)
     np.testing.assert_array_equal(with_sound[(0, 0)]["audio"], sound_of(400000)[52000:68000])
+
+
+def _equal(batch: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return batch.keys() == other.keys() and all(torch.equal(batch[name], other[name]) for name in batch)
+
+
+@pytest.mark.parametrize("indices", [[0, 1, 0], [0, 2]], ids=["one size", "two sizes"])
+def test_a_batch_read_whole_equals_the_one_assembled_of_samples(store: PreparedStore, indices: list[int]) -> None:
+    keys = [(index, 10 + place) for place, index in enumerate(indices)]
+    moments = MomentClips(store)
+    actions = [_action("x", "a", 2.0, 5.5, verb=4), _action("y", "a", 1.0, 2.0), _action("z", "b", 1.0, 2.0)]
+    anywhere = MomentClips(store, moments="random", gap_seconds=[0.1, 0.4], actions=actions)
+    one_clip = MomentClips(store, views="same_clip", actions=actions)
+    of_actions = [ActionClips(store, actions), ActionClips(store, actions, audio_seconds=1.0, random=True)]
+    for clips in (moments, anywhere, one_clip, *of_actions):
+        expected = collate([clips[key] for key in keys])
+        assert _equal(clips.read_batch(keys), expected)
+        with ThreadPoolExecutor(3) as pool:
+            assert _equal(clips.read_batch(keys, run=pool.map), expected)
+
+
+def test_a_data_loader_with_processes_gives_the_same_batches(store: PreparedStore) -> None:
+    clips = MomentClips(store)
+    keys = [[(0, 1), (1, 2)], [(0, 3), (2, 4)], [(1, 5)]]  # the second has pictures of two sizes
+    loader = DataLoader(
+        clips, batch_sampler=keys, collate_fn=collate, num_workers=1, multiprocessing_context=worker_context()
+    )
+    batches = list(loader)
+    assert all(batch["audio"].is_shared() and batch["video_before"].is_shared() for batch in batches)
+    for batch, expected in zip(batches, keys, strict=True):
+        assert _equal(batch, collate([clips[key] for key in expected]))
+
+
+def test_many_segments_are_sent_to_workers_in_little_space(tmp_path: Path) -> None:
+    times = list(np.arange(1.0, 3599.0, 0.5))
+    finish_store(
+        tmp_path, [replace(add_video(tmp_path, "hour", num_frames=2), duration_seconds=3600.0)], {"hour": times}
+    )
+    clips = MomentClips(PreparedStore(tmp_path))
+    assert (len(clips), clips.num_moments) == (360, len(times))
+    assert len(pickle.dumps(clips)) < 8 * (3 * len(times) + 2 * len(clips)) + 10_000
+    assert all(t // 10 == 17 for t in _visits(clips, 17))

@@ -228,6 +228,14 @@ def test_wrong_values_are_refused_with_the_full_name(
         checked(PretrainConfig, values)
 
 
+def test_clipping_in_float16_needs_an_update_that_is_not_fused() -> None:
+    overrides = ["optim.max_gradient_norm=1", "environment.precision=16-mixed"]
+    with pytest.raises(ConfigError, match=r"optim\.max_gradient_norm: needs model\.fused_optimizer=false"):
+        checked(PretrainConfig, compose("default_ssrl", overrides))
+    for other in ("model.fused_optimizer=false", "environment.precision=bf16-mixed", "optim.max_gradient_norm=null"):
+        checked(PretrainConfig, compose("default_ssrl", [*overrides, other]))
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

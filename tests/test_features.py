@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from earmark.evaluation.features import LabelledClips, describe, extract_features, feature_key
 
@@ -100,21 +99,6 @@ def test_an_encoder_that_had_to_be_moved_can_still_be_trained() -> None:
     extract_features(encoder, TinyClips(), transform=Crop())
     encoder.train()(torch.rand(2, 3, 4, 6, 6)).sum().backward()
     assert encoder.conv.weight.grad is not None
-
-
-def test_clips_are_not_read_by_forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[str | None] = []
-
-    class Loader(DataLoader[Any]):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            started.append(self.multiprocessing_context and self.multiprocessing_context.get_start_method())
-
-    monkeypatch.setattr("earmark.evaluation.features.DataLoader", Loader)
-    for num_workers in (0, 1):
-        extract_features(TinyEncoder(), TinyClips(), transform=Crop(), num_workers=num_workers)
-    assert started[0] is None
-    assert started[1] in ("forkserver", "spawn")
 
 
 def test_modes_are_restored_when_reading_fails() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from clicking import RATE, make_video, without_sound
 from clips import write_clip
 from earmark.datasets import Folder
 from earmark.datasets.records import VideoRecord
@@ -23,42 +23,7 @@ from earmark.moments import moments_of_file, read_moments
 from earmark.prepare import PrepareError, prepare
 from earmark.store import PreparedStore
 
-RATE = 44100
 AAC_FRAME_SECONDS = 1024 / RATE  # the encoder fills its last frame with silence
-
-
-def clicks(times: list[float], seconds: float, seed: int = 0) -> npt.NDArray[np.float32]:
-    """Quiet noise with sharp decaying bursts at given times."""
-    rng = np.random.default_rng(seed)
-    wave = 0.001 * rng.standard_normal(round(seconds * RATE))
-    burst = rng.standard_normal(2000) * np.exp(-np.arange(2000) / 300)
-    for at in times:
-        start = round(at * RATE)
-        wave[start : start + 2000] += 0.3 * burst
-    return np.clip(wave, -1, 1).astype(np.float32)
-
-
-def make_video(
-    path: Path, *, seconds: float = 6.0, times: tuple[float, ...] = (1.52, 3.0, 4.24), sound: bool = True
-) -> None:
-    """Write an mp4 whose picture is white for 0.2 s, and whose sound clicks, at each of the times."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(path, width=192, height=108, fps=25, sample_rate=RATE) as writer:
-        for number in range(round(seconds * 25)):
-            lit = any(at <= number / 25 < at + 0.2 for at in times)
-            writer.write_frame(np.full((108, 192, 3), 235 if lit else 40, np.uint8))
-        if sound:
-            writer.write_sound(clicks(list(times), seconds))
-
-
-def without_sound(path: Path, target: Path) -> None:
-    """Copy only the picture of a file."""
-    with av.open(str(path)) as source, av.open(str(target), "w") as output:
-        stream = output.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(source.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = stream
-                output.mux(packet)
 
 
 @pytest.fixture
@@ -219,28 +184,6 @@ def test_pictures_and_names_that_a_library_cannot_take_stop_no_other_video(folde
     assert report.videos[1].reason == "File name too long"
 
 
-class FatalPath(type(Path())):  # type: ignore[misc]
-    """A source that kills the worker process that reads it."""
-
-    def stat(self, **options: bool) -> os.stat_result:
-        if os.environ.get("READER") != str(os.getpid()):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().stat(**options)
-
-
-def test_a_video_that_kills_its_process_stops_no_other(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("READER", str(os.getpid()))
-    records = [VideoRecord("fatal", FatalPath(folder / "one.mp4"), "train"), *Folder(folder).videos()]
-    report = prepare(records, tmp_path / "store", num_workers=2, progress=False)
-    rows = {video.video_id: video.status for video in report.videos}
-    assert rows == {"fatal": "refused", "mute": "degraded", "one": "ok", "sub/two": "ok", "text": "refused"}
-    assert "was killed" in report.videos[0].reason
-    again = [VideoRecord("fatal", folder / "one.mp4", "train"), *Folder(folder).videos()]
-    assert prepare(again, tmp_path / "store", progress=False).videos[0].status == "ok"
-
-
 def test_the_report_shows_names_as_they_are(tmp_path: Path) -> None:
     records = [VideoRecord(name, tmp_path / "gone.mp4", "train") for name in ("drill [dQw4w9WgXcQ]", "a[/b]")]
     report = prepare(records, tmp_path / "store", progress=False)
@@ -271,25 +214,110 @@ def test_split_and_participant_follow_the_records_of_the_last_run(folder: Path, 
     assert {(video.split, video.participant_id) for video in store.catalog} == {("validation", "P09")}
 
 
+PREPARE = (
+    "import sys; from earmark.datasets import Folder; from earmark.prepare import prepare\n"
+    "prepare(Folder(sys.argv[1]).videos(), sys.argv[2], num_workers=2, progress=False)"
+)
+
+
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+def test_a_run_killed_at_20_random_points_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     sources = tmp_path / "sources"
-    for number in range(6):
-        make_video(sources / f"{number}.mp4", seconds=20.0, times=tuple(np.arange(1.0, 19.0, 2.3) + number / 10))
-    code = (
-        "import sys; from earmark.datasets import Folder; from earmark.prepare import prepare\n"
-        "prepare(Folder(sys.argv[1]).videos(), sys.argv[2], progress=False)"
-    )
-    command = [sys.executable, "-c", code, str(sources), str(tmp_path / "killed")]
-    for _ in range(4):
-        process = subprocess.Popen(command)
-        time.sleep(1.2)
-        os.kill(process.pid, signal.SIGKILL)
+    for number in range(12):
+        make_video(sources / f"{number}.mp4", seconds=40.0, times=tuple(np.arange(1.0, 39.0, 2.3) + number / 10))
+    # two processes, as users run it: its own group, so that all of it dies at once
+    command = [sys.executable, "-c", PREPARE, str(sources), str(tmp_path / "killed")]
+    started = time.monotonic()
+    subprocess.run([*command[:-1], str(tmp_path / "whole")], check=True)
+    whole_seconds = time.monotonic() - started
+    rng = np.random.default_rng(0)
+    num_done = []
+    for _ in range(20):
+        process = subprocess.Popen(command, start_new_session=True)
+        # each run starts anew (imports) and gets on a little: so the points lie all over the work
+        time.sleep(rng.uniform(0.2, 1.0) * max(3.0, whole_seconds / 4))
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        done = len(list((tmp_path / "killed/videos").glob("[0-9]*.json")))
+        assert done >= (num_done[-1] if num_done else 0)
+        num_done.append(done)
+        for record in (tmp_path / "killed/videos").glob("[0-9]*.json"):  # what counts is whole
+            movie = record.with_suffix(".mov")
+            assert movie.read_bytes() == (tmp_path / "whole/videos" / movie.name).read_bytes()
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("*.mov") if path.name[0] != "."}
+    finished = {path: when for path, when in finished.items() if path.with_suffix(".json").exists()}
     subprocess.run(command, check=True)
-    prepare(Folder(sources).videos(), tmp_path / "whole", progress=False)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished  # nothing is done twice
     assert _content(tmp_path / "killed") == _content(tmp_path / "whole")
+    for table in ("videos.parquet", "moments.parquet"):
+        assert (tmp_path / "killed" / table).read_bytes() == (tmp_path / "whole" / table).read_bytes()
+    assert not list((tmp_path / "killed/videos").rglob(".*"))
     assert PreparedStore(tmp_path / "killed").fingerprint == PreparedStore(tmp_path / "whole").fingerprint
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_full_disk_stops_the_run_by_name_and_keeps_what_is_done(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    for name in ("y_large", "z_large"):
+        make_noise(folder / f"{name}.mp4", seconds=4.0)
+    records = [record for record in Folder(folder).videos() if record.video_id != "text"]
+    prepare(records, tmp_path / "whole", progress=False)
+    whole = _content(tmp_path / "whole")
+    small = tmp_path / "small"
+    small.mkdir()
+    num_bytes = sum(map(len, whole.values())) - len(whole["videos/z_large.mov"]) // 2
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    monkeypatch.setattr("earmark.prepare.free_bytes", lambda root: 1 << 40)  # the estimate does not see it coming
+    try:
+        prepare(records[:-2], small / "store", progress=False)
+        with pytest.raises(PrepareError, match=r"the disk is full .*[34] of 5 videos are done and stay") as caught:
+            prepare(records, small / "store", num_workers=num_workers, progress=False)
+        assert "No space left on device" in str(caught.value)
+        for path, content in _content(small / "store").items():
+            assert content == whole[path]
+        subprocess.run(["mount", "-o", f"remount,size={2 * num_bytes}", str(small)], check=True)
+        report = prepare(records, small / "store", progress=False)
+        assert report.num_reused in (3, 4)
+        assert _content(small / "store") == whole
+        assert not list((small / "store").rglob(".*.tmp.*"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def make_noise(path: Path, *, seconds: float) -> None:
+    """Write pictures of noise: their JPEGs are many times larger than the estimate for real ones."""
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, width=192, height=108, fps=16, sample_rate=RATE, crf=10) as writer:
+        for _ in range(round(seconds * 16)):
+            writer.write_frame(rng.integers(0, 255, (108, 192, 3), np.uint8))
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_done(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("earmark.prepare.free_bytes", lambda root: 1000)
+    with pytest.raises(PrepareError, match=r"h of video will take about .* MB; 0.0 MB are free"):
+        prepare(Folder(folder).videos(), tmp_path / "store", progress=False)
+    assert not list((tmp_path / "store").rglob("*.mov"))
+    monkeypatch.undo()
+    prepare(Folder(folder).videos(), tmp_path / "store", progress=False)
+    monkeypatch.setattr("earmark.prepare.free_bytes", lambda root: 1000)
+    records = [record for record in Folder(folder).videos() if record.video_id != "text"]
+    assert prepare(records, tmp_path / "store", progress=False).num_reused == 3  # what is there needs no room
+
+
+def test_half_written_files_of_dead_runs_are_removed(folder: Path, tmp_path: Path) -> None:
+    records = Folder(folder).videos()
+    prepare(records, tmp_path / "store", progress=False)
+    whole = _content(tmp_path / "store")
+    for name in ("videos/sub/.two.123-0123abcd.tmp.mov", "videos/.one.index.4-0123abcd.tmp.npz", "videos/.keep"):
+        (tmp_path / "store" / name).write_bytes(b"half")
+    prepare(records, tmp_path / "store", progress=False)
+    assert _content(tmp_path / "store") == whole
+    assert [path.name for path in (tmp_path / "store/videos").rglob(".*")] == [".keep"]
 
 
 def test_every_real_clip_is_prepared_degraded_or_refused_with_its_reason(media: Path, tmp_path: Path) -> None:

@@ -231,9 +231,12 @@ def test_a_run_stopped_anywhere_and_resumed_equals_the_uninterrupted_one(
     assert lines_of(resumed) == lines_of(uninterrupted)
 
 
-def test_a_run_resumed_with_workers_equals_the_one_without(tmp_path: Path, uninterrupted: PretrainResult) -> None:
-    run(tmp_path, max_steps=4, num_workers=2)
-    resumed = run(tmp_path, num_workers=2, config={"optim": {"lr": 0.05}, "environment": {"workers": 2}})
+@pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 2), (2, 0)])
+def test_a_run_resumed_with_workers_equals_the_one_without(
+    tmp_path: Path, uninterrupted: PretrainResult, before: int, after: int
+) -> None:
+    run(tmp_path, max_steps=4, num_workers=before)
+    resumed = run(tmp_path, num_workers=after, config={"optim": {"lr": 0.05}, "environment": {"workers": after}})
     assert_same_end(uninterrupted, resumed)
     assert lines_of(resumed) == lines_of(uninterrupted)
 
@@ -776,15 +779,15 @@ def test_a_schedulers_signal_stops_the_run_after_the_step_and_is_named(tmp_path:
     assert (stopped.steps, stopped.stopped_by) == (5, number)
 
 
-def test_loader_processes_outlive_the_signals_that_stop_a_run(tmp_path: Path, uninterrupted: PretrainResult) -> None:
-    """SLURM signals every process of a job: those that load data must still deliver the step in hand."""
-    stopped = run(tmp_path, clips=_SignalsItsLoader(), num_workers=1)
-    assert stopped.steps == 12
-    assert_same_end(uninterrupted, stopped)
+def test_a_signal_while_threads_read_ahead_stops_the_run_and_ends_them(
+    tmp_path: Path, uninterrupted: PretrainResult
+) -> None:
+    def ask(drawn: int) -> None:
+        if drawn == 4 * 4 + 2:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-
-class _SignalsItsLoader(TinyClips):
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-            os.kill(os.getpid(), number)
-        return super().__getitem__(key)
+    stopped = run(tmp_path, clips=TinyClips(on_sample=ask), num_workers=2)
+    assert stopped.stopped_by == signal.SIGTERM
+    assert 0 < stopped.steps < 12
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("earmark-")]
+    assert_same_end(uninterrupted, run(tmp_path, num_workers=1))

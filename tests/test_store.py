@@ -1,14 +1,32 @@
+import contextlib
+import gc
 import json
+import os
 import pickle
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import simplejpeg
 
-from earmark.store import PacketIndex, PreparedStore, PreparedVideo, StoreError, prepared_name
+from earmark.moments import Moment, moments_table, write_moments
+from earmark.store import (
+    CATALOG_SCHEMA,
+    MAX_INDEX_BYTES,
+    STORE_VERSION,
+    PacketIndex,
+    PreparedStore,
+    PreparedVideo,
+    StoreError,
+    prepared_name,
+)
 from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
 
 
@@ -26,6 +44,12 @@ def store(tmp_path: Path) -> PreparedStore:
 
 def _movie(store: PreparedStore, video_id: str = "P01/P01_01") -> Path:
     return store.root / store.videos[video_id].prepared_path
+
+
+def _flip_byte(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(content)
 
 
 def _numbers(store: PreparedStore, times: list[float]) -> list[int]:
@@ -121,7 +145,7 @@ def test_a_damaged_table_is_an_error_that_names_the_file(store: PreparedStore, n
 def test_a_truncated_movie_is_an_error_that_names_the_file(store: PreparedStore) -> None:
     path = _movie(store)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(StoreError, match=r"P01_01\.mov: .* truncated"):
+    with pytest.raises(StoreError, match=r"P01_01\.mov: .* truncated .* \(asked for P01/P01_01 from 0\.000 s\)"):
         store.frames("P01/P01_01", [0.0])
 
 
@@ -139,7 +163,7 @@ def test_a_damaged_frame_is_an_error_that_names_video_time_and_file(store: Prepa
 
 def test_a_missing_movie_is_an_error_that_names_it(store: PreparedStore) -> None:
     _movie(store).unlink()
-    with pytest.raises(StoreError, match=r"P01_01\.mov: .* cannot be opened"):
+    with pytest.raises(StoreError, match=r"P01_01\.mov: .* cannot be opened.* \(asked for P01/P01_01 from 0\.000 s\)"):
         store.frames("P01/P01_01", [0.0])
 
 
@@ -183,6 +207,305 @@ def test_many_videos_share_a_bounded_number_of_handles(store: PreparedStore, mon
         assert _numbers(store, [1.0]) == [16]
         assert number_of(store.frames("short", [0.5])[0]) == 8
     assert list(store._open) == ["short"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts handles in /proc")
+def test_evicted_videos_give_their_handles_back(store: PreparedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earmark.store.MAX_OPEN_VIDEOS", 2)
+    gc.collect()  # the files of other tests' stores, which expected errors may still hold
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        for video_id in ("P01/P01_01", "short", "mute"):
+            store.frames(video_id, [0.1])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 2
+
+
+def test_indexes_share_a_bounded_memory(store: PreparedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earmark.store.MAX_INDEX_BYTES", 1000)  # the index of 100 frames alone is larger
+    for _ in range(2):
+        for video_id in ("mute", "short", "P01/P01_01"):
+            store.frames(video_id, [0.1])
+    assert list(store._open) == ["P01/P01_01"]  # the one in use stays, however large
+    assert store._index_bytes == store._open["P01/P01_01"].num_bytes > 1000
+
+
+def test_threads_read_side_by_side(store: PreparedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earmark.store.MAX_OPEN_VIDEOS", 1)  # so that they close each other's files, too
+
+    def read(number: int) -> tuple[int, bool]:
+        video_id, times = ("P01/P01_01", [number % 100 / FPS]) if number % 2 else ("short", [number % 20 / FPS])
+        frames, sound = store.read(video_id, times, sound_start_seconds=0.01 * (number % 50), num_samples=3000)
+        first = round(0.01 * (number % 50) * SAMPLE_RATE)
+        same = np.array_equal(sound, sound_of(160000)[first : first + 3000])
+        return number_of(frames[0]), same
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(read, range(400)))
+    assert found == [(number % 100 if number % 2 else number % 20, True) for number in range(400)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_process_reads_although_another_thread_held_the_lock(store: PreparedStore) -> None:
+    assert _numbers(store, [1.0]) == [16]
+    results = get_context("fork").SimpleQueue()
+    process = get_context("fork").Process(target=lambda: results.put((len(store._open), _numbers(store, [9.0]))))
+    with store._lock:  # what a fork in the middle of another thread's read leaves behind
+        process.start()
+    process.join(30)
+    assert process.exitcode == 0
+    assert results.get() == (0, [24])
+    assert _numbers(store, [1.0]) == [16]
+
+
+def test_frames_and_sound_are_read_into_given_arrays(store: PreparedStore) -> None:
+    batch = np.zeros((2, 3, 32, 48, 3), np.uint8)
+    sound = np.full(6000, 7, np.int16)
+    times = [1.0, 2.0, 3.0]
+    store.read_into(list(batch[1]), sound, "P01/P01_01", times, sound_start_seconds=-0.1)
+    np.testing.assert_array_equal(batch[1], store.frames("P01/P01_01", times))
+    assert not batch[0].any()
+    np.testing.assert_array_equal(sound, store.sound("P01/P01_01", -0.1, 6000))
+
+
+def test_two_clips_and_their_sound_are_read_by_one_call(store: PreparedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    read = os.preadv
+
+    def counted(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        calls.append(len(buffers[0]))
+        return read(descriptor, buffers, offset)
+
+    monkeypatch.setattr("os.preadv", counted)
+    times = np.concatenate([4.4 + np.arange(8) / 16, 5.1 + np.arange(8) / 16])
+    frames, sound = store.read("P01/P01_01", times, sound_start_seconds=4.0, num_samples=2 * SAMPLE_RATE)
+    assert len(calls) == 1
+    monkeypatch.setattr("earmark.packets.MAX_GAP_BYTES", -1)  # each range by a call of its own
+    apart = store.read("P01/P01_01", times, sound_start_seconds=4.0, num_samples=2 * SAMPLE_RATE)
+    assert len(calls) > 20
+    np.testing.assert_array_equal(frames, apart[0])
+    np.testing.assert_array_equal(sound, apart[1])
+
+
+def _save_index(store: PreparedStore, **changes: np.ndarray) -> None:
+    path = _movie(store).with_suffix(".index.npz")
+    replace(PacketIndex.load(path), **changes).save(path)
+
+
+def test_a_wrong_index_is_an_error_that_names_video_time_and_file(store: PreparedStore) -> None:
+    good = PacketIndex.load(_movie(store).with_suffix(".index.npz"))
+    _save_index(store, frame_offsets=good.frame_offsets + 5)
+    with pytest.raises(StoreError, match=r"P01_01\.mov: frame 40 of P01/P01_01 \(2\.500 s\) .* the index is wrong"):
+        PreparedStore(store.root).frames("P01/P01_01", [2.5])
+    for wrong in (good.frame_offsets * 1000, good.frame_offsets - 10**9):
+        _save_index(store, frame_offsets=wrong)
+        with pytest.raises(StoreError, match=r"P01_01\.mov: its index points outside .* P01/P01_01 from 2\.500 s"):
+            PreparedStore(store.root).frames("P01/P01_01", [2.5])
+    _save_index(store, frame_offsets=good.frame_offsets, frame_sizes=good.frame_sizes // 2)
+    with pytest.raises(StoreError, match=r"P01_01\.mov: frame 40 of P01/P01_01 \(2\.500 s\)"):
+        PreparedStore(store.root).frames("P01/P01_01", [2.5])
+    _save_index(store, frame_sizes=0 * good.frame_sizes)
+    with pytest.raises(StoreError, match=r"P01_01\.mov: its index points outside .* P01/P01_01 from 2\.500 s"):
+        PreparedStore(store.root).frames("P01/P01_01", [2.5])
+
+
+@pytest.mark.parametrize("column", ["frame_sizes", "sound_offsets", "frame_checksums", "sound_checksums", "windows"])
+def test_an_index_whose_columns_do_not_go_together_is_made_anew(store: PreparedStore, column: str) -> None:
+    path = _movie(store).with_suffix(".index.npz")
+    good = PacketIndex.load(path)
+    _save_index(store, **{column: getattr(good, column)[:-1]})
+    with pytest.raises(StoreError, match=r"P01_01\.index\.npz: not a packet index"):
+        PacketIndex.load(path)
+    assert _numbers(PreparedStore(store.root), [6.0]) == [96]
+    np.testing.assert_array_equal(getattr(PacketIndex.load(path), column), getattr(good, column))
+
+
+def test_an_index_of_an_older_version_is_made_anew(store: PreparedStore) -> None:
+    path = _movie(store).with_suffix(".index.npz")
+    good = PacketIndex.load(path)
+    old = ("frame_offsets", "frame_sizes", "sound_offsets", "sound_sizes", "file_size")
+    np.savez(path, **{name: getattr(good, name) for name in old})
+    assert _numbers(store, [6.0]) == [96]
+    assert PacketIndex.load(path).windows.tolist() == [[0, 160, 0, 160000]]
+
+
+@pytest.mark.parametrize(
+    "window", [[5, 160, 0, 160000], [0, 160, 5, 160000], [0, 100, 0, 160000], [0, 161, -1, 160000]]
+)
+def test_a_window_that_is_not_the_recording_gives_no_wrong_picture(store: PreparedStore, window: list[int]) -> None:
+    path = _movie(store).with_suffix(".index.npz")
+    replace(PacketIndex.load(path), windows=np.array([window])).save(path)
+    again = PreparedStore(store.root)
+    if window[0] or window[2] > 0:
+        with pytest.raises(StoreError, match=r"P01_01\.mov: .*windows"):
+            again.read("P01/P01_01", [0.0], sound_start_seconds=0.0, num_samples=4)
+    else:  # it does not fit the file: the index was made anew
+        assert _numbers(again, [6.0]) == [96]
+
+
+def test_the_memory_of_an_index_counts_all_its_columns(store: PreparedStore) -> None:
+    store.frames("P01/P01_01", [0.0])
+    opened = store._open["P01/P01_01"]
+    num_chunks = len(opened.index.sound_offsets)
+    assert opened.num_bytes == 160 * (8 + 8 + 4) + num_chunks * (8 + 8 + 4) + 32 + 8 * (num_chunks + 1) + 16
+
+
+def test_a_picture_of_another_size_is_an_error(store: PreparedStore) -> None:
+    path = _movie(store)
+    index = PacketIndex.load(path.with_suffix(".index.npz"))
+    smaller = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8), quality=30)
+    offset, size = int(index.frame_offsets[40]), int(index.frame_sizes[40])
+    assert len(smaller) <= size
+    content = bytearray(path.read_bytes())
+    content[offset : offset + size] = smaller.ljust(size, b"\0")
+    path.write_bytes(content)
+    PacketIndex.of_file(path).save(path.with_suffix(".index.npz"))
+    with pytest.raises(StoreError, match=r"frame 40 of P01/P01_01 \(2\.500 s\) .* 16 x 16"):
+        store.frames("P01/P01_01", [2.5])
+
+
+def test_a_picture_that_was_damaged_before_its_index_was_made_is_an_error(store: PreparedStore) -> None:
+    path = _movie(store)
+    index_path = path.with_suffix(".index.npz")
+    _flip_byte(path, int(PacketIndex.load(index_path).frame_offsets[40]))
+    index_path.unlink()
+    with pytest.raises(StoreError, match=r"P01_01\.mov: frame 40 of P01/P01_01 \(2\.500 s\) is damaged"):
+        store.frames("P01/P01_01", [2.5])
+
+
+def test_a_flipped_byte_that_still_decodes_is_an_error_that_names_video_time_and_file(store: PreparedStore) -> None:
+    path = _movie(store)
+    index = PacketIndex.load(path.with_suffix(".index.npz"))
+    whole = store.frames("P01/P01_01", [2.5])[0]
+    offset, size = int(index.frame_offsets[40]), int(index.frame_sizes[40])
+    decoded_anyway = 0
+    for at in range(offset + size // 2, offset + size, 11):
+        _flip_byte(path, at)
+        picture = path.read_bytes()[offset : offset + size]
+        with contextlib.suppress(ValueError):
+            decoded_anyway += simplejpeg.decode_jpeg(picture).shape == whole.shape
+        with pytest.raises(StoreError, match=r"P01_01\.mov: frame 40 of P01/P01_01 \(2\.500 s\) is damaged"):
+            store.frames("P01/P01_01", [2.0, 2.5])
+        _flip_byte(path, at)
+    assert decoded_anyway > 3
+    np.testing.assert_array_equal(store.frames("P01/P01_01", [2.5])[0], whole)
+
+
+def test_a_flipped_byte_of_a_run_of_sound_that_is_read_whole_is_an_error(store: PreparedStore) -> None:
+    path = _movie(store)
+    index = PacketIndex.load(path.with_suffix(".index.npz"))
+    starts = np.append(0, np.cumsum(index.sound_sizes // 2))
+    chunk = int(np.searchsorted(starts, 5 * SAMPLE_RATE, side="right")) - 1
+    before, first, after = (int(start) for start in starts[chunk - 1 : chunk + 2])
+    _flip_byte(path, int(index.sound_offsets[chunk]) + 100)
+    told = rf"P01_01\.mov: sound of P01/P01_01 \({first / SAMPLE_RATE:.3f} s\) is damaged"
+    with pytest.raises(StoreError, match=told):
+        store.sound("P01/P01_01", before / SAMPLE_RATE, after - before)
+    store.sound("P01/P01_01", before / SAMPLE_RATE, first - before)  # the run before it is well
+    part = store.sound("P01/P01_01", first / SAMPLE_RATE, after - first - 1)  # a part has no checksum
+    assert (part != sound_of(160000)[first : after - 1]).sum() == 1
+
+
+def test_a_movie_that_shrinks_while_it_is_open_is_an_error(store: PreparedStore) -> None:
+    assert _numbers(store, [1.0]) == [16]
+    os.truncate(_movie(store), 1000)
+    with pytest.raises(StoreError, match=r"P01_01\.mov: ends before byte .* truncated .* P01/P01_01 from 9\.000 s"):
+        store.frames("P01/P01_01", [9.0])
+
+
+def test_a_catalog_that_leads_outside_the_store_is_refused(store: PreparedStore) -> None:
+    rows = [replace(row, prepared_path=f"../{row.prepared_path}") for row in store.catalog]
+    finish_store(store.root, rows, {})
+    with pytest.raises(StoreError, match=r"videos\.parquet: file of 'short' is '\.\./videos/short\.mov'"):
+        PreparedStore(store.root).frames("short", [0.1])
+
+
+def _large_store(root: Path, *, num_videos: int, minutes: int) -> None:
+    """Write the tables of a large store, without its videos: ten moments a minute, twenty thousand hours at most."""
+    video_ids = [f"P{k % 100:02}/P{k % 100:02}_{k:05}" for k in range(num_videos)]
+    same = PreparedVideo(
+        video_id="",
+        path="",
+        split="train",
+        duration_seconds=60.0 * minutes,
+        num_frames=960 * minutes,
+        width=228,
+        height=128,
+        has_audio=True,
+        num_samples=960000 * minutes,
+        num_bytes=10**8,
+    )
+    columns = {name: [value] * num_videos for name, value in asdict(same).items()}
+    columns |= {"video_id": video_ids, "path": [f"/data/full_scale/{name}.mp4" for name in video_ids]}
+    columns["prepared_path"] = [f"videos/{name}.mov" for name in video_ids]
+    root.mkdir()
+    pq.write_table(pa.table(columns, schema=CATALOG_SCHEMA), root / "videos.parquet")
+    table = moments_table({"": []}, detector="replai", parameters={})
+    count = 10 * minutes
+    times = np.sort(np.random.default_rng(0).uniform(0, 60 * minutes, (num_videos, count))).ravel()
+    named = pa.DictionaryArray.from_arrays(np.repeat(np.arange(num_videos), count), video_ids).cast(pa.string())
+    values = [named, times, np.ones(len(times)), np.ones(len(times)), (times // 10).astype(np.int64)]
+    schema = table.schema
+    arrays = [pa.array(value).cast(field.type) for value, field in zip(values, schema, strict=True)]
+    write_moments(root / "moments.parquet", pa.table(arrays, schema=schema))
+    parameters = {"fps": FPS, "audio_rate": SAMPLE_RATE, "segment_seconds": 10.0}
+    content = {"format_version": STORE_VERSION, "parameters": parameters}
+    (root / "store.json").write_text(json.dumps(content))
+
+
+@pytest.mark.slow
+def test_a_store_of_ten_thousand_videos_opens_in_under_a_second_and_is_light_in_a_worker(tmp_path: Path) -> None:
+    root = tmp_path / "large"
+    _large_store(root, num_videos=10_000, minutes=10)
+    code = """
+import pickle, sys, time
+from earmark.clips import MomentClips
+from earmark.moments import read_moments
+from earmark.store import PreparedStore
+import pyarrow.dataset, torch
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+
+if sys.argv[2] == "open":
+    started = time.process_time()
+    store = PreparedStore(sys.argv[1])
+    print(time.process_time() - started, len(store.videos), sum(map(len, store.moments.values())))
+    open(sys.argv[3], "wb").write(pickle.dumps(MomentClips(store)))
+else:
+    before = resident()
+    clips = pickle.load(open(sys.argv[3], "rb"))
+    print(resident() - before, len(clips), clips.num_moments)
+"""
+
+    def run(what: str) -> list[float]:
+        command = [sys.executable, "-c", code, str(root), what, str(tmp_path / "clips")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return [float(word) for word in done.stdout.split()]
+
+    seconds, num_videos, num_moments = run("open")
+    assert (num_videos, num_moments) == (10_000, 1_000_000)
+    assert seconds < 1.0
+    if Path("/proc/self/statm").exists():
+        megabytes, num_segments, num_usable = run("work")
+        assert num_segments > 300_000
+        assert num_usable > 900_000
+        assert megabytes + MAX_INDEX_BYTES / 1e6 < 200
+
+
+def test_moments_in_any_order_come_sorted_and_by_video(store: PreparedStore) -> None:
+    found = {"P01/P01_01": [1.5, 4.25, 7.0], "short": [0.6], "gone": [2.0]}
+    table = moments_table(
+        {name: [Moment(t, t + 1, 1.0, 0) for t in times] for name, times in found.items()}, detector="x", parameters={}
+    )
+    shuffled = table.take([3, 2, 4, 0, 1])
+    write_moments(store.root / "moments.parquet", shuffled)
+    again = PreparedStore(store.root)
+    for name in ("P01/P01_01", "short"):
+        np.testing.assert_array_equal(again.moments[name], found[name])
+        np.testing.assert_array_equal(again.scores[name], np.array(found[name]) + 1)
+    assert again.moments["mute"].size == 0
+    assert "gone" not in again.moments
 
 
 @pytest.mark.parametrize("video_id", ["../x", "/etc/x", "a/../../x", "", "a//b", "a\\b", "C:x", ".", "a\0b", "x" * 300])

@@ -115,6 +115,7 @@ def _hydra_command(command: str, arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from earmark.cli_moments import add_arguments
+    from earmark.cli_prepare import add_arguments as add_prepare_arguments
 
     parser = argparse.ArgumentParser(
         prog="earmark",
@@ -157,11 +158,10 @@ def _parser() -> argparse.ArgumentParser:
 
     add_arguments(commands.add_parser("moments", help="list the moments of interaction in videos or sound files"))
 
-    prepare = commands.add_parser("prepare", help="prepare a data set's videos for training")
-    prepare.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES_HELP)
-    prepare.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with configurations of your own")
-    prepare.add_argument("--config-name", default="default_ssrl", metavar="NAME", help="default: %(default)s")
-    prepare.set_defaults(run=_prepare)
+    prepare = commands.add_parser(
+        "prepare", help="prepare a data set's videos for training, or verify what was prepared"
+    )
+    add_prepare_arguments(prepare, overrides_help=OVERRIDES_HELP)
 
     # Hydra parses these two; they stand here for the list of commands.
     commands.add_parser("pretrain", help="train both encoders on the moments of a data set")
@@ -250,18 +250,6 @@ def _make_kitchen(options: argparse.Namespace) -> None:
             f"{made.path}: {made.num_videos} videos ({made.num_new_videos} new) of {made.num_kitchens} kitchens, "
             f"{clock(made.duration_seconds)} in all, {made.num_events} actions"
         )
-
-
-def _prepare(options: argparse.Namespace) -> int:
-    from earmark.cli_build import prepare_store, screen
-    from earmark.config import checked, compose
-    from earmark.config_schema import PretrainConfig
-
-    values = compose(options.config_name, options.overrides, config_dir=options.config_dir)
-    config = checked(PretrainConfig, values)
-    report = prepare_store(config.data, config.environment, config.prepare)
-    screen().print(report.table())
-    return FAILED if len(report.with_status("refused")) == len(report.videos) else DONE
 
 
 def clock(time_seconds: float) -> str:

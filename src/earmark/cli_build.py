@@ -29,6 +29,7 @@ __all__ = [
     "open_dataset",
     "open_store",
     "prepare_store",
+    "prepare_workers",
     "run_dir",
     "say",
     "screen",
@@ -94,8 +95,16 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
 
 
 def store_path(data: Data, environment: Environment, prepare: Prepare) -> Path:
-    """Return the folder of the prepared videos: the one given, or one named by all that its content depends on."""
+    """Return the folder of the prepared videos: the one given, or one named by all that its content depends on.
+
+    Raises:
+        ConfigError: If a URL is given: videos are prepared in a folder, and copied from there.
+    """
     if data.store is not None:
+        from earmark.remote import is_url
+
+        if is_url(data.store):
+            raise ConfigError(f"data.store: {data.store} can be read, not written; prepare in a folder and copy that")
         return Path(data.store)
     content = {"base_path": str(base_path(data, environment).resolve()), **_prepare_parameters(prepare)}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -118,9 +127,21 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
     return prepare_videos(
         videos,
         root,
-        num_workers=prepare.workers or num_cpus(),
+        part=_part(prepare),
+        num_workers=prepare_workers(prepare),
+        backend=prepare.backend,
         **_prepare_parameters(prepare),
     )
+
+
+def prepare_workers(prepare: Prepare) -> int:
+    """Return how many processes prepare: as many as asked for, else one a processor, of the cluster if there is one."""
+    return prepare.workers or (num_cpus() if prepare.backend == "loky" else -1)
+
+
+def _part(prepare: Prepare) -> tuple[int, int]:
+    number, num_parts = (prepare.part or "1/1").split("/")
+    return int(number), int(num_parts)
 
 
 def open_store(data: Data, environment: Environment, prepare: Prepare) -> "PreparedStore":
@@ -133,19 +154,19 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
         earmark.store.StoreError: If the store is damaged.
     """
     from earmark.datasets import DatasetError
+    from earmark.remote import is_url
     from earmark.store import PreparedStore
 
+    if data.store is not None and is_url(data.store):  # read, never written
+        store = PreparedStore(data.store)
+        _require_prepared_as_asked(store, data.store, prepare)
+        return store
     root = store_path(data, environment, prepare)
     if not (root / "videos.parquet").exists():
         screen(stderr=True).print(prepare_store(data, environment, prepare).table())
         return PreparedStore(root)
     store = PreparedStore(root)
-    wanted = _prepare_parameters(prepare)
-    differing = [name for name, value in wanted.items() if store.parameters.get(name, value) != value]
-    if differing:  # only a folder that was named by hand can hold other videos than are asked for
-        there = " ".join(f"prepare.{name}={store.parameters[name]}" for name in differing)
-        here = " ".join(f"prepare.{name}={wanted[name]}" for name in differing)
-        raise ConfigError(f"data.store: {root} was prepared with {there}, asked for is {here}; give the former")
+    _require_prepared_as_asked(store, str(root), prepare)
     try:
         videos = open_dataset(data, environment).videos()
     except (ConfigError, DatasetError) as error:
@@ -158,6 +179,17 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
         screen(stderr=True).print(prepare_store(data, environment, prepare).table())
         return PreparedStore(root)
     return store
+
+
+def _require_prepared_as_asked(store: "PreparedStore", name: str, prepare: Prepare) -> None:
+    """Raise if a store that was named by hand holds other videos than are asked for."""
+    whole = {"around": None, "around_seconds": prepare.around_seconds}  # not among the parameters where all is kept
+    wanted, held = whole | _prepare_parameters(prepare), whole | store.parameters
+    differing = [key for key, value in wanted.items() if held.get(key, value) != value]
+    if differing:
+        there = " ".join(f"prepare.{key}={held[key]}" for key in differing)
+        here = " ".join(f"prepare.{key}={wanted[key]}" for key in differing)
+        raise ConfigError(f"data.store: {name} was prepared with {there}, asked for is {here}; give the former")
 
 
 def build_encoder(config: VideoEncoder | AudioEncoder, environment: Environment) -> "Encoder":
@@ -224,6 +256,7 @@ def build_fabric(environment: Environment) -> "Fabric":
 
 def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
     """Return the arguments of `earmark.prepare.prepare` that change what it writes."""
+    sparse = {} if prepare.around is None else {"around": prepare.around, "around_seconds": prepare.around_seconds}
     return {
         "fps": prepare.fps,
         "short_side": prepare.short_side,
@@ -232,6 +265,7 @@ def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
         "segment_seconds": prepare.segment_seconds,
         "min_prominence": prepare.min_prominence,
         "min_distance": prepare.min_distance,
+        **sparse,
     }
 
 

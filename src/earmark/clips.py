@@ -19,16 +19,20 @@ action covers the moment. `ActionClips` gives ``video`` in place of the two, ``a
 ``label_<column>`` int64 (B,) for each label column.
 """
 
+import math
 import multiprocessing
-from collections.abc import Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing.context import BaseContext
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from earmark.store import PreparedStore
 
@@ -40,7 +44,115 @@ __all__ = ["ActionClips", "MomentClips", "collate", "worker_context"]
 Sample = dict[str, Any]
 
 
-class MomentClips(Dataset[Sample]):
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What a sample shows of which video.
+
+    Attributes:
+        video_id: The video.
+        times_seconds: Times of the frames of all clips, one clip after another.
+        sound_start_seconds: Time of the first sample of sound.
+    """
+
+    video_id: str
+    times_seconds: npt.NDArray[np.float64]
+    sound_start_seconds: float
+
+
+class _StoredClips(Dataset[Sample]):
+    """What both data sets share: reading what a key stands for, alone or as a whole batch.
+
+    Attributes:
+        store: Prepared videos.
+        clip_names: The clips of a sample, in the order of time.
+        same_clips: Further names, each with the name of the clip that it stands for, too.
+        num_frames: Frames of each, T.
+        num_samples: Samples of sound, S; None for no sound.
+    """
+
+    store: PreparedStore
+    clip_names: tuple[str, ...]
+    same_clips: Mapping[str, str] = MappingProxyType({})
+    num_frames: int
+    num_samples: int | None
+
+    def _window(self, index: int, seed: int) -> _Window:
+        """Return what a visit reads."""
+        raise NotImplementedError
+
+    def _labels(self, index: int, seed: int) -> dict[str, int]:
+        """Return what else a visit carries."""
+        return {}
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        window = self._window(*key)
+        video = self.store.videos[window.video_id]
+        clips = [np.empty((self.num_frames, video.height, video.width, 3), np.uint8) for _ in self.clip_names]
+        sound = np.empty(self.num_samples or 0, np.int16)
+        self._read(window, clips, sound)
+        sample: Sample = dict(zip(self.clip_names, clips, strict=True))
+        sample |= {name: sample[clip] for name, clip in self.same_clips.items()}
+        if self.num_samples is not None:
+            sample["audio"] = sound
+        return sample | {"index": key[0], "seed": key[1]} | self._labels(*key)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """Return a whole batch, which is how a DataLoader asks; `collate` lets it pass as it is."""
+        return self.read_batch(keys)
+
+    def read_batch(
+        self,
+        keys: Sequence[tuple[int, int]],
+        *,
+        run: Callable[..., Iterable[Any]] = map,
+        pin_memory: bool = False,
+    ) -> dict[str, Tensor]:
+        """Return a whole batch, with the pictures decoded straight into it.
+
+        Args:
+            keys: The (index, seed) of each sample.
+            run: Applies a function to each row: `map`, or that of a pool of threads.
+            pin_memory: Read into pinned memory, from which a GPU copies by itself.
+
+        Returns:
+            The batch as the module's text has it.
+
+        Raises:
+            earmark.store.StoreError: If a video is damaged; the message names video, time and file.
+        """
+        windows = [self._window(*key) for key in keys]
+        sizes = {(video.height, video.width) for video in (self.store.videos[w.video_id] for w in windows)}
+        if len(sizes) > 1:
+            batch = collate(list(run(self.__getitem__, keys)))
+            return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin_memory else batch
+        height, width = sizes.pop()
+        shape = (len(keys), self.num_frames, height, width, 3)
+        batch = {name: _empty(shape, torch.uint8, pin_memory) for name in self.clip_names}
+        audio = _empty((len(keys), self.num_samples or 0), torch.int16, pin_memory)
+        clips, sounds = [batch[name].numpy() for name in self.clip_names], audio.numpy()
+
+        def read_row(row: int) -> None:
+            self._read(windows[row], [clip[row] for clip in clips], sounds[row])
+
+        deque(run(read_row, range(len(keys))), maxlen=0)  # waits for all, and raises what one raised
+        batch |= {name: batch[clip] for name, clip in self.same_clips.items()}
+        if self.num_samples is not None:
+            batch["audio"] = audio
+        batch["video_size"] = torch.tensor([height, width]).repeat(len(keys), 1)
+        others = [{"index": index, "seed": seed} | self._labels(index, seed) for index, seed in keys]
+        return batch | collate(others)
+
+    def _read(self, window: _Window, clips: Sequence[npt.NDArray[np.uint8]], sound: npt.NDArray[np.int16]) -> None:
+        self.store.read_into(
+            [frame for clip in clips for frame in clip],
+            sound,
+            window.video_id,
+            window.times_seconds,
+            sound_start_seconds=window.sound_start_seconds,
+        )
+
+
+class MomentClips(_StoredClips):
     """Before clip, after clip and sound of one moment of each segment: the pretraining data.
 
     An item is a segment with at least one usable moment; each visit draws one of its moments, as in the paper
@@ -73,13 +185,17 @@ class MomentClips(Dataset[Sample]):
         num_segments_without_moment: Segments of videos with sound that have no usable moment.
 
     Raises:
-        ValueError: If a length is not positive, there is no gap, or no usable moment is left.
+        ValueError: If a length is not positive, there is no gap, no usable moment is left, or the store keeps less
+            around its moments (``around_seconds``) than is read.
 
     Example:
         >>> clips = MomentClips(PreparedStore("data/prepared/kitchen"), splits=["train"])  # doctest: +SKIP
         >>> clips[(0, 1234)]["video_before"].shape  # doctest: +SKIP
         (8, 128, 228, 3)
     """
+
+    clip_names: tuple[str, ...] = ("video_before", "video_after")
+    num_samples: int
 
     def __init__(
         self,
@@ -99,39 +215,37 @@ class MomentClips(Dataset[Sample]):
         self._gaps = tuple(gap_seconds) if isinstance(gap_seconds, Sequence) else (gap_seconds,)
         self.gap_seconds, self.audio_seconds = max(self._gaps, default=-1.0), audio_seconds
         self.moments, self.views = moments, views
+        if views == "same_clip":
+            self.clip_names, self.same_clips = ("video_before",), {"video_after": "video_before"}
         self.num_frames = _num_frames(clip_seconds, clip_fps)
         self.sample_rate = store.sample_rate
         self.num_samples = round(audio_seconds * store.sample_rate)
         if min(self._gaps, default=-1.0) < 0 or self.num_samples < 1:
             raise ValueError(f"need a gap >= 0 s and some sound, got {gap_seconds} s and {audio_seconds} s")
+        if store.around_seconds is not None:
+            self._require_kept(store.around_seconds)
         self._actions: dict[str, list[ActionRecord]] = {}
         for action in actions:
             self._actions.setdefault(action.video_id, []).append(action)
         self._label_columns = sorted({column for action in actions for column in action.labels})
-        self._segments: list[tuple[str, npt.NDArray[np.float64]]] = []
-        self.num_segments_without_moment = 0
+        # Flat arrays, not objects: a large store has a million segments, and every worker gets a copy of this.
+        self._video_ids = [
+            video_id
+            for video_id in sorted(store.videos)
+            if store.videos[video_id].has_audio and (splits is None or store.videos[video_id].split in splits)
+        ]
+        durations = np.array([store.videos[video_id].duration_seconds for video_id in self._video_ids])
         segment_seconds = float(store.parameters["segment_seconds"])
-        margin = self.gap_seconds + clip_seconds
-        for video_id in sorted(store.videos):
-            video = store.videos[video_id]
-            if not video.has_audio or (splits is not None and video.split not in splits):
-                continue
-            times, latest = store.moments[video_id], video.duration_seconds - margin
-            usable = times[(times >= margin) & (times <= latest)]
-            for number in range(max(1, int(np.ceil(video.duration_seconds / segment_seconds)))):
-                if moments == "random":  # the first and the last time, and what is between
-                    mine = np.clip(np.array([number, number + 1]) * segment_seconds, margin, latest)
-                    mine = mine if mine[0] < mine[1] else mine[:0]
-                else:
-                    mine = usable[np.floor(usable / segment_seconds) == number]
-                if len(mine):
-                    self._segments.append((video_id, mine))
-                else:
-                    self.num_segments_without_moment += 1
-        self.num_moments = (
-            len(self._segments) if moments == "random" else sum(len(times) for _, times in self._segments)
-        )
-        if not self._segments:
+        num_segments = np.maximum(1, np.ceil(durations / segment_seconds)).astype(np.int64)
+        # segment i, of video _videos[i], has the times from place _starts[i] to _starts[i + 1]
+        if moments == "audible":
+            self._find_moments(durations, segment_seconds)
+            self.num_moments = len(self._times)
+        else:
+            self._bound_segments(durations, num_segments, segment_seconds)
+            self.num_moments = len(self)
+        self.num_segments_without_moment = int(num_segments.sum()) - len(self)
+        if not len(self):
             where = f"{store.root}" + (f", splits {sorted(splits)}" if splits is not None else "")
             num_refused = len(store.catalog) - len(store.videos)
             raise ValueError(
@@ -139,8 +253,51 @@ class MomentClips(Dataset[Sample]):
                 + (f"; {num_refused} more were refused, `earmark prepare` says why" if num_refused else "")
             )
 
+    def _require_kept(self, around_seconds: float) -> None:
+        """Raise if a store that keeps what is around its moments has less of that than is read."""
+        if self.moments == "random":
+            raise ValueError(
+                f"{self.store.root}: prepared with prepare.around=moments, so it holds moments only; random moments "
+                "need the whole videos: prepare without prepare.around"
+            )
+        margin = self.gap_seconds + self.clip_seconds
+        needed = max(margin, self.audio_seconds / 2)
+        if around_seconds < needed - 1e-9:
+            raise ValueError(
+                f"{self.store.root}: prepared with prepare.around_seconds={around_seconds:g}, which keeps less around "
+                f"a moment than is read: gap and clip are {margin:g} s, half of the sound {self.audio_seconds / 2:g} "
+                f"s; prepare with prepare.around_seconds={needed:g} or more, or make them shorter"
+            )
+
+    def _find_moments(self, durations: npt.NDArray[np.float64], segment_seconds: float) -> None:
+        """Find the usable moments of each segment."""
+        margin = self.gap_seconds + self.clip_seconds
+        found = [self.store.moments[video_id] for video_id in self._video_ids]
+        times = np.concatenate([*found, np.zeros(0)])
+        videos = np.repeat(np.arange(len(found), dtype=np.int32), [len(mine) for mine in found])
+        usable = (times >= margin) & (times <= durations[videos] - margin)
+        self._times, videos = times[usable], videos[usable]
+        segments = np.floor(self._times / segment_seconds)
+        first = np.ones(len(self._times), bool)  # whether a moment is the first of its segment
+        first[1:] = (np.diff(segments) != 0) | (np.diff(videos) != 0)
+        self._starts = np.append(np.flatnonzero(first), len(self._times))
+        self._videos = videos[first]
+
+    def _bound_segments(
+        self, durations: npt.NDArray[np.float64], num_segments: npt.NDArray[np.int64], segment_seconds: float
+    ) -> None:
+        """Find the first and the last time of each segment at which both clips lie in the video."""
+        margin = self.gap_seconds + self.clip_seconds
+        videos = np.repeat(np.arange(len(durations), dtype=np.int32), num_segments)
+        numbers = np.arange(len(videos)) - np.repeat(np.cumsum(num_segments) - num_segments, num_segments)
+        limits = np.stack([numbers, numbers + 1], axis=1) * segment_seconds
+        limits = np.clip(limits, margin, (durations[videos] - margin)[:, None])
+        usable = limits[:, 0] < limits[:, 1]
+        self._times, self._videos = limits[usable].ravel(), videos[usable]
+        self._starts = np.arange(0, len(self._times) + 1, 2)
+
     def __len__(self) -> int:
-        return len(self._segments)
+        return len(self._videos)
 
     def moment_of(self, index: int, seed: int) -> tuple[str, float]:
         """Return (video_id, time_seconds) of the moment that a visit draws.
@@ -149,48 +306,38 @@ class MomentClips(Dataset[Sample]):
             index: Which segment.
             seed: Randomness of the visit.
         """
-        video_id, times = self._segments[index]
+        times = self._times[self._starts[index] : self._starts[index + 1]]
         draw = _unit(seed, stream=0x4D4F4D)
-        if self.moments == "random":
-            return video_id, float(times[0] + draw * (times[1] - times[0]))
-        return video_id, float(times[int(len(times) * draw)])
+        time_seconds = (
+            times[0] + draw * (times[1] - times[0]) if self.moments == "random" else times[int(len(times) * draw)]
+        )
+        return self._video_ids[self._videos[index]], float(time_seconds)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        index, seed = key
-        video_id, time_seconds = self.moment_of(index, seed)
-        offsets = np.arange(self.num_frames) / self.clip_fps
+    def _window(self, index: int, seed: int) -> _Window:
+        video_id, moment = self.moment_of(index, seed)
+        steps = np.arange(self.num_frames) / self.clip_fps
         if self.views == "same_clip":
-            times = time_seconds - self.clip_seconds / 2 + offsets
+            times = moment - self.clip_seconds / 2 + steps
         else:
             gap = self._gaps[int(len(self._gaps) * _unit(seed, stream=0x474150))]
-            times = np.concatenate([time_seconds - gap - self.clip_seconds + offsets, time_seconds + gap + offsets])
-        frames, sound = self.store.read(
-            video_id,
-            times,
-            sound_start_seconds=time_seconds - self.audio_seconds / 2,
-            num_samples=self.num_samples,
-        )
-        return {
-            "video_before": frames[: self.num_frames],
-            "video_after": frames[-self.num_frames :],
-            "audio": sound,
-            "index": index,
-            "seed": seed,
-            **self._labels_at(video_id, time_seconds),
-        }
+            times = np.concatenate([moment - gap - self.clip_seconds + steps, moment + gap + steps])
+        return _Window(video_id, times, moment - self.audio_seconds / 2)
 
-    def _labels_at(self, video_id: str, time_seconds: float) -> dict[str, int]:
+    def _labels(self, index: int, seed: int) -> dict[str, int]:
+        if not self._label_columns:
+            return {}
+        video_id, moment = self.moment_of(index, seed)
         covering = [
             action
             for action in self._actions.get(video_id, ())
-            if action.start_seconds <= time_seconds <= action.stop_seconds
+            if action.start_seconds <= moment <= action.stop_seconds
         ]
         shortest = min(covering, key=lambda action: action.stop_seconds - action.start_seconds, default=None)
         labels = {} if shortest is None else shortest.labels
         return {f"label_{column}": labels.get(column, -1) for column in self._label_columns}
 
 
-class ActionClips(Dataset[Sample]):
+class ActionClips(_StoredClips):
     """Labelled clips of annotated actions: the data of the linear probe and of the tasks.
 
     Every action gives `num_clips` items. Their places are spread evenly over the action (one clip: its centre), or
@@ -214,8 +361,11 @@ class ActionClips(Dataset[Sample]):
         num_frames: Frames of a clip.
 
     Raises:
-        ValueError: If no action is usable or the label columns differ between actions.
+        ValueError: If no action is usable, the label columns differ between actions, or the store keeps nothing but
+            what is around moments.
     """
+
+    clip_names = ("video",)
 
     def __init__(
         self,
@@ -228,11 +378,17 @@ class ActionClips(Dataset[Sample]):
         random: bool = False,
         audio_seconds: float | None = None,
     ) -> None:
+        if store.around_seconds is not None:
+            raise ValueError(
+                f"{store.root}: prepared with prepare.around=moments, so it holds moments only; clips of actions need "
+                "the whole videos: prepare without prepare.around"
+            )
         self.store = store
         self.clip_seconds, self.clip_fps = clip_seconds, clip_fps
         self.num_clips, self.random = num_clips, random
         self.audio_seconds = audio_seconds
         self.num_frames = _num_frames(clip_seconds, clip_fps)
+        self.num_samples = None if audio_seconds is None else round(audio_seconds * store.sample_rate)
         self.left_out: list[tuple[str, str]] = []
         self.actions: list[ActionRecord] = []
         for action in actions:
@@ -284,33 +440,24 @@ class ActionClips(Dataset[Sample]):
             start = action.start_seconds + room * (index % self.num_clips + 0.5) / self.num_clips
         return float(min(max(start, 0.0), max(0.0, video.duration_seconds - self.clip_seconds)))
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        index, seed = key
-        number = int(self.action_of_item[index])
-        action = self.actions[number]
+    def _window(self, index: int, seed: int) -> _Window:
+        video_id = self.actions[self.action_of_item[index]].video_id
         start = self.start_of(index, seed)
-        last = self.store.videos[action.video_id].duration_seconds - 1 / self.store.fps
+        last = self.store.videos[video_id].duration_seconds - 1 / self.store.fps
         times = np.minimum(start + np.arange(self.num_frames) / self.clip_fps, last)  # a video shorter than the clip
-        audio_seconds = self.audio_seconds or 0.0
-        frames, sound = self.store.read(
-            action.video_id,
-            times,
-            sound_start_seconds=start + (self.clip_seconds - audio_seconds) / 2,
-            num_samples=round(audio_seconds * self.store.sample_rate),
-        )
-        sample: Sample = {"video": frames, "index": index, "seed": seed}
-        if self.audio_seconds is not None:
-            sample["audio"] = sound
-        for column, labels in self.labels.items():
-            sample[f"label_{column}"] = int(labels[number])
-        return sample
+        return _Window(video_id, times, start + (self.clip_seconds - (self.audio_seconds or 0.0)) / 2)
+
+    def _labels(self, index: int, seed: int) -> dict[str, int]:
+        number = self.action_of_item[index]
+        return {f"label_{column}": int(labels[number]) for column, labels in self.labels.items()}
 
 
-def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+def collate(samples: Sequence[Mapping[str, Any]] | dict[str, Tensor]) -> dict[str, Tensor]:
     """Assemble samples to a batch, padding pictures of different sizes (see the module's text).
 
     Args:
-        samples: What the data sets return; all with the same keys.
+        samples: What the data sets return, all with the same keys; or a batch that a data set read as a whole, which
+            is returned as it is.
 
     Returns:
         The batch: a tensor for each key, and ``video_size`` int64 (B, 2) with each sample's height and width.
@@ -321,6 +468,8 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         >>> batch["video"].shape, batch["video_size"].tolist()
         (torch.Size([2, 2, 6, 6, 3]), [[4, 6], [6, 4]])
     """
+    if isinstance(samples, dict):
+        return samples
     batch: dict[str, Tensor] = {}
     for name, first in samples[0].items():
         values = [sample[name] for sample in samples]
@@ -346,6 +495,15 @@ def worker_context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", "torch.utils.data"])  # torch is imported once, not by each worker
     return context
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, pin_memory: bool) -> Tensor:
+    """Return a tensor to be filled; in a worker of a DataLoader, in memory shared with the main process."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype, pin_memory=pin_memory)
+    # As torch's own collation does: share_memory_() would copy what is still empty.
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize, device="cpu")  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
 
 
 def _stack_padded(clips: Sequence[npt.NDArray[np.uint8]]) -> Tensor:

@@ -393,6 +393,11 @@ def _contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
             problems.append("data.split: criterion=supervised needs one split, whose annotated actions it learns from")
         if config.criterion.name == "simclr_video" and config.data_augm.shared_crop:
             problems.append("data_augm.shared_crop: must be false with criterion=simclr_video, of two crops")
+        if config.model.fused_optimizer and optim.max_gradient_norm is not None and environment.precision == "16-mixed":
+            problems.append(
+                "optim.max_gradient_norm: needs model.fused_optimizer=false with environment.precision=16-mixed: the "
+                "fused update undoes the scale of gradients too late for clipping"
+            )
     if optim.use_lr_scheduler and optim.schedule:
         problems.append("optim.schedule: is for optim.use_lr_scheduler=false; give one or the other")
     total_steps = optim.lr_scheduler_args.total_steps

@@ -33,6 +33,13 @@ RunName = Annotated[
 Suffix = Annotated[
     str, Rule("made of letters, digits and _.,=+- only", lambda value: re.fullmatch(r"[\w.,=+-]*", value))
 ]
+Part = Annotated[
+    str,
+    Rule(
+        "K/N with K from 1 to N, such as 3/16",
+        lambda value: re.fullmatch(r"\d+/\d+", value) and 1 <= int(value.split("/")[0]) <= int(value.split("/")[1]),
+    ),
+]
 Split = Literal["train", "validation", "test", "all"]
 
 
@@ -281,7 +288,11 @@ class Prepare:
     segment_seconds: Positive
     min_prominence: NonNegative
     min_distance: AtLeastOne
+    around: Literal["moments"] | None
+    around_seconds: Positive
     workers: AtLeastOne | None
+    backend: Literal["loky", "ray"]
+    part: Part | None
 
 
 @dataclass(frozen=True, slots=True)

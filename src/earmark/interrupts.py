@@ -112,10 +112,10 @@ def leave_on_signals() -> Iterator[None]:
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Hold back the signals that ask to stop; processes started in the block never see them.
+    """Hold back the signals that ask to stop; processes started in the block see none until they ask for them.
 
-    A terminal and SLURM send signals to every process of a run. The loader's processes must not die of one: the step in
-    hand still needs them. What arrives here meanwhile is delivered when the block ends.
+    A terminal and SLURM send signals to every process of a run. One that is still starting must not die of one. What
+    arrives here meanwhile is delivered when the block ends.
 
     Example:
         >>> with stop_requests(talk=False) as request:

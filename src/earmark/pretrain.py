@@ -9,8 +9,8 @@ order and seeds functions of the position, and a checkpoint holds the position a
 """
 
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 
-from earmark.clips import worker_context
 from earmark.distributed import on_first_rank
-from earmark.interrupts import signals_held, stop_requests
+from earmark.interrupts import stop_requests
+from earmark.loading import load_batches
 from earmark.optim import require_schedule_covers
 from earmark.run_lock import run_lock
 from earmark.run_logging import METRICS_FILE, RunLog
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Keys = Iterator[list[tuple[int, int]]]
+Batches = Generator[dict[str, Tensor], None, None]
 
 __all__ = ["Clips", "NonFiniteError", "PretrainResult", "pretrain"]
 
@@ -123,7 +123,7 @@ def pretrain(
             mid-epoch has its checkpoint only.
         clips: The data set, of samples with ``video_before`` and ``video_after`` uint8 (T, H, W, 3), ``audio`` int16
             (S,), ``index``, ``seed`` and ``video_size`` (height, width), and any ``label_NAME``.
-        collate_fn: Makes one batch of a list of samples; importable by name where there are workers.
+        collate_fn: Makes one batch of a list of samples.
         video_transform: Called with (video uint8 (B, T, H, W, 3), seed (B,), video_size (B, 2), stream=0 or 1).
         audio_transform: Called with (audio int16 (B, S)).
         optimizer: Optimizer of the model's parameters.
@@ -132,7 +132,7 @@ def pretrain(
         epochs: Epochs of the whole run.
         batch_size: Size of the global batch, over all ranks together.
         seed: Seed of order and samples. The model's first weights are the caller's to seed.
-        num_workers: Processes that load data for this rank; 0 loads in this process.
+        num_workers: Threads that load data for this rank; 0 loads in the loop's own, between the steps.
         fabric: A launched Fabric.
         config: Settings of the run as plain data, stored in every checkpoint.
         fingerprint: Identity of the prepared data.
@@ -220,7 +220,7 @@ def pretrain(
             wandb=wandb,
             progress=progress,
         )
-        load = partial(_load, clips, collate_fn=collate_fn, num_workers=num_workers, device=fabric.device)
+        load = partial(load_batches, clips, collate_fn=collate_fn, num_workers=num_workers, device=fabric.device)
         transform = partial(
             _model_inputs,
             video_transform=video_transform.to(fabric.device),
@@ -288,28 +288,6 @@ def _batch_namer(
     return name_batch
 
 
-def _load(
-    clips: Clips,
-    keys: Keys,
-    *,
-    collate_fn: Callable[[list[Any]], dict[str, Tensor]],
-    num_workers: int,
-    device: torch.device,
-) -> Iterator[dict[str, Tensor]]:
-    with signals_held():  # a signal that asks to stop must not end the loader's processes, which are started here
-        return iter(
-            DataLoader(
-                clips,  # type: ignore[arg-type] # a protocol here, a nominal base class there
-                batch_sampler=keys,
-                collate_fn=collate_fn,
-                num_workers=num_workers,
-                multiprocessing_context=worker_context() if num_workers else None,
-                pin_memory=device.type == "cuda",
-                generator=torch.Generator(),  # else every loader draws a number from the global generator
-            )
-        )
-
-
 def _model_inputs(
     batch: Mapping[str, Tensor], *, video_transform: nn.Module, audio_transform: nn.Module, shared_crop: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -326,7 +304,7 @@ def _model_inputs(
 def _embeddings(
     fabric: "Fabric",
     model: nn.Module,
-    load: Callable[[Keys], Iterator[dict[str, Tensor]]],
+    load: Callable[[Keys], Batches],
     transform: Callable[[dict[str, Tensor]], tuple[Tensor, ...]],
     num_items: int,
     batch_size: int,
@@ -339,11 +317,12 @@ def _embeddings(
     keys = ([(index, sample_seed(seed, epoch, index)) for index in batch] for batch in batches)
     model.eval()
     try:
-        for batch in map(fabric.to_device, load(keys)):
-            inputs = fabric.strategy.precision.convert_input(transform(batch))
-            with fabric.autocast():
-                embeddings = cast(SeesAllData, model).embed(*inputs)
-            yield batch["index"], embeddings
+        with closing(load(keys)) as loaded:
+            for batch in loaded:
+                inputs = fabric.strategy.precision.convert_input(transform(batch))
+                with fabric.autocast():
+                    embeddings = cast(SeesAllData, model).embed(*inputs)
+                yield batch["index"], embeddings
     finally:
         model.train()
 

@@ -6,7 +6,7 @@ it up. It is here to be read.
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from signal import SIGTERM, Signals
@@ -90,11 +90,11 @@ class TrainLoop:
     name_batch: Callable[[Position], str]
     _since_line: Totals = field(default_factory=Totals)
 
-    def run(self, batches: Iterator[dict[str, Tensor]]) -> Signals | None:
+    def run(self, batches: Generator[dict[str, Tensor], None, None]) -> Signals | None:
         """Do the steps that are left, or those until a signal asks to stop.
 
         Args:
-            batches: From the position on.
+            batches: From the position on, on the device.
 
         Returns:
             The signal that ended the run before its time, or None.
@@ -123,7 +123,7 @@ class TrainLoop:
                     self.log.sync()
                     self.saver.save(position, best=best is True)
         finally:
-            del batches  # ends the workers now; a traceback would keep them
+            batches.close()  # ends the readers now; a traceback would keep them
         return (self.request.signal or SIGTERM) if stop and position.step < self.last_step else None
 
     def _begin_epoch(self) -> None:
@@ -137,7 +137,6 @@ class TrainLoop:
             self.model.start_epoch(epoch, partial(self.embeddings, epoch))
 
     def _step(self, batch: dict[str, Tensor]) -> tuple[dict[str, float], list[bool]]:
-        batch = self.fabric.to_device(batch)
         labels = {name.removeprefix("label_"): x for name, x in batch.items() if name.startswith("label_")}
         wishes = (bool(self.request), self.saver.minutes_are_over())
         try:

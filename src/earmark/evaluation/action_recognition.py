@@ -187,7 +187,7 @@ def evaluate_action_recognition(
         baseline_encoder: For example the same architecture, randomly initialised.
         test_groups: Group of each test action, for example its video; the intervals then resample whole groups.
         batch_size: Clips a batch of feature extraction.
-        num_workers: Processes that read clips.
+        num_workers: Threads that read clips.
         device: Where encoder and probe run.
         cache_dir: Where features are kept; None keeps none.
         epochs: Of the probe, like the next eight.

@@ -21,10 +21,10 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import nn
-from torch.utils.data import DataLoader
 
 from earmark.atomic import replacing
-from earmark.clips import collate, worker_context
+from earmark.clips import collate
+from earmark.loading import load_batches
 
 __all__ = ["FeatureKey", "LabelledClips", "describe", "extract_features", "feature_key"]
 
@@ -155,7 +155,7 @@ def extract_features(
         clips: Items keyed by ``(index, seed)``, as `earmark.clips.ActionClips`.
         transform: Called as ``transform(video, seed, video_size)`` on the device, as `earmark.transforms.VideoCrop`.
         batch_size: Clips a batch; the features do not depend on it.
-        num_workers: Processes that read clips; 0 reads in this one.
+        num_workers: Threads that read clips; 0 reads in the one that computes.
         device: Where the encoder runs.
         seed: From which each item's own seed is drawn; matters for clips or transforms that draw.
         cache_dir: Folder to keep features in; made if missing.
@@ -210,26 +210,19 @@ def _run(
     """Return the features of every item, shape (num_items, D)."""
     seeds = np.random.default_rng(seed).integers(2**63, size=len(clips)).tolist()
     keys = list(enumerate(seeds))
-    loader = DataLoader(
-        cast("torch.utils.data.Dataset[dict[str, Any]]", clips),
-        batch_sampler=[keys[start : start + batch_size] for start in range(0, len(keys), batch_size)],
-        collate_fn=collate,
-        num_workers=num_workers,
-        multiprocessing_context=worker_context() if num_workers else None,
-        pin_memory=device.type == "cuda",
-    )
+    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+    loaded = load_batches(clips, batches, collate_fn=collate, num_workers=num_workers, device=device)
     modes = {module: module.training for module in encoder.modules()}
     encoder.eval()
     features: npt.NDArray[np.float32] | None = None
     try:
-        for batch in track(loader, "features", console=Console(stderr=True), disable=not progress):
-            inputs = (batch[name].to(device, non_blocking=True) for name in ("video", "seed", "video_size"))
-            output = encoder(transform(*inputs))
+        for batch in track(loaded, "features", total=len(batches), console=Console(stderr=True), disable=not progress):
+            output = encoder(transform(batch["video"], batch["seed"], batch["video_size"]))
             if output.ndim != 2:
                 raise ValueError(f"an encoder must return features (B, D), got shape {tuple(output.shape)}")
             if features is None:
                 features = np.empty((len(clips), output.shape[1]), dtype=np.float32)
-            features[batch["index"].numpy()] = output.float().cpu().numpy()
+            features[batch["index"].cpu().numpy()] = output.float().cpu().numpy()
     finally:
         for module, mode in modes.items():
             module.training = mode

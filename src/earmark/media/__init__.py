@@ -12,9 +12,10 @@ counted; the clock goes on by the file's time stamps.
 
 from earmark.media.frames import FrameReader, iter_frames, read_frames
 from earmark.media.opening import MediaError
-from earmark.media.prepared import PacketTable, packet_table, write_prepared
-from earmark.media.probing import AudioStreamInfo, MediaInfo, VideoStreamInfo, probe
+from earmark.media.prepared import PacketTable, Window, packet_table, write_prepared
+from earmark.media.probing import AudioStreamInfo, MediaInfo, VideoStreamInfo, declared, probe
 from earmark.media.sound import Resampler, SoundReader
+from earmark.media.together import read_together
 from earmark.media.writing import VideoWriter
 
 __all__ = [
@@ -27,9 +28,12 @@ __all__ = [
     "SoundReader",
     "VideoStreamInfo",
     "VideoWriter",
+    "Window",
+    "declared",
     "iter_frames",
     "packet_table",
     "probe",
     "read_frames",
+    "read_together",
     "write_prepared",
 ]

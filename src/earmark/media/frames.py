@@ -1,12 +1,12 @@
 """Reading pictures: at a fixed rate from start to end, or at given times."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
@@ -26,6 +26,8 @@ from earmark.media.picture import PictureConverter, PictureGeometry, first_frame
 _TIE_SECONDS = 1e-6
 # Going on decoding is cheaper than a seek over less than this, and seeks that come late are retried this much earlier.
 _SHORT_WAY_SECONDS = 2.0
+# Of a file with hardly a key frame, no more packets wait than this.
+_MAX_HELD_PACKETS = 1000
 
 
 def _geometry(path: Path, video_stream: int | None, short_side: int | None) -> PictureGeometry:
@@ -40,7 +42,7 @@ def _geometry(path: Path, video_stream: int | None, short_side: int | None) -> P
 
 
 def _frames_in_order(
-    container: InputContainer, stream: Any, zero: float, damage: Damage, *, origin: float = 0.0
+    packets: Iterator[Any], stream: Any, zero: float, damage: Damage, *, origin: float = 0.0
 ) -> Iterator[tuple[float, float, VideoFrame]]:
     """Yield (start, end, frame), seconds on the file's clock, each frame after the one before it.
 
@@ -48,11 +50,11 @@ def _frames_in_order(
     """
     usual_seconds = 1 / float(stream.average_rate) if stream.average_rate else 0.0
     last_start, last_end = float("-inf"), origin
-    for seconds, frame in decode(container, stream, zero, damage):
+    for seconds, frame in decode(packets, stream, zero, damage):
         start = last_end if seconds is None else seconds
         if start <= last_start:
             continue  # a repeated time stamp: the frame before it has the time
-        if start > last_end + MAX_GAP_SECONDS:
+        if start > max(last_end, damage.entered_seconds) + MAX_GAP_SECONDS:
             damage.note(f"the time stamps jump to {start:.2f} s, the rest is not read")
             return
         length = float(frame.duration * frame.time_base) if frame.duration else 0.0
@@ -74,8 +76,13 @@ class FrameReader:
         short_side: scale the displayed picture so that its short side has as many pixels, the other an even number in
             proportion; None leaves the size.
         video_stream: the n-th picture stream instead of the container's default.
+        num_threads: of the decoder; 0 for one a core.
+        windows: (first, stop) numbers k of the pictures wanted, ascending and apart; None for all. What only others
+            need is not decoded, as far as key frames allow.
 
     Attributes:
+        path: the file.
+        stream_number: the n-th picture stream, or None for the container's default.
         size: (width, height) of the pictures, in pixels.
         problem: None, or what is wrong with the pictures: damaged packets, an early end. Complete after the last one.
 
@@ -94,15 +101,28 @@ class FrameReader:
     """
 
     def __init__(
-        self, path: str | Path, *, fps: float, short_side: int | None = None, video_stream: int | None = None
+        self,
+        path: str | Path,
+        *,
+        fps: float,
+        short_side: int | None = None,
+        video_stream: int | None = None,
+        num_threads: int = 0,
+        windows: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         if not fps > 0:
             raise ValueError(f"fps must be positive, not {fps}")
-        self._path = Path(path)
+        bounds = [0, *(bound for window in windows or () for bound in window)]
+        if any(stop < start for start, stop in pairwise(bounds)):
+            raise ValueError(f"windows must be (first, stop) pairs in ascending order, not {windows}")
+        self.path = Path(path)
+        self.stream_number = video_stream
         self._fps = float(fps)
-        self._stream_number = video_stream
-        self._geometry = _geometry(self._path, video_stream, short_side)
+        self._num_threads = num_threads
+        self._windows = windows
+        self._geometry = _geometry(self.path, video_stream, short_side)
         self._damage = Damage()
+        self._next: int | None = 0  # number of the picture that is due
         self.size = self._geometry.size
 
     @property
@@ -112,40 +132,79 @@ class FrameReader:
 
     def __iter__(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
         """Read the pictures from the start."""
+        with open_media(self.path) as container:
+            stream = only_stream(container, "video", self.stream_number)
+            yield from self.read(container.demux(stream), stream, time_zero(container))
+
+    def read(self, packets: Iterator[Any], stream: Any, zero: float) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        """Yield the pictures of a stream that somebody else opened (see :func:`earmark.media.read_together`).
+
+        Args:
+            packets: all packets of the stream, in order.
+            stream: of the opened file, nothing decoded yet.
+            zero: the time of the file's start on the stream's own clock, in seconds.
+        """
         self._damage = Damage()
-        with open_media(self._path) as container:
-            stream = only_stream(container, "video", self._stream_number)
-            stream.thread_type = "AUTO"
-            zero = time_zero(container)
-            convert = PictureConverter(self._geometry)
-            number = 0
-            last: tuple[float, float, VideoFrame] | None = None
-            for start, end, frame in _frames_in_order(container, stream, zero, self._damage):
-                if last is not None:
-                    # The earlier frame is the nearest up to the middle between the two.
-                    until = (last[0] + start) / 2 + _TIE_SECONDS
-                    num_due = self._num_due(number, until)
-                    yield from self._repeated(convert, last[2], number, num_due)
-                    number += num_due
-                last = (start, end, frame)
-            if last is None:
-                raise MediaError(f"{self._path}: no picture could be decoded")
-            start, end, frame = last
-            until = max(start, end - _TIE_SECONDS)  # a frame of no length is still shown
-            yield from self._repeated(convert, frame, number, self._num_due(number, until))
-            self._damage.note_end("picture", end, end_seconds(stream, zero))
+        stream.thread_type = "AUTO"
+        stream.thread_count = self._num_threads
+        convert = PictureConverter(self._geometry)
+        if self._windows is None:
+            numbers: Iterator[int] = count()
+        else:
+            numbers = chain.from_iterable(range(*window) for window in self._windows)
+            packets = self._needed(packets, stream, zero)
+        self._next = next(numbers, None)
+        last: tuple[float, float, VideoFrame] | None = None
+        for start, end, frame in _frames_in_order(packets, stream, zero, self._damage):
+            if last is not None:
+                # The earlier frame is the nearest up to the middle between the two.
+                yield from self._due(numbers, convert, last[2], (last[0] + start) / 2 + _TIE_SECONDS)
+            if self._next is None:
+                break
+            last = (start, end, frame)
+        if self._next is None:
+            return  # no picture of a window is missing
+        if last is None:
+            raise MediaError(f"{self.path}: no picture could be decoded")
+        start, end, frame = last
+        # a frame of no length is still shown
+        yield from self._due(numbers, convert, frame, max(start, end - _TIE_SECONDS))
+        self._damage.note_end("picture", end, end_seconds(stream, zero))
 
-    def _num_due(self, number: int, until: float) -> int:
-        """Count the pictures from ``number`` on whose time is at most ``until``."""
-        return max(0, int(np.floor(until * self._fps)) - number + 1)
-
-    def _repeated(
-        self, convert: PictureConverter, frame: VideoFrame, number: int, count: int
+    def _due(
+        self, numbers: Iterator[int], convert: PictureConverter, frame: VideoFrame, until: float
     ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-        if count:
-            picture = convert(frame)
-            for k in range(number, number + count):
-                yield k / self._fps, picture
+        """Yield a frame as all the pictures that are due and whose time is at most ``until``."""
+        last_number = int(np.floor(until * self._fps))
+        picture: NDArray[np.uint8] | None = None
+        while self._next is not None and self._next <= last_number:
+            picture = convert(frame) if picture is None else picture
+            number, self._next = self._next, next(numbers, None)
+            yield number / self._fps, picture
+
+    def _needed(self, packets: Iterator[Any], stream: Any, zero: float) -> Iterator[Any]:
+        """Leave out what comes before the last key frame that is not later than the picture due.
+
+        What follows that key frame does not need what is left out; what precedes it in presentation is no nearer to the
+        picture than the key frame itself. Packets wait, compressed, until it is known whether they are needed.
+        """
+        held: list[Any] = []
+        left_out = False
+        for packet in packets:
+            if self._next is None:
+                return
+            seconds = None if packet.pts is None else packet.pts * float(stream.time_base) - zero
+            due = self._next / self._fps
+            if packet.is_keyframe and held and seconds is not None and seconds <= due:
+                held, left_out = [], True
+                self._damage.entered_seconds = seconds
+            held.append(packet)
+            if seconds is None or seconds >= due or len(held) >= _MAX_HELD_PACKETS:
+                if left_out:
+                    stream.codec_context.flush_buffers()
+                    left_out = False
+                yield from held
+                held = []
 
 
 def read_frames(
@@ -275,5 +334,5 @@ def _frames_from(path: Path, video_stream: int | None, seconds: float | None) ->
                 container.seek(int((seconds + zero) / stream.time_base), stream=stream)
             except av.FFmpegError:
                 return
-        for start, _, frame in _frames_in_order(container, stream, zero, Damage(), origin=seconds or 0.0):
+        for start, _, frame in _frames_in_order(container.demux(stream), stream, zero, Damage(), origin=seconds or 0.0):
             yield start, frame

@@ -116,9 +116,12 @@ class Damage:
     num_skipped: int = 0
     first_seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    entered_seconds: float = float("-inf")  # where decoding began or was taken up again, at a key frame
 
     def skip(self, seconds: float) -> None:
-        """Count a damaged packet at a time."""
+        """Count a damaged packet at a time; what needs frames before the key frame of entry is not damaged."""
+        if seconds < self.entered_seconds:
+            return
         if not self.num_skipped:
             self.first_seconds = seconds
         self.num_skipped += 1
@@ -142,9 +145,8 @@ class Damage:
         return "; ".join(texts) or None
 
 
-def decode(container: InputContainer, stream: Any, zero: float, damage: Damage) -> Iterator[tuple[float | None, Any]]:
+def decode(packets: Iterator[Any], stream: Any, zero: float, damage: Damage) -> Iterator[tuple[float | None, Any]]:
     """Yield (seconds on the file's clock or None, frame) in presentation order, past whatever is damaged."""
-    packets = container.demux(stream)
     time_base = float(stream.time_base)
     last_seconds, latest_seconds = 0.0, float("-inf")
     while True:
@@ -161,15 +163,15 @@ def decode(container: InputContainer, stream: Any, zero: float, damage: Damage) 
             damage.skip(last_seconds)
             continue
         try:
-            frames = packet.decode()
+            frames = stream.codec_context.decode(packet)  # the packet may come from another opening of the file
         except av.FFmpegError:
             damage.skip(last_seconds)
             continue
         for frame in frames:
-            if frame.is_corrupt:
-                damage.skip(last_seconds)
-                continue
             seconds = None if frame.pts is None else frame.pts * time_base - zero
+            if frame.is_corrupt:
+                damage.skip(last_seconds if seconds is None else seconds)
+                continue
             if seconds is not None:
                 latest_seconds = max(latest_seconds, seconds)
                 if seconds < latest_seconds - _MAX_STEP_BACK_SECONDS:

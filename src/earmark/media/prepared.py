@@ -1,13 +1,17 @@
 """Prepared videos: ordinary ``.mov`` files whose pictures and sound can be read by byte range."""
 
+import json
+from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
+from zlib import crc32
 
+import av
 import numpy as np
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from numpy.typing import NDArray
 
@@ -16,6 +20,24 @@ from earmark.media.sound import rechunk
 from earmark.media.writing import open_for_writing, sound_frame
 
 _Packet: TypeAlias = "Packet[Any]"  # PyAV's class is generic in its type stubs only
+_WINDOWS_KEY = "earmark_windows"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a recording that a prepared video holds.
+
+    Attributes:
+        first_frame: number of its first frame on the recording's clock: shown at first_frame / fps seconds.
+        num_frames: how many frames follow one another from there on.
+        first_sample: number of its first sample of sound on the recording's clock.
+        num_samples: of sound.
+    """
+
+    first_frame: int
+    num_frames: int
+    first_sample: int
+    num_samples: int
 
 
 def write_prepared(
@@ -26,6 +48,7 @@ def write_prepared(
     size: tuple[int, int],
     sound: Iterable[NDArray[np.int16]] | None,
     sample_rate: int,
+    windows: Iterable[Window] | None = None,
 ) -> None:
     """Write a prepared video: a ``.mov`` of JPEG pictures at a fixed rate and of 16-bit mono PCM sound.
 
@@ -40,6 +63,8 @@ def write_prepared(
         size: (width, height) of every picture in pixels.
         sound: int16 mono blocks ``(S,)`` of any length, or None for a video without sound.
         sample_rate: of the sound, in Hz.
+        windows: which parts of a longer recording the frames and the sound are, where they are not all of it: noted in
+            the file, which plays them one after the other. The recording may end within them.
 
     Raises:
         ValueError: if there is no frame, or sound that is not one-dimensional int16.
@@ -53,7 +78,11 @@ def write_prepared(
     """
     path = Path(path)
     try:
-        with open_for_writing(path, "mov") as container:
+        # without this option the format knows a few names only
+        options = {"movflags": "use_metadata_tags"} if windows is not None else {}
+        with open_for_writing(path, "mov", options) as container:
+            if windows is not None:
+                container.metadata[_WINDOWS_KEY] = json.dumps([astuple(window) for window in windows])
             packets = _picture_packets(container, frames, fps=fps, size=size)
             sound_packets = _sound_packets(container, sound, sample_rate) if sound is not None else iter(())
             frame_packet, sound_packet = next(packets, None), next(sound_packets, None)
@@ -69,8 +98,10 @@ def write_prepared(
                 else:
                     container.mux_one(sound_packet)
                     sound_packet = next(sound_packets, None)
-    except BaseException:
+    except BaseException as error:
         path.unlink(missing_ok=True)
+        if isinstance(error, av.FFmpegError) and isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error  # a plain one: can be sent to a process
         raise
 
 
@@ -126,6 +157,10 @@ class PacketTable:
         frame_sizes: int64 ``(N,)``, its length in bytes.
         sound_offsets: int64 ``(P,)``, the byte at which each run of sound begins; in time order, without gaps.
         sound_sizes: int64 ``(P,)``, length of each run in bytes; little-endian int16 mono, two bytes a sample.
+        frame_checksums: uint32 ``(N,)``, CRC-32 of each JPEG.
+        sound_checksums: uint32 ``(P,)``, CRC-32 of each run of sound.
+        windows: int64 ``(W, 4)``, the fields of `Window`: which parts of the recording the frames and samples are, in
+            order; a single row that begins with 0 where they are all of it.
     """
 
     fps: Fraction
@@ -136,6 +171,9 @@ class PacketTable:
     frame_sizes: NDArray[np.int64]
     sound_offsets: NDArray[np.int64]
     sound_sizes: NDArray[np.int64]
+    frame_checksums: NDArray[np.uint32]
+    sound_checksums: NDArray[np.uint32]
+    windows: NDArray[np.int64]
 
     @property
     def num_frames(self) -> int:
@@ -171,7 +209,8 @@ def packet_table(path: str | Path) -> PacketTable:
         True
     """
     path = Path(path)
-    frames: list[tuple[int, int]] = []
+    frames = array("q")  # not objects: a long video has many
+    num_frames = 0
     runs: list[list[int]] = []
     num_sound_bytes = 0
     with open_media(path) as container:
@@ -186,19 +225,21 @@ def packet_table(path: str | Path) -> PacketTable:
                 continue  # the empty packets at the end
             seconds = packet.pts * packet.time_base
             if packet.stream_index == video.index:
-                if seconds * fps != len(frames):
-                    raise MediaError(f"{path}: not a prepared video: frame {len(frames)} is at {float(seconds):.3f} s")
-                frames.append((packet.pos, packet.size))
+                if seconds * fps != num_frames:
+                    raise MediaError(f"{path}: not a prepared video: frame {num_frames} is at {float(seconds):.3f} s")
+                frames.extend((packet.pos, packet.size, crc32(packet)))
+                num_frames += 1
             else:
                 if seconds * audio.codec_context.sample_rate * 2 != num_sound_bytes:
                     raise MediaError(f"{path}: not a prepared video: a gap in the sound at {float(seconds):.3f} s")
                 num_sound_bytes += packet.size
-                if runs and sum(runs[-1]) == packet.pos:
+                if runs and runs[-1][0] + runs[-1][1] == packet.pos:
                     runs[-1][1] += packet.size
+                    runs[-1][2] = crc32(packet, runs[-1][2])
                 else:
-                    runs.append([packet.pos, packet.size])
-        frame_array = np.array(frames, np.int64).reshape(-1, 2)
-        run_array = np.array(runs, np.int64).reshape(-1, 2)
+                    runs.append([packet.pos, packet.size, crc32(packet)])
+        frame_array = np.array(frames, np.int64).reshape(-1, 3)
+        run_array = np.array(runs, np.int64).reshape(-1, 3)
         return PacketTable(
             fps=fps,
             width=video.codec_context.width,
@@ -208,4 +249,24 @@ def packet_table(path: str | Path) -> PacketTable:
             frame_sizes=frame_array[:, 1].copy(),
             sound_offsets=run_array[:, 0].copy(),
             sound_sizes=run_array[:, 1].copy(),
+            frame_checksums=frame_array[:, 2].astype(np.uint32),
+            sound_checksums=run_array[:, 2].astype(np.uint32),
+            windows=_windows(path, container, num_frames, num_sound_bytes // 2),
         )
+
+
+def _windows(path: Path, container: InputContainer, num_frames: int, num_samples: int) -> NDArray[np.int64]:
+    """Read which parts of the recording a file holds; the last ones may be shorter than was planned, or empty."""
+    text = container.metadata.get(_WINDOWS_KEY)
+    if text is None:
+        return np.array([[0, num_frames, 0, num_samples]], np.int64)
+    try:
+        windows = np.array(json.loads(text), np.int64).reshape(-1, 4)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise MediaError(f"{path}: not a prepared video: its windows cannot be read ({error})") from error
+    for column, total in ((1, num_frames), (3, num_samples)):
+        before = np.cumsum(windows[:, column]) - windows[:, column]
+        windows[:, column] = np.clip(total - before, 0, windows[:, column])
+        if windows[:, column].sum() != total or (np.diff(windows[:, column - 1]) < windows[:-1, column]).any():
+            raise MediaError(f"{path}: not a prepared video: its windows do not fit what it holds")
+    return windows

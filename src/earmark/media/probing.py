@@ -138,6 +138,40 @@ def probe(path: str | Path, *, video_stream: int | None = None, audio_stream: in
         )
 
 
+def declared(path: str | Path) -> tuple[float | None, int, int]:
+    """Return what a file's header says of its picture; nothing is decoded, so this is quick.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its length in seconds (of the whole file where that is all that is said), or None, and the coded width and
+        height in pixels; zeros without a picture.
+
+    Raises:
+        MediaError: if the file can't be opened.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> from earmark.media import VideoWriter
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with VideoWriter(f"{folder}/a.mp4", width=64, height=48, fps=16, sample_rate=16000) as writer:
+        ...         for _ in range(8):
+        ...             writer.write_frame(np.zeros((48, 64, 3), np.uint8))
+        ...     declared(f"{folder}/a.mp4")
+        (0.5, 64, 48)
+    """
+    with open_media(path) as container:
+        zero = time_zero(container)
+        video = choose_stream(container, "video", None)
+        if video is None:
+            return 0.0, 0, 0
+        end = end_seconds(video, zero)
+        if end is None and container.duration is not None:
+            end = ((container.start_time or 0) + container.duration) / av.time_base - zero
+        return end, video.codec_context.width, video.codec_context.height
+
+
 def _walked_duration(path: Path, zero: float) -> float:
     with open_media(path) as container:
         ends = (float((p.pts + (p.duration or 0)) * p.time_base) for p in container.demux() if p.pts is not None)

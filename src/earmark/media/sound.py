@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
-from av.container import InputContainer
 from numpy.typing import NDArray
 
 from earmark.media.opening import (
@@ -132,6 +131,8 @@ class SoundReader:
         audio_stream: the n-th sound stream instead of the container's default.
 
     Attributes:
+        path: the file.
+        stream_number: the n-th sound stream, or None for the container's default.
         sample_rate: of the blocks, in Hz.
         num_samples: yielded so far.
         problem: None, or what is wrong with the sound: damaged packets, an early end, samples that are no numbers.
@@ -157,8 +158,8 @@ class SoundReader:
         block_seconds: float = 10.0,
         audio_stream: int | None = None,
     ) -> None:
-        self._path = Path(path)
-        self._stream_number = audio_stream
+        self.path = Path(path)
+        self.stream_number = audio_stream
         with open_media(path) as container:
             own_rate = only_stream(container, "audio", audio_stream).codec_context.sample_rate
         if not (sample_rate or own_rate):
@@ -177,25 +178,34 @@ class SoundReader:
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """Read the sound from its start."""
+        with open_media(self.path) as container:
+            stream = only_stream(container, "audio", self.stream_number)
+            yield from self.read(container.demux(stream), stream, time_zero(container))
+
+    def read(self, packets: Iterator[Any], stream: Any, zero: float) -> Iterator[NDArray[np.float32]]:
+        """Yield the blocks of a stream that somebody else opened (see :func:`earmark.media.read_together`).
+
+        Args:
+            packets: all packets of the stream, in order.
+            stream: of the opened file.
+            zero: the time of the file's start on the stream's own clock, in seconds.
+        """
         self.num_samples = 0
         self._damage = Damage()
-        with open_media(self._path) as container:
-            stream = only_stream(container, "audio", self._stream_number)
-            zero = time_zero(container)
-            for block in rechunk(self._at_one_rate(self._on_the_clock(container, stream, zero)), self._block_size):
-                self.num_samples += len(block)
-                yield block
-            if not self.num_samples:
-                raise MediaError(f"{self._path}: no sound could be decoded ({self.problem or 'the stream is empty'})")
-            self._damage.note_end("sound", self.num_samples / self.sample_rate, end_seconds(stream, zero))
+        for block in rechunk(self._at_one_rate(self._on_the_clock(packets, stream, zero)), self._block_size):
+            self.num_samples += len(block)
+            yield block
+        if not self.num_samples:
+            raise MediaError(f"{self.path}: no sound could be decoded ({self.problem or 'the stream is empty'})")
+        self._damage.note_end("sound", self.num_samples / self.sample_rate, end_seconds(stream, zero))
 
     def _on_the_clock(
-        self, container: InputContainer, stream: Any, zero: float
+        self, packets: Iterator[Any], stream: Any, zero: float
     ) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield (rate, samples) without gap or overlap from time 0 on."""
         tolerance = max(JITTER_SECONDS, float(stream.time_base))
         base_seconds, num_samples, rate = 0.0, 0, 0  # the position is base_seconds + num_samples / rate
-        for seconds, frame in decode(container, stream, zero, self._damage):
+        for seconds, frame in decode(packets, stream, zero, self._damage):
             if frame.sample_rate != rate:
                 base_seconds, num_samples, rate = base_seconds + num_samples / (rate or 1), 0, frame.sample_rate
             samples = self._checked(frame)
@@ -222,7 +232,7 @@ class SoundReader:
         try:
             samples = mono(frame)
         except ValueError as error:  # PyAV knows no arrays of a few formats (64-bit integers)
-            raise MediaError(f"{self._path}: sound samples of the format {frame.format.name} can't be read") from error
+            raise MediaError(f"{self.path}: sound samples of the format {frame.format.name} can't be read") from error
         finite = np.isfinite(samples)
         if not finite.all():
             self._damage.note("samples that are not finite were set to 0")

@@ -19,9 +19,9 @@ _LIMITED_RANGE = 1
 _BITEXACT = 0x400  # AVFMT_FLAG_BITEXACT
 
 
-def open_for_writing(path: Path, container_format: str) -> OutputContainer:
-    """Open a file of a container format (FFmpeg's name) for writing."""
-    container = av.open(str(path), "w", format=container_format)
+def open_for_writing(path: Path, container_format: str, options: dict[str, str] | None = None) -> OutputContainer:
+    """Open a file of a container format (FFmpeg's name) for writing, with options of FFmpeg's writer."""
+    container = av.open(str(path), "w", format=container_format, container_options=options or {})
     # No encoder names, no creation times: the same input gives the same bytes.
     container.flags |= _BITEXACT
     return container

@@ -1,0 +1,56 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from earmark.prepare_report import PrepareReport, ProgressBars, progress_bars
+from earmark.store import PreparedVideo
+
+
+def text_of(report: PrepareReport) -> str:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(report.table())
+    return console.export_text()
+
+
+def test_the_table_says_what_was_made_and_what_was_refused_and_why() -> None:
+    videos = (
+        PreparedVideo("a", "a.mp4", duration_seconds=5400.0, has_audio=True, num_moments=900, num_bytes=10**9),
+        PreparedVideo("b", "b.mp4", duration_seconds=1800.0, num_bytes=10**9, status="degraded", reason="no sound"),
+        PreparedVideo("c", "c.mp4", status="refused", reason="the file is empty"),
+    )
+    text = text_of(PrepareReport(Path("store"), videos, num_reused=1, num_elsewhere=7))
+    rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in text.splitlines() if "│" in line}
+    assert rows == {
+        "store": "store",
+        "videos": "3 (1 already done); 7 of other parts are to come",
+        "prepared": "2 (1 ok)",
+        "degraded": "b: no sound",
+        "without sound": "1: kept for evaluation, left out of pretraining",
+        "refused": "c: the file is empty",
+        "length": "2.0 hours",
+        "moments": "900 (7.5 a minute)",
+        "size": "2.00 GB (1.00 GB an hour)",
+    }
+
+
+def test_the_bars_tell_videos_hours_rate_and_time_left() -> None:
+    bars = ProgressBars(4, 7200.0, lambda: 600.0)
+    bars.video_done(1200.0)
+    bars.refresh()
+    videos, hours = bars.progress.tasks
+    assert (videos.completed, videos.total, videos.fields["text"]) == (1, 4, "1/4")
+    assert (hours.completed, hours.total) == (1800.0, 7200.0)
+    assert bars.rate_text(1800.0, 60.0) == "0.50/2.00 h, 30.0 x real time, 0:03:00 left"
+    assert bars.rate_text(0.0, 60.0) == "0.00/2.00 h"
+
+
+def test_the_bars_are_drawn_on_standard_error_only_when_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for shown in (False, True):
+        with progress_bars(2, 20.0, shown=shown) as video_done:
+            video_done(10.0)
+            video_done(10.0)
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert ("videos" in err and "hours" in err and "2/2" in err) == shown
