@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.model import AudioVisualModel
 from earmark.optim import sgd
-from earmark.speed import compile_encoders, use_channels_last, use_planar_convolutions
+from earmark.speed import compile_encoders, use_channels_last
 
 GPU_BATCHES = (128, 512)
 
@@ -34,7 +34,6 @@ class Way:
     """A way of running the step."""
 
     channels_last: bool = False
-    planar: bool = False
     fused: bool = False
     compiled: bool = False
     bf16: bool = False
@@ -44,17 +43,14 @@ CPU_WAYS = {
     "plain": Way(),
     "fused": Way(fused=True),
     "channels last": Way(channels_last=True),
-    "planar": Way(planar=True),
-    "default": Way(channels_last=True, planar=True, fused=True),
-    "compiled": Way(channels_last=True, planar=True, fused=True, compiled=True),
-    "compiled, 3-D": Way(channels_last=True, fused=True, compiled=True),
+    "default": Way(channels_last=True, fused=True),
+    "compiled": Way(channels_last=True, fused=True, compiled=True),
 }
 GPU_WAYS = {
     "plain": Way(),
-    "default": Way(channels_last=True, planar=True, fused=True),
-    "bf16, 3-D": Way(channels_last=True, fused=True, bf16=True),
-    "bf16": Way(channels_last=True, planar=True, fused=True, bf16=True),
-    "bf16 compiled": Way(channels_last=True, planar=True, fused=True, compiled=True, bf16=True),
+    "default": Way(channels_last=True, fused=True),
+    "bf16": Way(channels_last=True, fused=True, bf16=True),
+    "bf16 compiled": Way(channels_last=True, fused=True, compiled=True, bf16=True),
 }
 
 
@@ -70,8 +66,6 @@ def make_step(way: Way, batch_size: int, device: str, width: int) -> Callable[[]
     model = AudioVisualModel(R2Plus1D(18, width=width), SpecCNN9(width=width)).to(device)
     if way.channels_last:
         use_channels_last(model)
-    if way.planar:
-        use_planar_convolutions(model)
     if way.compiled:
         compile_encoders(model)
     optimizer = sgd(model.parameters(), lr=0.005, fused=way.fused or None)

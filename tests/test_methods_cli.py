@@ -15,7 +15,6 @@ from earmark.config import ConfigError, PretrainConfig, checked, compose
 from earmark.encoders import R2Plus1D
 from earmark.encoders.weights import load_encoder_weights
 from earmark.kitchen import make_kitchen
-from earmark.speed import PlanarConv3d
 from earmark.store import PreparedStore
 
 SMALL = [
@@ -151,10 +150,8 @@ def test_the_ways_of_running_a_model_are_one_line_each() -> None:
         return built(*overrides).backbone["video"].conv2x.tmp_conv1
 
     usual = layer()
-    assert type(usual) is PlanarConv3d
     assert not usual.weight.is_contiguous()
     assert layer("model.channels_last=false").weight.is_contiguous()
-    assert type(layer("model.planar_convolutions=false")) is torch.nn.Conv3d
     compiled = built("model.compile=true").backbone["video"]
     assert compiled._compiled_call_impl is not None
     assert built().backbone["video"]._compiled_call_impl is None

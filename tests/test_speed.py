@@ -12,7 +12,7 @@ from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
 from earmark.model import AudioVisualModel
 from earmark.optim import sgd
-from earmark.speed import PlanarConv3d, compile_encoders, use_channels_last, use_planar_convolutions
+from earmark.speed import compile_encoders, use_channels_last
 
 
 def small_encoders() -> tuple[R2Plus1D, SpecCNN9]:
@@ -51,14 +51,11 @@ def step(
 
 
 @ALL
-@pytest.mark.parametrize("planar", [False, True])
-def test_another_layout_and_planar_convolutions_give_the_same_loss_gradient_and_names(name: str, planar: bool) -> None:
+def test_another_layout_gives_the_same_loss_gradient_and_names(name: str) -> None:
     """In float64, so that only rounding can tell them apart; in float32 the order of sums shows at about 1e-5."""
     model = methods()[name].double()
     other = copy.deepcopy(model)
     use_channels_last(other)
-    if planar:
-        use_planar_convolutions(other)
     weight = other.get_parameter("backbone.video.conv2x.spt_conv1.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert not weight.is_contiguous()
@@ -67,54 +64,14 @@ def test_another_layout_and_planar_convolutions_give_the_same_loss_gradient_and_
         torch.testing.assert_close(two, one, rtol=1e-8, atol=1e-10)
 
 
-PLANAR = [
-    {"kernel_size": (1, 3, 3), "stride": (1, 2, 2), "padding": (0, 1, 1)},
-    {"kernel_size": (1, 3, 2), "padding": (0, 0, 1), "bias": False, "groups": 2},
-    {"kernel_size": (3, 1, 1), "stride": (2, 1, 1), "padding": (1, 0, 0)},
-    {"kernel_size": (2, 1, 1), "bias": False, "groups": 2},
-    {"kernel_size": 1},
-]
-NOT_PLANAR = [
-    {"kernel_size": 3},
-    {"kernel_size": (1, 3, 3), "stride": 2},
-    {"kernel_size": (3, 1, 1), "stride": (1, 2, 2)},
-    {"kernel_size": (3, 1, 1), "padding": (1, 0, 1)},
-    {"kernel_size": (1, 3, 3), "dilation": 2},
-    {"kernel_size": (1, 3, 3), "padding": "same"},
-    {"kernel_size": (1, 3, 3), "padding": (0, 1, 1), "padding_mode": "replicate"},
-]
-
-
-@pytest.mark.parametrize("options", PLANAR + NOT_PLANAR)
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_a_planar_convolution_equals_the_3d_one(options: dict[str, Any], channels_last: bool) -> None:
-    layer = nn.Conv3d(4, 6, **options).double()
-    planar = copy.deepcopy(layer)
-    use_planar_convolutions(planar)
-    assert (type(planar) is PlanarConv3d) == (options in PLANAR)
-    results = []
-    for module in (layer, planar):
-        if channels_last:
-            use_channels_last(module)
-        x = torch.randn(2, 4, 5, 6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-        y = module(x.requires_grad_())
-        y.square().sum().backward()
-        results.append([y.detach(), x.grad, *(p.grad for p in module.parameters())])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-12)
-
-
-def test_channels_last_stays_through_load_and_through_the_network() -> None:
+def test_channels_last_stays_through_load_and_is_taken_on_by_what_flows_through() -> None:
     encoder = R2Plus1D(10, width=4)
     use_channels_last(encoder)
-    use_planar_convolutions(encoder)
     encoder.load_state_dict(R2Plus1D(10, width=4).state_dict())
     assert encoder.conv2x.spt_conv1.weight.is_contiguous(memory_format=torch.channels_last_3d)
-    x = torch.randn(2, 3, 8, 64, 64)
-    for stage in (encoder.conv1, encoder.conv2x, encoder.conv3x, encoder.conv4x):
-        x = stage(x)
-        assert x.is_contiguous(memory_format=torch.channels_last_3d)
-        assert not x.is_contiguous()
+    x = encoder.conv1(torch.randn(2, 3, 8, 64, 64))
+    assert x.is_contiguous(memory_format=torch.channels_last_3d)
+    assert not x.is_contiguous()
 
 
 def test_a_fused_update_is_the_same_update() -> None:
@@ -146,7 +103,6 @@ def test_compiled_encoders_agree_with_eager_ones(name: str) -> None:
     model = methods()[name]
     other = copy.deepcopy(model)
     use_channels_last(other)
-    use_planar_convolutions(other)
     compile_encoders(other)
     assert other.state_dict().keys() == model.state_dict().keys()
     (loss, gradient), (compiled_loss, compiled_gradient) = step(model), step(other)
@@ -159,7 +115,6 @@ def test_compiled_encoders_agree_with_eager_ones(name: str) -> None:
 def test_compiled_encoders_take_batches_of_several_sizes() -> None:
     model = methods()["supervised"]
     other = copy.deepcopy(model)
-    use_planar_convolutions(other)
     compile_encoders(other)
     for num in (4, 2):
         assert step(other, num=num)[0].item() == pytest.approx(step(model, num=num)[0].item(), rel=1e-4)
@@ -174,7 +129,6 @@ def test_bfloat16_channels_last_and_compiled_on_a_gpu_agree_with_float32(name: s
         model = methods()[name].cuda()
         if fast:
             use_channels_last(model)
-            use_planar_convolutions(model)
             compile_encoders(model)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=fast):
             results.append(step(model, device="cuda"))

@@ -89,7 +89,7 @@ def build_model(
     Raises:
         ConfigError: If the method cannot be had with so many samples, or without an extra that is not installed.
     """
-    from earmark.speed import compile_encoders, use_channels_last, use_planar_convolutions
+    from earmark.speed import compile_encoders, use_channels_last
 
     try:
         model = _method(config, encoders, num_samples=num_samples, num_classes=num_classes)
@@ -97,8 +97,6 @@ def build_model(
         raise ConfigError(f"criterion.args: {error}") from error
     if config.model.channels_last:
         use_channels_last(model)
-    if config.model.planar_convolutions:
-        use_planar_convolutions(model)
     if config.model.compile:
         compile_encoders(model)
     return model

@@ -177,7 +177,6 @@ class Model:
     """Group ``model``: how it is run."""
 
     channels_last: bool
-    planar_convolutions: bool
     fused_optimizer: bool
     compile: bool
 
