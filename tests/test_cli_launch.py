@@ -263,7 +263,7 @@ def test_a_schedule_of_probes_keeps_the_best_and_the_list_shows_it(
 
 @pytest.mark.slow
 def test_a_job_of_submitit_is_requeued_by_its_signal_and_sweeps_have_a_folder_each(kitchen: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs earmark[slurm]")
     sweep = ["-m", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]
     command = pretrain(kitchen, "s", "optim.args.lr=0.1,0.2", "optim.epochs=30", "logging.save_freq=1000", *sweep)
     process = start(*command)
