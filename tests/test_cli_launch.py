@@ -20,6 +20,7 @@ from earmark.cli_launch import processes_of
 from earmark.cli_pretrain import set_deterministic
 from earmark.config import ConfigError, PretrainConfig, checked, compose
 from earmark.encoders import R2Plus1D, SpecCNN9
+from earmark.encoders.published import PUBLISHED
 from earmark.kitchen import make_kitchen
 from earmark.launch import Launch
 from test_cli import SMALL_ENCODERS, configured
@@ -285,7 +286,7 @@ def test_a_job_of_submitit_is_requeued_by_its_signal_and_sweeps_have_a_folder_ea
 def test_the_originals_lines_run_letter_for_letter_but_for_their_paths(tmp_path: Path) -> None:
     sizes = {"num_kitchens": 2, "videos_per_kitchen": 2, "width": 160, "height": 128, "fps": 8, "sample_rate": 16000}
     epic = make_kitchen(tmp_path / "EPIC", preset=None, video_seconds=10, progress=False, **sizes).path
-    weights = tmp_path / "data" / "weights" / "avid.pth"
+    weights = tmp_path / "data" / "weights" / PUBLISHED["avid_r2plus1d_18"].file
     weights.parent.mkdir(parents=True)
     encoders = {"video": R2Plus1D(18), "audio": SpecCNN9()}
     state = {f"module.{k}_model.{n}": x for k, encoder in encoders.items() for n, x in encoder.state_dict().items()}
