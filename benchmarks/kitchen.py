@@ -46,6 +46,7 @@ from earmark.store import PreparedStore
 from earmark.transforms import LogMel
 
 BATCH = 32
+CLIP_FPS = 4.0  # of every task, so that an encoder can go on from one to the next
 Array = npt.NDArray[Any]
 
 
@@ -230,12 +231,11 @@ class Task:
     num_classes: int
     reversible: bool  # played backwards, a clip is one of the same class
     probe_bar: str
-    fps: float = 4.0  # of every task, so that an encoder can go on from one to the next
 
     @property
     def num_frames(self) -> int:
         """T, of a clip as it is used."""
-        return round(self.clip_seconds * self.fps)
+        return round(self.clip_seconds * CLIP_FPS)
 
 
 TASKS = {
@@ -268,7 +268,7 @@ def load(place: World, store: PreparedStore, name: str, split: str) -> Clips:
             for c in Ego4D(place.path / "ego4d").state_changes(split)
             if c.state_change is not None
         ]
-    offsets = (np.arange(2 * task.num_frames) + 0.5) / (2 * task.fps) - task.clip_seconds / 2
+    offsets = (np.arange(2 * task.num_frames) + 0.5) / (2 * CLIP_FPS) - task.clip_seconds / 2
     pictures, sounds = [], []
     for video_id, middle, _ in spans:
         last = store.videos[video_id].duration_seconds - 1 / store.fps

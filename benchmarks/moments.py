@@ -223,14 +223,14 @@ def timed(run: Callable[[Path], float], path: Path) -> float:
 
 
 def decode_alone(path: Path) -> float:
-    reader = SoundReader(path, block_seconds=1.0)
+    reader = SoundReader(path)
     for _ in reader:
         pass
     return reader.num_samples / reader.sample_rate
 
 
 def decode_and_find(path: Path, detector: str) -> float:
-    reader = SoundReader(path, block_seconds=1.0)  # as MomentStream reads
+    reader = SoundReader(path)
     finder = DETECTORS[detector](reader.sample_rate)
     for block in reader:
         finder.feed(block, copy=False)

@@ -1,6 +1,7 @@
 """What every test shares: the media folder, the slow switch, the guard on global random state."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,15 @@ def _same_random_state() -> None:
     """Seed the global generators, so that no test depends on the ones before it."""
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 - the guard is on the legacy global state
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: tiny tensors on many wait for one another, for minutes on a busy machine."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +46,6 @@ def configured(*overrides: str) -> PretrainConfig:
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: tiny tensors on a busy machine wait for the others' threads otherwise."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +228,7 @@ def test_the_published_commands_are_understood_by_main_py(config_name: str, publ
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_videos_to_judged_encoder_through_the_commands(
     kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,7 +280,7 @@ def test_videos_to_judged_encoder_through_the_commands(
     assert {path.name for path in (tmp_path / "earmark_data").iterdir()} == {"features", "outputs", "prepared"}
 
 
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_footage_with_any_name_added_later_is_prepared_and_the_store_outlives_it(
     kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,7 +305,7 @@ def test_footage_with_any_name_added_later_is_prepared_and_the_store_outlives_it
     assert "pretraining on 4 segments" in told
 
 
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_a_failing_job_does_not_stop_the_others_of_a_sweep(kitchen: Path, tmp_path: Path) -> None:
     data = [f"data.args.base_path={kitchen}", "prepare.short_side=64", "prepare.workers=1", "environment.workers=0"]
     training = [*data, *SMALL_ENCODERS, "optim.batch_size=2", "optim.epochs=1", "criterion.args.in_dim=7,8,null"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from earmark.clips import ActionClips, MomentClips, collate, worker_context
+from earmark.clips import ActionClips, MomentClips, collate
 from earmark.datasets.records import ActionRecord
 from earmark.store import PreparedStore
 from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
@@ -232,7 +232,7 @@ def test_a_data_loader_with_processes_gives_the_same_batches(store: PreparedStor
     clips = MomentClips(store)
     keys = [[(0, 1), (1, 2)], [(0, 3), (2, 4)], [(1, 5)]]  # the second has pictures of two sizes
     loader = DataLoader(
-        clips, batch_sampler=keys, collate_fn=collate, num_workers=1, multiprocessing_context=worker_context()
+        clips, batch_sampler=keys, collate_fn=collate, num_workers=1, multiprocessing_context="forkserver"
     )
     batches = list(loader)
     assert all(batch["audio"].is_shared() and batch["video_before"].is_shared() for batch in batches)

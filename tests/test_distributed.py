@@ -4,30 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
 from earmark.distributed import gather_with_gradient, rank, world_size
-from earmark.encoders import Encoder
 from earmark.model import AudioVisualModel
 from earmark.objectives import audio_visual_correspondence_loss
+from flat_encoder import FlatEncoder
 
 BATCH, DIM = 8, 5
-
-
-class FlatEncoder(Encoder):
-    """A linear map without batch norm, whose statistics would tell processes apart."""
-
-    output_dim = 6
-
-    def __init__(self, in_dim: int) -> None:
-        super().__init__()
-        self.layer = nn.Linear(in_dim, self.output_dim)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.layer(x.flatten(1)).tanh()
-        return features[:, :, None]
 
 
 def make_model() -> AudioVisualModel:

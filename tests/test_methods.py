@@ -9,26 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from earmark.encoders import Encoder
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
 from earmark.model import AudioVisualModel
 from earmark.transforms import random_integers
+from flat_encoder import FlatEncoder
 
 NUM_SAMPLES = 11
-
-
-class FlatEncoder(Encoder):
-    """A linear map without batch norm, so that samples can be looked at one by one."""
-
-    output_dim = 6
-
-    def __init__(self, in_dim: int) -> None:
-        super().__init__()
-        self.layer = nn.Linear(in_dim, self.output_dim)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.layer(x.flatten(1)).tanh()
-        return features[:, :, None]
 
 
 def encoders() -> tuple[FlatEncoder, FlatEncoder]:

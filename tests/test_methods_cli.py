@@ -1,12 +1,10 @@
 """Every `criterion=` through the command: it trains, its checkpoint goes on, and its encoder can be read."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import torch
 
 from earmark.checkpoint import latest_checkpoint, load_checkpoint
 from earmark.cli import main
@@ -16,6 +14,8 @@ from earmark.encoders import R2Plus1D
 from earmark.encoders.weights import load_encoder_weights
 from earmark.kitchen import make_kitchen
 from earmark.store import PreparedStore
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = [
     "backbone/video=avid_r2plus1d_10",
@@ -36,15 +36,6 @@ METHODS = {
     "simclr_video": [],
     "supervised": [],
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: tiny tensors on a busy machine wait for the others' threads otherwise."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope="module")

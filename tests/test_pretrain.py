@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +26,8 @@ from torch import Tensor, nn
 from earmark.checkpoint import CheckpointError, load_checkpoint
 from earmark.optim import multi_step, one_cycle, sgd
 from earmark.pretrain import NonFiniteError, PretrainResult, pretrain
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 NUM_CLIPS, BATCH_SIZE = 14, 4  # 3 batches an epoch, 2 clips left out
 
@@ -169,15 +170,6 @@ def lines_of(result: PretrainResult) -> list[dict[str, Any]]:
     timed = {"samples_per_second", "data_wait_share", "seconds"}
     lines = [json.loads(line) for line in result.metrics_path.read_text().splitlines()]
     return [{name: value for name, value in line.items() if name not in timed} for line in lines]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny operations on many threads are slow beside other work; a killed child counts as this process does, too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

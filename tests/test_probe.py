@@ -1,7 +1,6 @@
 """The linear probe against convex optimisation, and what it must not depend on."""
 
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,16 +10,9 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 from earmark.evaluation.probe import linear_probe
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLASSES = {"verb": 3, "noun": 4}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Thousands of steps on tiny matrices: more threads only wait for one another, for minutes on a busy machine."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 def clusters(num_actions: int, num_clips: int = 2, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -298,7 +298,7 @@ def find(path: Path, search: Search, heard: Callable[[float], None]) -> "FileMom
     from earmark.moments import MomentStream
     from earmark.moments_writing import FileMoments
 
-    info, reader = probe(path), SoundReader(path, block_seconds=1.0)
+    info, reader = probe(path), SoundReader(path)
     peak = 0.0
 
     def blocks() -> Iterator[Any]:

@@ -19,12 +19,9 @@ action covers the moment. `ActionClips` gives ``video`` in place of the two, ``a
 ``label_<column>`` int64 (B,) for each label column.
 """
 
-import math
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.context import BaseContext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,14 +29,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
+from earmark.collation import collate, empty_rows
 from earmark.store import PreparedStore
 
 if TYPE_CHECKING:
     from earmark.datasets.records import ActionRecord
 
-__all__ = ["ActionClips", "MomentClips", "collate", "worker_context"]
+__all__ = ["ActionClips", "MomentClips", "collate"]
 
 Sample = dict[str, Any]
 
@@ -127,8 +125,8 @@ class _StoredClips(Dataset[Sample]):
             return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin_memory else batch
         height, width = sizes.pop()
         shape = (len(keys), self.num_frames, height, width, 3)
-        batch = {name: _empty(shape, torch.uint8, pin_memory) for name in self.clip_names}
-        audio = _empty((len(keys), self.num_samples or 0), torch.int16, pin_memory)
+        batch = {name: empty_rows(shape, torch.uint8, pin_memory) for name in self.clip_names}
+        audio = empty_rows((len(keys), self.num_samples or 0), torch.int16, pin_memory)
         clips, sounds = [batch[name].numpy() for name in self.clip_names], audio.numpy()
 
         def read_row(row: int) -> None:
@@ -450,71 +448,6 @@ class ActionClips(_StoredClips):
     def _labels(self, index: int, seed: int) -> dict[str, int]:
         number = self.action_of_item[index]
         return {f"label_{column}": int(labels[number]) for column, labels in self.labels.items()}
-
-
-def collate(samples: Sequence[Mapping[str, Any]] | dict[str, Tensor]) -> dict[str, Tensor]:
-    """Assemble samples to a batch, padding pictures of different sizes (see the module's text).
-
-    Args:
-        samples: What the data sets return, all with the same keys; or a batch that a data set read as a whole, which
-            is returned as it is.
-
-    Returns:
-        The batch: a tensor for each key, and ``video_size`` int64 (B, 2) with each sample's height and width.
-
-    Example:
-        >>> small, large = np.ones((2, 4, 6, 3), np.uint8), np.ones((2, 6, 4, 3), np.uint8)
-        >>> batch = collate([{"video": small, "index": 0}, {"video": large, "index": 1}])
-        >>> batch["video"].shape, batch["video_size"].tolist()
-        (torch.Size([2, 2, 6, 6, 3]), [[4, 6], [6, 4]])
-    """
-    if isinstance(samples, dict):
-        return samples
-    batch: dict[str, Tensor] = {}
-    for name, first in samples[0].items():
-        values = [sample[name] for sample in samples]
-        if name.startswith("video"):
-            batch[name] = _stack_padded(values)
-            batch["video_size"] = torch.tensor([value.shape[1:3] for value in values], dtype=torch.int64)
-        elif isinstance(first, np.ndarray):
-            batch[name] = torch.from_numpy(np.stack(values))
-        else:
-            batch[name] = torch.tensor(values, dtype=torch.int64)
-    return batch
-
-
-def worker_context() -> BaseContext:
-    """Return how to start the processes of a loader: safe beside threads and CUDA, which fork is not.
-
-    Example:
-        >>> worker_context().get_start_method() in ("forkserver", "spawn")
-        True
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "torch.utils.data"])  # torch is imported once, not by each worker
-    return context
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype, pin_memory: bool) -> Tensor:
-    """Return a tensor to be filled; in a worker of a DataLoader, in memory shared with the main process."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=dtype, pin_memory=pin_memory)
-    # As torch's own collation does: share_memory_() would copy what is still empty.
-    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize, device="cpu")  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
-
-
-def _stack_padded(clips: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
-    """Stack clips (T, H, W, 3) to (B, T, max H, max W, 3), zeros at the right and the bottom."""
-    if len({clip.shape for clip in clips}) == 1:
-        return torch.from_numpy(np.stack(clips))
-    height, width = (max(clip.shape[axis] for clip in clips) for axis in (1, 2))
-    stacked = np.zeros((len(clips), clips[0].shape[0], height, width, 3), np.uint8)
-    for row, clip in zip(stacked, clips, strict=True):
-        row[:, : clip.shape[1], : clip.shape[2]] = clip
-    return torch.from_numpy(stacked)
 
 
 def _unit(seed: int, *, stream: int) -> float:

@@ -255,8 +255,7 @@ def _diagnostics(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
     with torch.autocast(audio.device.type, enabled=False):
         clips = torch.stack([embeddings["contrastive_before"], embeddings["contrastive_after"]])
         # (2, B, D) clips with (B, D) sounds -> (2, B, B), the pairs that belong together on the diagonals.
-        directions = nn.functional.normalize(clips.float(), dim=-1)
-        similarity = directions @ nn.functional.normalize(audio.float(), dim=-1).T
+        similarity = directions(clips) @ directions(audio).T
         own = torch.eye(len(audio), dtype=torch.bool, device=audio.device)
     forward, backward = state_change_logits(
         change_forward=embeddings["change_forward"],

@@ -273,7 +273,7 @@ class _Sound:
             self.problem = f"no sound stream: {NO_PRETRAINING}"
             return
         try:
-            self.reader = SoundReader(path, block_seconds=1.0)
+            self.reader = SoundReader(path)
         except MediaError as error:
             self._note(error)
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from earmark import loading
 from earmark.distributed import on_first_rank
 from earmark.interrupts import stop_requests
-from earmark.loading import load_batches
 from earmark.optim import require_schedule_covers
 from earmark.run_lock import run_lock
 from earmark.run_logging import METRICS_FILE, RunLog
@@ -42,12 +42,10 @@ Batches = Generator[dict[str, Tensor], None, None]
 __all__ = ["Clips", "NonFiniteError", "PretrainResult", "pretrain"]
 
 
-class Clips(Protocol):
-    """A map-style data set: its keys are (index, seed), its samples are NumPy arrays by name."""
+class Clips(loading.Clips, Protocol):
+    """A map-style data set of known size: its keys are (index, seed), its samples are NumPy arrays by name."""
 
     def __len__(self) -> int: ...
-
-    def __getitem__(self, key: tuple[int, int], /) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +218,9 @@ def pretrain(
             wandb=wandb,
             progress=progress,
         )
-        load = partial(load_batches, clips, collate_fn=collate_fn, num_workers=num_workers, device=fabric.device)
+        load = partial(
+            loading.load_batches, clips, collate_fn=collate_fn, num_workers=num_workers, device=fabric.device
+        )
         transform = partial(
             _model_inputs,
             video_transform=video_transform.to(fabric.device),

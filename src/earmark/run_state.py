@@ -239,7 +239,7 @@ class RunSaver:
 
     def _restore_rng(self, states: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> None:
         """Give every rank its own state back; ranks that there were none of before keep what they were seeded with."""
-        states = [states] if isinstance(states, Mapping) else states  # before version 0.2 only the first rank's
+        states = [states] if isinstance(states, Mapping) else states  # one alone, before several could train
         if self.fabric.global_rank < len(states):
             set_rng_state(states[self.fabric.global_rank])
 

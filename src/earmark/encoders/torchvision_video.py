@@ -26,7 +26,15 @@ from earmark.encoders.base import Encoder
 __all__ = ["S3D", "MViT", "Swin3D", "VideoResNet"]
 
 
-class VideoResNet(Encoder):
+class _MeanPooled(Encoder):
+    """An encoder whose features are the mean of its map over time and place."""
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Return the mean over time and place (B, output_dim)."""
+        return features.flatten(2).mean(dim=2)
+
+
+class VideoResNet(_MeanPooled):
     """A residual network of 18 layers: ``r3d_18``, ``mc3_18`` or ``r2plus1d_18``; global mean pool, 512 features.
 
     Args:
@@ -61,12 +69,8 @@ class VideoResNet(Encoder):
             x = stage(x)
         return x
 
-    def pool(self, features: Tensor) -> Tensor:
-        """Return the mean over time and place (B, 512)."""
-        return features.flatten(2).mean(dim=2)
 
-
-class S3D(Encoder):
+class S3D(_MeanPooled):
     """The separable 3-D network ``s3d``; global mean pool, 1024 features.
 
     Raises:
@@ -91,10 +95,6 @@ class S3D(Encoder):
             raise ValueError(f"s3d needs at least 5 frames of 17 x 17, got {tuple(x.shape[2:])}")
         features: Tensor = self.features(x)
         return features
-
-    def pool(self, features: Tensor) -> Tensor:
-        """Return the mean over time and place (B, 1024)."""
-        return features.flatten(2).mean(dim=2)
 
 
 class MViT(Encoder):
@@ -139,7 +139,7 @@ class MViT(Encoder):
         return features[:, :, 0]
 
 
-class Swin3D(Encoder):
+class Swin3D(_MeanPooled):
     """The shifted-window video transformer ``swin3d_t``; global mean pool, 768 features.
 
     Raises:
@@ -167,10 +167,6 @@ class Swin3D(Encoder):
         _check_clips(x)
         normed: Tensor = self.norm(self.features(self.patch_embed(x)))  # channels last
         return normed.movedim(-1, 1)
-
-    def pool(self, features: Tensor) -> Tensor:
-        """Return the mean over time and place (B, 768)."""
-        return features.flatten(2).mean(dim=2)
 
 
 def _torchvision_model(name: str) -> Any:

@@ -123,10 +123,7 @@ def probe(path: str | Path, *, video_stream: int | None = None, audio_stream: in
         audio = choose_stream(container, "audio", audio_stream)
         if video is None and audio is None:
             raise MediaError(f"{path}: neither picture nor sound that can be decoded")
-        ends = [end_seconds(stream, zero) for stream in (video, audio) if stream is not None]
-        duration = max((end for end in ends if end is not None), default=None)
-        if duration is None and container.duration is not None:
-            duration = ((container.start_time or 0) + container.duration) / av.time_base - zero
+        duration = _declared_end(container, [stream for stream in (video, audio) if stream is not None], zero)
         return MediaInfo(
             path=path,
             # What a browser or a broadcast streamed to disk declares no length: then the packets are walked.
@@ -166,10 +163,15 @@ def declared(path: str | Path) -> tuple[float | None, int, int]:
         video = choose_stream(container, "video", None)
         if video is None:
             return 0.0, 0, 0
-        end = end_seconds(video, zero)
-        if end is None and container.duration is not None:
-            end = ((container.start_time or 0) + container.duration) / av.time_base - zero
-        return end, video.codec_context.width, video.codec_context.height
+        return _declared_end(container, [video], zero), video.codec_context.width, video.codec_context.height
+
+
+def _declared_end(container: InputContainer, streams: list[Any], zero: float) -> float | None:
+    """Return when the last of some streams ends as their headers say, or else as that of the whole file does."""
+    ends = [end for stream in streams if (end := end_seconds(stream, zero)) is not None]
+    if ends or container.duration is None:
+        return max(ends, default=None)
+    return ((container.start_time or 0) + container.duration) / av.time_base - zero
 
 
 def _walked_duration(path: Path, zero: float) -> float:

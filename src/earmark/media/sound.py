@@ -127,7 +127,7 @@ class SoundReader:
     Args:
         path: the file.
         sample_rate: in Hz; None for the file's own.
-        block_seconds: length of every block but the last.
+        block_seconds: length of every block but the last; a second still fits a processor's cache.
         audio_stream: the n-th sound stream instead of the container's default.
 
     Attributes:
@@ -155,7 +155,7 @@ class SoundReader:
         path: str | Path,
         *,
         sample_rate: int | None = None,
-        block_seconds: float = 10.0,
+        block_seconds: float = 1.0,
         audio_stream: int | None = None,
     ) -> None:
         self.path = Path(path)

@@ -16,8 +16,6 @@ from earmark.moments.detector import Moment
 from earmark.moments.onsets import OnsetDetector
 from earmark.moments.replai import ReplaiDetector
 
-_BLOCK_SECONDS = 1.0  # short enough for a processor's cache
-
 DETECTORS: dict[str, type[ReplaiDetector] | type[OnsetDetector]] = {
     "earmark": OnsetDetector,
     "replai": ReplaiDetector,
@@ -79,7 +77,7 @@ class MomentStream:
             if sample_rate is not None:
                 raise ValueError("sample_rate is for blocks: a file is read at its own rate")
             self.info = probe(source)
-            self._blocks = SoundReader(source, block_seconds=_BLOCK_SECONDS)
+            self._blocks = SoundReader(source)
             self._sample_rate = self._blocks.sample_rate
         else:
             if sample_rate is None:
