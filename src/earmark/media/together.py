@@ -51,7 +51,7 @@ def read_together(
         ...     readers = FrameReader(f"{folder}/a.mp4", fps=2), SoundReader(f"{folder}/a.mp4")
         ...     with read_together(*readers) as (pictures, blocks):
         ...         len(list(pictures)), [len(block) for block in blocks]
-        (2, [16384])
+        (2, [16000, 384])
     """
     if frames.path != sound.path:
         raise ValueError(f"{frames.path} and {sound.path} are different files")
