@@ -8,7 +8,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
-from earmark.distributed import gather_with_gradient, rank, world_size
+from earmark.distributed import gather_objects, gather_with_gradient, process_group_left, rank, world_size
 from earmark.model import AudioVisualModel
 from earmark.objectives import audio_visual_correspondence_loss
 from flat_encoder import FlatEncoder
@@ -59,8 +59,10 @@ def average(x: Tensor) -> Tensor:
 
 def run_rank(this_rank: int, num_processes: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=this_rank, world_size=num_processes)
-    try:
+    with process_group_left():
+        dist.init_process_group(
+            "gloo", init_method=f"file://{folder}/rendezvous", rank=this_rank, world_size=num_processes
+        )
         assert (rank(), world_size()) == (this_rank, num_processes)
         share = BATCH // num_processes
         rows = slice(this_rank * share, (this_rank + 1) * share)
@@ -81,8 +83,6 @@ def run_rank(this_rank: int, num_processes: int, folder: str) -> None:
             "gradients": [average(x) for x in gradients],
         }
         torch.save(result, Path(folder) / f"{this_rank}.pt")
-    finally:
-        dist.destroy_process_group()
 
 
 def run(num_processes: int, folder: Path) -> list[dict[str, object]]:
@@ -112,3 +112,46 @@ def test_without_processes_gathering_is_the_identity() -> None:
     x = torch.ones(2, 3)
     assert gather_with_gradient(x) is x
     assert (rank(), world_size()) == (0, 1)
+
+
+def threads_here() -> set[str]:
+    return {path.name for path in Path("/proc/self/task").iterdir()}
+
+
+def join_and_hold(this_rank: int, folder: str) -> None:
+    """Keep the group in a cycle, as a model's hooks do, and say which of its threads are left afterwards."""
+    before = threads_here()
+    with process_group_left():
+        dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=this_rank, world_size=2)
+        held = [dist.group.WORLD]
+        held.append(held)  # type: ignore[arg-type]
+        gather_objects(this_rank)  # makes the second group
+        del held
+        threads = threads_here() - before
+    left = threads & threads_here()
+    (Path(folder) / f"{this_rank}.txt").write_text(f"{len(threads) > 0} {len(left)} {dist.is_initialized()}")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_a_group_that_is_left_leaves_no_thread_behind(tmp_path: Path) -> None:
+    mp.spawn(join_and_hold, args=(str(tmp_path),), nprocs=2)
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["True 0 False"] * 2
+
+
+def leave_by_an_error(this_rank: int, folder: str) -> None:
+    try:
+        with process_group_left():
+            dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=this_rank, world_size=2)
+            gather_objects(this_rank)
+            if this_rank == 1:
+                raise ValueError("the second fails")
+            gather_objects(this_rank)
+    except Exception as error:
+        (Path(folder) / f"{this_rank}.txt").write_text(f"{type(error).__name__} {dist.is_initialized()}")
+
+
+def test_nobody_waits_for_a_process_that_failed(tmp_path: Path) -> None:
+    mp.spawn(leave_by_an_error, args=(str(tmp_path),), nprocs=2)
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in range(2))
+    assert second == "ValueError False"
+    assert first == "RuntimeError False"  # the lost connection

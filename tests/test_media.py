@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from clips import CLICK_SAMPLES, click_track, grey_ramp, number_of, write_clip
 from earmark.media import FrameReader, MediaError, Resampler, SoundReader, packet_table, probe, read_frames
+from earmark.media.opening import open_media
 
 FPS = 16
 RATE = 48000
@@ -460,3 +461,19 @@ def test_real_clips_are_described_as_they_are(media: Path) -> None:
     silent = sound_of(media / "ego_silent_track.mp4")
     assert len(silent) > 90000
     assert not silent.any()
+
+
+def test_tags_that_are_not_utf8_keep_nobody_from_reading(tmp_path: Path) -> None:
+    wave = (click_track(8000, 4000) * 32767).astype(np.int16)
+    scipy.io.wavfile.write(tmp_path / "a.wav", 8000, wave)
+    title = b"caf\xe9\0"  # Latin-1, as older recorders write it
+    item = b"INFOINAM" + len(title).to_bytes(4, "little") + title + b"\0" * (len(title) % 2)
+    content = (tmp_path / "a.wav").read_bytes() + b"LIST" + len(item).to_bytes(4, "little") + item
+    content = content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:]
+    (tmp_path / "b.wav").write_bytes(content)
+    info = probe(tmp_path / "b.wav")
+    assert info.audio is not None
+    assert info.audio.sample_rate == 8000
+    np.testing.assert_array_equal(sound_of(tmp_path / "b.wav"), sound_of(tmp_path / "a.wav"))
+    with open_media(tmp_path / "b.wav") as container:
+        assert container.metadata["title"] == "caf\udce9"  # and nothing of it is lost, whatever PyAV's version

@@ -12,7 +12,7 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from earmark.distributed import gather_without_gradient, sum_over_processes, world_size
+from earmark.distributed import gather_without_gradient, process_group_left, sum_over_processes, world_size
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.launch import Launch, run_processes
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
@@ -77,8 +77,10 @@ def reference_gather_gradients(rows: slice) -> list[Tensor]:
 
 def run_rank(this_rank: int, num_processes: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=this_rank, world_size=num_processes)
-    try:
+    with process_group_left():
+        dist.init_process_group(
+            "gloo", init_method=f"file://{folder}/rendezvous", rank=this_rank, world_size=num_processes
+        )
         share = BATCH // num_processes
         rows = slice(this_rank * share, (this_rank + 1) * share)
         results: dict[str, Any] = {name: steps(name, rows) for name in METHODS}
@@ -89,8 +91,6 @@ def run_rank(this_rank: int, num_processes: int, folder: str) -> None:
         results["summed"] = sum_over_processes(own)
         results["reference_gradients"] = reference_gather_gradients(rows)
         torch.save(results, Path(folder) / f"{this_rank}.pt")
-    finally:
-        dist.destroy_process_group()
 
 
 @pytest.mark.slow

@@ -165,7 +165,9 @@ def test_elan_documents_have_the_structure_of_the_eaf_3_schema(tmp_path: Path) -
     schema = root.attrib["{http://www.w3.org/2001/XMLSchema-instance}noNamespaceSchemaLocation"]
     assert schema == "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
     assert datetime.fromisoformat(root.attrib["DATE"]).tzinfo
-    assert (root.find("HEADER") or {}).get("TIME_UNITS") == "milliseconds"
+    header = root.find("HEADER")
+    assert header is not None
+    assert header.attrib["TIME_UNITS"] == "milliseconds"
     names = [e.attrib[key] for e in root.iter() for key in ("TIME_SLOT_ID", "ANNOTATION_ID") if key in e.attrib]
     assert len(set(names)) == len(names) == 15
     types = {element.attrib["LINGUISTIC_TYPE_ID"] for element in root.iter("LINGUISTIC_TYPE")}

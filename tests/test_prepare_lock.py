@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,3 +72,29 @@ def test_a_lock_that_its_holder_removed_is_made_anew(tmp_path: Path) -> None:
     with locked(tmp_path, "a") as lock:
         assert lock is not None
         assert lock.exclusive
+
+
+def test_who_waits_for_a_lock_gets_it_when_its_holder_is_killed(tmp_path: Path) -> None:
+    process = held_elsewhere(tmp_path)
+    waiter = subprocess.Popen(
+        [sys.executable, "-c", HOLD.replace('"a/b"', '"a/b", wait=True'), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert waiter.poll() is None
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert waiter.stdout is not None
+        assert waiter.stdout.readline() == "held\n"
+        assert left_behind(tmp_path, ["a/b"]) == set()  # the living one holds it, not the dead one
+    finally:
+        waiter.kill()
+        waiter.communicate()
+
+
+def test_no_module_needs_what_only_posix_has() -> None:
+    source = Path(sys.modules["earmark"].__file__ or "").parent
+    for path in source.rglob("*.py"):
+        modules = re.findall(r"^(?:import|from) (\w+)", path.read_text(), re.MULTILINE)
+        assert not {"fcntl", "grp", "pwd", "resource", "termios"} & set(modules), path

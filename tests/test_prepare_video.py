@@ -174,7 +174,8 @@ def test_real_clips_are_kept_around_their_moments_as_in_the_whole(media: Path, t
 
 
 def test_a_picture_that_ends_before_its_sound_is_kept_as_far_as_it_goes(tmp_path: Path) -> None:
-    make_video(tmp_path / "a.mp4", seconds=12.0, times=(2.0, 6.0, 10.0))
+    # Off 10 s, where two segments meet: muxers differ by the delay of the sound encoder (23 ms) in where they put it.
+    make_video(tmp_path / "a.mp4", seconds=13.0, times=(2.0, 6.0, 11.0))
     with av.open(str(tmp_path / "a.mp4")) as source, av.open(str(tmp_path / "b.mkv"), "w") as output:
         streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
         for packet in source.demux():
@@ -191,7 +192,7 @@ def test_a_picture_that_ends_before_its_sound_is_kept_as_far_as_it_goes(tmp_path
     assert report.videos[0].duration_seconds == pytest.approx(6.0, abs=0.2)
     store = PreparedStore(tmp_path / "store")
     assert store.frames("b", [5.5]).shape[0] == 1
-    assert np.abs(store.sound("b", 9.5, 16000)).max() > 2000  # its sound is there
+    assert np.abs(store.sound("b", 10.5, 16000)).max() > 2000  # its sound is there
     assert [time for _, time in (MomentClips(store).moment_of(0, seed) for seed in range(8))] == pytest.approx(
         [2.0] * 8, abs=0.03
     )

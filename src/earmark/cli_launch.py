@@ -80,11 +80,11 @@ def run_in_processes(launch: Launch, function: Callable[..., T], *arguments: Any
 def _reporting(launch: Launch, function: Callable[..., T], *arguments: Any) -> T:
     """Call a function in one of several processes; say what went wrong where the others cannot, and end the process."""
     from earmark.cli import FAILED, INTERRUPTED, report_error
-    from earmark.distributed import connection_lost
+    from earmark.distributed import connection_lost, process_group_left
 
     os.environ["RANK"] = str(launch.rank)
     try:
-        with leave_on_signals():
+        with leave_on_signals(), process_group_left():
             return function(launch, *arguments)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None

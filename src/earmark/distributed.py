@@ -5,7 +5,9 @@ contrastive loss compares them with the M = B x world size samples of the global
 """
 
 import functools
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -79,6 +81,37 @@ def gather_objects(value: T) -> list[T]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value, group=_patient_group())
     return values
+
+
+@contextmanager
+def process_group_left() -> Iterator[None]:
+    """Leave the process group that is joined inside the block, so that the process can end.
+
+    The threads of a group let go of tensors when they come to it. One that does so while the interpreter shuts down
+    aborts the process ("terminate called without an active exception"): a run that succeeded would be told as failed.
+    So nobody leaves before all have done their part, and the threads have ended before the block has.
+
+    Example:
+        >>> with process_group_left():
+        ...     world_size()
+        1
+    """
+    try:
+        yield
+    except BaseException:
+        # The others may be gone, so nobody is waited for; NCCL would wait for them, and the process ends anyway.
+        if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
+            _destroy_process_group()
+        raise
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier(group=_patient_group())
+        _destroy_process_group()
+
+
+def _destroy_process_group() -> None:
+    _patient_group.cache_clear()
+    dist.destroy_process_group()
+    gc.collect()  # a group's threads end with the last that holds it: models, whose hooks are cycles
 
 
 def connection_lost(error: BaseException) -> bool:

@@ -254,10 +254,13 @@ def run_processes(launch: Launch, function: Callable[..., T], *arguments: Any) -
 def _process(local_rank: int, launch: Launch, results: Any, function: Callable[..., Any], arguments: Any) -> None:
     import torch
 
+    from earmark.distributed import process_group_left
+
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     if "OMP_NUM_THREADS" not in os.environ:  # as many threads as cores in each process would stand in each other's way
         torch.set_num_threads(max(1, torch.get_num_threads() // launch.num_local))
-    result = function(replace(launch, local_rank=local_rank), *arguments)
+    with process_group_left():
+        result = function(replace(launch, local_rank=local_rank), *arguments)
     if local_rank == 0:
         results.put(result)

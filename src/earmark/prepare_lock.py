@@ -4,19 +4,21 @@ Beside the path of a sample: `earmark.prepare_video` holds one while it writes, 
 work, and what a dead process left half-written can be told from what a living one is writing.
 """
 
-import fcntl
 import hashlib
 import os
 import re
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 __all__ = ["VideoLock", "clear_leftovers", "left_behind", "locked", "running_seconds"]
 
 FOLDER = ".running"
+PROGRESS_SUFFIX = ".seconds"
 LEFTOVER_SECONDS = 600.0  # where files cannot be locked, a temporary one untouched for so long has no writer any more
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\d+-[0-9a-f]{8}\.tmp\.\w+")  # names that `earmark.atomic.replacing` gives
 
@@ -26,21 +28,23 @@ class VideoLock:
     """A video that this process works on.
 
     Attributes:
-        descriptor: of the lock file.
         exclusive: whether no other process can hold it too; not so where the file system has no locks.
+        progress_path: where it says how far it has come; beside the locked file, which not every system lets others
+            read.
     """
 
-    descriptor: int
     exclusive: bool
+    progress_path: Path
 
     def tell(self, seconds: float) -> None:
         """Leave word how much of the video is done, for `running_seconds`."""
-        os.pwrite(self.descriptor, f"{seconds:12.1f}".encode(), 0)
+        with self.progress_path.open("r+b", buffering=0) as file:
+            file.write(f"{seconds:12.1f}".encode())  # over what was there: never empty, never half of it
 
 
 @contextmanager
 def locked(root: Path, video_id: str, *, wait: bool = False) -> Iterator[VideoLock | None]:
-    """Hold the lock of a video.
+    """Hold the lock of a video; the operating system lets go of it when the process ends, however that happens.
 
     Args:
         root: The store.
@@ -59,26 +63,29 @@ def locked(root: Path, video_id: str, *, wait: bool = False) -> Iterator[VideoLo
     """
     path = root / FOLDER / _name(video_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    path.touch()  # what keeps the file from being made is told; what keeps it from being locked is another matter
+    # A lock that is no more than a file would outlive a process that is killed.
+    lock = FileLock(path, is_singleton=False, fallback_to_soft=False)
+    exclusive = True
     try:
-        exclusive = True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield None
-            return
-        except OSError:  # a file system without locks: work done twice does no harm
-            exclusive = False
-        if exclusive and not _is_at(descriptor, path):  # its last holder removed it meanwhile
-            with locked(root, video_id, wait=wait) as lock:
-                yield lock
-            return
-        try:
-            yield VideoLock(descriptor, exclusive)
-        finally:
-            path.unlink(missing_ok=True)
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield None
+        return
+    except OSError:  # a file system without locks: work done twice does no harm
+        exclusive = False
+    progress_path = path.with_suffix(PROGRESS_SUFFIX)
+    try:
+        progress_path.write_bytes(b"")
+        yield VideoLock(exclusive, progress_path)
     finally:
-        os.close(descriptor)
+        progress_path.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows removes no file that is open
+            path.unlink(missing_ok=True)  # while it is held: whoever waits for it then sees that it is gone
+        lock.release()
+        if os.name == "nt":
+            with suppress(PermissionError):  # the next one has it
+                path.unlink(missing_ok=True)
 
 
 def left_behind(root: Path, video_ids: Collection[str]) -> set[str]:
@@ -96,8 +103,8 @@ def running_seconds(root: Path, video_ids: Collection[str]) -> float:
     """Return how much of some videos is done by the processes that are at them."""
     names = {_name(video_id) for video_id in video_ids}
     total = 0.0
-    for path in (root / FOLDER).glob("*"):
-        if path.name in names:
+    for path in (root / FOLDER).glob(f"*{PROGRESS_SUFFIX}"):
+        if path.stem in names:
             try:
                 total += float(path.read_text() or 0)
             except (OSError, ValueError):  # just ended, or just begun
@@ -123,13 +130,6 @@ def clear_leftovers(root: Path) -> None:
 def _is_old(path: Path) -> bool:
     try:
         return time.time() - path.stat().st_mtime > LEFTOVER_SECONDS
-    except FileNotFoundError:
-        return False
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
 

@@ -16,6 +16,8 @@ _CONTAINERS = (
     "matroska,mov,mp4,mpegts,mpeg,avi,webm,asf,dv,flv,ivf,mxf,nut,ogg,rm,wtv,"
     "aac,ac3,aiff,amr,au,caf,eac3,flac,mp3,w64,wav"
 )
+# PyAV before 19 refuses tags that are not UTF-8 unless told how to take them; 19 always takes them so.
+_TAGS: dict[str, Any] = {"metadata_errors": "surrogateescape"} if int(av.__version__.partition(".")[0]) < 19 else {}
 # Time stamps are rounded (to 1 ms in Matroska, to a frame in AVI): only a step beyond this is a gap or an overlap.
 JITTER_SECONDS = 0.02
 # A longer step between neighbours is a damaged time stamp, not a pause: it would become hours of silence.
@@ -45,7 +47,7 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
         raise MediaError(f"{path}: the file is empty")
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     try:
-        container = av.open(f"file:{path}", metadata_errors="replace", container_options=options)
+        container = av.open(f"file:{path}", container_options=options, **_TAGS)
     except av.FFmpegError as error:
         raise MediaError(f"{path}: not a media file that can be opened ({error.strerror})") from error
     try:
