@@ -3,9 +3,12 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import av
+
+from earmark.media.unfinished import missing_end
 
 # A step back by more than this is no disorder of neighbours: the clock was set back, as where recordings were joined.
 _MAX_STEP_BACK_SECONDS = 1.0
@@ -62,6 +65,11 @@ class Damage:
         """Note an end well before the declared one (None: none declared)."""
         if expected_seconds is not None and seconds < expected_seconds - _BROKE_OFF_SECONDS:
             self.note(f"the {what} breaks off at {seconds:.2f} s of {expected_seconds:.2f} s")
+
+    def note_cut(self, path: Path) -> None:
+        """Note that a file ends before its container says, where nothing that was missing has told so already."""
+        if self.problem() is None and (text := missing_end(path)):
+            self.note(text)
 
     def problem(self) -> str | None:
         """Put it in words, or None if all was well."""

@@ -9,6 +9,8 @@ from typing import Any
 import av
 from av.container import InputContainer
 
+from earmark.media.unfinished import missing_end, missing_index
+
 # FFmpeg also "demuxes" playlists and scripts (hls, dash, concat, sdp, ...), which open other files and addresses.
 # Bare H.264 and the like have no time stamps, so no clock.
 _CONTAINERS = (
@@ -44,9 +46,12 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
     try:
         container = av.open(f"file:{path}", metadata_errors="replace", container_options=options)
     except av.FFmpegError as error:
-        raise MediaError(f"{path}: not a media file that can be opened ({error.strerror})") from error
+        reason = missing_index(path) or missing_end(path) or error.strerror
+        raise MediaError(f"{path}: not a media file that can be opened ({reason})") from error
     try:
         with container:
+            if not container.streams and (reason := missing_index(path)):
+                raise MediaError(f"{path}: not a media file that can be opened ({reason})")
             yield container
     except av.FFmpegError as error:
         raise MediaError(f"{path}: {error.strerror}") from error
