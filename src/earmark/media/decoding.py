@@ -125,8 +125,10 @@ class PictureTimes:
     def __init__(self, stream: Any) -> None:
         self._decoding_only = has_only_decoding_times(stream)
         self._counts_frames = _counts_frames(stream)
-        self._entry: int | None = None  # decoding time of the last key frame before the first picture came out
-        self._delay: int | None = None
+        self._decoder = stream.codec_context
+        self._first_dts: int | None = None  # of the packets sent
+        self._step: int | None = None  # from one packet to the next
+        self._delay: int | None = None  # known with the first picture
         self._last_pts: int | None = None
         self._last_dts: int | None = None
         self._num_faulty_pts = 0
@@ -134,18 +136,22 @@ class PictureTimes:
 
     def sent(self, packet: Any) -> None:
         """Take note of a packet that the decoder accepts."""
-        if self._delay is None and packet.is_keyframe and packet.dts is not None:
-            self._entry = packet.dts
+        if self._delay is not None or packet.dts is None:
+            return
+        if self._first_dts is None:
+            self._first_dts = packet.dts
+        elif self._step is None:
+            self._step = packet.dts - self._first_dts
 
     def of(self, frame: Any) -> int | None:
         """Return the time of the next frame; None if it follows the one before."""
         pts, dts = frame.pts, frame.dts
         if self._decoding_only:
             if self._delay is None:
-                start = self._entry if dts is None else dts
-                has_delay = self._counts_frames and None not in (dts, self._entry)
-                self._delay = max(0, dts - self._entry) if has_delay else 0
-                return pts if start is None else start - self._delay
+                num_held_back = self._decoder.reorder_depth if self._counts_frames else 0
+                self._delay = num_held_back * max(0, self._step or 0)
+                if dts is None:  # all come out behind the last packet
+                    return pts if self._first_dts is None else self._first_dts
             return None if dts is None else dts - self._delay
         if dts is not None:
             self._num_faulty_dts += self._last_dts is not None and dts <= self._last_dts
@@ -153,7 +159,8 @@ class PictureTimes:
         if pts is not None:
             self._num_faulty_pts += self._last_pts is not None and pts <= self._last_pts
             self._last_pts = pts
-        if pts is not None and (dts is None or self._num_faulty_pts <= self._num_faulty_dts):
+        # The last frames come out after the last packet, so without a decoding time.
+        if pts is not None and (self._last_dts is None or self._num_faulty_pts <= self._num_faulty_dts):
             return int(pts)
         return None if dts is None else int(dts)
 

@@ -198,14 +198,15 @@ class FrameReader:
         left_out = False
         # Where only decoding times are known, a key frame may be shown some frames later than its packet says.
         by_decoding_time = has_only_decoding_times(stream)
-        lag = MAX_REORDERED_FRAMES / float(stream.average_rate) if by_decoding_time and stream.average_rate else 0.0
+        rate = float(stream.average_rate or MAX_REORDERED_FRAMES)  # unknown: a second will do
+        lag_seconds = MAX_REORDERED_FRAMES / rate if by_decoding_time else 0.0
         for packet in packets:
             if self._next is None:
                 return
             ticks = packet.dts if by_decoding_time else packet.pts
             seconds = None if ticks is None else ticks * float(stream.time_base) - zero
             due = self._next / self._fps
-            if packet.is_keyframe and packet.size and held and seconds is not None and seconds + lag <= due:
+            if packet.is_keyframe and packet.size and held and seconds is not None and seconds + lag_seconds <= due:
                 held, left_out = [], True
                 self._damage.entered_seconds = seconds
             held.append(packet)
