@@ -9,7 +9,7 @@ from typing import Any
 import av
 from av.container import InputContainer
 
-from earmark.media.unfinished import missing_end, missing_index
+from earmark.media.unfinished import lacks_length, missing_end, missing_index
 
 # FFmpeg also "demuxes" playlists and scripts (hls, dash, concat, sdp, ...), which open other files and addresses.
 # Bare H.264 and the like have no time stamps, so no clock.
@@ -43,6 +43,11 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
     if not state.st_size:
         raise MediaError(f"{path}: the file is empty")
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    try:
+        if lacks_length(path, b"RF64"):
+            options["ignore_length"] = "1"  # FFmpeg knows the placeholders of wav, but not those of RF64
+    except OSError as error:
+        raise MediaError(f"{path}: {error.strerror}") from error
     try:
         container = av.open(f"file:{path}", metadata_errors="replace", container_options=options)
     except av.FFmpegError as error:
@@ -101,8 +106,15 @@ def start_seconds(stream: Any, zero: float) -> float:
     return 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base) - zero
 
 
+def says_no_length(container: InputContainer) -> bool:
+    """Return whether what a file's header says of lengths is a placeholder, as in AVI that was written to a pipe."""
+    return container.format.name == "avi" and lacks_length(Path(container.name.removeprefix("file:")), b"RIFF")
+
+
 def end_seconds(stream: Any, zero: float) -> float | None:
     """Return a stream's declared end on the file's clock, or None; Matroska's is a tag, ``00:00:10.381000000``."""
+    if says_no_length(stream.container):
+        return None
     if stream.duration is not None:
         return start_seconds(stream, zero) + float(stream.duration * stream.time_base)
     try:

@@ -75,6 +75,22 @@ def missing_end(path: Path) -> str | None:
     return f"the file is cut: {missing} bytes are missing at its end" if missing > _SLOPPY_BYTES else None
 
 
+def lacks_length(path: Path, magic: bytes) -> bool:
+    """Return whether a RIFF file was written to a pipe, so that its header cannot know lengths.
+
+    Args:
+        path: of the file.
+        magic: what it begins with, ``RIFF`` or ``RF64``; of others no answer is given.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(36)
+    if head[:4] != magic:
+        return False
+    if magic == b"RF64":
+        return head[12:16] == b"ds64" and head[28:] == bytes(8)
+    return head[4:8] in (bytes(4), b"\xff\xff\xff\xff")
+
+
 def _declared_end(stream: BinaryIO, num_bytes: int) -> int:
     """Return the byte at which the last part that a file begins is to end."""
     magic = stream.read(12)
