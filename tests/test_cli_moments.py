@@ -108,6 +108,7 @@ def test_a_wav_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch, capsys
     assert result["path"] == "-"
     assert seconds_of(result) == [3, 7]
     assert result["duration_seconds"] == pytest.approx(10.0)
+    assert result["notes"] == []
     assert sorted(path.name.partition("_")[0] for path in Path("clips").iterdir()) == ["stdin", "stdin"]
 
 

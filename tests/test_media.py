@@ -270,7 +270,7 @@ def test_samples_that_are_no_numbers_become_silence_and_are_named(tmp_path: Path
     reader = SoundReader(tmp_path / "a.wav")
     (sound,) = reader
     np.testing.assert_array_equal(sound, np.where(np.isfinite(wave), wave, 0))
-    assert reader.problem == "samples that are not finite were set to 0"
+    assert reader.problem == "3 samples that are not finite were set to 0"
 
 
 def test_a_time_stamp_far_off_does_not_become_hours_of_silence(tmp_path: Path) -> None:

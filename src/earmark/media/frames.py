@@ -10,11 +10,10 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from earmark.media.decoding import MAX_REORDERED_FRAMES, Damage, decode, has_only_decoding_times
 from earmark.media.opening import (
     MAX_GAP_SECONDS,
-    Damage,
     MediaError,
-    decode,
     end_seconds,
     only_stream,
     open_media,
@@ -46,19 +45,25 @@ def _frames_in_order(
 ) -> Iterator[tuple[float, float, VideoFrame]]:
     """Yield (start, end, frame), seconds on the file's clock, each frame after the one before it.
 
-    The first one is expected around ``origin``.
+    The first one is expected around ``origin``. A frame that stays is given again, for the time that it stays.
     """
     usual_seconds = 1 / float(stream.average_rate) if stream.average_rate else 0.0
     last_start, last_end = float("-inf"), origin
-    for seconds, frame in decode(packets, stream, zero, damage):
+    shown: VideoFrame | None = None
+    for seconds, decoded in decode(packets, stream, zero, damage):
+        frame = shown if decoded is None else decoded
+        if frame is None:
+            continue  # what should stay was before the place where decoding began
         start = last_end if seconds is None else seconds
-        if start <= last_start:
-            continue  # a repeated time stamp: the frame before it has the time
+        if start <= last_start:  # the frame before it has the time
+            if decoded is not None:
+                damage.not_shown(last_start)
+            continue
         if start > max(last_end, damage.entered_seconds) + MAX_GAP_SECONDS:
             damage.note(f"the time stamps jump to {start:.2f} s, the rest is not read")
             return
-        length = float(frame.duration * frame.time_base) if frame.duration else 0.0
-        last_start, last_end = start, start + (length or usual_seconds)
+        length = float(frame.duration * stream.time_base) if frame.duration else 0.0
+        last_start, last_end, shown = start, start + (length or usual_seconds), frame
         yield start, last_end, frame
 
 
@@ -170,6 +175,7 @@ class FrameReader:
         # a frame of no length is still shown
         yield from self._due(numbers, convert, frame, max(start, end - _TIE_SECONDS))
         self._damage.note_end("picture", end, end_seconds(stream, zero))
+        self._damage.note_cut(self.path)
 
     def _due(
         self, numbers: Iterator[int], convert: PictureConverter, frame: VideoFrame, until: float
@@ -190,12 +196,17 @@ class FrameReader:
         """
         held: list[Any] = []
         left_out = False
+        # Where only decoding times are known, a key frame may be shown some frames later than its packet says.
+        by_decoding_time = has_only_decoding_times(stream)
+        rate = float(stream.average_rate or MAX_REORDERED_FRAMES)  # unknown: a second will do
+        lag_seconds = MAX_REORDERED_FRAMES / rate if by_decoding_time else 0.0
         for packet in packets:
             if self._next is None:
                 return
-            seconds = None if packet.pts is None else packet.pts * float(stream.time_base) - zero
+            ticks = packet.dts if by_decoding_time else packet.pts
+            seconds = None if ticks is None else ticks * float(stream.time_base) - zero
             due = self._next / self._fps
-            if packet.is_keyframe and held and seconds is not None and seconds <= due:
+            if packet.is_keyframe and packet.size and held and seconds is not None and seconds + lag_seconds <= due:
                 held, left_out = [], True
                 self._damage.entered_seconds = seconds
             held.append(packet)

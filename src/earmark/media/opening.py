@@ -1,14 +1,15 @@
-"""Opening a media file, choosing its streams, its clock, and decoding past damage: what all readers share."""
+"""Opening a media file, choosing its streams, and its clock: what all readers share."""
 
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import av
 from av.container import InputContainer
+
+from earmark.media.unfinished import lacks_length, missing_end, missing_index
 
 # FFmpeg also "demuxes" playlists and scripts (hls, dash, concat, sdp, ...), which open other files and addresses.
 # Bare H.264 and the like have no time stamps, so no clock.
@@ -22,10 +23,8 @@ _TAGS: dict[str, Any] = {"metadata_errors": "surrogateescape"} if int(av.__versi
 JITTER_SECONDS = 0.02
 # A longer step between neighbours is a damaged time stamp, not a pause: it would become hours of silence.
 MAX_GAP_SECONDS = 3600.0
-# A step back by more than this is no disorder of neighbours: the clock was set back, as where recordings were joined.
-_MAX_STEP_BACK_SECONDS = 1.0
-# A stream that ends this much before its declared end broke off; containers round declared ends to packets.
-_BROKE_OFF_SECONDS = 0.25
+# A clock of 33 bits begins anywhere and wraps: what FFmpeg puts before its zero there was recorded before the wrap.
+_WRAPPING_CONTAINERS = {"mpegts", "mpeg"}
 
 
 class MediaError(ValueError):
@@ -47,11 +46,19 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
         raise MediaError(f"{path}: the file is empty")
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     try:
+        if lacks_length(path, b"RF64"):
+            options["ignore_length"] = "1"  # FFmpeg knows the placeholders of wav, but not those of RF64
+    except OSError as error:
+        raise MediaError(f"{path}: {error.strerror}") from error
+    try:
         container = av.open(f"file:{path}", container_options=options, **_TAGS)
     except av.FFmpegError as error:
-        raise MediaError(f"{path}: not a media file that can be opened ({error.strerror})") from error
+        reason = missing_index(path) or missing_end(path) or error.strerror
+        raise MediaError(f"{path}: not a media file that can be opened ({reason})") from error
     try:
         with container:
+            if not container.streams and (reason := missing_index(path)):
+                raise MediaError(f"{path}: not a media file that can be opened ({reason})")
             yield container
     except av.FFmpegError as error:
         raise MediaError(f"{path}: {error.strerror}") from error
@@ -92,7 +99,8 @@ def time_zero(container: InputContainer) -> float:
     """Return the start of the presentation on the container's own clock, in seconds."""
     streams = decodable_streams(container, "video") + decodable_streams(container, "audio")
     starts = [float(s.start_time * s.time_base) for s in streams if s.start_time is not None]
-    return max(0.0, min(starts, default=0.0))
+    first = min(starts, default=0.0)
+    return first if container.format.name in _WRAPPING_CONTAINERS else max(0.0, first)
 
 
 def start_seconds(stream: Any, zero: float) -> float:
@@ -100,8 +108,15 @@ def start_seconds(stream: Any, zero: float) -> float:
     return 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base) - zero
 
 
+def says_no_length(container: InputContainer) -> bool:
+    """Return whether what a file's header says of lengths is a placeholder, as in AVI that was written to a pipe."""
+    return container.format.name == "avi" and lacks_length(Path(container.name.removeprefix("file:")), b"RIFF")
+
+
 def end_seconds(stream: Any, zero: float) -> float | None:
     """Return a stream's declared end on the file's clock, or None; Matroska's is a tag, ``00:00:10.381000000``."""
+    if says_no_length(stream.container):
+        return None
     if stream.duration is not None:
         return start_seconds(stream, zero) + float(stream.duration * stream.time_base)
     try:
@@ -109,73 +124,3 @@ def end_seconds(stream: Any, zero: float) -> float | None:
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - zero
     except (KeyError, ValueError):
         return None
-
-
-@dataclass(slots=True)
-class Damage:
-    """What went wrong while a stream was decoded."""
-
-    num_skipped: int = 0
-    first_seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    entered_seconds: float = float("-inf")  # where decoding began or was taken up again, at a key frame
-
-    def skip(self, seconds: float) -> None:
-        """Count a damaged packet at a time; what needs frames before the key frame of entry is not damaged."""
-        if seconds < self.entered_seconds:
-            return
-        if not self.num_skipped:
-            self.first_seconds = seconds
-        self.num_skipped += 1
-
-    def note(self, text: str) -> None:
-        """Remember a defect, once."""
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def note_end(self, what: str, seconds: float, expected_seconds: float | None) -> None:
-        """Note an end well before the declared one (None: none declared)."""
-        if expected_seconds is not None and seconds < expected_seconds - _BROKE_OFF_SECONDS:
-            self.note(f"the {what} breaks off at {seconds:.2f} s of {expected_seconds:.2f} s")
-
-    def problem(self) -> str | None:
-        """Put it in words, or None if all was well."""
-        texts = list(self.notes)
-        if self.num_skipped:
-            packets = "packet" if self.num_skipped == 1 else "packets"
-            texts.insert(0, f"{self.num_skipped} damaged {packets} skipped, the first at {self.first_seconds:.2f} s")
-        return "; ".join(texts) or None
-
-
-def decode(packets: Iterator[Any], stream: Any, zero: float, damage: Damage) -> Iterator[tuple[float | None, Any]]:
-    """Yield (seconds on the file's clock or None, frame) in presentation order, past whatever is damaged."""
-    time_base = float(stream.time_base)
-    last_seconds, latest_seconds = 0.0, float("-inf")
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.FFmpegError as error:
-            damage.note(f"reading broke off at {last_seconds:.2f} s ({error.strerror})")
-            return
-        if packet is None:
-            return
-        if packet.pts is not None:
-            last_seconds = packet.pts * time_base - zero
-        if packet.is_corrupt:  # incomplete: the decoder would make something up
-            damage.skip(last_seconds)
-            continue
-        try:
-            frames = stream.codec_context.decode(packet)  # the packet may come from another opening of the file
-        except av.FFmpegError:
-            damage.skip(last_seconds)
-            continue
-        for frame in frames:
-            seconds = None if frame.pts is None else frame.pts * time_base - zero
-            if frame.is_corrupt:
-                damage.skip(last_seconds if seconds is None else seconds)
-                continue
-            if seconds is not None:
-                latest_seconds = max(latest_seconds, seconds)
-                if seconds < latest_seconds - _MAX_STEP_BACK_SECONDS:
-                    damage.note(f"the time stamps jump back at {latest_seconds:.2f} s, what repeats a time is not read")
-            yield seconds, frame

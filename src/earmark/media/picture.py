@@ -2,16 +2,19 @@
 
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Self
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 _NUM_FIRST_PACKETS = 256
+_NUM_SIDE_DATA_TYPES = 64  # FFmpeg 8 has 32 kinds, numbered from 0
 _UNSPECIFIED_COLOURS = 2  # in H.264's own tables
 _HD_HEIGHT = 720
 _MAX_PIXEL_ASPECT = 16  # real pixels are far from it; what lies beyond is a damaged header
@@ -65,13 +68,32 @@ def _orientation(frame: VideoFrame | None) -> tuple[bool, int]:
     The matrix maps (x, y), y downwards, to (a x + c y, b x + d y). A mirror image has a negative determinant; c and d
     are the same with and without the mirror, so that the angle is read from them.
     """
-    side_data: Any = None if frame is None else frame.side_data.get("DISPLAYMATRIX")
+    side_data: Any = None if frame is None else _side_data(frame).get("DISPLAYMATRIX")
     if side_data is None:
         return False, 0
     a, b, _, c, d, *_ = (int(value) for value in np.frombuffer(side_data, "<i4"))
     if not a * d - b * c:
         return False, 0
     return a * d - b * c < 0, round(math.atan2(-c, d) / (math.pi / 2)) % 4
+
+
+def _side_data(frame: VideoFrame) -> Any:
+    """Return what else a frame carries, also if there is something among it that this PyAV has no name for.
+
+    PyAV 18 refuses all of it then (spatial video, EXIF in motion JPEG): a filter takes out what is unknown.
+    """
+    try:
+        return frame.side_data
+    except ValueError:
+        kinds: Any = SideDataType  # an enumeration of integers, whatever PyAV's type stubs say
+        known = {kind.value for kind in kinds}
+        graph = av.filter.Graph()
+        nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))]
+        unknown = (number for number in range(_NUM_SIDE_DATA_TYPES) if number not in known)
+        nodes += [graph.add("sidedata", mode="delete", type=str(number)) for number in unknown]
+        graph.link_nodes(*nodes, graph.add("buffersink")).configure()
+        graph.vpush(frame)
+        return graph.vpull().side_data
 
 
 def turned(rgb: NDArray[np.uint8], geometry: PictureGeometry) -> NDArray[np.uint8]:

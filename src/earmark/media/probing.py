@@ -14,6 +14,7 @@ from earmark.media.opening import (
     decodable_streams,
     end_seconds,
     open_media,
+    says_no_length,
     start_seconds,
     time_zero,
 )
@@ -169,7 +170,7 @@ def declared(path: str | Path) -> tuple[float | None, int, int]:
 def _declared_end(container: InputContainer, streams: list[Any], zero: float) -> float | None:
     """Return when the last of some streams ends as their headers say, or else as that of the whole file does."""
     ends = [end for stream in streams if (end := end_seconds(stream, zero)) is not None]
-    if ends or container.duration is None:
+    if ends or container.duration is None or says_no_length(container):
         return max(ends, default=None)
     return ((container.start_time or 0) + container.duration) / av.time_base - zero
 

@@ -11,17 +11,21 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
+from earmark.media.decoding import Damage, decode
+from earmark.media.mixing import Mixer
 from earmark.media.opening import (
     JITTER_SECONDS,
     MAX_GAP_SECONDS,
-    Damage,
     MediaError,
-    decode,
     end_seconds,
     only_stream,
     open_media,
     time_zero,
 )
+from earmark.media.sound_clock import JUDGED_PIECES, JUDGED_SECONDS, Lookahead, Piece, clock_is_off
+
+# What a codec puts before the first sample (up to 80 ms) is no sound that is missed.
+_MAX_PRIMING_SECONDS = 0.15
 
 
 def rechunk(blocks: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
@@ -101,28 +105,13 @@ class Resampler:
         return np.asarray(out, np.float32)
 
 
-def mono(frame: AudioFrame) -> NDArray[np.float32]:
-    """Return the arithmetic mean of a frame's channels, ``(S,)``, full scale -1 to 1."""
-    array = frame.to_ndarray()
-    num_channels = len(frame.layout.channels)
-    if not frame.format.is_planar:
-        array = array.reshape(-1, num_channels).T
-    # 16-bit sums are exact in float32, wider ones are not.
-    exact = np.float32 if array.dtype.itemsize <= 2 or array.dtype == np.float32 else np.float64
-    mean = np.add.reduce(array, axis=0, dtype=exact) / num_channels
-    if array.dtype.kind != "f":
-        mean /= 2 ** (8 * array.dtype.itemsize - 1)
-    if array.dtype.kind == "u":
-        mean -= 1  # unsigned samples rest at half their scale
-    return np.asarray(mean, np.float32)
-
-
 class SoundReader:
     """Read a file's sound as contiguous mono blocks.
 
     Iterating yields float32 blocks ``(S,)``, the mean of the channels. Sample k of their concatenation is at time
-    k / sample_rate on the file's clock: a late start and gaps are silence, overlaps are cut. Each iteration reads the
-    file anew; memory does not grow with its length.
+    k / sample_rate on the file's clock: a late start and gaps are silence, overlaps are cut; where its time stamps
+    contradict its length throughout, samples are counted. Each iteration reads the file anew; memory does not grow with
+    its length.
 
     Args:
         path: the file.
@@ -170,6 +159,7 @@ class SoundReader:
             raise ValueError(f"block_seconds={block_seconds} is less than a sample at {self.sample_rate} Hz")
         self.num_samples = 0
         self._damage = Damage()
+        self._clock_is_believed = True
 
     @property
     def problem(self) -> str | None:
@@ -192,52 +182,77 @@ class SoundReader:
         """
         self.num_samples = 0
         self._damage = Damage()
+        self._clock_is_believed = True
         for block in rechunk(self._at_one_rate(self._on_the_clock(packets, stream, zero)), self._block_size):
             self.num_samples += len(block)
             yield block
         if not self.num_samples:
             raise MediaError(f"{self.path}: no sound could be decoded ({self.problem or 'the stream is empty'})")
-        self._damage.note_end("sound", self.num_samples / self.sample_rate, end_seconds(stream, zero))
+        if self._clock_is_believed:
+            self._damage.note_end("sound", self.num_samples / self.sample_rate, end_seconds(stream, zero))
+        self._damage.note_cut(self.path)
 
     def _on_the_clock(
         self, packets: Iterator[Any], stream: Any, zero: float
     ) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield (rate, samples) without gap or overlap from time 0 on."""
         tolerance = max(JITTER_SECONDS, float(stream.time_base))
+        # AVI counts its sound by a rate in its header: where that is wrong, there are no gaps but too high a count.
+        only_overlaps = stream.container.format.name != "avi"
+        pieces = Lookahead(self._pieces(packets, stream, zero))
+        believed = True
+        num_judged = 0  # of the pieces to come, how many were looked at already
         base_seconds, num_samples, rate = 0.0, 0, 0  # the position is base_seconds + num_samples / rate
-        for seconds, frame in decode(packets, stream, zero, self._damage):
-            if frame.sample_rate != rate:
-                base_seconds, num_samples, rate = base_seconds + num_samples / (rate or 1), 0, frame.sample_rate
-            samples = self._checked(frame)
+        for piece in pieces:
+            if piece.rate != rate:
+                base_seconds, num_samples, rate = base_seconds + num_samples / (rate or 1), 0, piece.rate
             position = base_seconds + num_samples / rate
+            samples = piece.samples
             # The first sample is put where it belongs, later ones only moved when they are off by more than rounding.
-            step = 0.0 if seconds is None else seconds - position
-            if step > MAX_GAP_SECONDS:
+            step = piece.seconds - position if believed and piece.seconds is not None else 0.0
+            is_off = abs(step) > (tolerance if position else 0.0)
+            if is_off and position and not num_judged and (step < 0 or not only_overlaps):
+                window = [piece, *pieces.ahead(JUDGED_SECONDS, JUDGED_PIECES)]
+                if clock_is_off(window, only_slow=only_overlaps):
+                    believed, is_off = False, False
+                    self._damage.note(
+                        f"the sound's time stamps do not fit its length from {position:.2f} s on: its samples are "
+                        "counted instead"
+                    )
+                num_judged = len(window)
+            num_judged = max(0, num_judged - 1)
+            if is_off and step > MAX_GAP_SECONDS:
                 self._damage.note(
-                    f"the time stamps jump from {position:.2f} s to {seconds:.2f} s, the rest is not read"
+                    f"the time stamps jump from {position:.2f} s to {piece.seconds:.2f} s, the rest is not read"
                 )
                 return
-            if abs(step) > (tolerance if position else 0.0):
+            if is_off:
                 num_silent = round(step * rate)
                 while num_silent > 0:  # in pieces: an hour of silence is not held in memory
-                    piece = min(num_silent, 10 * rate)
-                    yield rate, np.zeros(piece, np.float32)
-                    num_samples += piece
-                    num_silent -= piece
-                samples = samples[max(0, -num_silent) :]
+                    part = min(num_silent, 10 * rate)
+                    yield rate, np.zeros(part, np.float32)
+                    num_samples += part
+                    num_silent -= part
+                num_cut = min(-num_silent, len(samples))
+                if num_cut > (0 if position else rate * _MAX_PRIMING_SECONDS):
+                    self._damage.leave_out(num_cut / rate, position)
+                samples = samples[num_cut:]
             yield rate, samples
             num_samples += len(samples)
+        self._clock_is_believed = believed
 
-    def _checked(self, frame: AudioFrame) -> NDArray[np.float32]:
-        try:
-            samples = mono(frame)
-        except ValueError as error:  # PyAV knows no arrays of a few formats (64-bit integers)
-            raise MediaError(f"{self.path}: sound samples of the format {frame.format.name} can't be read") from error
-        finite = np.isfinite(samples)
-        if not finite.all():
-            self._damage.note("samples that are not finite were set to 0")
-            samples = np.where(finite, samples, np.float32(0))
-        return samples
+    def _pieces(self, packets: Iterator[Any], stream: Any, zero: float) -> Iterator[Piece]:
+        mixer = Mixer()
+        for seconds, frame in decode(packets, stream, zero, self._damage):
+            try:
+                samples = mixer(frame)
+            except MediaError as error:
+                raise MediaError(f"{self.path}: {error}") from error
+            finite = np.isfinite(samples)
+            if not finite.all():
+                self._damage.num_not_finite += int(len(finite) - finite.sum())
+                samples = np.where(finite, samples, np.float32(0))
+            yield Piece(seconds, frame.sample_rate, samples)
 
     def _at_one_rate(self, parts: Iterable[tuple[int, NDArray[np.float32]]]) -> Iterator[NDArray[np.float32]]:
         """Resample what is not at the reader's rate; the rate may change within a stream."""
