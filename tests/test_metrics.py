@@ -181,6 +181,21 @@ def test_published_mean_error_counts_batches_without_a_change_as_zero() -> None:
     assert published == pytest.approx((0.6 + 0.0 + 2.0) / 3)
 
 
+@pytest.mark.parametrize("num_frames", [8, 16, 32])
+def test_published_keyframe_error_divides_by_16_whatever_was_sampled(num_frames: int) -> None:
+    """Index 5 of a clip of frames 100 to 340 means frame 100 + 5 * 240 / 16 = 175, half a second before frame 190."""
+    errors = metrics.keyframe_error_seconds(
+        np.eye(num_frames)[[5]],
+        pnr_frame=[190],
+        fps=30.0,
+        state_change=[True],
+        clip_start_frame=[100],
+        clip_end_frame=[340],
+        protocol="published",
+    )
+    np.testing.assert_allclose(errors, [0.5], rtol=0, atol=1e-12)
+
+
 def test_keyframe_error_says_what_is_missing() -> None:
     options = {"pnr_frame": [1], "fps": 30.0, "state_change": [1]}
     with pytest.raises(ValueError, match="needs sampled_frames"):

@@ -28,6 +28,8 @@ __all__ = [
     "top_k_correct",
 ]
 
+PUBLISHED_NUM_KEYFRAMES = 16  # what Ego4D's PNR baseline divides a clip by, however many frames it scores
+
 # Resamples are drawn in blocks of about this many counts, so that memory stays flat in their number.
 _COUNTS_PER_BLOCK = 4_000_000
 
@@ -330,13 +332,14 @@ def keyframe_error_seconds(
     """Return how far each predicted point of no return is from the annotated one (Ego4D PNR), in seconds.
 
     ``"exact"`` takes the highest scored of the frames that the network was shown. ``"published"`` is the benchmark
-    baseline's formula, ``start + index * (end - start) / T``, to compare with published numbers: it ignores which
-    frames were really sampled, so that even a perfect index has an error.
+    baseline's formula, ``start + index * (end - start) / 16``, to compare with published numbers: it divides by 16
+    whatever T is, and ignores which frames were really sampled, so that even a perfect index has an error. The
+    baseline also counts frames a second its own way, ``(end - start + 1) / (end_seconds - start_seconds)`` of the clip.
 
     Args:
         keyframe_logits: Scores of the T sampled frames, shape ``(N, T)``.
         pnr_frame: Annotated frame numbers of the source video, shape ``(N,)``.
-        fps: Source frames per second, shape ``(N,)`` or one number.
+        fps: Source frames per second, shape ``(N,)`` or one number; with ``"published"``, counted as above.
         state_change: True where the clip shows a state change, shape ``(N,)``.
         sampled_frames: Source frame numbers of the sampled frames, shape ``(N, T)``; needed by ``"exact"``.
         clip_start_frame: First source frame of each clip, shape ``(N,)``; needed by ``"published"``.
@@ -366,7 +369,7 @@ def keyframe_error_seconds(
     elif protocol == "published":
         start = _column(clip_start_frame, "clip_start_frame", (num_samples,))
         end = _column(clip_end_frame, "clip_end_frame", (num_samples,))
-        predicted_frame = start + (end - start) / num_frames * index
+        predicted_frame = start + (end - start) / PUBLISHED_NUM_KEYFRAMES * index
     else:
         raise ValueError(f"protocol must be 'exact' or 'published', got {protocol!r}")
     annotated = _column(pnr_frame, "pnr_frame", (num_samples,))
