@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from earmark.evaluation.action_recognition import (
     ActionRecognitionResult,
     Estimate,
+    Seen,
     evaluate_action_recognition,
     format_table,
 )
-from earmark.evaluation.metrics import bootstrap_interval
+from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval
+from earmark.evaluation.probe import linear_probe
 
 NUM_CLASSES = {"verb": 6, "noun": 3}
 CLASS_NAMES = {"verb": ["cut", "open", "close", "pour", "shake", "never done"], "noun": ["knife", "drawer", "jug"]}
@@ -114,7 +117,7 @@ def test_majority_chance_and_counts_are_those_of_the_labels(
     verb, noun = result.columns
     assert (verb.column, noun.column) == ("verb", "noun")
     right = 100.0 * (clips[1].labels["verb"] == 0)  # class 0 is drawn most often
-    low, high = bootstrap_interval(right, seed=0)
+    low, high = mean_interval(right, bounds=(0, 100))
     assert verb.top1.majority == Estimate(pytest.approx(right.mean()), low, high)
     assert verb.top5.majority.value == 100.0
     assert (verb.top1.chance, verb.top5.chance) == (pytest.approx(100 / 6), pytest.approx(500 / 6))
@@ -139,6 +142,7 @@ def test_result_survives_json(result: ActionRecognitionResult) -> None:
     assert content["columns"][0]["top1"]["gain"]["low"] == result.columns[0].top1.gain.low
     assert content["columns"][1]["classes"][2]["name"] == "jug"
     assert content["options"]["probe"]["milestones"] == [18, 24]
+    assert content.pop("cautions") == []
     assert content == json.loads(json.dumps(dataclasses.asdict(result)))
 
 
@@ -168,12 +172,68 @@ def test_unlabelled_actions_do_not_count(clips: tuple[ColouredClips, ColouredCli
 
 
 def test_groups_widen_the_interval(clips: tuple[ColouredClips, ColouredClips]) -> None:
-    videos = clips[1].labels["verb"]  # as if every video showed one verb: videos are right or wrong as a whole
+    # as if every video showed one verb: videos are right or wrong as a whole
+    videos = [f"video {verb}" for verb in clips[1].labels["verb"]]
     options = {"encoder": SoftHistogram((2,)), "epochs": 5}
-    plain = evaluate(clips, **options).columns[0].top1.encoder
-    grouped = evaluate(clips, **options, test_groups=videos).columns[0].top1.encoder
-    assert grouped.value == plain.value
-    assert grouped.high - grouped.low > 2 * (plain.high - plain.low)
+    (plain,), (grouped,) = (
+        (evaluate(clips, **options, test_videos=test_videos).columns[0],) for test_videos in (None, videos)
+    )
+    assert grouped.top1.encoder.value == plain.top1.encoder.value
+    widths = [column.top1.encoder.high - column.top1.encoder.low for column in (plain, grouped)]
+    assert widths[1] > 2 * widths[0]
+    assert (plain.num_test_videos, grouped.num_test_videos) == (None, 5)
+    right = 100.0 * (clips[1].labels["verb"] == 0)
+    majority = Estimate(pytest.approx(right.mean()), *mean_interval(right, bounds=(0, 100), groups=videos))
+    assert grouped.top1.majority == majority
+
+
+def test_few_videos_and_videos_seen_before_are_counted_and_said(clips: tuple[ColouredClips, ColouredClips]) -> None:
+    videos = [f"P01_{number % 8:02}" for number in range(120)]
+    seen = {
+        "pretraining saw": ["P01_01", "P01_07", "P01_08", "P09_01"],
+        "the probe was trained on": {"P02_01"},
+        "another run saw": None,
+    }
+    result = evaluate(clips, epochs=1, test_videos=videos, seen_videos=seen, encoder_options={"judged": "best.pt, ema"})
+    assert result.seen == (
+        Seen("pretraining saw", 2),
+        Seen("the probe was trained on", 0),
+        Seen("another run saw", None),
+    )
+    cautions = [
+        f"The intervals rest on 8 test videos, and say little of other videos; {FEW_VIDEOS} or more are better.",
+        "Pretraining saw 2 of 8 test videos: other videos may score lower.",
+        "It is not known whether another run saw any of the test videos.",
+    ]
+    assert list(result.cautions) == cautions == json.loads(result.to_json())["cautions"]
+    text = " ".join(printed(result).split())
+    assert all(f"Caution: {caution}" in text for caution in cautions)
+    assert "best.pt, ema" in text
+    (line,) = [line for line in printed(result).splitlines() if "verb top-1" in line]
+    assert line.rstrip(" │|┃").endswith(" 8")
+    many = evaluate(clips, epochs=1, test_videos=[str(number) for number in range(120)])
+    assert many.cautions == ()
+
+
+def test_fresh_clips_give_every_epoch_its_own_clip() -> None:
+    """Only the clip of the last epoch tells the classes apart; all others are alike."""
+    labels = {"verb": np.array([0, 1] * 20)}
+    train = np.zeros((40, 3, 2), np.float32)
+    train[:, 2] = np.where(labels["verb"][:, None] == 0, [1.0, -1.0], [-1.0, 1.0])
+    options: dict[str, Any] = {"num_classes": {"verb": 2}, "epochs": 3, "milestones": (), "standardize": False}
+    options |= {"fresh_clips": True, "weight_decay": 0.0, "lr": 0.1, "momentum": 0.0, "batch_size": 40}
+    scores = linear_probe(train, labels, train[:, 2:], **options)["verb"]
+    # one step on the last clip from weights that the first two epochs, whose features are 0, left as they were
+    weight = np.random.default_rng([0, zlib.crc32(b"verb")]).normal(0.0, 0.01, size=(2, 2))
+    features, truth = train[:, 2].astype(np.float64), np.eye(2)[labels["verb"]]
+    logits = features @ weight.T
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    weight -= 0.1 * (shares - truth).T @ features / 40
+    expected = features @ weight.T - 0.1 * (shares - truth).mean(axis=0)
+    expected -= np.log(np.exp(expected).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="one clip for each of 4 epochs, got 3"):
+        linear_probe(train, labels, train, **options | {"epochs": 4})
 
 
 def test_cached_evaluation_reads_no_clip_and_agrees(tmp_path: Path) -> None:
@@ -219,7 +279,7 @@ def test_table_shows_every_number_with_its_interval(result: ActionRecognitionRes
         ({"num_classes": {"verb": 4}, "class_names": {"verb": ["a"] * 4}}, "labels of 'verb' reach from 0 to 4"),
         ({"num_classes": {"tool": 2}, "class_names": {"tool": ["a", "b"]}}, "no label column 'tool'"),
         ({"class_names": {"verb": ["cut"], "noun": []}}, "'verb' has 6 classes but 1 class names"),
-        ({"test_groups": [1, 2]}, "one group for each of 120"),
+        ({"test_videos": ["1", "2"]}, "one video for each of 120"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_clip_is_read(options: dict[str, Any], message: str) -> None:

@@ -266,7 +266,8 @@ def test_videos_to_judged_encoder_through_the_commands(
     printed = capsys.readouterr()
     assert "verb top-1" in " ".join(printed.out.split())
     assert "holds the encoder avid_r2plus1d_10 of width 4: the avid_r2plus1d_18 of width 64 of" in printed.err
-    judged = outputs / "a_optim.args.lr=0.01_eval"
+    (judged,) = (outputs / "a_optim.args.lr=0.01_eval").glob("*/")
+    assert judged.name.startswith("checkpoint_0001-validation-")
     results = json.loads((judged / "results.json").read_text())
     assert results["checkpoint"].endswith("a_optim.args.lr=0.01/checkpoints/checkpoint_0001.pt")
     assert {column["column"] for column in results["columns"]} == {"verb", "noun"}

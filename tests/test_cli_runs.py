@@ -77,3 +77,48 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path, capsys: pytest.Captu
     odd, whole = json.loads(capsys.readouterr().out)
     assert (odd["name"], odd["epochs"]) == ("odd", None)
     assert (whole["name"], whole["loss"], whole["probe"]) == ("whole", 1.0, 30.0)
+
+
+def write_results(
+    folder: Path, *, name: str, checkpoint: str | None, value: float, split: str = "validation", **more: object
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    score = {"value": value, "low": value - 5, "high": value + 5}
+    columns = [{"column": "verb", "num_test_videos": 12, "top1": {"encoder": score}}]
+    config = {"logging": {"name": name}, "evaluate": {"split": split}}
+    content = {"checkpoint": checkpoint, "config": config, "columns": columns, **more}
+    (folder / "results.json").write_text(json.dumps(content))
+
+
+def test_evaluations_are_listed_with_their_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = tmp_path / "outputs"
+    make_run(outputs, "whole", STEP, FIRST, SECOND)
+    best = str(outputs / "whole/checkpoints/best.pt")
+    caution = {"weights": "ema", "cautions": ["The intervals rest on 12 test videos"]}
+    write_results(outputs / "whole_eval/best-ema-validation-01234567", name="x", checkpoint=best, value=31.5, **caution)
+    write_results(
+        outputs / "whole_eval/best-model-train-89abcdef", name="x", checkpoint=best, value=40.0, split="train"
+    )
+    write_results(outputs / "whole_eval", name="whole", checkpoint=best, value=30.0)  # as older versions wrote it
+    write_results(outputs / "fresh_eval/random-validation-01234567", name="fresh", checkpoint=None, value=20.0)
+    (outputs / "odd").mkdir()
+    (outputs / "odd/results.json").write_text("[1]")
+    assert main(["runs", "--data-dir", str(tmp_path), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "odd/results.json: not the results of an evaluation" in printed.err
+    fresh, whole = json.loads(printed.out)
+    assert (fresh["name"], fresh["state"]) == ("fresh", "evaluated only")
+    (one,) = fresh["evaluations"]
+    assert (one["checkpoint"], one["value"], one["weights"]) == (None, 20.0, None)
+    assert (whole["name"], whole["state"]) == ("whole", "finished")
+    assert [(e["split"], e["value"], e["checkpoint"]) for e in whole["evaluations"]] == [
+        ("validation", 30.0, "best.pt"),
+        ("validation", 31.5, "best.pt"),
+        ("train", 40.0, "best.pt"),
+    ]
+    assert whole["evaluations"][1]["weights"] == "ema"
+    assert whole["evaluations"][1]["cautions"] == caution["cautions"]
+    assert main(["runs", "--data-dir", str(tmp_path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "verb top-1 31.5 [26.5, 36.5]" in shown
+    assert "evaluated only" in shown

@@ -20,6 +20,7 @@ from earmark.encoders import Encoder, PannsCnn, R2Plus1D, SpecCNN9, new_encoder
 from earmark.encoders.weights import WeightsError, load_encoder, load_encoder_weights, save_encoder
 from earmark.heads import projection_head
 from earmark.model import AudioVisualModel
+from earmark.train_step import ema_of
 
 State = dict[str, Tensor]
 
@@ -150,6 +151,81 @@ def test_the_encoder_of_the_originals_linear_probe_is_read(tmp_path: Path, prefi
     assert "linear probe of the RepLAI code" in encoder.origin
     with pytest.raises(WeightsError, match=r"holds no audio encoder \(it is a linear probe"):
         load_encoder(tmp_path / "checkpoint.pth", kind="audio")
+
+
+def write_with_average(path: Path, model: AudioVisualModel) -> tuple[State, State]:
+    """Write a run's checkpoint with an average of the weights; return the video encoder of the average and of the end.
+
+    The average ends before the run does, so that its batch norm statistics differ from those of the last step, too.
+    """
+    average = ema_of(model, decay=0.5)
+    average.update_parameters(model)
+    averaged = {name: value.clone() for name, value in model.backbone["video"].state_dict().items()}
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())):
+            tensor.add_(torch.rand_like(tensor))
+    save_checkpoint(path, {"model": model.state_dict(), "ema": average.state_dict(), "position": {"step": 1}})
+    return averaged, model.backbone["video"].state_dict()
+
+
+def test_the_average_of_the_weights_is_read_where_there_is_one_and_the_last_step_where_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "best.pt"
+    averaged, last = write_with_average(path, small_model())
+    encoder = load_encoder(path)
+    assert same(encoder, averaged)  # running statistics included
+    assert "(checkpoint of Earmark, average of the weights): loaded all" in encoder.origin
+    assert "ignored: " in encoder.origin
+    assert "model" in encoder.origin.partition("ignored: ")[2]
+    assert same(load_encoder(path, weights="ema"), averaged)
+    assert same(of_last := load_encoder(path, weights="model"), last)
+    assert "(checkpoint of Earmark, weights of the last step): loaded all" in of_last.origin
+    assert "ema" in of_last.origin.partition("ignored: ")[2]
+    fresh = R2Plus1D(18, width=4)
+    assert load_encoder_weights(fresh, path, kind="video").weights == "ema"
+    assert same(fresh, averaged)
+    assert load_encoder_weights(fresh, path, kind="video", weights="model").weights == "model"
+    assert same(fresh, last)
+    save_encoder(encoder, tmp_path / "mine.safetensors")
+    assert "average of the weights" in json.loads((tmp_path / "mine.json").read_text())["origin"]
+    assert same(load_encoder(tmp_path / "mine.safetensors"), averaged)
+
+
+def test_weights_that_a_file_does_not_hold_are_refused(tmp_path: Path) -> None:
+    model = small_model()
+    own, avid, exported = tmp_path / "run.pt", tmp_path / "avid.pth", tmp_path / "mine.safetensors"
+    save_checkpoint(own, {"model": model.state_dict(), "ema": None})
+    write_avid(avid, model)
+    save_encoder(new_encoder("avid_spec_cnn_9", width=4), exported)
+    with pytest.raises(
+        WeightsError, match=r"run\.pt: holds no average of the weights \(the run had no optim\.ema_decay"
+    ):
+        load_encoder(own, weights="ema")
+    assert "average" not in load_encoder(own).origin
+    assert "ema" not in load_encoder(own).origin
+    assert same(load_encoder(own, weights="model"), model.backbone["video"].state_dict())
+    with pytest.raises(WeightsError, match=r"avid\.pth: holds no average of the weights"):
+        load_encoder(avid, weights="ema")
+    with pytest.raises(WeightsError, match=r"mine\.safetensors: holds one set of weights"):
+        load_encoder(exported, weights="model")
+    with pytest.raises(ValueError, match="ema or model, got 'best'"):
+        load_encoder(own, weights="best")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="avid_spec_cnn_9: weights=ema chooses among those in a checkpoint"):
+        load_encoder("avid_spec_cnn_9", pretrained=False, weights="ema")
+
+
+def test_a_loaded_encoder_is_in_evaluation_mode(tmp_path: Path) -> None:
+    write_bare(tmp_path / "bare.pth", small_model())
+    save_encoder(new_encoder("avid_r2plus1d_10", width=4), tmp_path / "mine.safetensors")
+    for source in ("bare.pth", "mine.safetensors"):
+        encoder = load_encoder(tmp_path / source)
+        assert not any(module.training for module in encoder.modules())
+        before = {name: value.clone() for name, value in encoder.state_dict().items()}
+        with torch.no_grad():
+            encoder(torch.randn(2, 3, 4, 32, 32))
+        assert same(encoder, before)  # in training mode the running statistics would have moved
+    assert not load_encoder("avid_spec_cnn_9", width=4, pretrained=False).training
 
 
 def test_panns_weights_are_read_without_their_front_end_and_classifier(tmp_path: Path) -> None:

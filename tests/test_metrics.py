@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from earmark.evaluation import metrics
 
@@ -181,6 +180,21 @@ def test_published_mean_error_counts_batches_without_a_change_as_zero() -> None:
     assert published == pytest.approx((0.6 + 0.0 + 2.0) / 3)
 
 
+@pytest.mark.parametrize("num_frames", [8, 16, 32])
+def test_published_keyframe_error_divides_by_16_whatever_was_sampled(num_frames: int) -> None:
+    """Index 5 of a clip of frames 100 to 340 means frame 100 + 5 * 240 / 16 = 175, half a second before frame 190."""
+    errors = metrics.keyframe_error_seconds(
+        np.eye(num_frames)[[5]],
+        pnr_frame=[190],
+        fps=30.0,
+        state_change=[True],
+        clip_start_frame=[100],
+        clip_end_frame=[340],
+        protocol="published",
+    )
+    np.testing.assert_allclose(errors, [0.5], rtol=0, atol=1e-12)
+
+
 def test_keyframe_error_says_what_is_missing() -> None:
     options = {"pnr_frame": [1], "fps": 30.0, "state_change": [1]}
     with pytest.raises(ValueError, match="needs sampled_frames"):
@@ -195,86 +209,3 @@ def test_keyframe_error_says_what_is_missing() -> None:
         metrics.mean_keyframe_error_seconds([np.nan])
     with pytest.raises(ValueError, match="batch_size"):
         metrics.mean_keyframe_error_seconds([1.0], protocol="published")
-
-
-def test_bootstrap_interval_approaches_the_normal_one() -> None:
-    correct = 100.0 * (np.arange(2000) % 10 < 3)  # 30 %
-    standard_error = 100 * np.sqrt(0.3 * 0.7 / 2000)
-    expected = 30 + standard_error * norm.ppf([0.025, 0.975])
-    np.testing.assert_allclose(metrics.bootstrap_interval(correct, seed=0), expected, atol=0.1)
-    narrower = metrics.bootstrap_interval(correct, seed=0, confidence=0.68)
-    np.testing.assert_allclose(narrower, 30 + standard_error * norm.ppf([0.16, 0.84]), atol=0.1)
-
-
-def test_bootstrap_interval_of_real_values_equals_plain_resampling() -> None:
-    values = np.random.default_rng(5).exponential(size=60)
-    rng = np.random.default_rng(6)
-    means = values[rng.integers(60, size=(20_000, 60))].mean(axis=1)
-    expected = np.quantile(means, [0.025, 0.975])
-    np.testing.assert_allclose(metrics.bootstrap_interval(values, seed=7, num_resamples=20_000), expected, atol=0.01)
-
-
-def test_bootstrap_interval_covers_the_truth_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(11)
-    trials = [rng.random(400) < 0.4 for _ in range(500)]
-    intervals = [metrics.bootstrap_interval(trial, seed=0, num_resamples=1000) for trial in trials]
-    coverage = np.mean([low <= 0.4 <= high for low, high in intervals])
-    assert 0.92 < coverage < 0.975
-
-
-def test_resampling_videos_gives_the_interval_of_video_means() -> None:
-    # All 20 actions of a video are right or wrong together: there are 30 independent outcomes, not 600.
-    right = np.repeat(np.arange(30) % 2, 20).astype(float)
-    videos = np.repeat([f"P01_{number:02}" for number in range(30)], 20)
-    low, high = metrics.bootstrap_interval(right, seed=0, groups=videos)
-    expected = 0.5 + np.sqrt(0.25 / 30) * norm.ppf([0.025, 0.975])
-    np.testing.assert_allclose([low, high], expected, atol=0.02)
-    low_single, high_single = metrics.bootstrap_interval(right, seed=0)
-    assert high - low > 4 * (high_single - low_single)
-
-
-def test_groups_of_different_sizes_weigh_by_their_samples() -> None:
-    values, groups = np.array([1.0] * 90 + [0.0] * 10), np.array([0] * 90 + [1] * 10)
-    # Draws of two groups: both the first (1), one of each (0.9), both the second (0), with chances 1/4, 1/2, 1/4.
-    assert metrics.bootstrap_interval(values, seed=0, groups=groups, confidence=0.4) == (pytest.approx(0.9),) * 2
-    assert metrics.bootstrap_interval(values, seed=0, groups=groups, confidence=0.6) == (0.0, 1.0)
-
-
-def test_paired_interval_is_that_of_the_difference_and_narrower_than_unpaired() -> None:
-    rng = np.random.default_rng(2)
-    baseline = rng.random(1000) < 0.5
-    better = baseline | (rng.random(1000) < 0.1)
-    low, high = metrics.paired_bootstrap_interval(better, baseline, seed=0)
-    gain = better.astype(float) - baseline
-    expected = gain.mean() + gain.std() / np.sqrt(1000) * norm.ppf([0.025, 0.975])
-    np.testing.assert_allclose([low, high], expected, atol=0.003)
-    assert low > 0
-    assert metrics.paired_bootstrap_interval(baseline, better, seed=0) == pytest.approx((-high, -low), abs=0.002)
-
-
-def test_intervals_depend_on_the_seed_only() -> None:
-    values = np.random.default_rng(0).random(500)
-    assert metrics.bootstrap_interval(values, seed=1) == metrics.bootstrap_interval(values, seed=1)
-    assert metrics.bootstrap_interval(values, seed=1) != metrics.bootstrap_interval(values, seed=2)
-
-
-def test_resamples_in_many_blocks_agree_with_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(0).random(50)
-    whole = metrics.bootstrap_interval(values, seed=1, num_resamples=1001)
-    monkeypatch.setattr(metrics, "_COUNTS_PER_BLOCK", 500)
-    assert metrics.bootstrap_interval(values, seed=1, num_resamples=1001) == whole
-
-
-@pytest.mark.parametrize("values", [[], [[1.0]], [np.nan, 1.0]])
-def test_bootstrap_refuses_what_has_no_mean(values) -> None:
-    with pytest.raises(ValueError, match="finite values"):
-        metrics.bootstrap_interval(values, seed=0)
-
-
-def test_bootstrap_refuses_options_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="one group per value"):
-        metrics.bootstrap_interval([1.0, 2.0], seed=0, groups=[1])
-    with pytest.raises(ValueError, match="confidence"):
-        metrics.bootstrap_interval([1.0, 2.0], seed=0, confidence=1.0)
-    with pytest.raises(ValueError, match="one shape"):
-        metrics.paired_bootstrap_interval([1.0, 2.0], [1.0], seed=0)

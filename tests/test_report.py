@@ -20,6 +20,7 @@ from earmark.evaluation.action_recognition import (
     ColumnResult,
     Estimate,
     Score,
+    Seen,
 )
 from earmark.report import POINTS_SHOWN, Example, write_report
 
@@ -74,7 +75,15 @@ def step(number: int, **values: float | None) -> dict[str, Any]:
     return {"kind": "step", "step": number, "epoch": 1, **values}
 
 
-def results(*, baseline: bool = True, class_name: str = "cut") -> ActionRecognitionResult:
+def results(
+    *,
+    baseline: bool = True,
+    class_name: str = "cut",
+    value: float = 31.5,
+    num_actions: int = 1234,
+    num_videos: int | None = 40,
+    seen: tuple[Seen, ...] = (),
+) -> ActionRecognitionResult:
     def score(k: int, value: float) -> Score:
         return Score(
             k=k,
@@ -86,8 +95,9 @@ def results(*, baseline: bool = True, class_name: str = "cut") -> ActionRecognit
         )
 
     classes = (ClassAccuracy(class_name, 66.7, 33.3 if baseline else None, 30),)
-    column = ColumnResult("verb", 10, 2000, 1234, score(1, 31.5), score(5, 61.5), classes)
-    return ActionRecognitionResult((column,), {"test_clips_per_action": 5, "interval": "bootstrap over actions"})
+    column = ColumnResult("verb", 10, 2000, num_actions, num_videos, score(1, value), score(5, value + 30), classes)
+    options = {"test_clips_per_action": 5, "interval": "95 % over videos"}
+    return ActionRecognitionResult((column,), options, num_test_videos=num_videos, seen=seen)
 
 
 def example(**changes: Any) -> Example:
@@ -156,14 +166,52 @@ def test_summary_stands_in_the_order_given(tmp_path: Path) -> None:
 
 def test_every_number_of_the_result_is_on_the_page(tmp_path: Path) -> None:
     page = write(tmp_path, results=results())
-    assert "5 clips an action. Intervals: bootstrap over actions." in page.text
-    assert "verb, top-1 of 10 classes, 1,234 actions" in page.text
+    assert "5 clips an action, 40 test videos. Intervals: 95 % over videos." in page.text
+    assert "verb, top-1 of 10 classes, 1,234 actions of 40 videos" in page.text
     assert "encoder 31.5 27.2 to 36.2" in page.text
     assert "random encoder never trained 21.5 17.5 to 25.5" in page.text
     assert "majority class looks at nothing 12.5 10.5 to 14.5" in page.text
     assert "gain over the random encoder +10.0 +2.5 to +17.5" in page.text
     assert "encoder 61.5 57.2 to 66.2" in page.text
     assert "cut 30 66.7 33.3" in page.text
+
+
+def headline(page: Page) -> str:
+    return page.text[page.text.index("verb, top-1") :].partition("95 % interval")[0]
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (31.5, "majority class: 12.5 %"),
+        (12.5, "No better than the majority class: 12.5 %"),
+        (12.0, "The majority class wins: 12.5 %"),
+    ],
+)
+def test_the_headline_says_where_the_majority_class_wins(
+    tmp_path: Path, baseline: bool, value: float, words: str
+) -> None:
+    page = write(tmp_path, results=results(baseline=baseline, value=value))
+    assert words in headline(page)
+    assert page.source.count("The majority class wins") == (value < 12.5)
+
+
+def test_one_is_singular_and_few_or_seen_videos_are_a_caution(tmp_path: Path) -> None:
+    seen = (Seen("pretraining saw", 1), Seen("the checkpoint was chosen by a probe on", 0), Seen("a run saw", None))
+    text = write(tmp_path, results=results(num_actions=1, num_videos=1, seen=seen)).text
+    assert "5 clips an action, 1 test video. " in text
+    assert "of 10 classes, 1 action of 1 video" in text
+    assert (
+        "Caution: The interval rests on 1 test video, and says little of other videos; 20 or more are better." in text
+    )
+    assert "Caution: Pretraining saw 1 of 1 test video: other videos may score lower." in text
+    assert "Caution: It is not known whether a run saw any of the test videos." in text
+    assert "chosen by a probe" not in text
+    text = write(tmp_path, results=results(num_videos=19)).text
+    assert "Caution: The intervals rest on 19 test videos, and say little of other videos" in text
+    assert "Caution" not in write(tmp_path, results=results(num_videos=20)).text
+    assert "Caution" not in write(tmp_path, results=results(num_videos=None)).text
 
 
 def test_result_without_baseline_shows_no_gain(tmp_path: Path) -> None:

@@ -193,10 +193,10 @@ def _require_prepared_as_asked(store: "PreparedStore", name: str, prepare: Prepa
 
 
 def build_encoder(config: VideoEncoder | AudioEncoder, environment: Environment) -> "Encoder":
-    """Build an encoder, with published weights if they are asked for.
+    """Build an encoder, with the weights of a file if one is named, or published ones if they are asked for.
 
     Raises:
-        ConfigError: If weights are asked for and their file is not there, a library is missing, or an option is wrong.
+        ConfigError: If the file is not there, a library is missing, or an option is wrong.
         earmark.encoders.weights.WeightsError: If the file does not fit.
     """
     from earmark.encoders import new_encoder
@@ -217,11 +217,13 @@ def build_encoder(config: VideoEncoder | AudioEncoder, environment: Environment)
         raise ConfigError(f"backbone.{kind}: {error}") from error
     if from_library:
         say(f"{kind} encoder: weights of {args.model}")
-    elif args.pretrained:
+    elif args.pretrained or args.weights is not None:
         folder = Path(environment.data_dir) / "weights"
         try:
             path = find_weights(config.name, given=args.weights, folder=folder)
         except FileNotFoundError as error:
+            if args.weights is not None:
+                raise ConfigError(f"backbone.{kind}.args.weights: {error}") from error
             raise ConfigError(
                 f"backbone.{kind}.args.pretrained: {error}; then put it into {folder}, or name it with "
                 f"backbone.{kind}.args.weights=FILE or the environment variable {WEIGHTS_VARIABLE}; "

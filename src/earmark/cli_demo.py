@@ -56,7 +56,7 @@ PRETRAIN = (
 EVALUATE = (
     "evaluate.num_clips=3",
     "optim.args.lr=0.1",  # a few hundred actions make few steps: the published 0.005 is for 67,000
-    "logging.suffix=''",  # the page goes to the folder of the run
+    "logging.suffix=''",  # the page goes below the folder of the run
 )
 
 
@@ -75,7 +75,7 @@ def run_demo(out: str | Path, *, size: str = "standard") -> Path:
     Raises:
         earmark.kitchen.KitchenError: If the folder holds a demo of another size, or something else.
     """
-    from earmark.cli_evaluate import run_evaluation
+    from earmark.cli_evaluate import evaluate
     from earmark.cli_pretrain import run_pretraining
     from earmark.kitchen import make_kitchen
 
@@ -108,9 +108,7 @@ def run_demo(out: str | Path, *, size: str = "standard") -> Path:
     overrides = [*where, *COMMON, *EVALUATE]
     say(f"3 of 4: judging what was learned, as this does:\n  earmark evaluate {shlex.join(overrides)}")
     values = compose("default_lincls", overrides)
-    run_evaluation(checked(EvaluateConfig, values), values)
-
-    page = out / "outputs" / RUN_NAME / "report.html"
+    page = evaluate(checked(EvaluateConfig, values), values).folder / "report.html"
     say(f"4 of 4: the page is {page}")
     return page
 

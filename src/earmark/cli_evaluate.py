@@ -5,44 +5,57 @@ Beside the path of a sample: it puts checkpoint, labelled clips and `earmark.eva
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli_build import build_encoder, build_fabric, open_dataset, open_store, run_dir, say, screen
-from earmark.config import ConfigError, checked
-from earmark.config_schema import Data, EvaluateConfig, VideoEncoder
+from earmark.cli_judged import Judged, judged_encoder, seen_videos, untrained
+from earmark.config import ConfigError
+from earmark.config_schema import EvaluateConfig
 
 if TYPE_CHECKING:
     from earmark.clips import ActionClips
     from earmark.datasets import ActionRecord, DatasetRecords
-    from earmark.encoders import Encoder
     from earmark.evaluation.action_recognition import ActionRecognitionResult
     from earmark.report import Example
     from earmark.store import PreparedStore
 
-__all__ = ["run_evaluation"]
+__all__ = ["Evaluated", "evaluate", "run_evaluation"]
 
 PROBED_SPLIT = "train"
-AS_TRAINED = (  # what decides which pixels an encoder is shown
-    ("prepare", "short_side"),
-    ("prepare", "fps"),
-    ("data_augm", "crop_size"),
-    ("data", "clip_seconds"),
-    ("data", "clip_fps"),
-)
 NUM_EXAMPLES = 6  # moments on the page
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What an evaluation came to.
+
+    Attributes:
+        result: The numbers.
+        folder: Where results.json and report.html are: one folder for each encoder, split and protocol.
+    """
+
+    result: "ActionRecognitionResult"
+    folder: Path
+
+
 def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
+    """Judge a video encoder as `evaluate` does.
+
+    Returns:
+        Top-1 accuracy of the first label column in %, for sweepers that look for the best run.
+    """
+    return evaluate(config, values).result.columns[0].top1.encoder.value
+
+
+def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     """Judge a video encoder by a linear probe; print the table, write results.json and report.html.
 
     Args:
         config: The checked configuration.
         values: The same as plain data, written beside the results.
-
-    Returns:
-        Top-1 accuracy of the first label column in %, for sweepers that look for the best run.
 
     Raises:
         ConfigError: If there is no such checkpoint or the data set is not labelled.
@@ -52,29 +65,36 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
 
     fabric = build_fabric(config.environment)
     torch.manual_seed(config.environment.seed)
-    path = checkpoint_path(config)
-    encoder, encoder_config, data = judged_encoder(config, values, path)
+    judged = judged_encoder(config, values)
+    args = config.backbone.video.args
     baseline = None
-    if config.evaluate.baseline and (path is not None or config.backbone.video.args.pretrained):
-        baseline = build_encoder(_untrained(encoder_config), config.environment)
+    if config.evaluate.baseline and (judged.path is not None or args.pretrained or args.weights is not None):
+        baseline = build_encoder(untrained(judged.config), config.environment)
 
-    dataset = open_dataset(data, config.environment)
+    dataset = open_dataset(judged.data, config.environment)
     if not dataset.classes:
-        raise ConfigError(f"data: {data.name} has no annotated actions; choose kitchen or epic_action_segments")
-    store = open_store(data, config.environment, config.prepare)
+        raise ConfigError(f"data: {judged.data.name} has no annotated actions; choose kitchen or epic_action_segments")
+    store = open_store(judged.data, config.environment, config.prepare)
 
     from earmark.evaluation.action_recognition import evaluate_action_recognition, format_table
     from earmark.transforms import VideoCrop
 
-    train_clips = action_clips(config, dataset, store, PROBED_SPLIT)
-    test_clips = action_clips(config, dataset, store, config.evaluate.split)
-    folder = run_dir(config.environment, config.logging)
+    # drawn anew for each epoch of the probe, as the original code does at each visit
+    num_train_clips = config.optim.epochs if config.evaluate.random_clips else config.evaluate.num_clips
+    train_clips = action_clips(config, dataset, store, PROBED_SPLIT, num_clips=num_train_clips)
+    test_clips = action_clips(config, dataset, store, config.evaluate.split, num_clips=config.evaluate.num_clips)
+    folder = result_folder(judged, store, config, values)
     optim = config.optim
-    say(f"judging {judged_name(config, path)}; run folder {folder}")
+    say(f"judging {judged.name}; results go to {folder}")
     result = evaluate_action_recognition(
-        encoder=encoder,
+        encoder=judged.encoder,
         baseline_encoder=baseline,
-        test_groups=[action.video_id for action in test_clips.actions],  # actions of one video are not independent
+        test_videos=[action.video_id for action in test_clips.actions],  # actions of one video are not independent
+        seen_videos={
+            "the probe was trained on": {action.video_id for action in train_clips.actions},
+            **seen_videos(judged, store, config.environment),
+        },
+        encoder_options={"judged": judged.name, "weights": judged.weights, "split": config.evaluate.split},
         train_clips=train_clips,
         test_clips=test_clips,
         transform=VideoCrop(crop_size=config.data_augm.crop_size, random=False),
@@ -93,117 +113,47 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
         weight_decay=optim.args.weight_decay,
         normalize_feats=config.train_algo.normalize_feats,
         standardize=config.evaluate.standardize,
+        fresh_clips=config.evaluate.random_clips,
         seed=config.environment.seed,
         progress=True,
     )
     screen().print(format_table(result))
     values = values | {
-        "backbone": {"video": dataclasses.asdict(encoder_config)},
-        "data": dataclasses.asdict(data),
+        "backbone": {"video": dataclasses.asdict(judged.config)},
+        "data": dataclasses.asdict(judged.data),
     }
-    write_results(folder, result, path, values)
-    write_page(folder, result, path, config, store, dataset)
-    return result.columns[0].top1.encoder.value
+    write_results(folder, result, judged, values)
+    write_page(folder, result, judged, config, store, dataset)
+    return Evaluated(result, folder)
 
 
-def checkpoint_path(config: EvaluateConfig) -> Path | None:
-    """Return the checkpoint to judge, or None for an encoder without one.
+def result_folder(judged: Judged, store: "PreparedStore", config: EvaluateConfig, values: Mapping[str, Any]) -> Path:
+    """Return the folder for the results of an encoder on a split by a protocol; others have another one.
 
-    Raises:
-        ConfigError: If it is not there.
+    Its name says what is judged, and ends with a digest of all that the numbers depend on.
     """
-    given = config.evaluate.checkpoint
-    if given == "none":
-        return None
-    if given is not None:
-        if not Path(given).is_file():
-            raise ConfigError(f"evaluate.checkpoint: {given} is not there")
-        return Path(given)
+    from earmark.evaluation.features import feature_key
 
-    from earmark.checkpoint import latest_checkpoint
-
-    folder = run_dir(config.environment, config.logging, suffix=False)
-    newest = latest_checkpoint(folder / "checkpoints")
-    if newest is None:
-        raise ConfigError(
-            f"logging.name: no run with a checkpoint in {folder}; pretrain it first, or give evaluate.checkpoint=FILE, "
-            "or evaluate.checkpoint=none for a randomly initialised encoder"
-        )
-    return newest
-
-
-def judged_name(config: EvaluateConfig, path: Path | None) -> str:
-    """Say what is judged."""
-    if path is not None:
-        return str(path)
-    pretrained = config.backbone.video.args.pretrained
-    return f"none: {'the weights of backbone.video' if pretrained else 'a randomly initialised encoder'}"
-
-
-def judged_encoder(
-    config: EvaluateConfig, values: Mapping[str, Any], path: Path | None
-) -> "tuple[Encoder, VideoEncoder, Data]":
-    """Build the encoder to judge.
-
-    What the checkpoint was trained with wins over ``backbone/video``, and where ``data.args.base_path`` is not given
-    the videos are looked for where the run found its own.
-
-    Args:
-        config: The checked configuration.
-        values: The same as plain data.
-        path: The checkpoint, or None.
-
-    Returns:
-        The encoder, its configuration, and the data configuration with what the run knew filled in.
-
-    Raises:
-        ConfigError: If the clips would be others than the run was trained on, unless ``evaluate.as_trained=false``.
-        earmark.checkpoint.CheckpointError: If the checkpoint cannot be read or is of another kind.
-    """
-    if path is None:
-        return build_encoder(config.backbone.video, config.environment), config.backbone.video, config.data
-
-    from earmark.checkpoint import CheckpointError, load_checkpoint
-    from earmark.encoders.weights import load_encoder_weights
-
-    stored: Mapping[str, Any] = load_checkpoint(path).get("config", {})
-    try:
-        encoder_config = checked(VideoEncoder, stored["backbone"]["video"], section="backbone.video")
-    except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"{path}: does not say which video encoder it holds ({error})") from error
-    held, asked = (_described(encoder) for encoder in (encoder_config, config.backbone.video))
-    if held != asked:
-        say(f"{path} holds the encoder {held}: the {asked} of backbone.video is not used")
-    encoder = build_encoder(_untrained(encoder_config), config.environment)
-    load_encoder_weights(encoder, path, kind="video")
-    data = config.data
-    if config.evaluate.as_trained:
-        _require_as_trained(path, stored, values)
-    known = stored.get("data", {})
-    if data.args.base_path is None and known.get("name") == data.name and known["args"]["base_path"] is not None:
-        filled = dataclasses.replace(data.args, base_path=known["args"]["base_path"])
-        data = dataclasses.replace(data, args=filled)
-        say(f"data.args.base_path={filled.base_path}, as in the run that is judged")
-    return encoder, encoder_config, data
-
-
-def _require_as_trained(path: Path, stored: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Refuse to judge an encoder on clips of another size or rate than those it was trained on, unasked."""
-    differing = []
-    for section, key in AS_TRAINED:
-        trained, here = stored.get(section, {}).get(key), values[section][key]
-        if trained is not None and trained != here:
-            differing.append((f"{section}.{key}={trained}", here))
-    if differing:
-        here = ", ".join(f"{text.partition('=')[0]}={value}" for text, value in differing)
-        raise ConfigError(
-            f"{path} was trained with {' '.join(text for text, _ in differing)}, this is to judge it with {here}: "
-            "add the former to the command, or evaluate.as_trained=false if this is meant"
-        )
+    settings = {name: values[name] for name in ("data_augm", "optim", "train_algo")}
+    settings["seed"] = config.environment.seed
+    settings["evaluate"] = {key: value for key, value in values["evaluate"].items() if key != "checkpoint"}
+    settings["data"] = {key: values["data"][key] for key in ("name", "clip_seconds", "clip_fps")}
+    digest = feature_key(
+        judged.encoder, clip_parameters=settings, transform_parameters={}, fingerprint=store.fingerprint
+    ).digest
+    weights = config.backbone.video.args.weights
+    if judged.path is not None:
+        stem = judged.path.stem + (f"-{judged.weights}" if judged.has_average else "")
+    elif weights is not None:
+        stem = Path(weights).stem
+    else:
+        stem = "pretrained" if config.backbone.video.args.pretrained else "random"
+    name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', stem)}-{config.evaluate.split}-{digest[:8]}"
+    return run_dir(config.environment, config.logging) / name
 
 
 def action_clips(
-    config: EvaluateConfig, dataset: "DatasetRecords", store: "PreparedStore", split: str
+    config: EvaluateConfig, dataset: "DatasetRecords", store: "PreparedStore", split: str, *, num_clips: int
 ) -> "ActionClips":
     """Cut the clips of a split's actions, saying how many actions cannot be used and why."""
     from earmark.clips import ActionClips
@@ -213,7 +163,7 @@ def action_clips(
         dataset.actions(split),
         clip_seconds=config.data.clip_seconds,
         clip_fps=config.data.clip_fps,
-        num_clips=config.evaluate.num_clips,
+        num_clips=num_clips,
         random=config.evaluate.random_clips,
     )
     left_out = f"; {len(clips.left_out)} left out, such as {': '.join(clips.left_out[0])}" if clips.left_out else ""
@@ -221,20 +171,12 @@ def action_clips(
     return clips
 
 
-def _described(encoder: VideoEncoder) -> str:
-    args = encoder.args
-    return encoder.name + (f" of width {args.width}" if args.width else f" {args.model}" if args.model else "")
-
-
-def _untrained(encoder: VideoEncoder) -> VideoEncoder:
-    return dataclasses.replace(encoder, args=dataclasses.replace(encoder.args, pretrained=False, weights=None))
-
-
-def write_results(folder: Path, result: "ActionRecognitionResult", path: Path | None, values: dict[str, Any]) -> None:
+def write_results(folder: Path, result: "ActionRecognitionResult", judged: Judged, values: dict[str, Any]) -> None:
     """Write what was measured, with the checkpoint and the configuration it was measured with."""
     from earmark.atomic import replacing
 
-    content = {"checkpoint": None if path is None else str(path), "config": values, **json.loads(result.to_json())}
+    checkpoint = {"checkpoint": None if judged.path is None else str(judged.path), "weights": judged.weights}
+    content = {**checkpoint, "split": values["evaluate"]["split"], "config": values, **json.loads(result.to_json())}
     target = folder / "results.json"
     with replacing(target) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
@@ -244,7 +186,7 @@ def write_results(folder: Path, result: "ActionRecognitionResult", path: Path | 
 def write_page(
     folder: Path,
     result: "ActionRecognitionResult",
-    path: Path | None,
+    judged: Judged,
     config: EvaluateConfig,
     store: "PreparedStore",
     dataset: "DatasetRecords",
@@ -254,7 +196,8 @@ def write_page(
     from earmark.report import write_report
 
     summary = {
-        "checkpoint": judged_name(config, path),
+        "checkpoint": judged.name,
+        "split": config.evaluate.split,
         "prepared videos": str(store.root),
         "clips of each action": str(config.evaluate.num_clips),
         "seed": str(config.environment.seed),
@@ -263,9 +206,9 @@ def write_page(
     target = folder / "report.html"
     write_report(
         target,
-        title=folder.name,
+        title=folder.parent.name,
         summary=summary,
-        metrics_path=None if path is None else path.parent.parent / "metrics.jsonl",
+        metrics_path=None if judged.path is None else judged.path.parent.parent / "metrics.jsonl",
         results=result,
         examples=example_moments(store, config, dataset),
     )

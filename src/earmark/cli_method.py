@@ -26,11 +26,17 @@ def build_encoders(config: PretrainConfig) -> "dict[str, Encoder]":
     """Build the encoders that the method trains: ``video`` and, if it listens, ``audio``.
 
     Raises:
-        ConfigError: If criterion.args.in_dim is given and is not what an encoder puts out.
+        ConfigError: If criterion.args.in_dim is given and is not what an encoder puts out, a file of weights is not
+            there, or one is named for an encoder that the method does not train.
     """
     encoders = {"video": build_encoder(config.backbone.video, config.environment)}
     if config.criterion.name not in WITHOUT_SOUND:
         encoders["audio"] = build_encoder(config.backbone.audio, config.environment)
+    elif config.backbone.audio.args.weights is not None:
+        raise ConfigError(
+            f"backbone.audio.args.weights: {config.backbone.audio.args.weights} would not be used; criterion "
+            f"{config.criterion.name} does not listen"
+        )
     in_dim = config.criterion.args.in_dim
     for kind, encoder in encoders.items():
         if in_dim not in (None, encoder.output_dim):

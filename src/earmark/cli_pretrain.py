@@ -103,6 +103,9 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
         seed_everything(sample_seed(environment.seed, 0, launch.rank))
     optimizer, scheduler = build_optimizer(model, optim, fused=config.model.fused_optimizer)
     folder = run_dir(environment, logging)
+    probe, videos = None, {"pretraining": clips.video_ids}
+    if logging.evaluate_every is not None:
+        probe, videos["probe"] = scheduled_probe(config, store, fabric.device)
     with ExitStack() as stack:
 
         def begin() -> None:
@@ -137,7 +140,7 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
             accumulate=optim.accumulate,
             max_gradient_norm=optim.max_gradient_norm,
             ema_decay=optim.ema_decay,
-            evaluate=None if logging.evaluate_every is None else scheduled_probe(config, store, fabric.device),
+            evaluate=probe,
             evaluate_every=logging.evaluate_every,
             save_every_epochs=logging.save_freq,
             save_every_minutes=logging.save_freq_mints,
@@ -149,6 +152,7 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
             config=values,
             changeable=CHANGEABLE,
             fingerprint=store.fingerprint,
+            videos=videos,
             describe=lambda index, seed: "{} at {:.2f} s".format(*clips.moment_of(index, seed)),
             tensorboard=logging.log_tb,
             wandb=None if logging.wandb is None else wandb_arguments(logging, values),

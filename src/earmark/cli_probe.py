@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["scheduled_probe"]
 
 PROBE = {"epochs": 30, "lr": 0.1, "milestones": (18, 24)}
-NUM_RESAMPLES = 200  # intervals are not shown here
 
 
 def scheduled_probe(
     config: PretrainConfig, store: "PreparedStore", device: "torch.device"
-) -> "Callable[[nn.Module], dict[str, float]]":
-    """Return a function that judges a model's video encoder on the validation actions.
+) -> "tuple[Callable[[nn.Module], dict[str, float]], list[str]]":
+    """Return a function that judges a model's video encoder on the validation actions, and the ids of their videos.
 
     Args:
         config: Of the run.
@@ -34,7 +33,8 @@ def scheduled_probe(
         device: Where features are computed.
 
     Returns:
-        Called with a model that has ``backbone["video"]``, it returns top-1 and top-5 of each label column in %.
+        The function, which returns top-1 and top-5 of each label column in % of a model that has ``backbone["video"]``;
+        and the ids.
 
     Raises:
         ConfigError: If the data set has no annotated actions.
@@ -59,7 +59,6 @@ def scheduled_probe(
         "fingerprint": store.fingerprint,
         "num_workers": config.environment.workers,
         "device": device,
-        "num_resamples": NUM_RESAMPLES,
         "seed": config.environment.seed,
         **PROBE,
     }
@@ -74,4 +73,4 @@ def scheduled_probe(
         say("probe: " + ", ".join(f"{name.replace('_', ' ')} {value:.1f} %" for name, value in scores.items()))
         return scores
 
-    return probe
+    return probe, sorted({action.video_id for action in test.actions})

@@ -1,10 +1,11 @@
-"""`earmark runs`: what runs there are, how far they came and what their probes found.
+"""`earmark runs`: what runs there are, how far they came, what their probes found and what `earmark evaluate` found.
 
-Beside the path of a sample: it reads what `earmark.run_logging` and `earmark.run_lock` left in the run folders.
+Beside the path of a sample: it reads what `earmark.run_logging`, `earmark.run_lock` and `earmark.cli_evaluate` left
+below the folder of outputs.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,38 @@ from earmark.cli_build import say, screen
 from earmark.run_lock import holder_of
 from earmark.run_logging import METRICS_FILE
 
-__all__ = ["Run", "list_runs", "runs_in"]
+__all__ = ["Evaluation", "Run", "evaluations_in", "list_runs", "runs_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What `earmark evaluate` found with one checkpoint, split and protocol.
+
+    Attributes:
+        folder: Of results.json and report.html, below the folder of outputs.
+        run: Name of the run that was judged.
+        checkpoint: File name of the checkpoint; None for an encoder without one.
+        weights: ``ema`` or ``model``: which of its weights; None without one.
+        split: What it was judged on.
+        measure: What the number is: the first of the evaluation, such as top-1 of verbs in %.
+        value: The number.
+        low: Low end of its 95 % interval.
+        high: High end.
+        num_test_videos: How many videos the interval rests on; None if that was not written down.
+        cautions: What a reader of the number must know.
+    """
+
+    folder: str
+    run: str
+    checkpoint: str | None
+    weights: str | None
+    split: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    num_test_videos: int | None
+    cautions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +56,8 @@ class Run:
 
     Attributes:
         name: Of the run's folder.
-        state: "running", "finished", or "stopped", which the same command goes on with.
+        state: "running", "finished", "stopped", which the same command goes on with, or "evaluated only" where there is
+            no training, or not any more.
         epoch: Whole epochs done.
         epochs: Epochs that were asked for.
         step: Steps written down.
@@ -32,6 +65,7 @@ class Run:
         probe: What the best probe found: its first number, such as top-1 of verbs in %; None without one.
         probe_name: What that number is.
         probe_epoch: After how many epochs.
+        evaluations: What `earmark evaluate` found.
     """
 
     name: str
@@ -43,6 +77,7 @@ class Run:
     probe: float | None
     probe_name: str | None
     probe_epoch: int | None
+    evaluations: tuple[Evaluation, ...] = ()
 
 
 def list_runs(data_dir: Path, *, as_json: bool) -> bool:
@@ -68,7 +103,26 @@ def list_runs(data_dir: Path, *, as_json: bool) -> bool:
             epoch = f"{run.epoch}/{'?' if run.epochs is None else run.epochs}"
             table.add_row(run.name, run.state, epoch, str(run.step), loss, probe)
         screen().print(table)
+        evaluations = [evaluation for run in runs for evaluation in run.evaluations]
+        if evaluations:
+            screen().print(_evaluations_table(evaluations))
     return bool(runs)
+
+
+def _evaluations_table(evaluations: Sequence[Evaluation]) -> Table:
+    table = Table("run", "checkpoint", "weights", "split", "found, % [95 % interval]", "videos", "cautions", "folder")
+    for one in evaluations:
+        table.add_row(
+            one.run,
+            one.checkpoint or "none",
+            one.weights or "",
+            one.split,
+            f"{one.measure} {one.value:.1f} [{one.low:.1f}, {one.high:.1f}]",
+            "" if one.num_test_videos is None else str(one.num_test_videos),
+            str(len(one.cautions) or ""),
+            one.folder,
+        )
+    return table
 
 
 def runs_in(outputs: Path) -> Iterator[Run]:
@@ -77,7 +131,14 @@ def runs_in(outputs: Path) -> Iterator[Run]:
     Args:
         outputs: Folder of run folders; it need not exist.
     """
-    for config_path in sorted(outputs.glob("*/config.yaml")):
+    evaluations = list(evaluations_in(outputs))
+    trained = {path.parent.name: path for path in outputs.glob("*/config.yaml")}
+    for name in sorted(trained.keys() | {evaluation.run for evaluation in evaluations}):
+        found = tuple(evaluation for evaluation in evaluations if evaluation.run == name)
+        if name not in trained:
+            yield Run(name, "evaluated only", 0, None, 0, None, None, None, None, found)
+            continue
+        config_path = trained[name]
         folder = config_path.parent
         lines = list(_lines(folder / METRICS_FILE))
         epochs = _epochs_asked_for(config_path)
@@ -97,7 +158,44 @@ def runs_in(outputs: Path) -> Iterator[Run]:
             probe=best[0] if best else None,
             probe_name=best[1].replace("_", " ") if best else None,
             probe_epoch=int(best[2]["epoch"]) if best else None,
+            evaluations=found,
         )
+
+
+def evaluations_in(outputs: Path) -> Iterator[Evaluation]:
+    """Yield the evaluations below a folder of outputs by folder; a results.json that is none is named and left out.
+
+    Args:
+        outputs: Folder of run folders; it need not exist.
+    """
+    found = [*outputs.glob("*/results.json"), *outputs.glob("*/*/results.json")]
+    for path in sorted(found, key=lambda path: path.parent):
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))
+            column = results["columns"][0]
+            score, checkpoint = column["top1"]["encoder"], results["checkpoint"]
+            yield Evaluation(
+                folder=str(path.parent.relative_to(outputs)),
+                run=_run_of(checkpoint, results["config"]["logging"]["name"]),
+                checkpoint=None if checkpoint is None else Path(checkpoint).name,
+                weights=results.get("weights"),
+                split=results["config"]["evaluate"]["split"],
+                measure=f"{column['column']} top-1",
+                value=float(score["value"]),
+                low=float(score["low"]),
+                high=float(score["high"]),
+                num_test_videos=column.get("num_test_videos"),
+                cautions=tuple(results.get("cautions", ())),
+            )
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            say(f"{path}: not the results of an evaluation ({type(error).__name__}: {error})")
+
+
+def _run_of(checkpoint: str | None, named: str) -> str:
+    """Return the name of the run that a checkpoint lies in, or the one that the command named."""
+    if checkpoint is not None and Path(checkpoint).parent.name == "checkpoints":
+        return Path(checkpoint).parent.parent.name
+    return named
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -297,6 +297,11 @@ class MomentClips(_StoredClips):
     def __len__(self) -> int:
         return len(self._videos)
 
+    @property
+    def video_ids(self) -> list[str]:
+        """The videos that there are items of, sorted."""
+        return [self._video_ids[number] for number in np.unique(self._videos).tolist()]
+
     def moment_of(self, index: int, seed: int) -> tuple[str, float]:
         """Return (video_id, time_seconds) of the moment that a visit draws.
 

@@ -299,6 +299,7 @@ class Evaluate:
     """Group ``evaluate``: what is evaluated, and how."""
 
     checkpoint: str | None
+    weights: Literal["ema", "model"] | None
     split: Literal["train", "validation"]
     num_clips: AtLeastOne
     random_clips: bool

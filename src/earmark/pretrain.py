@@ -102,6 +102,7 @@ def pretrain(
     resume: bool = True,
     force: bool = False,
     changeable: Sequence[str] = ("environment", "logging", "hydra"),
+    videos: Mapping[str, Sequence[str]] | None = None,
     describe: Callable[[int, int], str] | None = None,
     tensorboard: bool = True,
     wandb: Mapping[str, Any] | None = None,
@@ -151,6 +152,8 @@ def pretrain(
         resume: Go on from the newest checkpoint in run_dir, if there is one. Without it, such a folder is refused.
         force: Go on although settings or data differ from the checkpoint's; the new ones hold from there on.
         changeable: Keys of the config, dotted, that may differ on a resume; each covers all that is below it.
+        videos: Ids of videos by use: "pretraining", and "probe" for those that `evaluate` judges on. Stored in every
+            checkpoint, so that an evaluation can tell which of its videos were seen.
         describe: Names a sample by its index and seed, for errors.
         tensorboard: Write TensorBoard files.
         wandb: Arguments of ``wandb.init`` to write to Weights & Biases too; None for not.
@@ -196,6 +199,7 @@ def pretrain(
         every_steps=save_every_steps,
         retain=retain,
         ema=ema,
+        videos=videos or {},
         force=force,
     )
     with ExitStack() as stack:

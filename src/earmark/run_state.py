@@ -116,6 +116,8 @@ class RunSaver:
         every_steps: Steps between the others, or None.
         retain: How many of the others to keep.
         ema: Average of the model's weights, if any.
+        videos: Ids of videos by what they are used for, stored so that an evaluation can tell what was seen. A run that
+            goes on adds those of the checkpoint.
         force: Go on although settings or data differ.
         path: The newest checkpoint written or restored.
     """
@@ -135,6 +137,7 @@ class RunSaver:
     every_steps: int | None
     retain: int
     ema: AveragedModel | None = None
+    videos: Mapping[str, Sequence[str]] = field(default_factory=dict)
     force: bool = False
     path: Path | None = None
 
@@ -225,6 +228,9 @@ class RunSaver:
             self._restore_rng(state["rng"])
             totals = Totals(**state["epoch_totals"])
             position = Position(**state["position"], epoch_totals=totals, last_scalars=state["last_scalars"])
+            before: Mapping[str, Sequence[str]] = state.get("videos", {})
+            uses = sorted(before.keys() | self.videos.keys())
+            self.videos = {use: sorted({*before.get(use, ()), *self.videos.get(use, ())}) for use in uses}
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CheckpointError(f"{path}: does not fit this model and optimizer: {error}") from error
         if differences:
@@ -265,6 +271,7 @@ class RunSaver:
             "config": self.config,
             "arguments": dict(self.arguments),
             "fingerprint": self.fingerprint,
+            "videos": {use: list(ids) for use, ids in self.videos.items()},
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),

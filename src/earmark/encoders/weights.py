@@ -27,6 +27,7 @@ from earmark.encoders.recognition import recognise
 __all__ = ["LoadedWeights", "WeightsError", "load_encoder", "load_encoder_weights", "save_encoder"]
 
 Kind = Literal["video", "audio"]
+Weights = Literal["ema", "model"]
 
 EXPORT_FORMAT_VERSION = 1
 # What the encoders' names begin with, once the wrappers of torch ("module.", "_orig_mod.") are taken off.
@@ -51,6 +52,8 @@ class LoadedWeights:
         path: The file.
         layout: What it is, in words.
         kind: Which of its encoders was loaded.
+        weights: ``ema`` for the average of the weights that a run kept, ``model`` for those of its last step, and of
+            files that hold one set.
         num_tensors: How many tensors were loaded: every one that the encoder has.
         ignored: What else is in the file, in words.
     """
@@ -58,6 +61,7 @@ class LoadedWeights:
     path: Path
     layout: str
     kind: Kind
+    weights: Weights
     num_tensors: int
     ignored: tuple[str, ...]
 
@@ -75,10 +79,16 @@ class _WeightsFile:
     encoders: Mapping[Kind, Mapping[str, Tensor]]
     described: Mapping[Kind, tuple[str, Mapping[str, Any]]]
     others: Mapping[str, int]
+    weights: Weights = "model"
 
 
 def load_encoder(
-    path_or_name: str | Path, *, kind: Kind | None = None, pretrained: bool = True, **options: Any
+    path_or_name: str | Path,
+    *,
+    kind: Kind | None = None,
+    weights: Weights | None = None,
+    pretrained: bool = True,
+    **options: Any,
 ) -> Encoder:
     """Return an encoder with trained weights, from a file or by its name.
 
@@ -89,15 +99,19 @@ def load_encoder(
             of torchvision or PANNs; or the name of an encoder, such as ``avid_r2plus1d_18``, whose published weights
             are then looked for in the file or folder that the environment variable ``EARMARK_WEIGHTS`` names.
         kind: Which encoder of a file that has several; ``video`` if nothing is said.
+        weights: Which weights of a checkpoint of Earmark: ``ema`` for the average that a run with ``optim.ema_decay``
+            keeps, with the statistics of batch norm that belong to it, or ``model`` for those of the last step. If
+            nothing is said, the average where there is one: it is what the probe of a run judges.
         pretrained: With a name: False for random weights.
         options: With a name: what `earmark.encoders.new_encoder` takes, such as ``width``.
 
     Returns:
-        The encoder, in training mode, on the CPU.
+        The encoder, in evaluation mode (call ``train()`` to train it), on the CPU.
 
     Raises:
         FileNotFoundError: If there is no such file; for a name, the message says which one to fetch from where.
-        WeightsError: If the file does not hold exactly the weights of an encoder that there is.
+        WeightsError: If the file does not hold exactly the weights of an encoder that there is, or not the weights
+            asked for.
         ValueError: If an option or the kind is not one of the named encoder's, or options come with a file.
 
     Example:
@@ -111,7 +125,9 @@ def load_encoder(
     if name in VIDEO_ENCODERS or name in AUDIO_ENCODERS:
         if kind not in (None, _kind_of(name)):
             raise ValueError(f"{name} is no {kind} encoder")
-        return _named_encoder(name, pretrained=pretrained, options=options)
+        if weights is not None:
+            raise ValueError(f"{name}: weights={weights} chooses among those in a checkpoint; this is a name")
+        return _named_encoder(name, pretrained=pretrained, options=options).eval()
     path = Path(path_or_name).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
@@ -120,21 +136,21 @@ def load_encoder(
         )
     if options or not pretrained:
         raise ValueError(f"{path}: a file says itself which encoder it holds; options are for encoders by name")
-    file = _read(path)
+    file = _read(path, weights)
     asked: Kind = kind or ("audio" if "video" not in file.encoders else "video")
-    weights = _encoder_weights(file, asked)
-    found = file.described.get(asked) or recognise(weights)
+    tensors = _encoder_weights(file, asked)
+    found = file.described.get(asked) or recognise(tensors)
     there = VIDEO_ENCODERS if asked == "video" else AUDIO_ENCODERS
     if found is None or found[0] not in there:
         raise WeightsError(
-            f"{path}: its {asked} encoder is none that Earmark knows (one of its tensors: {min(weights)})"
+            f"{path}: its {asked} encoder is none that Earmark knows (one of its tensors: {min(tensors)})"
         )
     try:
         encoder = new_encoder(found[0], **found[1])
     except (ValueError, TypeError, RuntimeError) as error:  # what a file says of options may be of any type and size
         raise WeightsError(f"{path}: {error}") from error
     _load(encoder, file, asked)
-    return encoder
+    return encoder.eval()
 
 
 def _named_encoder(name: str, *, pretrained: bool, options: Mapping[str, Any]) -> Encoder:
@@ -153,7 +169,9 @@ def _kind_of(name: str) -> Kind:
     return "video" if name in VIDEO_ENCODERS else "audio"
 
 
-def load_encoder_weights(encoder: Encoder, path: str | Path, *, kind: Kind) -> LoadedWeights:
+def load_encoder_weights(
+    encoder: Encoder, path: str | Path, *, kind: Kind, weights: Weights | None = None
+) -> LoadedWeights:
     """Fill an encoder with the weights that a file holds for it.
 
     Args:
@@ -161,6 +179,7 @@ def load_encoder_weights(encoder: Encoder, path: str | Path, *, kind: Kind) -> L
             that are known not to be an encoder's (a classifier, projection heads, an optimizer).
         path: A checkpoint or weights file, as `load_encoder` takes.
         kind: Which encoder of the file.
+        weights: Which weights of a checkpoint of Earmark, as `load_encoder` has it: the average where there is one.
 
     Returns:
         What was found, loaded and ignored; the encoder's ``origin`` says the same.
@@ -184,7 +203,7 @@ def load_encoder_weights(encoder: Encoder, path: str | Path, *, kind: Kind) -> L
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    return _load(encoder, _read(path), kind)
+    return _load(encoder, _read(path, weights), kind)
 
 
 def save_encoder(encoder: Encoder, path: str | Path) -> None:
@@ -221,8 +240,12 @@ def save_encoder(encoder: Encoder, path: str | Path) -> None:
 # --- reading ---
 
 
-def _read(path: Path) -> _WeightsFile:
+def _read(path: Path, weights: Weights | None) -> _WeightsFile:
+    if weights not in (None, "ema", "model"):
+        raise ValueError(f"weights: ema or model, got {weights!r}")
     if path.suffix == ".safetensors":
+        if weights is not None:
+            raise WeightsError(f"{path}: holds one set of weights, so there is no weights={weights} to choose")
         return _read_safetensors(path)
     try:
         if zipfile.is_zipfile(path):  # torch itself does not verify checksums
@@ -235,14 +258,37 @@ def _read(path: Path) -> _WeightsFile:
     except Exception as error:  # a damaged file may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: not a checkpoint of tensors and plain data ({reason})") from error
+    if isinstance(state, dict) and "format_version" in state and "model" in state:
+        return _read_own(path, state, weights)
+    if weights == "ema":
+        raise WeightsError(f"{path}: holds no average of the weights (it is no checkpoint of Earmark)")
     model = state.get("model", state) if isinstance(state, dict) else None
-    if not isinstance(model, dict):
-        raise WeightsError(f"{path}: holds no weights by name")
-    tensors = {_unwrapped(str(name)): value for name, value in model.items() if isinstance(value, Tensor)}
     beside = [] if model is state else [str(name) for name in state if name != "model"]
-    if "format_version" in beside:
-        return _split(path, tensors, beside, layout="checkpoint of Earmark", described=_described(state.get("config")))
-    return _split(path, tensors, beside)
+    return _split(path, _tensors(path, model), beside)
+
+
+def _read_own(path: Path, state: Mapping[str, Any], weights: Weights | None) -> _WeightsFile:
+    """Read a checkpoint of Earmark: the average of the weights where there is one, unless others are asked for."""
+    average = state.get("ema")
+    if average is None and weights == "ema":
+        raise WeightsError(
+            f"{path}: holds no average of the weights (the run had no optim.ema_decay); weights=model reads those of "
+            "its last step"
+        )
+    chosen: Weights = weights or ("model" if average is None else "ema")
+    held = "" if average is None else f", {'average of the weights' if chosen == 'ema' else 'weights of the last step'}"
+    tensors = _tensors(path, state[chosen])
+    tensors.pop("n_averaged", None)  # how many steps are in the average
+    beside = [str(name) for name in state if name != chosen and not (name == "ema" and average is None)]
+    described = _described(state.get("config"))
+    return _split(path, tensors, beside, layout=f"checkpoint of Earmark{held}", described=described, weights=chosen)
+
+
+def _tensors(path: Path, state: Any) -> dict[str, Tensor]:
+    """Return the tensors of a state by their names without wrappers."""
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path}: holds no weights by name")
+    return {_unwrapped(str(name)): value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _read_safetensors(path: Path) -> _WeightsFile:
@@ -273,6 +319,7 @@ def _split(
     *,
     layout: str = "",
     described: Mapping[Kind, tuple[str, Mapping[str, Any]]] | None = None,
+    weights: Weights = "model",
 ) -> _WeightsFile:
     """Tell the encoders of a checkpoint from what else is in it."""
     if not tensors:
@@ -288,12 +335,17 @@ def _split(
                 encoders.setdefault(kind, {})[name.removeprefix(prefixes[kind])] = value
         if encoders:
             others = {**rest, **dict.fromkeys(beside, 0)}
-            return _WeightsFile(path, layout or known, encoders, described or {}, others)
+            return _WeightsFile(path, layout or known, encoders, described or {}, others, weights)
     # One encoder without a prefix: what it is for, its names tell; if they do not, it may be either.
     found = recognise(tensors)
     kinds: tuple[Kind, ...] = ("video", "audio") if found is None else (_kind_of(found[0]),)
     return _WeightsFile(
-        path, layout or "weights alone", dict.fromkeys(kinds, tensors), described or {}, dict.fromkeys(beside, 0)
+        path,
+        layout or "weights alone",
+        dict.fromkeys(kinds, tensors),
+        described or {},
+        dict.fromkeys(beside, 0),
+        weights,
     )
 
 
@@ -312,7 +364,7 @@ def _described(config: Any) -> dict[Kind, tuple[str, Mapping[str, Any]]]:
 
 
 def _unwrapped(name: str) -> str:
-    """Return a name as it was before DataParallel, DistributedDataParallel or torch.compile wrapped the model."""
+    """Return a name as it was before DataParallel, AveragedModel or torch.compile wrapped the model."""
     return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
@@ -351,7 +403,7 @@ def _load(encoder: Encoder, file: _WeightsFile, kind: Kind) -> LoadedWeights:
     others.update({f"{other} encoder": len(held) for other, held in file.encoders.items() if held is not found})
     others.update(file.others)
     ignored = tuple(f"{name} ({number} tensors)" if number else name for name, number in others.items())
-    loaded = LoadedWeights(file.path, file.layout, kind, len(weights), ignored)
+    loaded = LoadedWeights(file.path, file.layout, kind, file.weights, len(weights), ignored)
     encoder.origin = str(loaded)
     _log.info("%s", loaded)
     return loaded

@@ -8,7 +8,7 @@ stand the same numbers of an encoder that has learned nothing and of the answer 
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,8 @@ from rich.table import Table
 from torch import nn
 
 from earmark.evaluation.features import LabelledClips, describe, extract_features, feature_key
-from earmark.evaluation.metrics import (
-    bootstrap_interval,
-    majority_correct,
-    paired_bootstrap_interval,
-    top_k_correct,
-)
+from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
+from earmark.evaluation.metrics import majority_correct, top_k_correct
 from earmark.evaluation.probe import IGNORED_LABEL, linear_probe
 
 __all__ = [
@@ -33,6 +29,7 @@ __all__ = [
     "ColumnResult",
     "Estimate",
     "Score",
+    "Seen",
     "evaluate_action_recognition",
     "format_table",
 ]
@@ -112,6 +109,7 @@ class ColumnResult:
         num_classes: Number of classes.
         num_train_actions: Training actions with a label.
         num_test_actions: Test actions with a label: what the accuracies are shares of.
+        num_test_videos: Videos that these lie in, which the intervals rest on; None where videos were not given.
         top1: Accuracy of the first guess.
         top5: Accuracy of the first five guesses.
         classes: The classes that occur among the test actions, by id.
@@ -121,9 +119,23 @@ class ColumnResult:
     num_classes: int
     num_train_actions: int
     num_test_actions: int
+    num_test_videos: int | None
     top1: Score
     top5: Score
     classes: tuple[ClassAccuracy, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """Test videos that were used before, for what makes numbers on them too good.
+
+    Attributes:
+        by: By what, in words that stand before "N of M test videos", such as "pretraining saw".
+        num_videos: How many of the test videos; None if that is not known.
+    """
+
+    by: str
+    num_videos: int | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -133,14 +145,38 @@ class ActionRecognitionResult:
     Attributes:
         columns: One result for each label column.
         options: How it was measured: options of the probe, clips an action, seed; plain data.
+        num_test_videos: Videos of all test actions; None where videos were not given.
+        seen: Test videos that were used before.
     """
 
     columns: tuple[ColumnResult, ...]
     options: dict[str, Any]
+    num_test_videos: int | None = None
+    seen: tuple[Seen, ...] = ()
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What a reader of the numbers must know: few videos, or videos that were used before; one sentence each."""
+        cautions = []
+        fewest = min((column.num_test_videos for column in self.columns if column.num_test_videos), default=None)
+        if fewest is not None and fewest < FEW_VIDEOS:
+            rests = (
+                "interval rests on 1 test video, and says"
+                if fewest == 1
+                else (f"intervals rest on {fewest} test videos, and say")
+            )
+            cautions.append(f"The {rests} little of other videos; {FEW_VIDEOS} or more are better.")
+        for seen in self.seen:
+            if seen.num_videos is None:
+                cautions.append(f"It is not known whether {seen.by} any of the test videos.")
+            elif seen.num_videos:
+                share = f"{seen.num_videos} of {self.num_test_videos} test video{'s' * (self.num_test_videos != 1)}"
+                cautions.append(f"{seen.by[:1].upper()}{seen.by[1:]} {share}: other videos may score lower.")
+        return tuple(cautions)
 
     def to_json(self) -> str:
         """Return the result as json, the same for the same numbers."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        return json.dumps(dataclasses.asdict(self) | {"cautions": self.cautions}, indent=2)
 
 
 def evaluate_action_recognition(
@@ -153,7 +189,10 @@ def evaluate_action_recognition(
     class_names: Mapping[str, Sequence[str]],
     fingerprint: str,
     baseline_encoder: nn.Module | None = None,
-    test_groups: npt.ArrayLike | None = None,
+    test_videos: Sequence[str] | None = None,
+    seen_videos: Mapping[str, Collection[str] | None] | None = None,
+    encoder_options: Mapping[str, Any] | None = None,
+    fresh_clips: bool = False,
     batch_size: int = 64,
     num_workers: int = 0,
     device: torch.device | str = "cpu",
@@ -167,7 +206,6 @@ def evaluate_action_recognition(
     weight_decay: float = 1e-4,
     normalize_feats: bool = False,
     standardize: bool = True,
-    num_resamples: int = 10_000,
     seed: int = 0,
     progress: bool = False,
 ) -> ActionRecognitionResult:
@@ -185,7 +223,12 @@ def evaluate_action_recognition(
         fingerprint: Identifies the videos for the feature cache, for example ``PreparedStore.fingerprint``. Clips,
             actions, labels and transform enter the cache's key by themselves.
         baseline_encoder: For example the same architecture, randomly initialised.
-        test_groups: Group of each test action, for example its video; the intervals then resample whole groups.
+        test_videos: Video of each test action; the intervals are then for other videos, not for other actions of these.
+        seen_videos: Videos by what used them before, such as ``{"pretraining saw": ids}``; None for ids that are not
+            known. The result counts the test videos among them.
+        encoder_options: What else the result's options say of the encoder, such as which weights of a checkpoint it
+            has; plain data.
+        fresh_clips: As in `linear_probe`: the clips of a training action are one for each epoch.
         batch_size: Clips a batch of feature extraction.
         num_workers: Threads that read clips.
         device: Where encoder and probe run.
@@ -199,8 +242,7 @@ def evaluate_action_recognition(
         weight_decay: See `linear_probe`.
         normalize_feats: See `linear_probe`.
         standardize: See `linear_probe`.
-        num_resamples: Resamples of the bootstrap.
-        seed: Of clips that draw, of the probe and of the bootstrap.
+        seed: Of clips that draw, and of the probe.
         progress: Show progress bars.
 
     Returns:
@@ -219,10 +261,11 @@ def evaluate_action_recognition(
         "weight_decay": weight_decay,
         "normalize_feats": normalize_feats,
         "standardize": standardize,
+        "fresh_clips": fresh_clips,
     }
-    _check(train_clips, test_clips, num_classes, class_names, test_groups)
+    _check(train_clips, test_clips, num_classes, class_names, test_videos)
 
-    def features(judged: nn.Module, clips: LabelledClips) -> npt.NDArray[np.float32]:
+    def features(judged: nn.Module, clips: LabelledClips, name: str) -> npt.NDArray[np.float32]:
         key = None
         if cache_dir is not None:
             key = feature_key(
@@ -242,21 +285,22 @@ def evaluate_action_recognition(
             cache_dir=cache_dir,
             cache_key=key,
             progress=progress,
+            progress_label=f"features: {name}",
         )
 
-    def scores(judged: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
+    def scores(judged: nn.Module, name: str) -> dict[str, npt.NDArray[np.float32]]:
         return linear_probe(
-            features(judged, train_clips),
+            features(judged, train_clips, f"{name}, training actions"),
             train_clips.labels,
-            features(judged, test_clips),
+            features(judged, test_clips, f"{name}, test actions"),
             num_classes=num_classes,
             seed=seed,
             device=device,
             **probe_options,
         )
 
-    encoder_scores = scores(encoder)
-    baseline_scores = scores(baseline_encoder) if baseline_encoder is not None else None
+    encoder_scores = scores(encoder, "encoder")
+    baseline_scores = scores(baseline_encoder, "random encoder") if baseline_encoder is not None else None
     columns = []
     for column, classes in num_classes.items():
         columns.append(
@@ -268,22 +312,30 @@ def evaluate_action_recognition(
                 test_labels=test_clips.labels[column],
                 scores=encoder_scores[column],
                 baseline_scores=None if baseline_scores is None else baseline_scores[column],
-                groups=None if test_groups is None else np.asarray(test_groups),
-                seed=seed,
-                num_resamples=num_resamples,
+                videos=None if test_videos is None else np.asarray(test_videos),
             )
         )
-    resampled = "actions" if test_groups is None else "groups of actions, such as videos"
+    units = "actions, taken as independent" if test_videos is None else "videos"
+    judged_videos = None if test_videos is None else set(test_videos)
+    seen = tuple(
+        Seen(by, None if ids is None or judged_videos is None else len(judged_videos & set(ids)))
+        for by, ids in (seen_videos or {}).items()
+    )
     options = {
         "probe": probe_options,
         "train_clips_per_action": len(train_clips) // len(next(iter(train_clips.labels.values()))),
         "test_clips_per_action": len(test_clips) // len(next(iter(test_clips.labels.values()))),
-        "interval": f"95 % percentile bootstrap over {resampled}",
-        "num_resamples": num_resamples,
+        "interval": f"95 %, Wilson's with Student's t over {units}",
         "seed": seed,
         "fingerprint": fingerprint,
+        **(encoder_options or {}),
     }
-    return ActionRecognitionResult(columns=tuple(columns), options=options)
+    return ActionRecognitionResult(
+        columns=tuple(columns),
+        options=options,
+        num_test_videos=None if judged_videos is None else len(judged_videos),
+        seen=seen,
+    )
 
 
 def format_table(result: ActionRecognitionResult) -> Table:
@@ -297,9 +349,16 @@ def format_table(result: ActionRecognitionResult) -> Table:
         >>> Console().print(format_table(result))  # doctest: +SKIP
     """
     has_baseline = any(column.top1.baseline is not None for column in result.columns)
-    table = Table(title="Action recognition, linear probe on frozen features, % [95 % interval]")
+    has_videos = result.num_test_videos is not None
+    judged = result.options.get("judged")
+    table = Table(
+        title="Action recognition, linear probe on frozen features, % [95 % interval]"
+        + (f"\n{judged}" if judged else ""),
+        caption="\n".join(f"Caution: {caution}" for caution in result.cautions) or None,
+    )
     table.add_column("")
-    for heading in ("encoder", *(("random encoder", "gain") if has_baseline else ()), "majority", "chance", "actions"):
+    headings = ["encoder", *(("random encoder", "gain") if has_baseline else ()), "majority", "chance", "actions"]
+    for heading in (*headings, *(("videos",) if has_videos else ())):
         table.add_column(heading, justify="right")
     for column in result.columns:
         for score in (column.top1, column.top5):
@@ -307,6 +366,8 @@ def format_table(result: ActionRecognitionResult) -> Table:
             if has_baseline:
                 cells += [str(score.baseline), "" if score.gain is None else score.gain.signed()]
             cells += [str(score.majority), f"{score.chance:.1f}", f"{column.num_test_actions:,}"]
+            if has_videos:
+                cells.append(f"{column.num_test_videos:,}")
             table.add_row(*cells)
     return table
 
@@ -320,22 +381,16 @@ def _judge(
     test_labels: npt.NDArray[np.int64],
     scores: npt.NDArray[np.float32],
     baseline_scores: npt.NDArray[np.float32] | None,
-    groups: npt.NDArray[Any] | None,
-    seed: int,
-    num_resamples: int,
+    videos: npt.NDArray[Any] | None,
 ) -> ColumnResult:
     """Compare scores with the labels of one column."""
     labelled = test_labels != IGNORED_LABEL
     truth = test_labels[labelled]
     known = train_labels[train_labels != IGNORED_LABEL]
-    resampling: dict[str, Any] = {
-        "seed": seed,
-        "num_resamples": num_resamples,
-        "groups": None if groups is None else groups[labelled],
-    }
+    groups = None if videos is None else videos[labelled]
 
     def estimate(correct: npt.NDArray[np.bool_]) -> Estimate:
-        return Estimate(100.0 * float(correct.mean()), *bootstrap_interval(100.0 * correct, **resampling))
+        return Estimate(100.0 * float(correct.mean()), *mean_interval(100.0 * correct, bounds=(0, 100), groups=groups))
 
     def score(k: int) -> Score:
         correct = top_k_correct(scores[labelled], truth, k)
@@ -345,7 +400,7 @@ def _judge(
             baseline = estimate(baseline_correct)
             gain = Estimate(
                 100.0 * float(correct.mean() - baseline_correct.mean()),
-                *paired_bootstrap_interval(100.0 * correct, 100.0 * baseline_correct, **resampling),
+                *paired_interval(100.0 * correct, 100.0 * baseline_correct, bounds=(0, 100), groups=groups),
             )
         return Score(
             k=k,
@@ -367,7 +422,8 @@ def _judge(
         )
         for label in np.unique(truth).tolist()
     )
-    return ColumnResult(column, num_classes, len(known), len(truth), score(1), score(5), classes)
+    num_videos = None if groups is None else len(np.unique(groups))
+    return ColumnResult(column, num_classes, len(known), len(truth), num_videos, score(1), score(5), classes)
 
 
 def _check(
@@ -375,7 +431,7 @@ def _check(
     test_clips: LabelledClips,
     num_classes: Mapping[str, int],
     class_names: Mapping[str, Sequence[str]],
-    test_groups: npt.ArrayLike | None,
+    test_videos: Sequence[str] | None,
 ) -> None:
     """Refuse what does not fit before the long work starts."""
     if not num_classes:
@@ -393,5 +449,5 @@ def _check(
             if labels.max() == IGNORED_LABEL:
                 raise ValueError(f"no {split} action has a label in column {column!r}")
     num_test_actions = len(test_clips.labels[next(iter(num_classes))])
-    if test_groups is not None and len(np.asarray(test_groups)) != num_test_actions:
-        raise ValueError(f"need one group for each of {num_test_actions} test actions")
+    if test_videos is not None and len(test_videos) != num_test_actions:
+        raise ValueError(f"need one video for each of {num_test_actions} test actions, got {len(test_videos)}")

@@ -145,6 +145,7 @@ def extract_features(
     cache_dir: Path | None = None,
     cache_key: FeatureKey | None = None,
     progress: bool = False,
+    progress_label: str = "features",
 ) -> npt.NDArray[np.float32]:
     """Return the encoder's features of every clip of every action.
 
@@ -161,6 +162,7 @@ def extract_features(
         cache_dir: Folder to keep features in; made if missing.
         cache_key: What they depend on, by `feature_key`; with `cache_dir` only.
         progress: Show a progress bar.
+        progress_label: What the bar is called.
 
     Returns:
         float32, shape ``(num_actions, num_clips, D)``.
@@ -185,7 +187,9 @@ def extract_features(
     # Moved here and not in `_run`: weights that are moved in inference mode can't be trained afterwards.
     encoder.to(device)
     transform.to(device)
-    features = _run(encoder, clips, transform, batch_size, num_workers, torch.device(device), seed, progress)
+    features = _run(
+        encoder, clips, transform, batch_size, num_workers, torch.device(device), seed, progress, progress_label
+    )
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise ValueError(f"features of item {int(bad.argmax())} (and {int(bad.sum()) - 1} more) are not finite")
@@ -206,6 +210,7 @@ def _run(
     device: torch.device,
     seed: int,
     progress: bool,
+    progress_label: str,
 ) -> npt.NDArray[np.float32]:
     """Return the features of every item, shape (num_items, D)."""
     seeds = np.random.default_rng(seed).integers(2**63, size=len(clips)).tolist()
@@ -216,7 +221,8 @@ def _run(
     encoder.eval()
     features: npt.NDArray[np.float32] | None = None
     try:
-        for batch in track(loaded, "features", total=len(batches), console=Console(stderr=True), disable=not progress):
+        screen = Console(stderr=True)
+        for batch in track(loaded, progress_label, total=len(batches), console=screen, disable=not progress):
             output = encoder(transform(batch["video"], batch["seed"], batch["video_size"]))
             if output.ndim != 2:
                 raise ValueError(f"an encoder must return features (B, D), got shape {tuple(output.shape)}")

@@ -1,9 +1,9 @@
-"""Numbers of the field's tasks, and how far each of them can be trusted.
+"""Numbers of the field's tasks; `earmark.evaluation.intervals` says how far each of them can be trusted.
 
 Path of a sample: features --probe--> scores --metrics--> numbers --report--> page. Scores and labels come in;
-accuracies, distances and confidence intervals go out. Everything here is a pure function of arrays.
+accuracies and distances go out. Everything here is a pure function of arrays.
 
-Letters: N samples, C classes, K candidate sequences, Z steps into the future, T sampled frames, G groups, R resamples.
+Letters: N samples, C classes, K candidate sequences, Z steps into the future, T sampled frames.
 """
 
 from typing import Literal
@@ -15,21 +15,18 @@ from scipy.integrate import trapezoid
 
 __all__ = [
     "area_under_edit_distance",
-    "bootstrap_interval",
     "edit_distance",
     "keyframe_error_seconds",
     "majority_accuracy",
     "majority_correct",
     "mean_keyframe_error_seconds",
-    "paired_bootstrap_interval",
     "prefix_edit_distances",
     "state_change_accuracy",
     "top_k_accuracy",
     "top_k_correct",
 ]
 
-# Resamples are drawn in blocks of about this many counts, so that memory stays flat in their number.
-_COUNTS_PER_BLOCK = 4_000_000
+PUBLISHED_NUM_KEYFRAMES = 16  # what Ego4D's PNR baseline divides a clip by, however many frames it scores
 
 
 def top_k_correct(logits: ArrayLike, labels: ArrayLike, k: int) -> NDArray[np.bool_]:
@@ -125,103 +122,6 @@ def majority_accuracy(train_labels: ArrayLike, test_labels: ArrayLike, k: int = 
         50.0
     """
     return 100.0 * float(majority_correct(train_labels, test_labels, k).mean())
-
-
-def bootstrap_interval(
-    values: ArrayLike,
-    *,
-    seed: int,
-    num_resamples: int = 10_000,
-    confidence: float = 0.95,
-    groups: ArrayLike | None = None,
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a mean (Efron and Tibshirani 1993, chapter 13).
-
-    Actions cut from one video resemble one another, so an interval that resamples them one by one is too narrow for the
-    question "how well on other videos"; ``groups`` resamples whole videos instead.
-
-    Args:
-        values: One number per sample, shape ``(N,)``, for example ``100 * top_k_correct(...)``.
-        seed: The interval is a pure function of the arguments and this.
-        num_resamples: Number of resamples R.
-        confidence: Share of the resampled means inside the interval.
-        groups: Group of each sample, shape ``(N,)``, of any comparable type; whole groups are resampled. ``None``
-            resamples samples.
-
-    Returns:
-        Low and high end, in the unit of ``values``.
-
-    Raises:
-        ValueError: If ``values`` is empty, has more than one axis or is not finite, or ``groups`` has another shape.
-
-    Example:
-        >>> low, high = bootstrap_interval([0.0] * 50 + [100.0] * 50, seed=0)
-        >>> 39 <= low <= 41 and 59 <= high <= 61
-        True
-    """
-    sample = np.asarray(values, dtype=np.float64)
-    if sample.ndim != 1 or len(sample) == 0 or not np.isfinite(sample).all():
-        raise ValueError(f"need finite values of shape (N,), N > 0, got shape {sample.shape}")
-    if not 0 < confidence < 1 or num_resamples < 1:
-        raise ValueError(f"need 0 < confidence < 1 and num_resamples >= 1, got {confidence} and {num_resamples}")
-    # What is drawn is only how often each unit occurs in a resample. Equal values are one unit, drawn that much more
-    # often: the counts of a resample of 0/1 values are then two numbers, whatever N.
-    if groups is None:
-        sums, multiplicity = np.unique(sample, return_counts=True)
-        sizes = np.ones_like(sums)
-    else:
-        membership = np.asarray(groups)
-        if membership.shape != sample.shape:
-            raise ValueError(f"need one group per value, got shapes {membership.shape} and {sample.shape}")
-        _, group_of_sample = np.unique(membership, return_inverse=True)
-        sums = np.bincount(group_of_sample, weights=sample).astype(np.float64)
-        sizes = np.bincount(group_of_sample).astype(np.float64)
-        multiplicity = np.ones_like(sums, dtype=np.intp)
-    num_draws = int(multiplicity.sum())
-    rng = np.random.default_rng(seed)
-    block = max(1, _COUNTS_PER_BLOCK // len(sums))
-    means = []
-    for start in range(0, num_resamples, block):
-        counts = rng.multinomial(num_draws, multiplicity / num_draws, size=min(block, num_resamples - start))
-        means.append((counts @ sums) / (counts @ sizes))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def paired_bootstrap_interval(
-    values_a: ArrayLike,
-    values_b: ArrayLike,
-    *,
-    seed: int,
-    num_resamples: int = 10_000,
-    confidence: float = 0.95,
-    groups: ArrayLike | None = None,
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of ``a - b``, both measured on the same samples.
-
-    Args:
-        values_a: One number per sample, shape ``(N,)``; for accuracies, whether each sample is right.
-        values_b: The other method's, shape ``(N,)``.
-        seed: The interval is a pure function of the arguments and this.
-        num_resamples: Number of resamples R.
-        confidence: Share of the resampled differences inside the interval.
-        groups: As in `bootstrap_interval`.
-
-    Returns:
-        Low and high end of the difference, in the unit of the values; 0 outside it is a difference.
-
-    Raises:
-        ValueError: As `bootstrap_interval`, or if the shapes differ.
-
-    Example:
-        >>> paired_bootstrap_interval([1, 1, 0], [0, 0, -1], seed=0)
-        (1.0, 1.0)
-    """
-    a, b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"paired values need one shape, got {a.shape} and {b.shape}")
-    return bootstrap_interval(a - b, seed=seed, num_resamples=num_resamples, confidence=confidence, groups=groups)
 
 
 def prefix_edit_distances(predictions: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
@@ -330,13 +230,14 @@ def keyframe_error_seconds(
     """Return how far each predicted point of no return is from the annotated one (Ego4D PNR), in seconds.
 
     ``"exact"`` takes the highest scored of the frames that the network was shown. ``"published"`` is the benchmark
-    baseline's formula, ``start + index * (end - start) / T``, to compare with published numbers: it ignores which
-    frames were really sampled, so that even a perfect index has an error.
+    baseline's formula, ``start + index * (end - start) / 16``, to compare with published numbers: it divides by 16
+    whatever T is, and ignores which frames were really sampled, so that even a perfect index has an error. The
+    baseline also counts frames a second its own way, ``(end - start + 1) / (end_seconds - start_seconds)`` of the clip.
 
     Args:
         keyframe_logits: Scores of the T sampled frames, shape ``(N, T)``.
         pnr_frame: Annotated frame numbers of the source video, shape ``(N,)``.
-        fps: Source frames per second, shape ``(N,)`` or one number.
+        fps: Source frames per second, shape ``(N,)`` or one number; with ``"published"``, counted as above.
         state_change: True where the clip shows a state change, shape ``(N,)``.
         sampled_frames: Source frame numbers of the sampled frames, shape ``(N, T)``; needed by ``"exact"``.
         clip_start_frame: First source frame of each clip, shape ``(N,)``; needed by ``"published"``.
@@ -366,7 +267,7 @@ def keyframe_error_seconds(
     elif protocol == "published":
         start = _column(clip_start_frame, "clip_start_frame", (num_samples,))
         end = _column(clip_end_frame, "clip_end_frame", (num_samples,))
-        predicted_frame = start + (end - start) / num_frames * index
+        predicted_frame = start + (end - start) / PUBLISHED_NUM_KEYFRAMES * index
     else:
         raise ValueError(f"protocol must be 'exact' or 'published', got {protocol!r}")
     annotated = _column(pnr_frame, "pnr_frame", (num_samples,))

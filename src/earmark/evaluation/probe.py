@@ -37,15 +37,17 @@ def linear_probe(
     weight_decay: float = 1e-4,
     normalize_feats: bool = False,
     standardize: bool = True,
+    fresh_clips: bool = False,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Train linear classifiers on frozen features and return their scores on the test features.
 
-    Every epoch shows each training action once, through one of its clips drawn at random. A test action is judged by
-    the mean over its clips of the class probabilities. Training is a pure function of the arguments: order and clips of
-    an epoch depend on seed and epoch only, the initial weights of a column on seed and its name only, so adding a
-    column changes nothing for the others.
+    Every epoch shows each training action once, through one of its clips drawn at random, or with `fresh_clips` through
+    one that no other epoch shows, as the published probe cuts a clip anew at each visit. A test action is judged by the
+    mean over its clips of the class probabilities. Training is a pure function of the arguments: order and clips of an
+    epoch depend on seed and epoch only, the initial weights of a column on seed and its name only, so adding a column
+    changes nothing for the others.
 
     Args:
         train_features: Shape ``(N_train, clips, D)``.
@@ -63,6 +65,7 @@ def linear_probe(
         normalize_feats: Scale every feature vector to length 1.
         standardize: Shift and scale every dimension to mean 0 and variance 1 of the training features (after
             `normalize_feats`). Part of our protocol; the published one has none.
+        fresh_clips: Epoch e shows clip e of each training action; there must be as many clips as epochs.
         seed: See above.
         device: Where to train.
 
@@ -70,7 +73,8 @@ def linear_probe(
         For each label column float32 ``(N_test, num_classes)``: log of the probability, so also logits.
 
     Raises:
-        ValueError: If shapes do not fit, a label is not a class, or a column has no label at all.
+        ValueError: If shapes do not fit, a label is not a class, a column has no label at all, or there is not one
+            fresh clip for each epoch.
 
     Example:
         >>> features = np.float32([[[-1.0, 1.0]], [[1.0, 1.0]]])
@@ -79,6 +83,8 @@ def linear_probe(
         array([0, 1])
     """
     _check(train_features, train_labels, test_features, num_classes)
+    if fresh_clips and train_features.shape[1] != epochs:
+        raise ValueError(f"fresh_clips needs one clip for each of {epochs} epochs, got {train_features.shape[1]}")
     train, test = (
         torch.from_numpy(np.asarray(features, dtype=np.float32)).to(device)
         for features in (train_features, test_features)
@@ -105,7 +111,8 @@ def linear_probe(
     for epoch in range(epochs):
         rng = np.random.default_rng([seed, epoch])
         order = torch.from_numpy(rng.permutation(len(train))).to(device)
-        clip = torch.from_numpy(rng.integers(train.shape[1], size=len(train))).to(device)
+        drawn = np.full(len(train), epoch) if fresh_clips else rng.integers(train.shape[1], size=len(train))
+        clip = torch.from_numpy(drawn).to(device)
         for start in range(0, len(train), batch_size):
             rows = order[start : start + batch_size]
             features = train[rows, clip[rows]]
