@@ -118,7 +118,9 @@ def pretrain(
             ``start_epoch(epoch, embeddings)``, that is called on every rank before the first batch of each epoch:
             ``embeddings()`` yields (index, what the model's ``embed`` returns) of this rank's share of all clips, in
             evaluation mode and without gradients. What it makes of them belongs in buffers: a run that is resumed in
-            mid-epoch has its checkpoint only.
+            mid-epoch has its checkpoint only. If it returns parameters, because their values were drawn anew, the
+            optimizer's state and the average of these begin anew, too. If the model has a method ``keep_in_range()``,
+            that is called after each update, and after a resume.
         clips: The data set, of samples with ``video_before`` and ``video_after`` uint8 (T, H, W, 3), ``audio`` int16
             (S,), ``index``, ``seed`` and ``video_size`` (height, width), and any ``label_NAME``.
         collate_fn: Makes one batch of a list of samples.

@@ -33,7 +33,7 @@ from earmark.checkpoint import (
     set_rng_state,
 )
 from earmark.distributed import gather_objects, on_first_rank
-from earmark.train_step import NonFiniteError
+from earmark.train_step import HasBounds, NonFiniteError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -222,6 +222,9 @@ class RunSaver:
                 self.fabric.strategy.precision.load_state_dict(state["scaler"])
             if self.ema is not None:
                 self.ema.load_state_dict(state["ema"])
+            for model in (self.model, *([] if self.ema is None else [self.ema.module])):
+                if isinstance(model, HasBounds):  # the bounds may be others than when it was written
+                    model.keep_in_range()
             self._restore_rng(state["rng"])
             totals = Totals(**state["epoch_totals"])
             position = Position(**state["position"], epoch_totals=totals, last_scalars=state["last_scalars"])
