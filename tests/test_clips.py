@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from earmark.cli_checks import left_out_of_run
 from earmark.clips import ActionClips, MomentClips, collate
 from earmark.datasets.records import ActionRecord
 from earmark.sampling import sample_seed
@@ -40,6 +41,29 @@ def test_segments_and_the_margin_are_those_of_the_paper(store: PreparedStore) ->
     assert _visits(clips, 0) == {0.6, 3.0, 3.7, 9.999}
     assert _visits(clips, 1) == {24.4}
     assert clips.moment_of(2, 7) == ("b", 5.0)
+
+
+def test_what_is_left_out_is_counted(store: PreparedStore) -> None:
+    clips = MomentClips(store)
+    assert (clips.num_unusable_moments, clips.num_videos_without_sound, clips.num_labelled_moments) == (2, 1, None)
+    lines = left_out_of_run(clips, store, split="all")
+    assert lines == [
+        "left out: 1 video without sound",
+        "left out: 1 segment without a usable moment",
+        "left out: 2 moments too near an end of the video for both clips",
+    ]
+    assert MomentClips(store, splits=["validation"]).num_videos_without_sound == 0
+    assert left_out_of_run(MomentClips(store, splits=["validation"]), store, split="validation") == []
+
+
+def test_moments_in_annotated_actions_are_counted_and_none_is_refused(store: PreparedStore) -> None:
+    actions = [_action("x", "a", 0.0, 3.0), _action("y", "a", 2.0, 3.5), _action("z", "b", 5.0, 5.0)]
+    clips = MomentClips(store, actions=actions)
+    assert clips.num_labelled_moments == 3  # 0.6 and 3.0 of a, 5.0 of b
+    assert left_out_of_run(clips, store, split="all")[-1].startswith("3 of 6 moments lie in an annotated action; ")
+    assert MomentClips(store, actions=actions, moments="random").num_labelled_moments is None
+    with pytest.raises(ValueError, match="none of 6 moments lies in one of 1 annotated action:"):
+        MomentClips(store, actions=[_action("x", "a", 12.0, 13.0)])
 
 
 def test_the_moments_of_a_segment_are_drawn_evenly(store: PreparedStore) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from earmark.cli_build import build_encoder, build_fabric, open_dataset, open_store, run_dir, say, screen
 from earmark.config import ConfigError, checked
 from earmark.config_schema import Data, EvaluateConfig, VideoEncoder
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.clips import ActionClips
@@ -217,7 +218,7 @@ def action_clips(
         random=config.evaluate.random_clips,
     )
     left_out = f"; {len(clips.left_out)} left out, such as {': '.join(clips.left_out[0])}" if clips.left_out else ""
-    say(f"{split}: {len(clips.actions)} actions{left_out}")
+    say(f"{split}: {counted(len(clips.actions), 'action')}{left_out}")
     return clips
 
 

@@ -35,6 +35,7 @@ from torch.utils.data import Dataset
 from earmark.collation import collate, empty_rows
 from earmark.sampling import Key, Visits, uniform_draw
 from earmark.store import PreparedStore
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.datasets.records import ActionRecord
@@ -210,10 +211,13 @@ class MomentClips(_StoredClips):
         sample_rate: Sample rate of the sound in Hz.
         num_moments: Usable moments in all; of random moments one a segment.
         num_segments_without_moment: Segments of videos with sound that have no usable moment.
+        num_unusable_moments: Moments found that are too near an end of their video; 0 of random moments.
+        num_videos_without_sound: Videos of the splits that are left out because they have none.
+        num_labelled_moments: Usable moments that lie in one of the actions; None without actions or of random moments.
 
     Raises:
-        ValueError: If a length is not positive, there is no gap, no usable moment is left, or the store keeps less
-            around its moments (``around_seconds``) than is read.
+        ValueError: If a length is not positive, there is no gap, no usable moment is left, none lies in one of the
+            actions, or the store keeps less around its moments (``around_seconds``) than is read.
 
     Example:
         >>> clips = MomentClips(PreparedStore("data/prepared/kitchen"), splits=["train"])  # doctest: +SKIP
@@ -257,11 +261,11 @@ class MomentClips(_StoredClips):
             self._actions.setdefault(action.video_id, []).append(action)
         self._label_columns = sorted({column for action in actions for column in action.labels})
         # Flat arrays, not objects: a large store has a million segments, and every worker gets a copy of this.
-        self._video_ids = [
-            video_id
-            for video_id in sorted(store.videos)
-            if store.videos[video_id].has_audio and (splits is None or store.videos[video_id].split in splits)
-        ]
+        chosen = [v for v in sorted(store.videos) if splits is None or store.videos[v].split in splits]
+        self._video_ids = [video_id for video_id in chosen if store.videos[video_id].has_audio]
+        self.num_videos_without_sound = len(chosen) - len(self._video_ids)
+        self.num_unusable_moments = 0
+        self.num_labelled_moments: int | None = None
         durations = np.array([store.videos[video_id].duration_seconds for video_id in self._video_ids])
         segment_seconds = float(store.parameters["segment_seconds"])
         num_segments = np.maximum(1, np.ceil(durations / segment_seconds)).astype(np.int64)
@@ -277,9 +281,16 @@ class MomentClips(_StoredClips):
             where = f"{store.root}" + (f", splits {sorted(splits)}" if splits is not None else "")
             num_refused = len(store.catalog) - len(store.videos)
             raise ValueError(
-                f"{where}: no usable moment of interaction in {len(store.videos)} videos"
-                + (f"; {num_refused} more were refused, `earmark prepare` says why" if num_refused else "")
+                f"{where}: no usable moment of interaction in {counted(len(store.videos), 'video')}"
+                + (f"; {num_refused} more refused, `earmark prepare` says why" if num_refused else "")
             )
+        if actions and moments == "audible":
+            self.num_labelled_moments = self._count_labelled()
+            if not self.num_labelled_moments:
+                raise ValueError(
+                    f"{store.root}: none of {counted(self.num_moments, 'moment')} lies in one of "
+                    f"{counted(len(actions), 'annotated action')}: there is nothing to learn classes from"
+                )
 
     def _require_kept(self, around_seconds: float) -> None:
         """Raise if a store that keeps what is around its moments has less of that than is read."""
@@ -305,11 +316,24 @@ class MomentClips(_StoredClips):
         videos = np.repeat(np.arange(len(found), dtype=np.int32), [len(mine) for mine in found])
         usable = (times >= margin) & (times <= durations[videos] - margin)
         self._times, videos = times[usable], videos[usable]
+        self.num_unusable_moments = len(usable) - len(self._times)
         segments = np.floor(self._times / segment_seconds)
         first = np.ones(len(self._times), bool)  # whether a moment is the first of its segment
         first[1:] = (np.diff(segments) != 0) | (np.diff(videos) != 0)
         self._starts = np.append(np.flatnonzero(first), len(self._times))
         self._videos = videos[first]
+
+    def _count_labelled(self) -> int:
+        """Count the usable moments that lie in an action."""
+        videos = np.repeat(self._videos, np.diff(self._starts))
+        count = 0
+        for number in np.unique(videos):
+            times = self._times[videos == number]
+            covered = np.zeros(len(times), bool)
+            for action in self._actions.get(self._video_ids[number], ()):
+                covered |= (action.start_seconds <= times) & (times <= action.stop_seconds)
+            count += int(covered.sum())
+        return count
 
     def _bound_segments(
         self, durations: npt.NDArray[np.float64], num_segments: npt.NDArray[np.int64], segment_seconds: float
@@ -428,7 +452,7 @@ class ActionClips(_StoredClips):
                 self.actions.append(action)
         if not self.actions:
             first = f"; the first: {self.left_out[0][0]}: {self.left_out[0][1]}" if self.left_out else ""
-            raise ValueError(f"{store.root}: none of {len(actions)} actions is usable{first}")
+            raise ValueError(f"{store.root}: none of {counted(len(actions), 'action')} is usable{first}")
         columns = sorted(self.actions[0].labels)
         if any(sorted(action.labels) != columns for action in self.actions):
             raise ValueError("actions have different label columns")
