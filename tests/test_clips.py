@@ -62,7 +62,7 @@ def test_moments_in_annotated_actions_are_counted_and_none_is_refused(store: Pre
     assert clips.num_labelled_moments == 3  # 0.6 and 3.0 of a, 5.0 of b
     assert left_out_of_run(clips, store, split="all")[-1].startswith("3 of 6 moments lie in an annotated action; ")
     assert MomentClips(store, actions=actions, moments="random").num_labelled_moments is None
-    with pytest.raises(ValueError, match="none of 6 moments lies in one of 1 annotated action:"):
+    with pytest.raises(ValueError, match=r"6 moments, and none lies in one of the annotated actions \(1\):"):
         MomentClips(store, actions=[_action("x", "a", 12.0, 13.0)])
 
 

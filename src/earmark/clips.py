@@ -288,8 +288,8 @@ class MomentClips(_StoredClips):
             self.num_labelled_moments = self._count_labelled()
             if not self.num_labelled_moments:
                 raise ValueError(
-                    f"{store.root}: none of {counted(self.num_moments, 'moment')} lies in one of "
-                    f"{counted(len(actions), 'annotated action')}: there is nothing to learn classes from"
+                    f"{store.root}: {counted(self.num_moments, 'moment')}, and none lies in one of the annotated "
+                    f"actions ({len(actions)}): there is nothing to learn classes from"
                 )
 
     def _require_kept(self, around_seconds: float) -> None:
@@ -452,7 +452,7 @@ class ActionClips(_StoredClips):
                 self.actions.append(action)
         if not self.actions:
             first = f"; the first: {self.left_out[0][0]}: {self.left_out[0][1]}" if self.left_out else ""
-            raise ValueError(f"{store.root}: none of {counted(len(actions), 'action')} is usable{first}")
+            raise ValueError(f"{store.root}: {counted(len(actions), 'action')}, none is usable{first}")
         columns = sorted(self.actions[0].labels)
         if any(sorted(action.labels) != columns for action in self.actions):
             raise ValueError("actions have different label columns")

@@ -127,7 +127,7 @@ class Ego4D:
         if not any(record.path.is_file() for record in records):
             example = records[0].path if records else self.base_path
             raise DatasetError(
-                f"{self.base_path}: none of its {counted(len(records), 'video')} is there (looked for {example})"
+                f"{self.base_path}: {counted(len(records), 'video')} listed, none is there (looked for {example})"
             )
         return records
 

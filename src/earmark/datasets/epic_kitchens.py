@@ -121,7 +121,7 @@ class EpicKitchens:
         if not any(record.path.is_file() for record in records.values()):
             example = next(iter(records.values())).path if records else self.base_path
             raise DatasetError(
-                f"{self.base_path}: none of its {counted(len(records), 'video')} is there (looked for {example})"
+                f"{self.base_path}: {counted(len(records), 'video')} listed, none is there (looked for {example})"
             )
         return list(records.values())
 

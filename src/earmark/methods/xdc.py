@@ -54,7 +54,7 @@ class XDC(nn.Module):
         >>> from earmark.encoders import R2Plus1D, SpecCNN9
         >>> method = XDC(R2Plus1D(10, width=4), SpecCNN9(width=4), num_samples=4, num_clusters=2)
         >>> index, clips, audio = torch.arange(4), torch.randn(2, 4, 3, 4, 32, 32), torch.randn(4, 1, 125, 80)
-        >>> method.start_epoch(0, lambda: [(index, method.embed(clips[0], clips[1], audio))])
+        >>> new = method.start_epoch(0, lambda: [(index, method.embed(clips[0], clips[1], audio))])
         >>> method(clips[0], clips[1], audio, index=index)["loss"].backward()
     """
 
