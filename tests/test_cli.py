@@ -297,7 +297,7 @@ def test_footage_with_any_name_added_later_is_prepared_and_the_store_outlives_it
     shutil.copy(sources[1], clips / "two.mp4")
     assert main(["pretrain", *training, "logging.name=two", "optim.epochs=1"]) == 0
     told = capsys.readouterr().err
-    assert "1 videos were added" in told
+    assert "was prepared: 1 video" in told
     assert "pretraining on 4 segments" in told
     clips.rename(tmp_path / "gone")
     assert main(["pretrain", *training, "logging.name=three", "optim.epochs=1"]) == 0

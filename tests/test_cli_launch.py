@@ -96,7 +96,13 @@ def pretrain(kitchen: Path, name: str, *overrides: str) -> list[str]:
         (1, [], Launch("cuda"), ""),
         (8, ["environment.ngpu=0"], Launch("cpu"), ""),
         (8, ["environment.ngpu=4", "environment.distributed=false"], Launch("cuda"), "distributed=false; 1 of them is"),
-        (1, ["environment.ngpu=4"], Launch("cuda"), "this machine has 1 usable GPUs; 1 of them is used"),
+        (
+            8,
+            ["environment.ngpu=4", "environment.accelerator=cpu"],
+            Launch("cpu"),
+            "accelerator=cpu; one process on the",
+        ),
+        (1, ["environment.ngpu=4"], Launch("cuda"), "this machine has 1 usable GPU; 1 of them is used"),
     ],
 )
 def test_gpus_that_are_not_there_cost_one_line(
@@ -233,6 +239,7 @@ def test_changed_settings_are_refused_with_the_difference_and_force_takes_them(k
     command = pretrain(kitchen, "a", "optim.epochs=3", "optim.args.lr=0.5", "optim.args.momentum=0.5")
     told = finish(start(*command), code=1)
     assert "settings: optim.args.lr (0.005 there, 0.5 here), optim.args.momentum (0.9 there, 0.5 here)" in told
+    assert "or go on with --force (or environment.force=true)" in told
     told = finish(start(*command, "--force"))
     assert "goes on although the run was made with other settings: optim.args.lr" in told
     assert final("a")["optimizer"]["param_groups"][0]["lr"] == 0.5

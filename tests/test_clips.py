@@ -2,14 +2,17 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
+from earmark.cli_checks import left_out_of_run
 from earmark.clips import ActionClips, MomentClips, collate
 from earmark.datasets.records import ActionRecord
+from earmark.sampling import sample_seed
 from earmark.store import PreparedStore
 from made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
 
@@ -38,6 +41,29 @@ def test_segments_and_the_margin_are_those_of_the_paper(store: PreparedStore) ->
     assert _visits(clips, 0) == {0.6, 3.0, 3.7, 9.999}
     assert _visits(clips, 1) == {24.4}
     assert clips.moment_of(2, 7) == ("b", 5.0)
+
+
+def test_what_is_left_out_is_counted(store: PreparedStore) -> None:
+    clips = MomentClips(store)
+    assert (clips.num_unusable_moments, clips.num_videos_without_sound, clips.num_labelled_moments) == (2, 1, None)
+    lines = left_out_of_run(clips, store, split="all")
+    assert lines == [
+        "left out: 1 video without sound",
+        "left out: 1 segment without a usable moment",
+        "left out: 2 moments too near an end of the video for both clips",
+    ]
+    assert MomentClips(store, splits=["validation"]).num_videos_without_sound == 0
+    assert left_out_of_run(MomentClips(store, splits=["validation"]), store, split="validation") == []
+
+
+def test_moments_in_annotated_actions_are_counted_and_none_is_refused(store: PreparedStore) -> None:
+    actions = [_action("x", "a", 0.0, 3.0), _action("y", "a", 2.0, 3.5), _action("z", "b", 5.0, 5.0)]
+    clips = MomentClips(store, actions=actions)
+    assert clips.num_labelled_moments == 3  # 0.6 and 3.0 of a, 5.0 of b
+    assert left_out_of_run(clips, store, split="all")[-1].startswith("3 of 6 moments lie in an annotated action; ")
+    assert MomentClips(store, actions=actions, moments="random").num_labelled_moments is None
+    with pytest.raises(ValueError, match=r"6 moments, and none lies in one of the annotated actions \(1\):"):
+        MomentClips(store, actions=[_action("x", "a", 12.0, 13.0)])
 
 
 def test_the_moments_of_a_segment_are_drawn_evenly(store: PreparedStore) -> None:
@@ -249,3 +275,55 @@ def test_many_segments_are_sent_to_workers_in_little_space(tmp_path: Path) -> No
     assert (len(clips), clips.num_moments) == (360, len(times))
     assert len(pickle.dumps(clips)) < 8 * (3 * len(times) + 2 * len(clips)) + 10_000
     assert all(t // 10 == 17 for t in _visits(clips, 17))
+
+
+# --- keys without a seed: what a DataLoader of torch asks for ---
+
+
+def _action_clips(store: PreparedStore) -> ActionClips:
+    return ActionClips(store, [_action("x", "a", 2.0, 20.0), _action("y", "b", 1.0, 9.0)], random=True)
+
+
+@pytest.mark.parametrize("make", [MomentClips, _action_clips])
+def test_an_index_alone_is_the_visit_of_its_epoch(store: PreparedStore, make: Any) -> None:
+    clips = make(store)
+    assert _equal(collate([clips[1]]), collate([clips[(1, sample_seed(0, 0, 1))]]))
+    assert clips[-1]["index"] == len(clips) - 1
+    assert clips[np.int64(1)]["seed"] == clips[torch.tensor(1)]["seed"] == sample_seed(0, 0, 1)
+    clips.set_epoch(3, seed=7)
+    assert _equal(collate([clips[1]]), collate([clips[(1, sample_seed(7, 3, 1))]]))
+    assert [sample["index"] for sample in clips] == list(range(len(clips)))
+    for key in (len(clips), -len(clips) - 1, (len(clips), 5)):
+        with pytest.raises(IndexError, match=f"is not one of {len(clips)}"):
+            clips[key]
+    with pytest.raises(TypeError):
+        clips["1"]
+    with pytest.raises(ValueError, match="from 0 to below"):
+        clips.set_epoch(-1)
+
+
+@pytest.mark.parametrize("make", [MomentClips, _action_clips])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_plain_data_loader_of_torch_takes_the_data_set(store: PreparedStore, make: Any, num_workers: int) -> None:
+    """Shuffled, in parts, with workers that live on: each item is the visit of its epoch."""
+    clips = make(store)
+    loader = DataLoader(
+        clips,
+        batch_size=2,
+        shuffle=True,
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+    )
+    seen = []
+    for epoch in range(2):
+        clips.set_epoch(epoch)
+        batches = list(loader)
+        keys = [key for b in batches for key in zip(b["index"].tolist(), b["seed"].tolist(), strict=True)]
+        assert sorted(keys) == [(index, sample_seed(0, epoch, index)) for index in range(len(clips))]
+        for batch in batches:
+            visits = list(zip(batch["index"].tolist(), batch["seed"].tolist(), strict=True))
+            assert _equal(batch, clips.read_batch(visits))
+        seen.append(keys)
+    part = DataLoader(Subset(clips, [1]), batch_size=1, collate_fn=collate)
+    assert [batch["index"].tolist() for batch in part] == [[1]]

@@ -215,7 +215,7 @@ def test_mistakes_on_the_command_line_are_refused_with_the_full_name(override: s
         ("data_augm.color_jitter", 1.5, "data_augm.color_jitter: must be from 0 to 1, got 1.5"),
         ("optim.schedule", [18], "optim.schedule: is for optim.use_lr_scheduler=false"),
         ("data_augm.crop_size", 200, "data_augm.min_short_side: must be at least crop_size (200)"),
-        ("optim.lr_scheduler_args.total_steps", 9, "optim.lr_scheduler_args.total_steps: 9 are too few for 100 epochs"),
+        ("optim.lr_scheduler_args.total_steps", 9, "optim.lr_scheduler_args.total_steps: 9 is too few for 100 epochs"),
     ],
 )
 def test_wrong_values_are_refused_with_the_full_name(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
 from earmark.model import AudioVisualModel
+from earmark.sampling import sample_seed
 from earmark.transforms import random_integers
 from flat_encoder import FlatEncoder
 
@@ -98,7 +99,8 @@ def test_avid_equals_a_slow_loop_for_two_steps_with_what_it_remembers() -> None:
     for step in range(2):
         logits: dict[str, list[list[float]]] = {"before": [], "after": [], "audio": []}
         for row, own in enumerate(index.tolist()):
-            draws = random_integers(torch.tensor([own + step * NUM_SAMPLES]), num_draws=7)[0].tolist()
+            visit = (own + step * NUM_SAMPLES) ^ sample_seed(0, 0, 0)
+            draws = random_integers(torch.tensor([visit]), num_draws=7)[0].tolist()
             others = [draw * (NUM_SAMPLES - 1) // 2**31 for draw in draws]
             others = [other + (other >= own) for other in others]
             assert own not in others
@@ -140,6 +142,31 @@ def test_avid_draws_others_evenly_and_anew_at_each_step() -> None:
         assert (counts[counts > 0] / 20_000).tolist() == pytest.approx([0.25] * 4, abs=0.02)
     method.num_steps += 1
     assert (method._draw(torch.tensor([2, 4])) != drawn).any()
+
+
+@pytest.mark.parametrize("kind", ["avid", "xdc", "queue"])
+def test_what_a_method_draws_is_a_function_of_its_seed_alone(kind: str) -> None:
+    def drawn(seed: int, global_seed: int) -> list[Tensor]:
+        """What is drawn beside the weights: at first, and when an epoch begins."""
+        first, second = encoders()
+        torch.manual_seed(global_seed)
+        if kind == "avid":
+            avid = AVID(first, second, num_samples=NUM_SAMPLES, num_negatives=7, out_dim=5, seed=seed)
+            return [avid.video_memory, avid.audio_memory, avid._draw(torch.arange(3))]
+        if kind == "queue":
+            model = AudioVisualModel(first, second, out_dim=5, queue_size=6, seed=seed)
+            assert model.queue is not None
+            return [*model.queue]
+        xdc = XDC(first, second, num_samples=NUM_SAMPLES, num_clusters=3, seed=seed)
+        features = torch.randn(2, NUM_SAMPLES, 6, generator=torch.Generator().manual_seed(8))
+        embeddings = [(torch.arange(NUM_SAMPLES), {"video": features[0], "audio": features[1]})]
+        xdc.start_epoch(1, lambda: embeddings)
+        return [xdc.video_cluster, *(classifier.weight for classifier in xdc.classifiers.values())]  # type: ignore[list-item]
+
+    one = drawn(1, 7)
+    assert all(torch.equal(x, y) for x, y in zip(one, drawn(1, 8), strict=True))
+    for seed in (0, 2, 2**63):
+        assert not any(torch.equal(x, y) for x, y in zip(one, drawn(seed, 7), strict=True))
 
 
 def test_avid_remembers_nothing_in_evaluation_and_resumes_from_its_state() -> None:

@@ -136,6 +136,15 @@ def test_every_option_reaches_its_method() -> None:
         built("criterion=xdc")
 
 
+def test_the_seed_of_the_run_reaches_what_a_method_draws() -> None:
+    for name, what in (("avid", "video_memory"), ("ssrl_audiopeak_aotv2", "queue")):
+        options = [f"criterion={name}"] + (["criterion.args.queue_size=5"] if what == "queue" else [])
+        one, same, other = (getattr(built(*options, f"environment.seed={seed}"), what) for seed in (1, 1, 2))
+        assert (one == same).all()
+        assert (one != other).any()
+    assert built("criterion=xdc", "criterion.args.num_clusters=4", "environment.seed=3").seed == 3
+
+
 def test_the_ways_of_running_a_model_are_one_line_each() -> None:
     def layer(*overrides: str) -> Any:
         return built(*overrides).backbone["video"].conv2x.tmp_conv1

@@ -1,6 +1,7 @@
 """The whole model: the original's names, losses and gradients; what it promises of its diagnostics."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,8 +212,47 @@ def test_learned_temperatures_start_from_the_given_ones_and_stay_above_a_bound()
     assert scales is not None
     assert scales.grad is not None
     assert (scales.grad != 0).all()
+    for value, expected_value in ((-99.0, 0.01), (0.5, 0.07 * math.exp(0.5))):
+        torch.nn.init.constant_(scales, value)
+        learning.keep_in_range()
+        assert learning(*inputs)["temperature"].item() == pytest.approx(expected_value)
+
+
+def test_a_learned_temperature_at_its_bound_gets_the_gradient_of_the_loss_and_can_leave_it() -> None:
+    model = small_model(learnable_temperature=True).double().eval()
+    scales, inputs = model.log_temperature_scales, [x.double() for x in small_inputs()]
+    assert scales is not None
     torch.nn.init.constant_(scales, -99.0)
-    assert learning(*inputs)["temperature"].item() == pytest.approx(0.01)
+    model.keep_in_range()
+    optimizer = torch.optim.SGD([scales], lr=0.01)
+    temperatures = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        outputs = model(*inputs)
+        outputs["loss"].backward()
+        assert scales.grad is not None
+        kept, gradient = scales.detach().clone(), scales.grad.clone()
+        slopes = []
+        for which in range(2):  # by differences
+            losses = []
+            for shift in (1e-5, -1e-5):
+                with torch.no_grad():
+                    scales[which] = kept[which] + shift
+                    losses.append(model(*inputs)["loss"].item())
+                    scales.copy_(kept)
+            slopes.append((losses[0] - losses[1]) / 2e-5)
+        assert gradient.tolist() == pytest.approx(slopes, rel=1e-5, abs=1e-7)
+        optimizer.step()
+        model.keep_in_range()
+        temperatures.append([outputs["temperature"].item(), outputs["state_change_temperature"].item()])
+    # At 0.01 the loss of clips and sounds that do not match is far too sure of itself: it asks for more.
+    assert temperatures[0] == pytest.approx([0.01, 0.01])
+    assert temperatures[0][0] < temperatures[1][0] < temperatures[2][0]
+
+
+def test_temperatures_that_would_begin_below_the_bound_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"stay at or above 0.01, but the first ones are 0.005 and 0.2"):
+        small_model(learnable_temperature=True, temperature=0.005)
 
 
 def test_normalised_states_are_unit_vectors_and_changes_are_theirs() -> None:

@@ -273,7 +273,7 @@ def test_a_full_disk_stops_the_run_by_name_and_keeps_what_is_done(
     monkeypatch.setattr("earmark.prepare.free_bytes", lambda root: 1 << 40)  # the estimate does not see it coming
     try:
         prepare(records[:-2], small / "store", progress=False)
-        with pytest.raises(PrepareError, match=r"the disk is full .*[34] of 5 videos are done and stay") as caught:
+        with pytest.raises(PrepareError, match=r"the disk is full .*kept: [34] of 5 videos") as caught:
             prepare(records, small / "store", num_workers=num_workers, progress=False)
         assert "No space left on device" in str(caught.value)
         for path, content in _content(small / "store").items():

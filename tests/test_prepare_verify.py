@@ -51,7 +51,7 @@ def flip_a_byte_of_the_sound(root: Path) -> str:
     content = bytearray(path.read_bytes())
     content[int(index.sound_offsets[2]) + 100] ^= 1
     path.write_bytes(content)
-    return f"{path}: 1 runs of sound, the first at byte {int(index.sound_offsets[2])}, have changed"
+    return f"{path}: 1 run of sound changed since written, the first at byte {int(index.sound_offsets[2])}"
 
 
 def shift_the_index(root: Path) -> str:

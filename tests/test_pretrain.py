@@ -130,10 +130,8 @@ def run(
     return pretrain(
         model=model,
         collate_fn=collate,
-        optimizer=optimizer,
-        scheduler=scheduler,
         run_dir=run_dir,
-        **defaults | options,
+        **{"optimizer": optimizer, "scheduler": scheduler} | defaults | options,
     )
 
 
@@ -554,6 +552,59 @@ def test_what_can_not_work_is_refused_at_the_start(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def _judge(model: nn.Module) -> dict[str, float]:
+    return {"score": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"epochs": 0, "log_every": 0}, "epochs must be at least 1, got 0; log_every must be at least 1, got 0"),
+        ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"save_every_epochs": 0}, "save_every_epochs must be at least 1"),
+        ({"save_every_steps": 0}, "save_every_steps must be at least 1"),
+        ({"retain": 0}, "retain must be at least 1"),
+        ({"num_workers": -1}, "num_workers must be at least 0"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"max_gradient_norm": 0.0}, "max_gradient_norm must be above 0"),
+        ({"save_every_minutes": float("nan")}, "save_every_minutes must be above 0"),
+        ({"ema_decay": 1.0}, "ema_decay must be at least 0 and below 1"),
+        ({"evaluate": _judge}, "evaluate and evaluate_every go together"),
+        ({"evaluate_every": 1}, "evaluate and evaluate_every go together"),
+        ({"evaluate": _judge, "evaluate_every": 0}, "evaluate_every must be at least 1"),
+        ({"force": True, "resume": False}, "force goes on with a run, which resume=False refuses"),
+        ({"optimizer": sgd(TinyModel().parameters(), lr=0.1)}, "updates 8 parameters that the model does not have"),
+        ({"scheduler": multi_step(sgd(TinyModel().parameters(), lr=0.1), milestones=[1])}, "of another optimizer"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "-".join(value),
+)
+def test_arguments_that_would_do_nothing_or_fail_later_are_refused(
+    tmp_path: Path, options: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        run(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "note"),
+    [
+        (4, "note: 14 clips are 3 batches of 4: each epoch leaves out 2, others each time"),
+        (9, "note: 14 clips are 1 batch of 9: each epoch leaves out 5, others each time"),
+        (7, None),
+        (14, None),
+        (16, "note: 14 clips, fewer than a batch of 16: each batch is of 14, all there are"),
+    ],
+)
+def test_batches_that_are_smaller_and_clips_that_are_left_out_are_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], batch_size: int, note: str | None
+) -> None:
+    run(tmp_path, progress=True, batch_size=batch_size)
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert notes == ([] if note is None else [note])
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_bfloat16_on_the_cpu_is_refused(tmp_path: Path, precision: str) -> None:
     with pytest.raises(ValueError, match=f"can't train in {precision} on the CPU"):
@@ -591,7 +642,8 @@ def test_tensorboard_has_the_numbers_of_the_metrics_and_no_step_twice_after_a_re
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = run(tmp_path, progress=True)
-    first, last = capsys.readouterr().err.splitlines()
+    note, first, last = capsys.readouterr().err.splitlines()
+    assert note == "note: 14 clips are 3 batches of 4: each epoch leaves out 2, others each time"
     assert first.startswith("epoch 1/4  step 1/12  ")
     assert last.startswith("epoch 4/4  step 12/12  0:00:00 left  ")
     assert " samples/s  data wait " in last

@@ -1,14 +1,18 @@
-"""Every command of the README is one that Earmark takes."""
+"""Every command of the README is one that Earmark takes, and its first Python runs as it stands."""
 
 import re
 import shlex
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clips import click_track, grey_ramp, write_clip
 from conftest import ROOT
 from earmark.cli import _parser
 from earmark.cli_hydra import DEFAULT_CONFIG, SCHEMA
 from earmark.config import swept_keys
+from made_store import add_video, finish_store
 
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = [shlex.split(line, comments=True) for line in re.findall(r"^    earmark (.+)$", TEXT, re.MULTILINE)]
@@ -42,3 +46,20 @@ def test_the_file_tree_of_the_readme_is_that_of_the_package() -> None:
     there |= {path.name for path in package.glob("*.py") if path.name not in ("__init__.py", "__main__.py")}
     commands = {name for name in there if name.startswith("cli_")}
     assert there - commands | {"cli_*.py"} == named
+
+
+def test_the_first_python_of_the_readme_runs_on_a_store_and_a_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Path("earmark_data/prepared/folder-1a2b3c4d")  # as it stands there
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "kitchen.mp4", frames=grey_ramp(16), waves=[click_track(48000, 24000)])
+    finish_store(store, [add_video(store, "a", num_frames=1600)], {"a": [10.0 * k + 5 for k in range(10)]})
+    section = TEXT.split("## The path of a sample")[1].split("\n## ")[0]
+    first, second, *_ = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(first, names)
+    assert names["sample"]["video_before"].shape == (8, 32, 48, 3)
+    exec(second, names)
+    assert names["batch"]["video_before"].shape == (2, 8, 32, 48, 3)  # 10 segments in batches of 4: the last one
+    assert names["epoch"] == 1

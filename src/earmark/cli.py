@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from earmark import __version__
+from earmark.wording import counted
 
 __all__ = ["main", "main_by_config_name"]
 
@@ -218,7 +219,8 @@ def _kitchen(options: argparse.Namespace) -> int:
         from earmark.kitchen.contact_sheet import draw_contact_sheet
 
         shown = draw_contact_sheet(options.contact_sheet, kitchen=options.out, seed=options.seed)
-        print(f"{options.contact_sheet}: {shown} kinds of action and of sound", file=sys.stderr)
+        kinds = counted(shown, "kind of action and of sound", "kinds of action and of sound")
+        print(f"{options.contact_sheet}: {kinds}", file=sys.stderr)
     return DONE
 
 
@@ -247,8 +249,9 @@ def _make_kitchen(options: argparse.Namespace) -> None:
         print(json.dumps(asdict(made) | {"path": str(made.path)}, indent=2))
     else:
         print(
-            f"{made.path}: {made.num_videos} videos ({made.num_new_videos} new) of {made.num_kitchens} kitchens, "
-            f"{clock(made.duration_seconds)} in all, {made.num_events} actions"
+            f"{made.path}: {counted(made.num_videos, 'video')} ({made.num_new_videos} new) of "
+            f"{counted(made.num_kitchens, 'kitchen')}, {clock(made.duration_seconds)} in all, "
+            f"{counted(made.num_events, 'action')}"
         )
 
 

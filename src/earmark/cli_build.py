@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from earmark.config import ConfigError
 from earmark.config_schema import AudioEncoder, Data, Environment, Logging, Prepare, VideoEncoder
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -123,7 +124,7 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
 
     videos = open_dataset(data, environment).videos()
     root = store_path(data, environment, prepare)
-    say(f"preparing {len(videos)} videos in {root}")
+    say(f"preparing {counted(len(videos), 'video')} in {root}")
     return prepare_videos(
         videos,
         root,
@@ -175,7 +176,7 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
     known = {video.video_id for video in store.catalog}
     num_new = sum(video.video_id not in known for video in videos)
     if num_new:
-        say(f"{num_new} videos were added since {root} was prepared")
+        say(f"new since {root} was prepared: {counted(num_new, 'video')}")
         screen(stderr=True).print(prepare_store(data, environment, prepare).table())
         return PreparedStore(root)
     return store
@@ -250,7 +251,7 @@ def build_fabric(environment: Environment) -> "Fabric":
     accelerator = "cuda" if num_gpus and environment.ngpu and environment.accelerator != "cpu" else "cpu"
     if environment.ngpu > 1:
         used = "one GPU" if accelerator == "cuda" else "one process on the CPU"
-        say(f"environment.ngpu={environment.ngpu}: this machine has {num_gpus} usable GPUs; {used} is used")
+        say(f"environment.ngpu={environment.ngpu}: this machine has {counted(num_gpus, 'usable GPU')}; {used} is used")
     fabric = Fabric(accelerator=accelerator, devices=1, precision=environment.precision)
     fabric.launch()
     return fabric

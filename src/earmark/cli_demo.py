@@ -12,6 +12,7 @@ from typing import Any
 
 from earmark.cli_build import num_cpus, say
 from earmark.config import EvaluateConfig, PretrainConfig, checked, compose, quoted
+from earmark.wording import counted
 
 __all__ = ["SIZES", "DemoSize", "run_demo"]
 
@@ -91,7 +92,7 @@ def run_demo(out: str | Path, *, size: str = "standard") -> Path:
         test_split=False,  # it would hold back a third of a small data set
         num_workers=num_cpus(),
     )
-    say(f"  {made.num_videos} videos, {made.duration_seconds / 60:.0f} minutes, {made.num_events} actions")
+    say(f"  {counted(made.num_videos, 'video')}, {made.duration_seconds / 60:.0f} minutes, {made.num_events} actions")
 
     where = (
         "data=kitchen",

@@ -14,6 +14,7 @@ from earmark.cli_build import build_encoder, build_fabric, open_dataset, open_st
 from earmark.cli_judged import Judged, judged_encoder, seen_videos, untrained
 from earmark.config import ConfigError
 from earmark.config_schema import EvaluateConfig
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.clips import ActionClips
@@ -167,7 +168,7 @@ def action_clips(
         random=config.evaluate.random_clips,
     )
     left_out = f"; {len(clips.left_out)} left out, such as {': '.join(clips.left_out[0])}" if clips.left_out else ""
-    say(f"{split}: {len(clips.actions)} actions{left_out}")
+    say(f"{split}: {counted(len(clips.actions), 'action')}{left_out}")
     return clips
 
 

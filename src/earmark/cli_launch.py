@@ -14,6 +14,7 @@ from earmark.config import ConfigError
 from earmark.config_schema import Environment
 from earmark.interrupts import REQUEUE, leave_on_signals
 from earmark.launch import Launch, plan_launch, run_processes
+from earmark.wording import counted
 
 __all__ = ["leave_for_requeue", "processes_of", "run_in_processes"]
 
@@ -40,11 +41,15 @@ def processes_of(environment: Environment) -> Launch:
         alone = environment.distributed is False or environment.multiprocessing_distributed is False
         num_local = min(environment.ngpu, num_gpus, 1 if alone else num_gpus) if accelerator == "cuda" else 1
         if environment.ngpu > max(1, num_local):
-            here = f"this machine has {num_gpus} usable GPUs"
-            why = "environment.distributed=false" if num_gpus >= environment.ngpu else here
+            if environment.accelerator == "cpu":
+                why = "environment.accelerator=cpu"
+            elif num_gpus >= environment.ngpu:
+                why = "environment.distributed=false"
+            else:
+                why = f"this machine has {counted(num_gpus, 'usable GPU')}"
             used = f"{num_local} of them" if accelerator == "cuda" else "one process on the CPU"
             say(f"environment.ngpu={environment.ngpu}: {why}; {used} is used")
-    return plan_launch(
+    launch = plan_launch(
         os.environ,
         accelerator=accelerator,
         num_local=num_local,
@@ -52,6 +57,12 @@ def processes_of(environment: Environment) -> Launch:
         node_rank=environment.rank,
         url=environment.dist_url,
     )
+    if accelerator == "cuda" and launch.num_local > num_gpus:  # as torchrun or srun may have started them
+        raise ConfigError(
+            f"{launch.num_local} processes were started on this node, which has {counted(num_gpus, 'usable GPU')}: "
+            "start one a GPU, or give environment.accelerator=cpu"
+        )
+    return launch
 
 
 def run_in_processes(launch: Launch, function: Callable[..., T], *arguments: Any) -> T:

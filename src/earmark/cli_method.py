@@ -111,7 +111,7 @@ def build_model(
 def _method(
     config: PretrainConfig, encoders: "Mapping[str, Encoder]", *, num_samples: int, num_classes: Mapping[str, int]
 ) -> "nn.Module":
-    name, args = config.criterion.name, config.criterion.args
+    name, args, seed = config.criterion.name, config.criterion.args, config.environment.seed
     if name == "ssrl_audiopeak_aotv2":
         from earmark.model import AudioVisualModel
 
@@ -128,6 +128,7 @@ def _method(
             normalise_states=args.normalise_states,
             state_change_negatives=args.state_change_negatives,
             queue_size=args.queue_size,
+            seed=seed,
         )
     from earmark import methods
 
@@ -140,6 +141,7 @@ def _method(
             momentum=args.momentum,
             temperature=args.temperature,
             out_dim=args.out_dim,
+            seed=seed,
         )
     if name == "xdc":
         return methods.XDC(
@@ -149,6 +151,7 @@ def _method(
             num_clusters=args.num_clusters,
             num_iterations=args.num_iterations,
             engine=args.kmeans,
+            seed=seed,
         )
     if name == "simclr_video":
         return methods.SimCLRVideo(encoders["video"], temperature=args.temperature, out_dim=args.out_dim)

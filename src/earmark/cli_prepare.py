@@ -8,6 +8,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark.wording import counted
+
 if TYPE_CHECKING:
     from earmark.config_schema import PretrainConfig
 
@@ -75,8 +77,11 @@ def _damaged(config: "PretrainConfig") -> list[str]:
         console.print(f"... and {len(report.faults) - MAX_FAULTS_SHOWN} more")
     damaged = list(dict.fromkeys(fault.video_id for fault in report.faults))
     console.print(
-        f"{root}: {report.num_videos} videos, {report.num_frames} frames, {report.hours:.2f} h read back; "
-        + (f"{len(damaged)} videos are damaged, --repair makes them anew" if damaged else "all is as it was written"),
+        f"{root}: {counted(report.num_videos, 'video')}, {counted(report.num_frames, 'frame')}, {report.hours:.2f} h "
+        "read back; "
+        + (
+            f"damaged: {counted(len(damaged), 'video')}; --repair makes anew" if damaged else "all is as it was written"
+        ),
         soft_wrap=True,
     )
     return damaged

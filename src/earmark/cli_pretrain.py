@@ -4,16 +4,20 @@ Beside the path of a sample: it puts the stations together and hands them to `ea
 """
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli_build import open_store, run_dir, say
+from earmark.cli_checks import left_out_of_run, startup_problems
 from earmark.cli_launch import leave_for_requeue, processes_of, run_in_processes
 from earmark.cli_method import build_clips, build_encoders, build_model
 from earmark.cli_probe import scheduled_probe
+from earmark.config import ConfigError
 from earmark.config_schema import Environment, Logging, Optim, PretrainConfig
 from earmark.interrupts import leave_on_signals
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,7 +63,10 @@ def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:
     if config.data.args.base_path is not None:  # a relative path means nothing to who reads the checkpoint elsewhere
         values["data"]["args"]["base_path"] = str(Path(config.data.args.base_path).absolute())
     with leave_on_signals():
-        result = run_in_processes(processes_of(config.environment), pretrain_in_process, config, values)
+        launch = processes_of(config.environment)
+        if launch.local_rank is None:  # said once, before any of them is started
+            require_can_start(config, launch)
+        result = run_in_processes(launch, pretrain_in_process, config, values)
     if result.stopped_by is not None:
         say(
             f"{result.stopped_by.name}: stopped after step {result.steps}; the same command goes on from "
@@ -67,7 +74,8 @@ def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:
         )
         leave_for_requeue(result.stopped_by)
     loss = result.last_losses["loss"]
-    say(f"{result.steps} steps in {result.epochs} whole epochs, loss {loss:.4f}; checkpoint {result.checkpoint_path}")
+    steps, epochs = counted(result.steps, "step"), counted(result.epochs, "whole epoch")
+    say(f"{steps} in {epochs}, loss {loss:.4f}; checkpoint {result.checkpoint_path}")
     return loss
 
 
@@ -84,6 +92,7 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
     from earmark.launch import join_processes
 
     environment, augm, optim, logging = config.environment, config.data_augm, config.optim, config.logging
+    require_can_start(config, launch)
     set_deterministic(environment.deterministic)
     fabric = join_processes(launch, precision=environment.precision, sync_batch_norm=environment.sync_batch_norm)
     seed_everything(environment.seed)
@@ -107,13 +116,17 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
     if logging.evaluate_every is not None:
         probe, videos["probe"] = scheduled_probe(config, store, fabric.device)
     with ExitStack() as stack:
+        stack.enter_context(force_by_its_option())
 
         def begin() -> None:
             stack.enter_context(run_lock(folder))
             write_config(folder, values, force=environment.force)
 
         on_first_rank(begin)
-        say(f"pretraining on {len(clips)} segments with {clips.num_moments} moments; run folder {folder}")
+        segments, moments = counted(len(clips), "segment"), counted(clips.num_moments, "moment")
+        say(f"pretraining on {segments} with {moments}; run folder {folder}")
+        for line in left_out_of_run(clips, store, split=config.data.split):
+            say(line)
         return pretrain(
             model=model,
             clips=clips,
@@ -157,6 +170,35 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
             tensorboard=logging.log_tb,
             wandb=None if logging.wandb is None else wandb_arguments(logging, values),
         )
+
+
+def require_can_start(config: PretrainConfig, launch: "Launch") -> None:
+    """Raise if a run cannot train, as far as can be told before its videos are prepared.
+
+    Raises:
+        ConfigError: With the key of each reason.
+    """
+    problems = startup_problems(config, launch)
+    folder = run_dir(config.environment, config.logging)
+    if not config.environment.resume and any(folder.glob("checkpoints/[!.]*.pt")):
+        problems.append(
+            f"environment.resume: is false, and {folder} holds a run; environment.resume=true goes on with it, "
+            "another logging.name begins one"
+        )
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+@contextmanager
+def force_by_its_option() -> Iterator[None]:
+    """Say in the words of the command line how a run goes on with other settings."""
+    from earmark.run_state import RunDiffersError
+
+    try:
+        yield
+    except RunDiffersError as error:
+        ways_out = "go back to that, choose another logging.name, or go on with --force (or environment.force=true)"
+        raise RunDiffersError(error.path, error.differences, ways_out=ways_out) from error
 
 
 def open_store_once(config: PretrainConfig) -> "PreparedStore":
@@ -229,8 +271,8 @@ def build_optimizer(model: "nn.Module", config: Optim, *, fused: bool) -> "tuple
         if cycle.first_step == 1 and config.epochs < SHORT_RUN_EPOCHS:
             say(
                 "note: the published one-cycle schedule, stepped once an epoch from its second step on, is coarse "
-                f"over {config.epochs} epochs; optim.lr_scheduler_args.first_step=0 or optim.use_lr_scheduler=false "
-                "suit short runs better"
+                f"over {counted(config.epochs, 'epoch')}; optim.lr_scheduler_args.first_step=0 or "
+                "optim.use_lr_scheduler=false suit short runs better"
             )
         return optimizer, one_cycle(
             optimizer,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from earmark.cli_build import open_dataset, say
 from earmark.config import ConfigError
 from earmark.config_schema import PretrainConfig
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +51,12 @@ def scheduled_probe(
         ActionClips(store, dataset.actions(split), clip_seconds=config.data.clip_seconds, clip_fps=config.data.clip_fps)
         for split in ("train", "validation")
     )
+    for split, clips in (("train", train), ("validation", test)):
+        if clips.left_out:
+            action_id, reason = clips.left_out[0]
+            say(
+                f"probe: {counted(len(clips.left_out), 'action')} of {split} left out; the first, {action_id}: {reason}"
+            )
     arguments: dict[str, Any] = {
         "train_clips": train,
         "test_clips": test,

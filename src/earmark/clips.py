@@ -3,8 +3,9 @@
 Path of a sample: prepared store --clips (+ sampling)--> batch --transforms--> model inputs.
 
 An item is asked for by a key ``(index, seed)``: which item, and the randomness of this visit (see
-`earmark.sampling`). The data sets keep no random state, so loader workers, their number and the place where a run was
-resumed change nothing.
+`earmark.sampling`). An index alone is a key, too, as in any data set of torch: its seed is a function of the index and
+of the epoch that `set_epoch` was told. The data sets draw nothing themselves, so loader workers, their number and the
+place where a run was resumed change nothing.
 
 Batch of `MomentClips` (B samples, T frames, S samples of sound)::
 
@@ -32,7 +33,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from earmark.collation import collate, empty_rows
+from earmark.sampling import Key, Visits, uniform_draw
 from earmark.store import PreparedStore
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.datasets.records import ActionRecord
@@ -74,6 +77,31 @@ class _StoredClips(Dataset[Sample]):
     num_frames: int
     num_samples: int | None
 
+    def __init__(self) -> None:
+        self._visits = Visits()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def set_epoch(self, epoch: int, *, seed: int = 0) -> None:
+        """Say which epoch begins, so that keys without a seed draw anew: moments, gaps, crops.
+
+        Call it before each pass of a `torch.utils.data.DataLoader`, as for torch's own DistributedSampler; otherwise
+        every pass is that of epoch 0. Item i is then what the key ``(i, sample_seed(seed, epoch, i))`` gives (see
+        `earmark.sampling`).
+
+        Args:
+            epoch: Counted from 0.
+            seed: Seed of the run.
+
+        Raises:
+            ValueError: If a number is negative or too large for an int64.
+        """
+        self._visits.set_epoch(epoch, seed=seed)
+
+    def _visit(self, key: Key) -> tuple[int, int]:
+        return self._visits.of(key, num_items=len(self))
+
     def _window(self, index: int, seed: int) -> _Window:
         """Return what a visit reads."""
         raise NotImplementedError
@@ -82,8 +110,9 @@ class _StoredClips(Dataset[Sample]):
         """Return what else a visit carries."""
         return {}
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        window = self._window(*key)
+    def __getitem__(self, key: Key) -> Sample:
+        visit = self._visit(key)
+        window = self._window(*visit)
         video = self.store.videos[window.video_id]
         clips = [np.empty((self.num_frames, video.height, video.width, 3), np.uint8) for _ in self.clip_names]
         sound = np.empty(self.num_samples or 0, np.int16)
@@ -92,15 +121,15 @@ class _StoredClips(Dataset[Sample]):
         sample |= {name: sample[clip] for name, clip in self.same_clips.items()}
         if self.num_samples is not None:
             sample["audio"] = sound
-        return sample | {"index": key[0], "seed": key[1]} | self._labels(*key)
+        return sample | {"index": visit[0], "seed": visit[1]} | self._labels(*visit)
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+    def __getitems__(self, keys: Sequence[Key]) -> dict[str, Tensor]:
         """Return a whole batch, which is how a DataLoader asks; `collate` lets it pass as it is."""
         return self.read_batch(keys)
 
     def read_batch(
         self,
-        keys: Sequence[tuple[int, int]],
+        keys: Sequence[Key],
         *,
         run: Callable[..., Iterable[Any]] = map,
         pin_memory: bool = False,
@@ -108,7 +137,7 @@ class _StoredClips(Dataset[Sample]):
         """Return a whole batch, with the pictures decoded straight into it.
 
         Args:
-            keys: The (index, seed) of each sample.
+            keys: The (index, seed), or the index, of each sample.
             run: Applies a function to each row: `map`, or that of a pool of threads.
             pin_memory: Read into pinned memory, from which a GPU copies by itself.
 
@@ -118,10 +147,11 @@ class _StoredClips(Dataset[Sample]):
         Raises:
             earmark.store.StoreError: If a video is damaged; the message names video, time and file.
         """
-        windows = [self._window(*key) for key in keys]
+        visits = [self._visit(key) for key in keys]
+        windows = [self._window(*visit) for visit in visits]
         sizes = {(video.height, video.width) for video in (self.store.videos[w.video_id] for w in windows)}
         if len(sizes) > 1:
-            batch = collate(list(run(self.__getitem__, keys)))
+            batch = collate(list(run(self.__getitem__, visits)))
             return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin_memory else batch
         height, width = sizes.pop()
         shape = (len(keys), self.num_frames, height, width, 3)
@@ -137,7 +167,7 @@ class _StoredClips(Dataset[Sample]):
         if self.num_samples is not None:
             batch["audio"] = audio
         batch["video_size"] = torch.tensor([height, width]).repeat(len(keys), 1)
-        others = [{"index": index, "seed": seed} | self._labels(index, seed) for index, seed in keys]
+        others = [{"index": index, "seed": seed} | self._labels(index, seed) for index, seed in visits]
         return batch | collate(others)
 
     def _read(self, window: _Window, clips: Sequence[npt.NDArray[np.uint8]], sound: npt.NDArray[np.int16]) -> None:
@@ -181,10 +211,13 @@ class MomentClips(_StoredClips):
         sample_rate: Sample rate of the sound in Hz.
         num_moments: Usable moments in all; of random moments one a segment.
         num_segments_without_moment: Segments of videos with sound that have no usable moment.
+        num_unusable_moments: Moments found that are too near an end of their video; 0 of random moments.
+        num_videos_without_sound: Videos of the splits that are left out because they have none.
+        num_labelled_moments: Usable moments that lie in one of the actions; None without actions or of random moments.
 
     Raises:
-        ValueError: If a length is not positive, there is no gap, no usable moment is left, or the store keeps less
-            around its moments (``around_seconds``) than is read.
+        ValueError: If a length is not positive, there is no gap, no usable moment is left, none lies in one of the
+            actions, or the store keeps less around its moments (``around_seconds``) than is read.
 
     Example:
         >>> clips = MomentClips(PreparedStore("data/prepared/kitchen"), splits=["train"])  # doctest: +SKIP
@@ -208,6 +241,7 @@ class MomentClips(_StoredClips):
         views: Literal["before_after", "same_clip"] = "before_after",
         actions: Sequence["ActionRecord"] = (),
     ) -> None:
+        super().__init__()
         self.store = store
         self.clip_seconds, self.clip_fps = clip_seconds, clip_fps
         self._gaps = tuple(gap_seconds) if isinstance(gap_seconds, Sequence) else (gap_seconds,)
@@ -227,11 +261,11 @@ class MomentClips(_StoredClips):
             self._actions.setdefault(action.video_id, []).append(action)
         self._label_columns = sorted({column for action in actions for column in action.labels})
         # Flat arrays, not objects: a large store has a million segments, and every worker gets a copy of this.
-        self._video_ids = [
-            video_id
-            for video_id in sorted(store.videos)
-            if store.videos[video_id].has_audio and (splits is None or store.videos[video_id].split in splits)
-        ]
+        chosen = [v for v in sorted(store.videos) if splits is None or store.videos[v].split in splits]
+        self._video_ids = [video_id for video_id in chosen if store.videos[video_id].has_audio]
+        self.num_videos_without_sound = len(chosen) - len(self._video_ids)
+        self.num_unusable_moments = 0
+        self.num_labelled_moments: int | None = None
         durations = np.array([store.videos[video_id].duration_seconds for video_id in self._video_ids])
         segment_seconds = float(store.parameters["segment_seconds"])
         num_segments = np.maximum(1, np.ceil(durations / segment_seconds)).astype(np.int64)
@@ -247,9 +281,16 @@ class MomentClips(_StoredClips):
             where = f"{store.root}" + (f", splits {sorted(splits)}" if splits is not None else "")
             num_refused = len(store.catalog) - len(store.videos)
             raise ValueError(
-                f"{where}: no usable moment of interaction in {len(store.videos)} videos"
-                + (f"; {num_refused} more were refused, `earmark prepare` says why" if num_refused else "")
+                f"{where}: no usable moment of interaction in {counted(len(store.videos), 'video')}"
+                + (f"; {num_refused} more refused, `earmark prepare` says why" if num_refused else "")
             )
+        if actions and moments == "audible":
+            self.num_labelled_moments = self._count_labelled()
+            if not self.num_labelled_moments:
+                raise ValueError(
+                    f"{store.root}: {counted(self.num_moments, 'moment')}, and none lies in one of the annotated "
+                    f"actions ({len(actions)}): there is nothing to learn classes from"
+                )
 
     def _require_kept(self, around_seconds: float) -> None:
         """Raise if a store that keeps what is around its moments has less of that than is read."""
@@ -275,11 +316,24 @@ class MomentClips(_StoredClips):
         videos = np.repeat(np.arange(len(found), dtype=np.int32), [len(mine) for mine in found])
         usable = (times >= margin) & (times <= durations[videos] - margin)
         self._times, videos = times[usable], videos[usable]
+        self.num_unusable_moments = len(usable) - len(self._times)
         segments = np.floor(self._times / segment_seconds)
         first = np.ones(len(self._times), bool)  # whether a moment is the first of its segment
         first[1:] = (np.diff(segments) != 0) | (np.diff(videos) != 0)
         self._starts = np.append(np.flatnonzero(first), len(self._times))
         self._videos = videos[first]
+
+    def _count_labelled(self) -> int:
+        """Count the usable moments that lie in an action."""
+        videos = np.repeat(self._videos, np.diff(self._starts))
+        count = 0
+        for number in np.unique(videos):
+            times = self._times[videos == number]
+            covered = np.zeros(len(times), bool)
+            for action in self._actions.get(self._video_ids[number], ()):
+                covered |= (action.start_seconds <= times) & (times <= action.stop_seconds)
+            count += int(covered.sum())
+        return count
 
     def _bound_segments(
         self, durations: npt.NDArray[np.float64], num_segments: npt.NDArray[np.int64], segment_seconds: float
@@ -310,7 +364,7 @@ class MomentClips(_StoredClips):
             seed: Randomness of the visit.
         """
         times = self._times[self._starts[index] : self._starts[index + 1]]
-        draw = _unit(seed, stream=0x4D4F4D)
+        draw = uniform_draw(seed, stream=0x4D4F4D)
         time_seconds = (
             times[0] + draw * (times[1] - times[0]) if self.moments == "random" else times[int(len(times) * draw)]
         )
@@ -322,7 +376,7 @@ class MomentClips(_StoredClips):
         if self.views == "same_clip":
             times = moment - self.clip_seconds / 2 + steps
         else:
-            gap = self._gaps[int(len(self._gaps) * _unit(seed, stream=0x474150))]
+            gap = self._gaps[int(len(self._gaps) * uniform_draw(seed, stream=0x474150))]
             times = np.concatenate([moment - gap - self.clip_seconds + steps, moment + gap + steps])
         return _Window(video_id, times, moment - self.audio_seconds / 2)
 
@@ -386,6 +440,7 @@ class ActionClips(_StoredClips):
                 f"{store.root}: prepared with prepare.around=moments, so it holds moments only; clips of actions need "
                 "the whole videos: prepare without prepare.around"
             )
+        super().__init__()
         self.store = store
         self.clip_seconds, self.clip_fps = clip_seconds, clip_fps
         self.num_clips, self.random = num_clips, random
@@ -402,7 +457,7 @@ class ActionClips(_StoredClips):
                 self.actions.append(action)
         if not self.actions:
             first = f"; the first: {self.left_out[0][0]}: {self.left_out[0][1]}" if self.left_out else ""
-            raise ValueError(f"{store.root}: none of {len(actions)} actions is usable{first}")
+            raise ValueError(f"{store.root}: {counted(len(actions), 'action')}, none is usable{first}")
         columns = sorted(self.actions[0].labels)
         if any(sorted(action.labels) != columns for action in self.actions):
             raise ValueError("actions have different label columns")
@@ -438,7 +493,7 @@ class ActionClips(_StoredClips):
         if room <= 0:
             start = (action.start_seconds + stop_seconds - self.clip_seconds) / 2
         elif self.random:
-            start = action.start_seconds + room * _unit(seed, stream=0x414354)
+            start = action.start_seconds + room * uniform_draw(seed, stream=0x414354)
         else:
             start = action.start_seconds + room * (index % self.num_clips + 0.5) / self.num_clips
         return float(min(max(start, 0.0), max(0.0, video.duration_seconds - self.clip_seconds)))
@@ -453,16 +508,6 @@ class ActionClips(_StoredClips):
     def _labels(self, index: int, seed: int) -> dict[str, int]:
         number = self.action_of_item[index]
         return {f"label_{column}": int(labels[number]) for column, labels in self.labels.items()}
-
-
-def _unit(seed: int, *, stream: int) -> float:
-    """Return a number in [0, 1) that a seed stands for.
-
-    A stream of its own, so that the draw does not repeat those the transforms make from the same seed, and Philox's raw
-    output, which NumPy promises to keep, so that a run can be resumed under another NumPy.
-    """
-    raw = int(np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw())
-    return (raw >> 11) / (1 << 53)
 
 
 def _num_frames(clip_seconds: float, clip_fps: float) -> int:

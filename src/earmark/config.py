@@ -16,7 +16,9 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from earmark.cli_checks import unused_by_criterion
 from earmark.config_schema import Environment, EvaluateConfig, PretrainAugm, PretrainConfig
+from earmark.wording import counted
 
 __all__ = [
     "ConfigError",
@@ -393,6 +395,9 @@ def _contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
             problems.append("data.split: criterion=supervised needs one split, whose annotated actions it learns from")
         if config.criterion.name == "simclr_video" and config.data_augm.shared_crop:
             problems.append("data_augm.shared_crop: must be false with criterion=simclr_video, of two crops")
+        problems += unused_by_criterion(config)
+        if environment.force and not environment.resume:
+            problems.append("environment.force: goes on with a run, which environment.resume=false refuses; give one")
         if config.model.fused_optimizer and optim.max_gradient_norm is not None and environment.precision == "16-mixed":
             problems.append(
                 "optim.max_gradient_norm: needs model.fused_optimizer=false with environment.precision=16-mixed: the "
@@ -402,7 +407,9 @@ def _contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
         problems.append("optim.schedule: is for optim.use_lr_scheduler=false; give one or the other")
     total_steps = optim.lr_scheduler_args.total_steps
     if optim.use_lr_scheduler and total_steps is not None and total_steps < optim.epochs:
-        problems.append(f"optim.lr_scheduler_args.total_steps: {total_steps} are too few for {optim.epochs} epochs")
+        problems.append(
+            f"optim.lr_scheduler_args.total_steps: {total_steps} is too few for {counted(optim.epochs, 'epoch')}"
+        )
     return problems
 
 

@@ -140,7 +140,7 @@ def gather_with_gradient(x: Tensor) -> Tensor:
 
     Backward sums over the ranks what each one's loss asks of this rank's rows. With the mean over ranks that
     DistributedDataParallel takes of parameter gradients, the result is the gradient of one process on the global batch.
-    The original code gathers without gradients, so its gradient changes with the number of GPUs.
+    The original code gathers without gradients, so its gradient is not that of its loss.
 
     Every rank must give the same shape.
 
@@ -161,23 +161,23 @@ def gather_with_gradient(x: Tensor) -> Tensor:
     return gathered
 
 
-@torch.no_grad()
 def gather_without_gradient(x: Tensor) -> Tensor:
     """Concatenate a tensor over all processes as `gather_with_gradient` does, without gradients for any row.
 
-    As in the original code; where there is one process, gradients pass there too.
+    As in the original code, the rows of this process get none either, and so it is where there is one process.
 
     Args:
         x: (B, ...) of this process.
 
     Returns:
-        (B x world size, ...); `x` itself where there is one process.
+        (B x world size, ...), detached; with one process the values of `x`.
 
     Example:
-        >>> gather_without_gradient(torch.ones(2, 3)).shape
-        torch.Size([2, 3])
+        >>> gather_without_gradient(torch.ones(2, 3, requires_grad=True)).requires_grad
+        False
     """
-    return gather_with_gradient(x)
+    with torch.no_grad():
+        return gather_with_gradient(x).detach()
 
 
 def sum_over_processes(x: Tensor) -> Tensor:

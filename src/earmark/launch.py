@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from earmark.interrupts import REQUEUE, STOP_SIGNALS, signals_held, stop_requests
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -136,7 +137,9 @@ def _srun(environ: Mapping[str, str], accelerator: Literal["cpu", "cuda"], num_l
 
     num_tasks, num_nodes = int(environ["SLURM_STEP_NUM_TASKS"]), int(environ["SLURM_STEP_NUM_NODES"])
     if num_tasks % num_nodes:
-        raise LaunchError(f"srun started {num_tasks} tasks on {num_nodes} nodes; each node must have as many")
+        raise LaunchError(
+            f"srun started {num_tasks} tasks on {counted(num_nodes, 'node')}; each node must have as many"
+        )
     host = environ.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(environ["SLURM_STEP_NODELIST"])
     port = int(environ.get("MASTER_PORT") or 15000 + int(environ["SLURM_JOB_ID"]) % 10000)
     node_rank, per_node = int(environ["SLURM_NODEID"]), num_tasks // num_nodes

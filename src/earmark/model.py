@@ -12,6 +12,7 @@ and the loss is :math:`L = \lambda_{clr} L_{AVC}(b, c, a) + \lambda_{aot} L_{ASt
 2209.13583, section 3; `earmark.objectives` has both terms.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -50,15 +51,20 @@ class AudioVisualModel(nn.Module):
         state_change_temperature: Of the state change loss.
         clr_coeff: Weight of the correspondence loss.
         aot_coeff: Weight of the state change loss.
-        gather: How processes see one another's samples: ``full``, with gradients, so that their number does not
-            matter, or ``reference``, without, as in the original code.
+        gather: How samples see their candidates, those of all processes: ``full``, with gradients, so that the number
+            of processes does not matter, or ``reference``, without, in one process too, as in the original code.
         learnable_temperature: Learn both temperatures, from the given ones on. Each is its first value times the
-            exponential of a parameter, so that weight decay pulls it back to that value; none falls below 0.01, the
-            bound of CLIP (Radford et al., arXiv 2103.00020, section 2.5).
+            exponential of a parameter, so that weight decay pulls it back to that value. `keep_in_range`, to be called
+            after each update, keeps them from 0.01 up, the bound of CLIP (Radford et al., arXiv 2103.00020, section
+            2.5); `earmark.pretrain.pretrain` does so.
         normalise_states: Scale the embeddings that a change is the difference of to unit length.
         state_change_negatives: What a change is told from: its ``reverse``, or also other samples' changes, those of
             the global ``batch`` (`contrastive_state_change_loss`).
         queue_size: Past samples that are further negatives of the correspondence loss; 0 for none.
+        seed: Of the directions that the queue holds at first; not negative.
+
+    Raises:
+        ValueError: If a temperature that is to be learned begins below 0.01.
 
     Example:
         >>> from earmark.encoders import R2Plus1D, SpecCNN9
@@ -89,8 +95,14 @@ class AudioVisualModel(nn.Module):
         normalise_states: bool = False,
         state_change_negatives: Literal["reverse", "batch"] = "reverse",
         queue_size: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
+        if learnable_temperature and min(temperature, state_change_temperature) < MIN_TEMPERATURE:
+            raise ValueError(
+                f"learned temperatures stay at or above {MIN_TEMPERATURE}, but the first ones are {temperature} and "
+                f"{state_change_temperature}"
+            )
         self.temperature = temperature
         self.state_change_temperature = state_change_temperature
         self.clr_coeff = clr_coeff
@@ -113,7 +125,7 @@ class AudioVisualModel(nn.Module):
         self.register_buffer("queue", None)
         if queue_size:
             # Random directions to begin with, from a generator of its own: every process must have the same.
-            generator = torch.Generator().manual_seed(0)
+            generator = torch.Generator().manual_seed(seed)
             self.queue = directions(torch.randn(3, queue_size, out_dim, generator=generator))
             self.register_buffer("queue_position", torch.zeros((), dtype=torch.int64))
             # All processes put the same into it, so there is no need to send it around at each step.
@@ -230,11 +242,18 @@ class AudioVisualModel(nn.Module):
         """Return the temperatures of both losses: the numbers given, or learned from there."""
         if self.log_temperature_scales is None:
             return self.temperature, self.state_change_temperature
+        # Not clamped here: at its bound a temperature would get no gradient, and stay there for good.
         scales = self.log_temperature_scales.exp()
-        return (
-            (self.temperature * scales[0]).clamp_min(MIN_TEMPERATURE),
-            (self.state_change_temperature * scales[1]).clamp_min(MIN_TEMPERATURE),
-        )
+        return self.temperature * scales[0], self.state_change_temperature * scales[1]
+
+    @torch.no_grad()
+    def keep_in_range(self) -> None:
+        """Put learned temperatures that an update took below 0.01 back there; the next gradient can lead them away."""
+        if self.log_temperature_scales is not None:
+            for scale, first in zip(
+                self.log_temperature_scales, (self.temperature, self.state_change_temperature), strict=True
+            ):
+                scale.clamp_min_(math.log(MIN_TEMPERATURE / first))
 
     @torch.no_grad()
     def _enqueue(self, embeddings: dict[str, Tensor]) -> None:

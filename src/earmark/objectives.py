@@ -10,8 +10,8 @@ Those that compare samples with one another take `gather`, which concatenates a 
 (M, ...), and `rank`, this process's place in the concatenation. The B samples of this process are then the anchors, the
 M samples of all processes the candidates, and the mean over processes of the loss is the loss of one process on the
 global batch. So are its gradients with `earmark.distributed.gather_with_gradient`;
-`earmark.distributed.gather_without_gradient` is the original code's, whose gradients change with the number of
-processes.
+`earmark.distributed.gather_without_gradient` is the original code's, with which candidates get no gradient, not even
+this process's own, and what is left is the same for any number of processes.
 """
 
 import math

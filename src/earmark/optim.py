@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
+from earmark.wording import counted
+
 
 def sgd(
     parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
@@ -112,6 +114,6 @@ def require_schedule_covers(scheduler: LRScheduler | None, *, epochs: int) -> No
     """
     if isinstance(scheduler, OneCycleLR) and scheduler.total_steps < epochs:
         raise ValueError(
-            f"the one-cycle schedule has total_steps={scheduler.total_steps}, but the run has {epochs} epochs: "
-            "give it at least as many steps as epochs"
+            f"the one-cycle schedule has total_steps={scheduler.total_steps}, but the run has "
+            f"{counted(epochs, 'epoch')}: give it at least as many steps as epochs"
         )

@@ -28,6 +28,7 @@ from earmark.prepare_space import SourceLength, estimated_bytes, free_bytes, sou
 from earmark.prepare_video import read_record, record_path
 from earmark.prepare_workers import Backend, prepared_rows
 from earmark.store import CATALOG_SCHEMA, STORE_VERSION, PreparedVideo, StoreError
+from earmark.wording import counted
 
 __all__ = ["PrepareError", "PrepareReport", "prepare"]
 
@@ -130,8 +131,8 @@ def prepare(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise PrepareError(
-            f"{root}: the disk is full ({error.strerror}): {len(rows)} of {len(mine)} videos are done and stay; "
-            "make room and give the same command again"
+            f"{root}: the disk is full ({error.strerror}): done, and kept: {len(rows)} of "
+            f"{counted(len(mine), 'video')}; make room and give the same command again"
         ) from error
     num_elsewhere = len(videos) - len(catalog)
     return PrepareReport(root, tuple(rows[video.video_id] for video in mine), num_reused, num_elsewhere)

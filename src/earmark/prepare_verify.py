@@ -21,6 +21,7 @@ from earmark.prepare_report import progress_bars
 from earmark.prepare_video import index_checksum, record_path
 from earmark.prepare_workers import Backend, in_processes
 from earmark.store import PacketIndex, PreparedStore, PreparedVideo, StoreError, prepared_file
+from earmark.wording import counted
 
 __all__ = ["Fault", "VerifyReport", "forget", "verify"]
 
@@ -128,7 +129,7 @@ def _verified(root: Path, video: PreparedVideo, num_moments: int, fps: float) ->
 
 def _record_faults(root: Path, video: PreparedVideo, num_moments: int) -> Iterator[str]:
     if num_moments != video.num_moments:
-        yield f"{root / 'moments.parquet'}: {num_moments} moments, the catalog says {video.num_moments}"
+        yield f"{root / 'moments.parquet'}: {counted(num_moments, 'moment')}, the catalog says {video.num_moments}"
     path = record_path(root, video.video_id)
     try:
         row = PreparedVideo(**json.loads(path.read_text())["video"])
@@ -163,7 +164,7 @@ def _index_faults(root: Path, video: PreparedVideo, actual: PacketIndex, fps: fl
     changed = np.flatnonzero(index.sound_checksums != actual.sound_checksums)
     if len(changed):
         offset = int(index.sound_offsets[changed[0]])
-        yield f"{path}: {len(changed)} runs of sound, the first at byte {offset}, have changed since they were written"
+        yield f"{path}: {counted(len(changed), 'run')} of sound changed since written, the first at byte {offset}"
 
 
 def _recorded_checksum(root: Path, video: PreparedVideo) -> int | None:

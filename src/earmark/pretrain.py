@@ -32,6 +32,7 @@ from earmark.sampling import EpochBatches, sample_seed
 from earmark.sync_batch_norm import with_sync_batch_norm
 from earmark.train_loop import Embeddings, SeesAllData, TrainLoop
 from earmark.train_step import NonFiniteError, TrainStep, ema_of
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -119,7 +120,9 @@ def pretrain(
             ``start_epoch(epoch, embeddings)``, that is called on every rank before the first batch of each epoch:
             ``embeddings()`` yields (index, what the model's ``embed`` returns) of this rank's share of all clips, in
             evaluation mode and without gradients. What it makes of them belongs in buffers: a run that is resumed in
-            mid-epoch has its checkpoint only.
+            mid-epoch has its checkpoint only. If it returns parameters, because their values were drawn anew, the
+            optimizer's state and the average of these begin anew, too. If the model has a method ``keep_in_range()``,
+            that is called after each update, and after a resume.
         clips: The data set, of samples with ``video_before`` and ``video_after`` uint8 (T, H, W, 3), ``audio`` int16
             (S,), ``index``, ``seed`` and ``video_size`` (height, width), and any ``label_NAME``.
         collate_fn: Makes one batch of a list of samples.
@@ -129,7 +132,8 @@ def pretrain(
         scheduler: Its schedule, stepped once an epoch; None for a constant rate.
         run_dir: Folder of the run: metrics.jsonl, checkpoints/, tensorboard/.
         epochs: Epochs of the whole run.
-        batch_size: Size of the global batch, over all ranks together.
+        batch_size: Size of the global batch, over all ranks together. If there are fewer clips, a batch is all of them;
+            clips that do not fill a batch are left out of an epoch, others in each. A line on stderr says so.
         seed: Seed of order and samples. The model's first weights are the caller's to seed.
         num_workers: Threads that load data for this rank; 0 loads in the loop's own, between the steps.
         fabric: A launched Fabric.
@@ -143,14 +147,16 @@ def pretrain(
         ema_decay: Keep an exponential moving average of the weights, of which this share stays at each step; None
             for none. It is in the checkpoints as ``ema``, and what `evaluate` is given.
         evaluate: Judges the model; the higher the first of its numbers, the better. It runs on the first rank.
-        evaluate_every: Epochs between its calls; the last epoch always has one. The best checkpoint is ``best.pt``.
+        evaluate_every: Epochs between its calls, given with it; the last epoch always has one. The best checkpoint is
+            ``best.pt``.
         save_every_epochs: Epochs between the checkpoints that are kept for good; the last epoch always has one.
         save_every_minutes: Minutes between the others; None for none.
         save_every_steps: Steps between the others; None for none.
         retain: How many of the others to keep.
         log_every: Steps between lines of metrics; the first and the last step always have one.
         resume: Go on from the newest checkpoint in run_dir, if there is one. Without it, such a folder is refused.
-        force: Go on although settings or data differ from the checkpoint's; the new ones hold from there on.
+        force: Go on although settings or data differ from the checkpoint's; the new ones hold from there on. It goes
+            with `resume`.
         changeable: Keys of the config, dotted, that may differ on a resume; each covers all that is below it.
         videos: Ids of videos by use: "pretraining", and "probe" for those that `evaluate` judges on. Stored in every
             checkpoint, so that an evaluation can tell which of its videos were seen.
@@ -173,6 +179,28 @@ def pretrain(
     """
     run_dir = Path(run_dir)
     _refuse_bf16_on_cpu(fabric)
+    _require_in_range(
+        at_least_1={
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "max_steps": max_steps,
+            "accumulate": accumulate,
+            "evaluate_every": evaluate_every,
+            "save_every_epochs": save_every_epochs,
+            "save_every_steps": save_every_steps,
+            "retain": retain,
+            "log_every": log_every,
+        },
+        at_least_0={"seed": seed, "num_workers": num_workers},
+        above_0={"max_gradient_norm": max_gradient_norm, "save_every_minutes": save_every_minutes},
+    )
+    if ema_decay is not None and not 0 <= ema_decay < 1:
+        raise ValueError(f"ema_decay must be at least 0 and below 1, got {ema_decay}")
+    if (evaluate is None) != (evaluate_every is None):
+        raise ValueError("evaluate and evaluate_every go together: what judges the model, and how often")
+    if force and not resume:
+        raise ValueError("force goes on with a run, which resume=False refuses; give one of them")
+    _require_one_model(model, optimizer, scheduler)
     require_schedule_covers(scheduler, epochs=epochs)
     num_batches = EpochBatches(len(clips), batch_size, seed=seed, epoch=0, world_size=fabric.world_size).num_batches
     share = min(len(clips), batch_size) // fabric.world_size
@@ -222,6 +250,9 @@ def pretrain(
             wandb=wandb,
             progress=progress,
         )
+        stack.enter_context(log)
+        for note in _left_out_of_epochs(len(clips), batch_size):
+            log.note(note)
         load = partial(
             loading.load_batches, clips, collate_fn=collate_fn, num_workers=num_workers, device=fabric.device
         )
@@ -244,7 +275,7 @@ def pretrain(
             scheduler=scheduler,
             saver=saver,
             position=position,
-            log=stack.enter_context(log),
+            log=log,
             request=stack.enter_context(stop_requests(talk=fabric.is_global_zero)),
             epochs=epochs,
             num_batches=num_batches,
@@ -329,6 +360,41 @@ def _embeddings(
                 yield batch["index"], embeddings
     finally:
         model.train()
+
+
+def _left_out_of_epochs(num_clips: int, batch_size: int) -> Iterator[str]:
+    """Say where a batch is smaller than asked for, or an epoch does not see all clips."""
+    if num_clips < batch_size:
+        yield (
+            f"note: {counted(num_clips, 'clip')}, fewer than a batch of {batch_size}: "
+            f"each batch is of {num_clips}, all there are"
+        )
+    elif rest := num_clips % batch_size:
+        batches = counted(num_clips // batch_size, "batch", "batches")
+        yield f"note: {num_clips} clips are {batches} of {batch_size}: each epoch leaves out {rest}, others each time"
+
+
+def _require_in_range(
+    *,
+    at_least_1: Mapping[str, int | None],
+    at_least_0: Mapping[str, int],
+    above_0: Mapping[str, float | None],
+) -> None:
+    wrong = [f"{name} must be at least 1, got {x}" for name, x in at_least_1.items() if x is not None and x < 1]
+    wrong += [f"{name} must be at least 0, got {x}" for name, x in at_least_0.items() if x < 0]
+    wrong += [f"{name} must be above 0, got {x}" for name, x in above_0.items() if x is not None and not x > 0]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+def _require_one_model(model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler | None) -> None:
+    """Refuse an optimizer of another model, or a schedule of another optimizer: they would change nothing here."""
+    own = {id(parameter) for parameter in model.parameters()}
+    foreign = [p for group in optimizer.param_groups for p in group["params"] if id(p) not in own]
+    if foreign:
+        raise ValueError(f"the optimizer updates {counted(len(foreign), 'parameter')} that the model does not have")
+    if scheduler is not None and scheduler.optimizer is not optimizer:
+        raise ValueError("the scheduler is that of another optimizer")
 
 
 def _refuse_bf16_on_cpu(fabric: "Fabric") -> None:

@@ -131,6 +131,15 @@ class RunLog:
         if self._progress is not None:
             self._progress.update(epoch=epoch, step=step, scalars=scalars, speed=speed)
 
+    def note(self, text: str) -> None:
+        """Show a line of text above the progress, if that is shown.
+
+        Args:
+            text: The line.
+        """
+        if self._progress is not None:
+            self._progress.note(text)
+
     def sync(self) -> None:
         """Force the metrics to the disk, so that no checkpoint there is ahead of them."""
         if self._enabled:
@@ -166,6 +175,12 @@ class _ProgressLine:
             seconds_per_step = (now - self._started) / (step - self._first_step)
             left = timedelta(seconds=round((self._total_steps - step) * seconds_per_step))
             print(f"{where}  {left} left  {pace}  {numbers}", file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self._live is not None:

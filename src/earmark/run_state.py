@@ -33,13 +33,26 @@ from earmark.checkpoint import (
     set_rng_state,
 )
 from earmark.distributed import gather_objects, on_first_rank
-from earmark.train_step import NonFiniteError
+from earmark.train_step import HasBounds, NonFiniteError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
 _log = logging.getLogger(__name__)
+
+
+class RunDiffersError(CheckpointError):
+    """A run would go on with other settings or data than it was made with.
+
+    Attributes:
+        path: The checkpoint.
+        differences: What differs, in words.
+    """
+
+    def __init__(self, path: Path, differences: Sequence[str], *, ways_out: str) -> None:
+        super().__init__(f"{path}: the run was made with other {', '.join(differences)}; {ways_out}")
+        self.path, self.differences = path, tuple(differences)
 
 
 @dataclass(slots=True)
@@ -200,7 +213,8 @@ class RunSaver:
             Where the run stands.
 
         Raises:
-            CheckpointError: If a checkpoint can't be read, or belongs to another model, other data or other settings.
+            CheckpointError: If a checkpoint can't be read, or belongs to another model.
+            RunDiffersError: If it belongs to other data or other settings.
             FileExistsError: If resume is off and there are checkpoints.
         """
         path = on_first_rank(lambda: self._to_restore(resume=resume))
@@ -209,9 +223,8 @@ class RunSaver:
         state = load_checkpoint(path)
         differences = self._differences(path, state)
         if differences and not self.force:
-            raise CheckpointError(
-                f"{path}: the run was made with other {', '.join(differences)}; go back to that, take another run "
-                "folder, or force it to go on"
+            raise RunDiffersError(
+                path, differences, ways_out="go back to that, take another run folder, or go on with force=True"
             )
         if differences and self.fabric.is_global_zero:
             _log.warning("%s: goes on although the run was made with other %s", path, ", ".join(differences))
@@ -225,6 +238,9 @@ class RunSaver:
                 self.fabric.strategy.precision.load_state_dict(state["scaler"])
             if self.ema is not None:
                 self.ema.load_state_dict(state["ema"])
+            for model in (self.model, *([] if self.ema is None else [self.ema.module])):
+                if isinstance(model, HasBounds):  # the bounds may be others than when it was written
+                    model.keep_in_range()
             self._restore_rng(state["rng"])
             totals = Totals(**state["epoch_totals"])
             position = Position(**state["position"], epoch_totals=totals, last_scalars=state["last_scalars"])
@@ -240,7 +256,9 @@ class RunSaver:
 
     def _to_restore(self, *, resume: bool) -> Path | None:
         if not resume and any(self.directory.glob("[!.]*.pt")):
-            raise FileExistsError(f"{self.directory} holds checkpoints of a run: resume it, or take another run folder")
+            raise FileExistsError(
+                f"{self.directory} holds checkpoints of a run: resume=True goes on with it; or take another run folder"
+            )
         return latest_checkpoint(self.directory)
 
     def _restore_rng(self, states: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> None:

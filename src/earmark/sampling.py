@@ -1,15 +1,21 @@
 """Order and per-sample seeds: which items make up each batch, as pure functions of (seed, epoch, index).
 
 In the path of a sample this file stands beside `clips`: it draws the keys ``(index, seed)`` that a map-style data set
-turns into samples. Nothing here has state or touches a global generator, so a run that is stopped anywhere and started
-again, with any number of workers or ranks, walks the same batches.
+turns into samples. Nothing here touches a global generator, and only `Visits`, for data sets that are asked by index
+alone, has any state, the epoch; so a run that is stopped anywhere and started again, with any number of workers or
+ranks, walks the same batches.
 """
 
+import operator
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
+
+Key = int | tuple[int, int]
+"""An index, or an index and the seed of the visit."""
 
 _MASK_64 = (1 << 64) - 1
 
@@ -43,6 +49,76 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     if min(seed, epoch, index) < 0:
         raise ValueError(f"seed, epoch and index can't be negative, got {seed}, {epoch}, {index}")
     return _mix(_mix(_mix(seed) ^ epoch) ^ index) >> 1
+
+
+def uniform_draw(seed: int, *, stream: int) -> float:
+    """Return a number in [0, 1) that a seed stands for.
+
+    A stream of its own, so that the draw does not repeat those the transforms make from the same seed, and Philox's raw
+    output, which NumPy promises to keep, so that a run can be resumed under another NumPy.
+
+    Args:
+        seed: Of the visit.
+        stream: Number of what is drawn.
+
+    Example:
+        >>> uniform_draw(5, stream=1) == uniform_draw(5, stream=1) != uniform_draw(5, stream=2)
+        True
+    """
+    raw = int(np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw())
+    return (raw >> 11) / (1 << 53)
+
+
+class Visits:
+    """Turns keys of a data set into visits (index, seed): an index alone gets the seed of its epoch.
+
+    Example:
+        >>> visits = Visits()
+        >>> visits.of((2, 42), num_items=5)
+        (2, 42)
+        >>> visits.set_epoch(3, seed=1)
+        >>> visits.of(-1, num_items=5) == (4, sample_seed(1, 3, 4))
+        True
+    """
+
+    def __init__(self) -> None:
+        # In memory that the workers of a DataLoader share, so that those that live on see a new epoch, too.
+        self._seed_and_epoch = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+
+    def set_epoch(self, epoch: int, *, seed: int = 0) -> None:
+        """Say which epoch begins; before that, it is epoch 0 of seed 0.
+
+        Args:
+            epoch: Counted from 0.
+            seed: Seed of the run.
+
+        Raises:
+            ValueError: If a number is negative or too large for an int64.
+        """
+        if not (0 <= epoch < 1 << 63 and 0 <= seed < 1 << 63):
+            raise ValueError(f"epoch and seed must be from 0 to below 2^63, got {epoch} and {seed}")
+        self._seed_and_epoch.copy_(torch.tensor([seed, epoch]))
+
+    def of(self, key: Key, *, num_items: int) -> tuple[int, int]:
+        """Return the index, counted from the start, and the seed that a key stands for.
+
+        Args:
+            key: An index, negative ones from the end, or (index, seed).
+            num_items: Size of the data set.
+
+        Raises:
+            IndexError: If there is no such item.
+            TypeError: If the key is neither.
+        """
+        given, seed = key if isinstance(key, tuple | list) else (key, None)
+        index = operator.index(given)
+        if not -num_items <= index < num_items:
+            raise IndexError(f"item {index} is not one of {num_items}")
+        index %= num_items
+        if seed is not None:
+            return index, operator.index(seed)
+        run_seed, epoch = self._seed_and_epoch.tolist()
+        return index, sample_seed(run_seed, epoch, index)
 
 
 def epoch_order(num_items: int, *, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ it up. It is here to be read.
 
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from signal import SIGTERM, Signals
@@ -22,7 +22,7 @@ from earmark.distributed import on_first_rank
 from earmark.interrupts import StopRequest
 from earmark.run_logging import RunLog
 from earmark.run_state import Position, RunSaver, Totals
-from earmark.train_step import NonFiniteError, TrainStep
+from earmark.train_step import NonFiniteError, TrainStep, begin_anew
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -39,8 +39,10 @@ class SeesAllData(Protocol):
     def embed(self, video_before: Tensor, video_after: Tensor, audio: Tensor, /) -> dict[str, Tensor]:
         """Return embeddings (B, D) by name."""
 
-    def start_epoch(self, epoch: int, embeddings: Callable[[], Iterator[Embeddings]], /) -> None:
-        """Be told that an epoch begins; the callable goes through all data."""
+    def start_epoch(
+        self, epoch: int, embeddings: Callable[[], Iterator[Embeddings]], /
+    ) -> Iterable[nn.Parameter] | None:
+        """Be told that an epoch begins; the callable goes through all data. Returns the parameters drawn anew."""
 
 
 @dataclass(kw_only=True)
@@ -134,7 +136,8 @@ class TrainLoop:
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
                 self.scheduler.step()
         if isinstance(self.model, SeesAllData):
-            self.model.start_epoch(epoch, partial(self.embeddings, epoch))
+            drawn_anew = self.model.start_epoch(epoch, partial(self.embeddings, epoch))
+            begin_anew(drawn_anew or (), self.model, self.optimizer, self.ema)
 
     def _step(self, batch: dict[str, Tensor]) -> tuple[dict[str, float], list[bool]]:
         labels = {name.removeprefix("label_"): x for name, x in batch.items() if name.startswith("label_")}

@@ -4,17 +4,26 @@ In the path of a sample this file stands between the model's inputs and the loop
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["NonFiniteError", "TrainStep", "ema_of"]
+__all__ = ["HasBounds", "NonFiniteError", "TrainStep", "begin_anew", "ema_of"]
+
+
+@runtime_checkable
+class HasBounds(Protocol):
+    """A model with parameters that must not leave a range."""
+
+    def keep_in_range(self) -> None:
+        """Put parameters that an update took out of their range back to its edge."""
 
 
 class NonFiniteError(RuntimeError):
@@ -90,6 +99,8 @@ class TrainStep:
                 self._module, self._optimizer, max_norm=self._max_gradient_norm, error_if_nonfinite=False
             )
         self._optimizer.step()
+        if isinstance(self._module.module, HasBounds):
+            self._module.module.keep_in_range()  # before the average is taken
         if self._ema is not None:
             self._ema.update_parameters(self._module.module)
         return {name: value / self._accumulate for name, value in sums.items()}, granted
@@ -115,6 +126,38 @@ def ema_of(model: nn.Module, decay: float) -> AveragedModel:
         1.1
     """
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def begin_anew(parameters: Iterable[nn.Parameter], model: nn.Module, optimizer: Optimizer, ema: Any = None) -> None:
+    """Forget what optimizer and average hold of parameters whose values were drawn anew.
+
+    Momentum of the old values would push the new ones about, and an average of both would be neither.
+
+    Args:
+        parameters: Those with new values, of the model.
+        model: The bare model.
+        optimizer: Its optimizer. State tensors are set to zero, as they are at first in PyTorch's optimizers.
+        ema: Average of the model's weights, as `ema_of` returns it; None for none.
+
+    Example:
+        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> optimizer = torch.optim.SGD(layer.parameters(), lr=1.0, momentum=0.9)
+        >>> layer(torch.ones(1, 1)).sum().backward()
+        >>> optimizer.step()
+        >>> begin_anew([layer.weight], layer, optimizer)
+        >>> optimizer.state[layer.weight]["momentum_buffer"]
+        tensor([[0.]])
+    """
+    new = {id(parameter) for parameter in parameters}
+    averages = model.parameters() if ema is None else ema.module.parameters()
+    for parameter, average in zip(model.parameters(), averages, strict=True):
+        if id(parameter) in new:
+            # Not taken away: the fused update of SGD cannot have a momentum for some of its parameters only.
+            for value in optimizer.state.get(parameter, {}).values():
+                if isinstance(value, Tensor):
+                    value.zero_()
+            average.copy_(parameter)
 
 
 def _mean_over_ranks(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from earmark.datasets.records import ActionRecord, DatasetError, VideoRecord
+from earmark.wording import counted
 
 __all__ = ["Ego4D", "StateChangeRecord"]
 
@@ -125,7 +126,9 @@ class Ego4D:
                 records.append(VideoRecord(video_uid, path, of_video, self._participant(video_uid)))
         if not any(record.path.is_file() for record in records):
             example = records[0].path if records else self.base_path
-            raise DatasetError(f"{self.base_path}: none of its {len(records)} videos is there (looked for {example})")
+            raise DatasetError(
+                f"{self.base_path}: {counted(len(records), 'video')} listed, none is there (looked for {example})"
+            )
         return records
 
     def actions(self, split: str) -> list[ActionRecord]:

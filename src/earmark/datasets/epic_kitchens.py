@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from earmark.datasets.records import VIDEO_SUFFIXES, ActionRecord, DatasetError, VideoRecord
+from earmark.wording import counted
 
 __all__ = ["EpicKitchens", "parse_timestamp"]
 
@@ -119,7 +120,9 @@ class EpicKitchens:
                     raise DatasetError(f"{where}: video {video_id} also stands in the {known.split} split")
         if not any(record.path.is_file() for record in records.values()):
             example = next(iter(records.values())).path if records else self.base_path
-            raise DatasetError(f"{self.base_path}: none of its {len(records)} videos is there (looked for {example})")
+            raise DatasetError(
+                f"{self.base_path}: {counted(len(records), 'video')} listed, none is there (looked for {example})"
+            )
         return list(records.values())
 
     def actions(self, split: str) -> list[ActionRecord]:

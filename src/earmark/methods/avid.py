@@ -25,6 +25,7 @@ from earmark.encoders import Encoder
 from earmark.heads import projection_head
 from earmark.methods.base import audio_features, clip_features
 from earmark.objectives import directions, noise_contrastive_loss
+from earmark.sampling import sample_seed
 from earmark.transforms import random_integers
 
 
@@ -32,8 +33,9 @@ class AVID(nn.Module):
     """Cross-modal instance discrimination (cross-AVID) with a memory bank.
 
     The paper has one clip a sample; here both clips around a moment are compared with the sound, so that the data are
-    those of RepLAI. Which memories are drawn is a function of the sample and of the number of steps done, so it does
-    not depend on the number of processes. The bank is the same in all of them.
+    those of RepLAI. The first memories are a function of the seed; which are drawn, of the seed, the sample and the
+    number of steps done. So neither depends on the number of processes or on what else was drawn, and the bank is the
+    same in all processes.
 
     Args:
         video_encoder: (B, 3, T, H, W) -> features.
@@ -44,6 +46,7 @@ class AVID(nn.Module):
         temperature: Of the similarities.
         hidden_dim: Hidden size of the heads.
         out_dim: Size D of the embeddings.
+        seed: Of the first memories and of those that are drawn; not negative.
 
     Raises:
         ValueError: If there are fewer than 2 samples, no negatives, or momentum is not in [0, 1).
@@ -75,6 +78,7 @@ class AVID(nn.Module):
         temperature: float = 0.07,
         hidden_dim: int = 512,
         out_dim: int = 128,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if num_samples < 2 or num_negatives < 1 or not 0 <= momentum < 1:
@@ -91,7 +95,8 @@ class AVID(nn.Module):
             }
         )
         # A generator of its own: every process must begin with the same memories.
-        memories = directions(torch.randn(2, num_samples, out_dim, generator=torch.Generator().manual_seed(0)))
+        memories = directions(torch.randn(2, num_samples, out_dim, generator=torch.Generator().manual_seed(seed)))
+        self._seed_of_draws = sample_seed(seed, 0, 0)
         self.register_buffer("video_memory", memories[0].clone())
         self.register_buffer("audio_memory", memories[1].clone())
         self.register_buffer("log_partition", torch.zeros(()))
@@ -156,7 +161,8 @@ class AVID(nn.Module):
     def _draw(self, index: Tensor) -> Tensor:
         """Draw K other samples for each, int64 (B, K), uniformly and with repetition."""
         num_others = len(self.video_memory) - 1
-        draws = random_integers(index + self.num_steps * (num_others + 1), num_draws=self.num_negatives)
+        visit = index + self.num_steps * (num_others + 1)
+        draws = random_integers(visit ^ self._seed_of_draws, num_draws=self.num_negatives)
         others = draws * num_others >> 31  # draws are below 2^31
         return others + (others >= index[:, None])
 

@@ -82,8 +82,9 @@ def kmeans_faiss(x: Tensor, num_clusters: int, *, num_iterations: int = 20, seed
     except ImportError as error:
         raise ImportError("k-means by faiss needs `pip install earmark[faiss]`") from error
     points = x.detach().float().cpu().contiguous().numpy()
-    # One point a cluster is enough for it to start; it warns below 39.
-    model = faiss.Kmeans(points.shape[1], num_clusters, niter=num_iterations, seed=seed, min_points_per_centroid=1)
+    # One point a cluster is enough for it to start; it warns below 39. Its seed is a C int.
+    options = {"niter": num_iterations, "seed": seed % (1 << 31), "min_points_per_centroid": 1}
+    model = faiss.Kmeans(points.shape[1], num_clusters, **options)
     model.train(points)
     _, nearest = model.index.search(points, 1)
     return torch.from_numpy(nearest[:, 0]).to(x.device)

@@ -22,6 +22,7 @@ from earmark.encoders import Encoder
 from earmark.methods.base import audio_features, clip_features
 from earmark.methods.kmeans import kmeans, kmeans_faiss
 from earmark.objectives import directions
+from earmark.sampling import sample_seed
 
 KMEANS = {"torch": kmeans, "faiss": kmeans_faiss}
 
@@ -31,7 +32,8 @@ class XDC(nn.Module):
 
     The paper has one clip a sample; here both clips around a moment are classified, and the mean of their features is
     clustered, so that the data are those of RepLAI. Features are scaled to unit length before clustering. The loss is
-    NaN until `start_epoch` has been called. The assignments are buffers, so a checkpoint holds them.
+    NaN until `start_epoch` has been called. The assignments are buffers, so a checkpoint holds them. Clusters and
+    classifiers are functions of the seed, the epoch and the features, whatever else was drawn before.
 
     Args:
         video_encoder: (B, 3, T, H, W) -> features.
@@ -40,6 +42,7 @@ class XDC(nn.Module):
         num_clusters: K, of each modality.
         num_iterations: Steps of k-means.
         engine: Who does the k-means: ``torch`` or ``faiss``.
+        seed: Of k-means and of the classifiers; not negative.
 
     Raises:
         ValueError: If there are fewer than 2 clusters, or more than samples.
@@ -51,7 +54,7 @@ class XDC(nn.Module):
         >>> from earmark.encoders import R2Plus1D, SpecCNN9
         >>> method = XDC(R2Plus1D(10, width=4), SpecCNN9(width=4), num_samples=4, num_clusters=2)
         >>> index, clips, audio = torch.arange(4), torch.randn(2, 4, 3, 4, 32, 32), torch.randn(4, 1, 125, 80)
-        >>> method.start_epoch(0, lambda: [(index, method.embed(clips[0], clips[1], audio))])
+        >>> new = method.start_epoch(0, lambda: [(index, method.embed(clips[0], clips[1], audio))])
         >>> method(clips[0], clips[1], audio, index=index)["loss"].backward()
     """
 
@@ -67,11 +70,12 @@ class XDC(nn.Module):
         num_clusters: int = 64,
         num_iterations: int = 20,
         engine: Literal["torch", "faiss"] = "torch",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if not 2 <= num_clusters <= num_samples:
             raise ValueError(f"need from 2 clusters to as many as the {num_samples} samples, got {num_clusters}")
-        self.num_clusters, self.num_iterations, self.engine = num_clusters, num_iterations, engine
+        self.num_clusters, self.num_iterations, self.engine, self.seed = num_clusters, num_iterations, engine, seed
         self.backbone = nn.ModuleDict({"video": video_encoder, "audio": audio_encoder})
         self.classifiers = nn.ModuleDict(
             {
@@ -95,29 +99,37 @@ class XDC(nn.Module):
         return {"video": (before + after) / 2, "audio": sound}
 
     @torch.no_grad()
-    def start_epoch(self, epoch: int, embeddings: Callable[[], Iterable[tuple[Tensor, dict[str, Tensor]]]]) -> None:
+    def start_epoch(
+        self, epoch: int, embeddings: Callable[[], Iterable[tuple[Tensor, dict[str, Tensor]]]]
+    ) -> list[nn.Parameter]:
         """Cluster all samples and draw new classifiers.
 
         Args:
-            epoch: Counted from 0; seeds clusters and classifiers.
+            epoch: Counted from 0; with the method's seed it seeds clusters and classifiers.
             embeddings: Yields (index, what `embed` returns), over all processes every sample at least once.
+
+        Returns:
+            The parameters of the classifiers. Momentum that an optimizer holds for them belongs to those of the epoch
+            before, and so does an average of them: `earmark.pretrain.pretrain` begins both anew.
 
         Raises:
             ValueError: If a sample is missing or a feature is not finite.
         """
+        seed_of_epoch = sample_seed(self.seed, epoch, 0)
         for kind, features in self._of_all_samples(embeddings()).items():
             clusters = getattr(self, f"{kind}_cluster")
             assigned = torch.zeros_like(clusters)
             if rank() == 0:  # one process's clusters for all
                 assigned = KMEANS[self.engine](
-                    directions(features), self.num_clusters, num_iterations=self.num_iterations, seed=epoch
+                    directions(features), self.num_clusters, num_iterations=self.num_iterations, seed=seed_of_epoch
                 )
             clusters.copy_(sum_over_processes(assigned))
-        generator = torch.Generator().manual_seed(epoch)
+        generator = torch.Generator().manual_seed(seed_of_epoch)
         for classifier in self.classifiers.values():
             assert isinstance(classifier, nn.Linear)
             classifier.weight.copy_(torch.randn(classifier.weight.shape, generator=generator) * 0.01)
             classifier.bias.zero_()
+        return list(self.classifiers.parameters())
 
     def _of_all_samples(self, batches: Iterable[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
         """Put the embeddings of all processes together, (N, output_dim) by modality."""
