@@ -8,7 +8,7 @@ from typing import Any
 
 import av
 
-from earmark.media.unfinished import missing_end
+from earmark.media.unfinished import num_missing_bytes
 
 # A step back by more than this is no disorder of neighbours: the clock was set back, as where recordings were joined.
 _MAX_STEP_BACK_SECONDS = 1.0
@@ -66,10 +66,10 @@ class Damage:
         if expected_seconds is not None and seconds < expected_seconds - _BROKE_OFF_SECONDS:
             self.note(f"the {what} breaks off at {seconds:.2f} s of {expected_seconds:.2f} s")
 
-    def note_cut(self, path: Path) -> None:
+    def note_cut(self, what: str, seconds: float, path: Path) -> None:
         """Note that a file ends before its container says, where nothing that was missing has told so already."""
-        if self.problem() is None and (text := missing_end(path)):
-            self.note(text)
+        if self.problem() is None and (num_bytes := num_missing_bytes(path)):
+            self.note(f"the {what} breaks off at {seconds:.2f} s, where the file is cut: {num_bytes} bytes are missing")
 
     def problem(self) -> str | None:
         """Put it in words, or None if all was well."""

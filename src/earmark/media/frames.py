@@ -175,7 +175,7 @@ class FrameReader:
         # a frame of no length is still shown
         yield from self._due(numbers, convert, frame, max(start, end - _TIE_SECONDS))
         self._damage.note_end("picture", end, end_seconds(stream, zero))
-        self._damage.note_cut(self.path)
+        self._damage.note_cut("picture", end, self.path)
 
     def _due(
         self, numbers: Iterator[int], convert: PictureConverter, frame: VideoFrame, until: float

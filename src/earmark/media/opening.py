@@ -9,7 +9,7 @@ from typing import Any
 import av
 from av.container import InputContainer
 
-from earmark.media.unfinished import lacks_length, missing_end, missing_index
+from earmark.media.unfinished import lacks_length, missing_index, num_missing_bytes
 
 # FFmpeg also "demuxes" playlists and scripts (hls, dash, concat, sdp, ...), which open other files and addresses.
 # Bare H.264 and the like have no time stamps, so no clock.
@@ -53,8 +53,7 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
     try:
         container = av.open(f"file:{path}", container_options=options, **_TAGS)
     except av.FFmpegError as error:
-        reason = missing_index(path) or missing_end(path) or error.strerror
-        raise MediaError(f"{path}: not a media file that can be opened ({reason})") from error
+        raise MediaError(f"{path}: not a media file that can be opened ({_reason(path, error)})") from error
     try:
         with container:
             if not container.streams and (reason := missing_index(path)):
@@ -62,6 +61,16 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
             yield container
     except av.FFmpegError as error:
         raise MediaError(f"{path}: {error.strerror}") from error
+
+
+def _reason(path: Path, error: av.FFmpegError) -> str:
+    if reason := missing_index(path):
+        return reason
+    if num_bytes := num_missing_bytes(path):
+        return f"it is cut: {num_bytes} bytes are missing at its end"
+    if isinstance(error, av.ArgumentError):  # what FFmpeg says of a format that is not on the list
+        return "a format that is not read, as pictures without sound or time stamps are"
+    return str(error.strerror)
 
 
 def decodable_streams(container: InputContainer, kind: str) -> list[Any]:

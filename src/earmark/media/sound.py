@@ -190,7 +190,7 @@ class SoundReader:
             raise MediaError(f"{self.path}: no sound could be decoded ({self.problem or 'the stream is empty'})")
         if self._clock_is_believed:
             self._damage.note_end("sound", self.num_samples / self.sample_rate, end_seconds(stream, zero))
-        self._damage.note_cut(self.path)
+        self._damage.note_cut("sound", self.num_samples / self.sample_rate, self.path)
 
     def _on_the_clock(
         self, packets: Iterator[Any], stream: Any, zero: float

@@ -50,14 +50,14 @@ def missing_index(path: Path) -> str | None:
     return "the recording was not finished or is cut: its index (moov) is missing" if found else None
 
 
-def missing_end(path: Path) -> str | None:
-    """Say how much of a file's end is missing, by the sizes in its container.
+def num_missing_bytes(path: Path) -> int:
+    """Return how many bytes of a file's end are missing, by the sizes in its container.
 
     Args:
         path: of the file.
 
     Returns:
-        None if nothing is, or the container does not say.
+        0 if none are, or the container does not say.
 
     Example:
         >>> import tempfile, scipy.io.wavfile, numpy as np
@@ -65,14 +65,13 @@ def missing_end(path: Path) -> str | None:
         ...     path = Path(folder) / "a.wav"
         ...     scipy.io.wavfile.write(path, 8000, np.zeros(8000, np.int16))
         ...     _ = path.write_bytes(path.read_bytes()[:-6000])
-        ...     missing_end(path)
-        'the file is cut: 6000 bytes are missing at its end'
+        ...     num_missing_bytes(path)
+        6000
     """
     with path.open("rb") as stream:
         num_bytes = os.fstat(stream.fileno()).st_size
-        end = _declared_end(stream, num_bytes)
-    missing = end - num_bytes
-    return f"the file is cut: {missing} bytes are missing at its end" if missing > _SLOPPY_BYTES else None
+        missing = _declared_end(stream, num_bytes) - num_bytes
+    return missing if missing > _SLOPPY_BYTES else 0
 
 
 def lacks_length(path: Path, magic: bytes) -> bool:
