@@ -33,6 +33,7 @@ CHANGEABLE = (
     # the seed is an argument, too
     "logging",
     "prepare.workers",
+    "prepare.detector",  # what it changes is part of the data's fingerprint; runs of before do not name theirs
     "optim.batch_size",  # of a node; that of all nodes together is an argument, and must be the same
     "data.args.base_path",
     "data.store",
@@ -110,7 +111,8 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
             write_config(folder, values, force=environment.force)
 
         on_first_rank(begin)
-        say(f"pretraining on {len(clips)} segments with {clips.num_moments} moments; run folder {folder}")
+        found_by = f"detector {store.parameters['detector']}" if clips.moments == "audible" else clips.moments
+        say(f"pretraining on {len(clips)} segments with {clips.num_moments} moments ({found_by}); run folder {folder}")
         return pretrain(
             model=model,
             clips=clips,
