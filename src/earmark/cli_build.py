@@ -36,6 +36,8 @@ __all__ = [
     "store_path",
 ]
 
+MAX_PROBLEMS_SHOWN = 20
+
 
 def say(text: str) -> None:
     """Tell the user what is being done, on standard error; of several processes the first does."""
@@ -84,7 +86,12 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
     if data.name == "folder":
         written = Path(environment.data_dir)  # it may lie among the videos, or be their folder itself
         stores = [written / "prepared"] if data.store is None else [data.store]
-        return Folder(path, exclude=[written, written / "outputs", *stores])
+        folder = Folder(path, exclude=[written, written / "outputs", *stores])
+        for text in folder.problems[:MAX_PROBLEMS_SHOWN]:
+            say(f"left out: {text}")
+        if len(folder.problems) > MAX_PROBLEMS_SHOWN:
+            say(f"left out: {len(folder.problems) - MAX_PROBLEMS_SHOWN} more of this kind")
+        return folder
     if data.name == "kitchen" and data.args.base_path is None and not (path / "events.parquet").exists():
         from earmark.kitchen import make_kitchen
 

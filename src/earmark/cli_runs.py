@@ -12,6 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from earmark.cli_build import say, screen
+from earmark.datasets.listing import reason_of
 from earmark.run_lock import holder_of
 from earmark.run_logging import METRICS_FILE
 
@@ -77,8 +78,8 @@ def runs_in(outputs: Path) -> Iterator[Run]:
     Args:
         outputs: Folder of run folders; it need not exist.
     """
-    for config_path in sorted(outputs.glob("*/config.yaml")):
-        folder = config_path.parent
+    for folder in _folders_in(outputs):
+        config_path = folder / "config.yaml"
         lines = list(_lines(folder / METRICS_FILE))
         epochs = _epochs_asked_for(config_path)
         ended = [line for line in lines if line.get("kind") == "epoch"]
@@ -98,6 +99,22 @@ def runs_in(outputs: Path) -> Iterator[Run]:
             probe_name=best[1].replace("_", " ") if best else None,
             probe_epoch=int(best[2]["epoch"]) if best else None,
         )
+
+
+def _folders_in(outputs: Path) -> Iterator[Path]:
+    """Yield the folders with a run's configuration, by name; one that can't be looked into is told."""
+    try:
+        entries = sorted(outputs.iterdir())
+    except FileNotFoundError:
+        return
+    for folder in entries:
+        try:
+            (folder / "config.yaml").stat()
+            yield folder
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            say(f"{folder}: {reason_of(error)}, left out")
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
