@@ -329,6 +329,8 @@ def _draw_overview(
     figure: Any, overview: Overview, moments: Sequence[Moment], shown: Sequence[Shown], style: Style
 ) -> None:
     axes = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.6, 1])
+    for panel in (axes[0], axes[2]):
+        panel.set_facecolor(style.ground)
     end = max(overview.duration_seconds, 1e-3)
     wave = overview.wave.values()
     times = np.arange(len(wave)) * overview.wave.step_seconds

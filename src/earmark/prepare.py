@@ -158,7 +158,7 @@ def prepare(
             "make room and give the same command again"
         ) from error
     num_elsewhere = len(videos) - len(catalog)
-    return PrepareReport(root, tuple(rows[video.video_id] for video in mine), num_reused, num_elsewhere)
+    return PrepareReport(root, tuple(rows[video.video_id] for video in mine), num_reused, detector, num_elsewhere)
 
 
 def _detector_parameters(detector: str, **options: Any) -> dict[str, Any]:
