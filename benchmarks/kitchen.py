@@ -180,7 +180,9 @@ def detector(options: argparse.Namespace) -> None:
     found = wanted = right = told = 0
     for video_id, events in of_video.items():
         sound = np.concatenate(list(SoundReader(place.path / video_id[:3] / f"videos/{video_id}.MP4")))
-        moments = np.array([m.time_seconds for m in find_moments(sound, place.description["sample_rate"])])
+        moments = np.array(
+            [m.time_seconds for m in find_moments(sound, place.description["sample_rate"], detector="replai")]
+        )
         heard = np.array([e["point_of_no_return_seconds"] for e in events if e["audible"]])
         seen = np.array([e["point_of_no_return_seconds"] for e in events if e["audible"] and e["on_screen"]])
         near = np.abs(moments[:, None] - heard[None]) <= 0.1

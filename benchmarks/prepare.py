@@ -111,7 +111,7 @@ def compare(name: str, source: Path, folder: Path, seconds: float, rounds: int) 
     for number in range(rounds):
         theirs.append(run(TRANSCODE, source=source, target=folder / "ffmpeg.mov"))
         ours.append(prepare_once(source, folder / f"whole_{number}")["seconds"])
-        options = {"around": "moments", "min_prominence": 1.5}
+        options = {"around": "moments", "detector": "replai", "min_prominence": 1.5}
         sparse.append(prepare_once(source, folder / f"sparse_{number}", **options)["seconds"])
     ratios = [one / other for one, other in zip(theirs, ours, strict=True)]
     rates = [seconds / statistics.median(times) for times in (theirs, ours, sparse)]

@@ -333,6 +333,16 @@ def test_the_store_is_named_by_what_its_content_depends_on() -> None:
     assert path("data.store=here") == Path("here")
 
 
+def test_a_store_of_the_original_detector_keeps_the_name_it_had_when_there_was_no_other() -> None:
+    def name(*overrides: str) -> str:
+        config = configured("data.args.base_path=/videos", *overrides)
+        return store_path(config.data, config.environment, config.prepare).name
+
+    assert name("data=epic_10s_audiopeak") == "epic_kitchens-75546e6d"  # as version 0.1 named it
+    assert name("data=epic_10s_audiopeak", "prepare=default") != "epic_kitchens-75546e6d"
+    assert name("data=folder") != name("data=folder", "prepare=replai")
+
+
 def test_a_store_prepared_otherwise_than_asked_for_is_refused(kitchen: Path) -> None:
     where = [f"data.args.base_path={kitchen}", "data.store=here", "prepare.workers=1"]
     config = configured(*where, "prepare.short_side=32")

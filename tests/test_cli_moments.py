@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from clips import click_track, grey_ramp, write_clip
 from conftest import ROOT
 from earmark import cli_moments
 from earmark.cli import main
-from earmark.cli_moments import DETECTORS, Search, find
+from earmark.cli_moments import DETECTORS
+from earmark.cli_moments_file import Search, find
 from earmark.media import SoundReader, probe
 from test_moments_writing import vtt_cues
 
@@ -121,6 +123,67 @@ def test_standard_input_that_is_no_sound_is_told_by_its_name() -> None:
     assert re.fullmatch(r"earmark moments: -: not a media file that can be opened .*\n", done.stderr)
 
 
+def unprivileged(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command as a user who may not read everything, which root may."""
+    code = (
+        "import os, sys; import earmark.media, earmark.moments, earmark.moments_writing, earmark.cli_build\n"
+        "import earmark.datasets, rich.table, joblib, earmark.cli_moments, earmark.onset_scores\n"
+        "from earmark.cli import main\n"
+        "if not os.geteuid(): os.setegid(65534); os.seteuid(65534)\n"
+        "sys.exit(main())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": "/tmp"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_folders_that_cannot_be_read_are_named_and_the_others_done(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    open_to_all = tempfile.TemporaryDirectory()  # that of pytest is its owner's alone
+    request.addfinalizer(open_to_all.cleanup)
+    monkeypatch.chdir(open_to_all.name)
+    for name in ("in/a.wav", "in/shut/b.wav", "in/sub/c.wav", "shut/d.wav"):
+        write_wav(name, hits())
+    Path.cwd().chmod(0o755)
+    for name in ("in/shut", "shut"):
+        Path(name).chmod(0)
+    try:
+        done = unprivileged(
+            "moments", "--json", "--workers", "1", "in", "shut", "shut/d.wav", "in/**/*.wav", "shut/*.wav"
+        )
+    finally:
+        for name in ("in/shut", "shut"):
+            Path(name).chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert [result["path"] for result in results if "error" not in result] == ["in/a.wav", "in/sub/c.wav"]
+    assert sorted({result["error"].lower() for result in results if "error" in result}) == [
+        "in/shut: permission denied, nothing below it is read",
+        "shut/d.wav: permission denied",
+        "shut: permission denied, nothing below it is read",
+    ]
+    assert "no video or sound file" not in done.stderr
+    assert "no file matches" not in done.stderr
+
+
+def test_links_that_lead_nowhere_or_in_a_circle_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    write_wav("in/a.wav", hits())
+    Path("in/gone.wav").symlink_to("nowhere.wav")
+    Path("in/circle.wav").symlink_to("circle.wav")
+    Path("in/up").symlink_to("..")
+    os.mkfifo("in/pipe.wav")
+    results = as_json(capsys, "in", "--workers", "1")
+    assert [result["error"].lower() for result in results if "error" in result] == [
+        "in/up: a link to a folder, which is not followed",
+        "in/circle.wav: too many levels of symbolic links",
+        "in/gone.wav: no such file",
+        "in/pipe.wav: not a regular file",
+    ]
+    assert [seconds_of(result) for result in results if "error" not in result] == [[3, 7]]
+
+
 # --- what counts ---
 
 
@@ -149,6 +212,30 @@ def test_loudness_is_the_level_of_the_100_ms_from_the_moment(capsys: pytest.Capt
         assert moment["loudness_db"] == pytest.approx(level, abs=1e-6)
 
 
+def test_a_sound_track_is_chosen_and_several_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    waves = [click_track(144000, round(48000 * time)) for time in (0.7, 2.1)]
+    write_clip(Path("two.mkv"), frames=grey_ramp(30), fps=10, waves=waves)
+    write_wav("one.wav", hits())
+    (default,) = as_json(capsys, "two.mkv")
+    assert default["notes"] == ["2 sound tracks, number 1 is listened to (--track chooses)"]
+    made = ["--plot", "a.html", "--clips", "clips"]
+    (second,) = as_json(capsys, "two.mkv", "--track", "2", *made)
+    assert second["notes"] == []
+    assert [round(result["moments"][0]["time_seconds"], 1) for result in (default, second)] == [0.7, 2.1]
+    (clip,) = Path("clips").iterdir()
+    loud = np.abs(np.concatenate(list(SoundReader(clip))))
+    assert loud.argmax() / SoundReader(clip).sample_rate == pytest.approx(1.0, abs=0.12)
+    assert main(["moments", "two.mkv", "one.wav", "--track", "3"]) == 1
+    err = capsys.readouterr().err
+    assert "two.mkv: no sound track 3, there are only 2 tracks" in err
+    assert "one.wav: no sound track 3, there is only 1 track" in err
+
+
+def test_the_tracks_of_real_footage_are_told(media: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (result,) = as_json(capsys, str(media / "multi_stream.mp4"))
+    assert any(note.startswith("2 sound tracks, number ") for note in result["notes"])
+
+
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_every_detector_finds_clear_hits(detector: str) -> None:
     path = Path(write_wav("a.wav", hits(rate=16000), rate=16000))
@@ -166,7 +253,7 @@ def test_a_table_is_printed_for_each_file(capsys: pytest.CaptureFixture[str]) ->
     path = write_wav("[b]a.wav", hits())
     assert main(["moments", path, "--min-score", "3"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("[b]a.wav: 2 moments in 0:10.000\n")
+    assert out.startswith("[b]a.wav: 2 moments in 0:10.000, detector earmark\n")
     assert all(name in out for name in ("time", "score", "loudness, dB"))
     assert re.search(r"0:0[23]\.\d\d\d │ +\d+\.\d\d │ +-\d\d\.\d", out)
 
@@ -224,6 +311,54 @@ def test_tables_hold_the_moments_of_all_files(suffix: str) -> None:
     assert [(path, round(time)) for path, time in rows] == [("x/a.wav", 3), ("x/a.wav", 7), ("y/a.wav", 5)]
 
 
+def test_what_was_written_is_named_and_several_files_get_a_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [write_wav("a.wav", hits()), write_wav("b.wav", hits(times=(5.0,)))]
+    made = ["--plot", "pages", "--clips", "clips", "--out", "out.csv", "--min-score", "3"]
+    assert main(["moments", *names, "nowhere.wav", *made]) == 0
+    captured = capsys.readouterr()
+    assert [line for line in captured.err.splitlines() if line.startswith("wrote ")] == [
+        "wrote pages/a.html",
+        "wrote clips/a_*.mp4 (2 clips)",
+        "wrote pages/b.html",
+        f"wrote clips/{next(Path('clips').glob('b_*')).name}",
+        "wrote out.csv",
+        "wrote pages/index.html",
+    ]
+    assert captured.out.splitlines()[-1] == (
+        "3 moments in 2 files, 0:20.000 in all, detector earmark; 1 could not be read"
+    )
+    assert main(["moments", "b.wav", "--min-score", "3"]) == 0
+    assert "1 moment in 0:10.000, detector earmark" in capsys.readouterr().out
+
+
+def test_quiet_leaves_what_is_wrong_and_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [write_wav("a.wav", hits()), "nowhere.wav"]
+    assert main(["moments", *names, "--min-score", "3", "--quiet", "--out", "out.csv"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "2 moments in 1 file, 0:10.000 in all, detector earmark; 1 could not be read\n"
+    assert captured.err == "earmark moments: nowhere.wav: no such file\n"
+    assert Path("out.csv").is_file()
+
+
+def test_several_files_on_one_page_get_a_page_each_and_one_that_leads_to_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = [write_wav("a b.wav", hits()), write_wav("index.wav", hits(times=(5.0,))), "nowhere.wav"]
+    assert main(["moments", *names, "--min-score", "3", "--plot", "all.html", "--detector", "replai"]) == 0
+    assert sorted(path.name for path in Path("all").iterdir()) == ["a b.html", "index-2.html"]
+    page = Path("all.html").read_text()
+    assert re.findall(r'<a href="([^"]+)">([^<]+)</a>', page) == [
+        ("all/a%20b.html", "a b.wav"),
+        ("all/index-2.html", "index.wav"),
+    ]
+    assert "nowhere.wav: no such file" in page
+    assert "detector replai; 1 could not be read" in page
+    assert "<script" not in page
+    strokes = re.findall(r'<path d="([^"]+)"', page)
+    assert [[round(float(x) / 100) for x in re.findall(r"M([\d.]+)", stroke)] for stroke in strokes[1:]] == [[5]]
+    assert '<a href="../all.html">all files</a>' in Path("all/a b.html").read_text()
+
+
 def test_labels_of_several_files_go_to_files_of_their_own() -> None:
     names = [write_wav("x/a.wav", hits()), write_wav("y/A.wav", hits(times=(5.0,)))]
     assert main(["moments", names[0], "--min-score", "3", "--out", "one.vtt"]) == 0
@@ -238,7 +373,7 @@ def test_pages_and_clips_are_made_for_each_file() -> None:
     write_clip(Path("a.mp4"), frames=grey_ramp(30), fps=10, waves=[click_track(144000, 72000)])
     write_wav("b.wav", hits())
     assert main(["moments", "a.mp4", "b.wav", "--plot", "pages", "--clips", "clips", "--min-score", "3"]) == 0
-    assert sorted(path.name for path in Path("pages").iterdir()) == ["a.html", "b.html"]
+    assert sorted(path.name for path in Path("pages").iterdir()) == ["a.html", "b.html", "index.html"]
     clips = sorted(Path("clips").iterdir())
     assert [path.name.split("_")[:2] for path in clips] == [["a", "0001"], ["b", "0001"], ["b", "0002"]]
     assert all(probe(path).audio for path in clips)
@@ -253,6 +388,7 @@ def test_pages_and_clips_are_made_for_each_file() -> None:
         ["a.wav", "--out", "moments"],
         ["a.wav", "--plot", "a.pdf"],
         ["a.wav", "b.wav", "--plot", "a.png"],
+        ["a.wav", "--track", "0"],
         ["a.wav", "--detector", "guess"],
         ["a.wav", "--max-per-minute", "0"],
         ["a.wav", "--min-distance", "-1"],
@@ -335,7 +471,7 @@ def test_each_odd_input_gets_a_line_and_the_others_are_done(capsys: pytest.Captu
     captured = capsys.readouterr()
     results = {result["path"]: result for result in json.loads(captured.out)}
     assert set(results) == {*ODD, "short.wav", "zz_ordinary.wav"}
-    lines = captured.err.splitlines()
+    lines = [line for line in captured.err.splitlines() if not line.startswith("wrote ")]
     for name, reason in ODD.items():
         (line, *more) = [line for line in lines if line.startswith(f"earmark moments: {name}: ")]
         assert re.search(reason, "; ".join([line, *more])), (name, line)
@@ -345,7 +481,7 @@ def test_each_odd_input_gets_a_line_and_the_others_are_done(capsys: pytest.Captu
     assert [round(moment["time_seconds"], 1) for moment in results["late.mkv"]["moments"]] == [2.5]
     assert "0.5" in [f"{moment['time_seconds']:.1f}" for moment in results["short.wav"]["moments"]]
     assert (results["silent.wav"]["moments"], results["instant.wav"]["moments"]) == ([], [])
-    assert len(list(Path("pages").iterdir())) == len(results) - 3
+    assert len(list(Path("pages").iterdir())) == len(results) - 3 + 1  # the last one leads to the others
 
 
 @pytest.mark.parametrize("name", ["empty.wav", "no_sound.mp4", "text.mp4", "nowhere.mp4"])
@@ -415,11 +551,45 @@ def test_moments_are_scored_against_labels(capsys: pytest.CaptureFixture[str]) -
     assert first["scores"][0]["recall"] == pytest.approx(2 / 3)
     assert second["scores"][0]["f1"] == 1.0
     assert "scores" not in third
-    assert "c.wav: truth has no onsets for it" in captured.err
+    assert "c.wav: truth says nothing of it" in captured.err
     rows = [line for line in captured.err.splitlines() if "all" in line and "ms" in line]
     assert "0.750" in rows[0]
     assert main(["moments", "a.wav", "--min-score", "3", "--score", "truth/b.txt"]) == 0  # one file, one truth
     assert "0.000" in capsys.readouterr().out
+
+
+def test_starts_of_actions_are_not_scored_as_onsets(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [write_wav("P01_01.wav", hits(times=(3.0, 5.0, 7.0))), write_wav("P01_02.wav", hits(times=(4.0,)))]
+    lines = [
+        "narration_id,video_id,start_timestamp,stop_timestamp",
+        "P01_01_0,P01_01,00:00:02.50,00:00:03.50",
+        "P01_01_1,P01_01,00:00:06.50,00:00:08.00",
+        "P01_01_2,P01_01,00:00:08.50,00:00:09.00",
+        "P01_02_0,P01_02,00:00:03.50,00:00:04.50",
+    ]
+    Path("EPIC_100.csv").write_text("\n".join(lines) + "\n")
+    first, second = as_json(capsys, *names, "--score", "EPIC_100.csv")
+    assert first["scores"] == [
+        {"num_moments": 3, "num_actions": 3, "span_recall": pytest.approx(2 / 3), "idle_share": pytest.approx(1 / 3)}
+    ]
+    assert second["scores"][0]["span_recall"] == 1.0
+    assert main(["moments", *names, "--min-score", "3", "--score", "EPIC_100.csv"]) == 0
+    out = capsys.readouterr().out
+    assert "recall of actions" in out
+    assert "precision can't be told" in " ".join(out.split())
+    assert "F1" not in out
+    assert re.search(r"all +│ +4 │ +4 │ 0\.750 │|all +│ +4 │ +4 │ +0\.750 │ 0\.250", out)
+
+
+@pytest.mark.parametrize("name", ["nowhere.txt", "nowhere.csv", "nowhere.parquet", "nowhere"])
+def test_a_truth_that_is_not_there_is_told_by_file_and_reason(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_wav("a.wav", hits())
+    assert main(["moments", "a.wav", "--score", name]) == 1
+    expected = "no such file or directory" if "." in name else "onsets are read from"
+    assert capsys.readouterr().err.startswith(f"earmark moments: {name}: {expected}")
+    Path("empty").mkdir()
+    assert main(["moments", "a.wav", "--score", "empty"]) == 1
+    assert "empty: no Audacity labels (.txt) in this folder" in capsys.readouterr().err
 
 
 def test_moments_are_scored_against_annotated_actions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -457,6 +627,7 @@ def test_a_file_whose_name_is_not_utf_8_is_done_like_any_other(capfd: pytest.Cap
     assert main(["moments", name, "--min-score", "3", *made]) == 0
     captured = capfd.readouterr()
     assert "caf%E9.wav: 2 moments" in captured.out
-    assert captured.err == ""
+    assert [line.partition(" ")[0] for line in captured.err.splitlines()] == ["wrote"] * 4
     assert len(list(Path("clips").iterdir())) == 2
-    assert "caf%E9.wav" in next(Path("pages").iterdir()).read_text()
+    assert "caf%E9.wav" in next(path for path in Path("pages").iterdir() if path.stem != "index").read_text()
+    assert '<a href="caf%E9.html">caf%E9.wav</a>' in Path("pages/index.html").read_text()

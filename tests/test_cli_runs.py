@@ -1,8 +1,11 @@
 """The list of runs: states, numbers, and folders in any condition."""
 
+import errno
 import json
 import multiprocessing
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +46,35 @@ def test_runs_are_told_apart_by_how_far_they_came(tmp_path: Path) -> None:
     ]
     assert (found["whole"].probe, found["whole"].probe_name, found["whole"].probe_epoch) == (30.0, "verb top1", 1)
     assert found["half"].probe is None
+
+
+def test_folders_that_cannot_be_read_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "outputs", "a", STEP)
+    make_run(tmp_path / "outputs", "shut", STEP)
+    (tmp_path / "outputs/circle").symlink_to("circle")
+    stat = os.stat
+
+    def denied(path: Any, **options: Any) -> os.stat_result:
+        if "shut" in os.fspath(path):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", denied)
+    assert main(["runs", "--data-dir", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert f"{tmp_path}/outputs/shut: permission denied, left out\n" in captured.err
+    assert f"{tmp_path}/outputs/circle: too many levels of symbolic links, left out\n" in captured.err
+    assert " a " in captured.out
+
+
+def test_a_folder_of_runs_that_is_none_is_told_without_an_error_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "outputs").write_text("a file")
+    assert main(["runs", "--data-dir", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith(f"earmark runs: {tmp_path}/outputs: not a directory\n")
 
 
 def hold(folder: str, held: "multiprocessing.synchronize.Event", let_go: "multiprocessing.synchronize.Event") -> None:

@@ -12,8 +12,18 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import yaml
 
-from earmark.config import ConfigError, EvaluateConfig, PretrainConfig, checked, compose, swept_keys
+from earmark.config import (
+    DETECTOR_OPTIONS,
+    PREPARE_CHOICES,
+    ConfigError,
+    EvaluateConfig,
+    PretrainConfig,
+    checked,
+    compose,
+    swept_keys,
+)
 from earmark.config_schema import DataArgs
+from earmark.moments import DETECTORS, detector_parameters
 
 CONFIGS = Path(str(files("earmark.configs")))
 SCHEMA: dict[str, Any] = {"default_ssrl": PretrainConfig, "default_lincls": EvaluateConfig}
@@ -68,6 +78,41 @@ def test_the_published_probe_command_composes() -> None:
     assert (config.data.name, config.optim.name, config.optim.schedule) == ("epic_kitchens", "sgd_lincls", [18, 24])
     assert (config.logging.name, config.logging.suffix) == ("epic_git1", "_eval")
     assert not config.train_algo.normalize_feats
+
+
+def test_the_original_choices_of_data_take_the_original_detector_and_the_others_the_default() -> None:
+    detectors = {
+        data: pretraining(f"data={data}").prepare.detector
+        for data in ("kitchen", "folder", "epic_10s_audiopeak", "ego4D_10s_audiopeak")
+    }
+    assert detectors == {
+        "kitchen": "earmark", "folder": "earmark", "epic_10s_audiopeak": "replai", "ego4D_10s_audiopeak": "replai"
+    }  # fmt: skip
+    assert pretraining(*shlex.split(PUBLISHED_PRETRAINING)).prepare.detector == "replai"
+    probe = checked(EvaluateConfig, compose("default_lincls", shlex.split(PUBLISHED_PROBE)))
+    assert probe.prepare == pretraining("data=epic_10s_audiopeak").prepare  # so that both use one store
+    assert pretraining("data=epic_10s_audiopeak", "prepare=default").prepare.detector == "earmark"
+    assert pretraining("prepare=replai").prepare.detector == "replai"
+    defaults = detector_parameters("replai")
+    assert (probe.prepare.min_prominence, probe.prepare.min_distance) == (
+        defaults["min_prominence"],
+        defaults["min_distance"],
+    )
+
+
+def test_options_of_another_detector_are_refused() -> None:
+    for own in DETECTORS:
+        assert pretraining(f"prepare={PREPARE_CHOICES[own]}").prepare.detector == own
+        assert {"detector", "segment_seconds", *DETECTOR_OPTIONS[own]} == set(detector_parameters(own))
+    with pytest.raises(ConfigError) as refused:
+        pretraining("prepare.min_prominence=2", "prepare.min_distance=3")
+    assert str(refused.value).splitlines() == [
+        f"prepare.{name}: is an option of the detector replai (prepare=replai); here it is earmark (prepare=default), "
+        "which has prepare.min_score and prepare.min_distance_seconds"
+        for name in ("min_prominence", "min_distance")
+    ]
+    with pytest.raises(ConfigError, match=r"prepare\.min_score: is an option of the detector earmark"):
+        pretraining("data=epic_10s_audiopeak", "prepare.min_score=2")
 
 
 def test_defaults_are_the_published_settings_on_the_generated_kitchen() -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from earmark.cli import main
 from earmark.kitchen import TRANSITIONS, make_kitchen
-from earmark.kitchen.contact_sheet import draw_contact_sheet
+from earmark.kitchen.contact_sheet import _spectrogram_picture, draw_contact_sheet
 
 PAIRS = [("open", "drawer"), ("close", "drawer"), ("turn-on", "tap")]
 
@@ -24,6 +24,12 @@ def test_a_sheet_of_scenes_is_the_same_for_the_same_seed(tmp_path: Path) -> None
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 100
     cell = sheet[-(sheet.shape[0] // 2) :, sheet.shape[1] // 2 + 10 :]
     assert (cell == 255).all(), "three actions in two columns leave the last place empty"
+
+
+def test_silence_is_dark() -> None:
+    assert _spectrogram_picture(np.zeros(16000, np.float32)).max() < 10
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    assert _spectrogram_picture(noise).max() > 200
 
 
 def test_before_and_after_differ_and_the_sound_begins_at_its_mark(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """Data sets: what the official annotation files and a folder of videos become."""
 
 import csv
+import errno
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +14,7 @@ import pytest
 
 from earmark.datasets import DATASETS, DatasetError, EpicKitchens, Folder, Kitchen
 from earmark.datasets.epic_kitchens import parse_timestamp
+from earmark.prepare import prepare
 
 TIME_COLUMNS = ["narration_timestamp", "start_timestamp", "stop_timestamp", "start_frame", "stop_frame"]
 LABEL_COLUMNS = ["narration", "verb", "verb_class", "noun", "noun_class", "all_nouns", "all_noun_classes"]
@@ -259,7 +263,41 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "inside/c").symlink_to(tmp_path / "outside")
     (tmp_path / "inside/d.mp4").symlink_to(tmp_path / "nowhere.mp4")
     (tmp_path / "inside/e.mp4").symlink_to(tmp_path / "inside/a.mp4")
-    assert [video.video_id for video in Folder(tmp_path / "inside").videos()] == ["a", "e"]
+    folder = Folder(tmp_path / "inside")
+    assert [video.video_id for video in folder.videos()] == ["a", "e"]
+    assert folder.problems == (
+        f"{tmp_path}/inside/b.mp4: a link to a file outside {tmp_path}/inside, left out",
+        f"{tmp_path}/inside/c: a link to a folder, which is not followed",
+        f"{tmp_path}/inside/d.mp4: a link to a file outside {tmp_path}/inside, left out",
+    )
+
+
+def test_links_to_nowhere_or_in_a_circle_are_videos_that_preparing_refuses(tmp_path: Path) -> None:
+    touch(tmp_path, "videos/a.txt")
+    (tmp_path / "videos/gone.mp4").symlink_to("nowhere.mp4")
+    (tmp_path / "videos/circle.mp4").symlink_to("circle.mp4")
+    report = prepare(Folder(tmp_path / "videos").videos(), tmp_path / "store", progress=False)
+    assert {video.video_id: (video.status, video.reason.lower()) for video in report.videos} == {
+        "circle": ("refused", "too many levels of symbolic links"),
+        "gone": ("refused", "no such file"),
+    }
+
+
+def test_folders_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.mp4", "shut/b.mp4", "sub/c.mp4")
+    scandir = os.scandir
+
+    def denied(path: Any) -> Any:
+        if os.fspath(path).endswith(("shut", "P02/videos")):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    folder = Folder(tmp_path)
+    assert [video.video_id for video in folder.videos()] == ["a", "sub/c"]
+    assert folder.problems == (f"{tmp_path}/shut: permission denied, nothing below it is read",)
+    with pytest.raises(DatasetError, match=r"shut: permission denied, nothing below it is read"):
+        Folder(tmp_path / "shut")
 
 
 def test_excluded_folders_are_left_out(tmp_path: Path) -> None:

@@ -291,7 +291,7 @@ def test_sound_onsets_in_the_encoded_file_agree_with_the_truth(made: Made) -> No
 def test_the_original_detector_finds_the_events(made: Made) -> None:
     num_events = num_found = 0
     for _, _, path in made.videos:
-        times = np.array([moment.time_seconds for moment in find_moments(made.sound(path), 48000)])
+        times = np.array([moment.time_seconds for moment in find_moments(made.sound(path), 48000, detector="replai")])
         for event in made.of_video(path):
             if event["audible"] and event["on_screen"]:
                 num_events += 1

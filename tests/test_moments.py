@@ -13,19 +13,24 @@ import scipy.io.wavfile
 import scipy.signal
 from numpy.typing import NDArray
 
+from clips import click_track, write_clip
 from earmark.media import MediaError
 from earmark.moments import (
+    DEFAULT_DETECTOR,
     DETECTORS,
     Detector,
     Moment,
     MomentFinder,
     MomentStream,
     ReplaiDetector,
+    detector_from,
+    detector_parameters,
     find_moments,
     interaction_curve,
     moments_of_file,
     moments_table,
     read_moments,
+    segment_number,
     write_moments,
 )
 from earmark.onset_scores import read_truth, score_onsets
@@ -67,7 +72,7 @@ def test_curve_and_peaks_equal_the_frozen_arrays_exactly(reference: Path) -> Non
     times, curve = interaction_curve(frozen["wave"], 44100)
     np.testing.assert_array_equal(curve, frozen["curve"])
     np.testing.assert_array_equal(times, frozen["t"])
-    moments = find_moments(frozen["wave"], 44100)
+    moments = find_moments(frozen["wave"], 44100, detector="replai")
     assert [m.time_seconds for m in moments] == frozen["peaks_before"].tolist()
     assert [m.score for m in moments] == frozen["peak_prom"].tolist()
     assert [m.height for m in moments] == frozen["curve"][frozen["peak_idx"]].tolist()
@@ -76,7 +81,7 @@ def test_curve_and_peaks_equal_the_frozen_arrays_exactly(reference: Path) -> Non
 @pytest.mark.parametrize(("key", "margin"), [("peaks_after_d0.1_v0.5", 0.6), ("peaks_after_d0.0_v0.5", 0.5)])
 def test_margin_filter_equals_the_frozen_arrays_exactly(reference: Path, key: str, margin: float) -> None:
     frozen = np.load(reference / "moments.npz")
-    moments = find_moments(frozen["wave"], 44100, margin_seconds=margin)
+    moments = find_moments(frozen["wave"], 44100, margin_seconds=margin, detector="replai")
     assert [m.time_seconds for m in moments] == frozen[key].tolist()
 
 
@@ -101,20 +106,20 @@ def test_curve_equals_the_slow_oracle_in_float64(rate: int) -> None:
     ids=["silence", "constant", "noise", "below one window", "one window", "empty"],
 )
 def test_uneventful_sound_has_no_moment(wave: NDArray[np.float32]) -> None:
-    assert find_moments(wave, RATE) == []
+    assert find_moments(wave, RATE, detector="replai") == []
 
 
 def test_moments_are_where_the_clicks_are_and_know_their_segment() -> None:
     truth = [3.2, 7.7, 12.5, 21.0]
-    moments = find_moments(clicks(*truth, duration_seconds=24.0), RATE)
+    moments = find_moments(clicks(*truth, duration_seconds=24.0), RATE, detector="replai")
     np.testing.assert_allclose([m.time_seconds for m in moments], truth, atol=224 / RATE)
     assert [m.segment_id for m in moments] == [0, 0, 1, 2]
 
 
 def test_each_segment_is_searched_by_itself() -> None:
     wave = clicks(3.2, 12.5, duration_seconds=20.0)
-    second = find_moments(wave[10 * RATE :], RATE)
-    assert [(m.time_seconds, m.score) for m in find_moments(wave, RATE) if m.segment_id == 1] == [
+    second = find_moments(wave[10 * RATE :], RATE, detector="replai")
+    assert [(m.time_seconds, m.score) for m in find_moments(wave, RATE, detector="replai") if m.segment_id == 1] == [
         (10.0 + m.time_seconds, m.score) for m in second
     ]
 
@@ -131,9 +136,11 @@ def test_streaming_equals_the_whole_whatever_the_blocks(block_size: int, margin:
         buffer[: len(block)] = block
         streamed += finder.feed(buffer[: len(block)])
     streamed += finder.finish()
-    assert streamed == find_moments(wave, RATE, margin_seconds=margin)
+    assert streamed == find_moments(wave, RATE, margin_seconds=margin, detector="replai")
     assert [m.time_seconds for m in streamed] == [
-        m.time_seconds for m in find_moments(wave, RATE) if margin <= m.time_seconds <= len(wave) / RATE - margin
+        m.time_seconds
+        for m in find_moments(wave, RATE, detector="replai")
+        if margin <= m.time_seconds <= len(wave) / RATE - margin
     ]
 
 
@@ -146,8 +153,8 @@ def test_a_moment_is_reported_as_soon_as_its_segment_is_complete() -> None:
 
 def test_margin_is_a_closed_interval() -> None:
     wave = clicks(3.2, duration_seconds=10.0)
-    (moment,) = find_moments(wave, RATE)
-    assert find_moments(wave, RATE, margin_seconds=moment.time_seconds) == [moment]
+    (moment,) = find_moments(wave, RATE, detector="replai")
+    assert find_moments(wave, RATE, margin_seconds=moment.time_seconds, detector="replai") == [moment]
     assert find_moments(wave, RATE, margin_seconds=float(np.nextafter(moment.time_seconds, 10))) == []
 
 
@@ -170,13 +177,91 @@ def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
         MomentFinder(RATE, **options)  # type: ignore[arg-type]
 
 
-def test_moments_of_a_file_are_those_of_its_wave(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", DETECTORS)
+def test_moments_of_a_file_are_those_of_its_wave(tmp_path: Path, name: str) -> None:
     wave = clicks(3.2, 12.5, duration_seconds=17.0)
     scipy.io.wavfile.write(tmp_path / "a.wav", RATE, np.stack([wave, wave], axis=1))
-    moments, info = moments_of_file(tmp_path / "a.wav", margin_seconds=0.6)
-    assert moments == find_moments(wave, RATE, margin_seconds=0.6)
+    moments, info = moments_of_file(tmp_path / "a.wav", margin_seconds=0.6, detector=name)
+    assert moments == find_moments(wave, RATE, margin_seconds=0.6, detector=name)
     assert len(moments) == 2
     assert info.duration_seconds == pytest.approx(17.0)
+
+
+def test_one_detector_is_the_default_everywhere(tmp_path: Path) -> None:
+    wave = clicks(1.0, 4.0, 12.5, duration_seconds=15.0, rate=16000)
+    scipy.io.wavfile.write(tmp_path / "a.wav", 16000, (wave * 32767).astype(np.int16))
+    by_default = moments_of_file(tmp_path / "a.wav")[0]
+    assert (
+        by_default
+        == list(MomentStream(tmp_path / "a.wav"))
+        == moments_of_file(tmp_path / "a.wav", detector="earmark")[0]
+    )
+    assert by_default != moments_of_file(tmp_path / "a.wav", detector="replai")[0]
+    assert find_moments(wave, 16000) == list(MomentStream([wave], sample_rate=16000))
+    assert detector_parameters()["detector"] == DEFAULT_DETECTOR == "earmark"
+
+
+@pytest.mark.parametrize(
+    ("rate", "segment_seconds"), [(44100, 10.0), (8000, 1.0), (11025, 0.7), (8001, 0.5), (22050, 7.3)]
+)
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_moment_belongs_to_the_segment_that_its_time_lies_in(name: str, rate: int, segment_seconds: float) -> None:
+    # Hits all over and about the seams; a segment that is no whole number of samples drifts if its length is rounded.
+    seconds = 400.0 if rate < 10000 else 60.0
+    generator = np.random.default_rng(5)
+    wave = (0.001 * generator.standard_normal(round(seconds * rate))).astype(np.float32)
+    seams = np.arange(1, seconds / segment_seconds) * segment_seconds
+    for time in [*seams[:: max(1, len(seams) // 40)], *generator.uniform(0, seconds, 40)]:
+        start = round(time * rate)
+        burst = generator.standard_normal(rate // 50) * np.exp(-np.arange(rate // 50) / (rate / 200))
+        wave[start : start + len(burst)] += 0.3 * burst[: len(wave) - start].astype(np.float32)
+    moments = find_moments(wave, rate, detector=name, segment_seconds=segment_seconds)
+    assert len(moments) > 20
+    times = np.array([m.time_seconds for m in moments])
+    assert [m.segment_id for m in moments] == np.floor(times / segment_seconds).astype(int).tolist()
+    assert [m.segment_id for m in moments] == segment_number(times, segment_seconds).tolist()
+
+
+def test_each_detector_takes_its_own_options_and_no_others() -> None:
+    assert detector_parameters("replai") == {
+        "detector": "replai", "segment_seconds": 10.0, "min_prominence": 1.0, "min_distance": 10
+    }  # fmt: skip
+    assert detector_parameters("earmark", min_score=4.0, min_prominence=None) == {
+        "detector": "earmark", "segment_seconds": 10.0, "min_score": 4.0, "min_distance_seconds": 0.05
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="min_prominence is no option of the detector earmark, which has min_score"):
+        detector_parameters("earmark", min_prominence=1.0)
+    with pytest.raises(ValueError, match="min_score is no option of the detector replai, which has min_prominence"):
+        find_moments(np.zeros(9, np.float32), RATE, detector="replai", min_score=1.0)
+    with pytest.raises(ValueError, match="'ears': must be one of earmark, replai"):
+        detector_parameters("ears")
+    for name, wrong in (("earmark", {"min_score": -1.0}), ("replai", {"min_prominence": -1.0})):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            detector_parameters(name, **wrong)
+
+
+def test_the_parameters_build_the_detector() -> None:
+    wave = clicks(1.0, 4.0, 12.5, duration_seconds=15.0, rate=16000)
+    for name, option in (("earmark", {"min_score": 6.0}), ("replai", {"min_prominence": 3.0})):
+        detector = detector_from({"fps": 16, **detector_parameters(name, **option)}, 16000)
+        found = [*detector.feed(wave), *detector.finish()]
+        assert found == list(
+            MomentStream([wave], sample_rate=16000, detector=name, min_score=next(iter(option.values())))
+        )
+        assert found
+
+
+def test_a_sound_track_can_be_chosen(tmp_path: Path) -> None:
+    waves = [click_track(144000, round(48000 * time)) for time in (0.7, 2.1)]
+    write_clip(tmp_path / "a.mkv", waves=waves)
+    for number, time in ((0, 0.7), (1, 2.1)):
+        (moment,) = moments_of_file(tmp_path / "a.mkv", audio_stream=number)[0]
+        assert moment.time_seconds == pytest.approx(time, abs=0.02)
+        assert moments_of_file(tmp_path / "a.mkv", audio_stream=number)[1].audio.number == number  # type: ignore[union-attr]
+    with pytest.raises(MediaError, match=r"a\.mkv: no audio stream 2, it has 2"):
+        MomentStream(tmp_path / "a.mkv", audio_stream=2)
+    with pytest.raises(ValueError, match="audio_stream is for files"):
+        MomentStream([], sample_rate=RATE, audio_stream=0)
 
 
 def test_hits_of_real_clips_are_found(media: Path) -> None:
@@ -218,7 +303,7 @@ def test_the_replai_detector_equals_find_moments_value_for_value(rate: int) -> N
     wave = clicks(0.4, 3.2, 9.97, 12.5, 21.0, duration_seconds=24.1, rate=rate)
     detector = ReplaiDetector(rate)
     found = [m for block in blocks_of(wave, 7919) for m in detector.feed(block)] + detector.finish()
-    assert found == find_moments(wave, rate)
+    assert found == find_moments(wave, rate, detector="replai")
     assert len(found) >= 5
     expected = []
     for segment in range(3):  # the original's steps, each segment by itself

@@ -22,6 +22,15 @@ def source(path: Path, **changes: object) -> Path:
     return path
 
 
+def test_a_picture_of_silence_is_dark_and_one_of_sound_is_not(tmp_path: Path) -> None:
+    for name, wave, least, most in (("silence", np.zeros(48000), 0, 60), ("hit", click_track(48000, 24000), 100, 255)):
+        scipy.io.wavfile.write(tmp_path / f"{name}.wav", 16000, (wave * 32767).astype(np.int16))
+        (clip,) = cut_clips(tmp_path / f"{name}.wav", [1.5], tmp_path / "out")
+        picture = read_frames(clip, [0.9])[0][:, 20:]  # without the line that moves through it, at its left edge
+        columns = np.sort(picture.mean(axis=(0, 2)))[:-8]
+        assert least <= columns.max() <= most
+
+
 def test_a_clip_holds_the_frames_and_the_sound_of_its_time(tmp_path: Path) -> None:
     (clip,) = cut_clips(source(tmp_path / "a.mp4"), [1.5], tmp_path / "out", before_seconds=0.5, after_seconds=0.7)
     assert clip == tmp_path / "out" / "a_0001_1.500s.mp4"

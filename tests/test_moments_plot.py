@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io.wavfile
+from numpy.typing import NDArray
 from PIL import Image
 
 from clips import click_track, grey_ramp, write_clip
 from earmark.media import MediaError, SoundReader
-from earmark.moments import Moment, moments_of_file
-from earmark.moments_plot import SHOWN_HTML, Columns, _levels, _listen, _spectrum, write_plot
+from earmark.moments import DETECTORS, Moment, moments_of_file
+from earmark.moments_plot import _IN_PAGE, SHOWN_HTML, Columns, _levels, _listen, _spectrum, write_plot
+
+INK = tuple(int(_IN_PAGE.ink[k : k + 2], 16) for k in (1, 3, 5))
 
 
 @pytest.fixture
@@ -118,6 +121,73 @@ def test_silence_and_hardly_any_sound_can_be_drawn(tmp_path: Path, suffix: str, 
     scipy.io.wavfile.write(tmp_path / "a.wav", 8000, np.zeros(num_samples, np.int16))
     write_plot(tmp_path / f"a{suffix}", tmp_path / "a.wav", [], title="a", detector="replai")
     assert (tmp_path / f"a{suffix}").stat().st_size > 1000
+
+
+def opened(content: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"))
+
+
+def test_silence_is_dark_and_a_loud_sound_is_bright(tmp_path: Path) -> None:
+    bright = {}
+    for name, wave in (("silence", np.zeros(40000)), ("noise", np.random.default_rng(0).normal(0, 5000, 40000))):
+        scipy.io.wavfile.write(tmp_path / "a.wav", 8000, wave.astype(np.int16))
+        write_plot(tmp_path / "a.html", tmp_path / "a.wav", [Moment(2.0, 2, 2, 0)], title="a", detector="earmark")
+        pictures = map(opened, embedded((tmp_path / "a.html").read_text(), "image/png"))
+        bright[name] = [  # the upper half of the colours of a spectrogram; marks have less green, white has more blue
+            ((p[..., 0] > 200) & (p[..., 1] > 110) & (p[..., 2] < 230) & (p[..., 3] == 255)).mean() for p in pictures
+        ]
+    assert max(bright["silence"]) < 0.001  # the dashes of the line at the moment
+    assert min(bright["noise"]) > 0.1
+
+
+def test_plots_in_a_page_let_its_colour_through_and_can_be_read_on_light_and_dark(tmp_path: Path) -> None:
+    wave = click_track(40000, 16000)
+    scipy.io.wavfile.write(tmp_path / "a.wav", 8000, (wave * 32767).astype(np.int16))
+    write_plot(tmp_path / "a.html", tmp_path / "a.wav", [Moment(2.0, 2, 2, 0)], title="a", detector="earmark")
+    for pixels in map(opened, embedded((tmp_path / "a.html").read_text(), "image/png")):
+        opaque_white = (pixels[..., :3] > 250).all(axis=-1) & (pixels[..., 3] > 5)
+        assert opaque_white.mean() < 0.01  # the line at the moment
+        assert (pixels[..., 3] == 0).mean() > 0.1
+        axis = pixels[int(0.85 * len(pixels)) :]  # the times below the spectrogram or curve: ink and nothing else
+        (ink,) = {tuple(colour) for colour in axis[axis[..., 3] == 255][:, :3].tolist() if max(colour) < 250} & {INK}
+        linear = [(channel / 255) ** 2.2 for channel in ink]
+        luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        on_white, on_dark = 1.05 / (luminance + 0.05), (luminance + 0.05) / (0.014 + 0.05)
+        assert min(on_white, on_dark) > 3  # the contrast that WCAG asks of graphics
+
+
+@pytest.mark.parametrize(
+    ("time", "picture_start", "labels"),
+    [
+        (0.16, 0.0, ["0.16 s before", "0.5 s after"]),
+        (1.5, 0.0, ["0.5 s before", "0.5 s after"]),
+        (0.0, 0.0, ["at the moment", "0.5 s after"]),
+        (2.7, 0.0, ["0.5 s before", "0.2 s after"]),
+        (5.0, 0.0, ["2.1 s before", "2.1 s before"]),  # the picture has ended
+        (1.5, 2.0, ["0.5 s after", "0.5 s after"]),  # it has not begun
+        (3.9, 2.0, ["0.5 s before", "0.5 s after"]),
+    ],
+)
+def test_frames_say_how_far_from_the_moment_they_are(
+    tmp_path: Path, time: float, picture_start: float, labels: list[str]
+) -> None:
+    waves = [click_track(288000, 72000)]
+    write_clip(tmp_path / "a.mkv", frames=grey_ramp(30), fps=10, picture_start=picture_start, waves=waves)
+    write_plot(tmp_path / "a.html", tmp_path / "a.mkv", [Moment(time, 2, 2, 0)], title="a", detector="earmark")
+    page = (tmp_path / "a.html").read_text()
+    assert re.findall(r"<span>([^<]*(?:before|after|moment))</span>", page) == labels
+    shown = [np.asarray(Image.open(io.BytesIO(content))).mean() / 8 for content in embedded(page, "image/jpeg")]
+    offsets = [0.0 if "at" in label else float(label.split()[0]) * (-1 if "before" in label else 1) for label in labels]
+    assert shown == pytest.approx([10 * (time + offset - picture_start) for offset in offsets], abs=0.7)
+
+
+def test_a_page_names_its_detector_and_the_page_that_leads_to_it(tmp_path: Path) -> None:
+    scipy.io.wavfile.write(tmp_path / "a.wav", 8000, np.zeros(8000, np.int16))
+    for detector in DETECTORS:
+        write_plot(tmp_path / "a.html", tmp_path / "a.wav", [], title="a", detector=detector, index="../all files.html")
+        page = (tmp_path / "a.html").read_text()
+        assert f"0 moments in 0:01.00, detector {detector}" in page
+        assert '<a href="../all files.html">all files</a>' in page
 
 
 def test_what_cannot_be_drawn_leaves_no_file(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from earmark.onset_scores import (
     OnsetScore,
     TruthError,
+    holds_onsets,
     idle_share,
     read_spans,
     read_truth,
@@ -86,10 +87,17 @@ def test_kitchen_onsets_are_the_audible_contacts(tmp_path: Path) -> None:
 def test_official_epic_files_are_read(annotations: Path) -> None:
     sounds = read_truth(annotations / "epic_sounds" / "EPIC_Sounds_validation.csv")
     assert sounds["P01_11"][:2].tolist() == [2.069, 3.065]
-    actions = read_truth(annotations / "epic100" / "EPIC_100_validation.csv")
-    assert actions["P01_11"][:2].tolist() == [0.0, 1.56]
+    actions = read_spans(annotations / "epic100" / "EPIC_100_validation.csv")
+    assert actions["P01_11"][0].tolist() == [0.0, 1.89]
     assert sum(map(len, actions.values())) == 9668
-    assert read_spans(annotations / "epic100" / "EPIC_100_validation.csv")["P01_11"][0].tolist() == [0.0, 1.89]
+
+
+def test_starts_of_actions_are_not_taken_for_onsets(annotations: Path) -> None:
+    for name in ("EPIC_100_validation.csv", "EPIC_100_test_timestamps.csv"):
+        assert not holds_onsets(annotations / "epic100" / name)
+        with pytest.raises(TruthError, match=f"{name}: holds actions, not onsets"):
+            read_truth(annotations / "epic100" / name)
+    assert holds_onsets(annotations / "epic_sounds" / "EPIC_Sounds_validation.csv")
 
 
 def test_audacity_labels_are_read_with_bands_and_blank_lines(tmp_path: Path) -> None:
@@ -135,5 +143,9 @@ def test_binary_labels_and_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TruthError, match=r"a.txt: not a readable text"):
         read_truth(tmp_path / "a.txt")
     for suffix in ("txt", "csv", "parquet"):
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(TruthError) as missing:
             read_truth(tmp_path / f"none.{suffix}")
+        assert str(missing.value) == f"{tmp_path / 'none'}.{suffix}: no such file or directory"
+        (tmp_path / f"folder.{suffix}").mkdir()
+        with pytest.raises(TruthError, match=rf"folder\.{suffix}: is a directory"):
+            read_truth(tmp_path / f"folder.{suffix}")

@@ -15,11 +15,11 @@ import pytest
 from rich.console import Console
 
 from clicking import RATE, make_video, without_sound
-from clips import write_clip
+from clips import click_track, grey_ramp, write_clip
 from earmark.datasets import Folder
 from earmark.datasets.records import VideoRecord
 from earmark.media import VideoWriter, read_frames
-from earmark.moments import moments_of_file, read_moments
+from earmark.moments import DETECTORS, detector_parameters, moments_of_file, read_moments
 from earmark.prepare import PrepareError, prepare
 from earmark.store import PreparedStore
 
@@ -76,15 +76,68 @@ def test_picture_and_sound_of_a_prepared_video_share_the_clock_of_the_source(fol
             assert np.flatnonzero(window > 2000)[0] / 16000 - 0.2 == pytest.approx(0, abs=0.003)
 
 
-def test_moments_are_those_of_the_sound_at_its_own_rate(folder: Path, tmp_path: Path) -> None:
-    prepare(Folder(folder).videos(), tmp_path / "store", progress=False)
-    expected, _ = moments_of_file(folder / "one.mp4")
+@pytest.mark.parametrize("detector", [None, *DETECTORS])
+def test_moments_are_those_of_the_sound_at_its_own_rate(folder: Path, tmp_path: Path, detector: str | None) -> None:
+    chosen = {} if detector is None else {"detector": detector}
+    prepare(Folder(folder).videos(), tmp_path / "store", progress=False, **chosen)  # type: ignore[arg-type]
+    expected, _ = moments_of_file(folder / "one.mp4", **chosen)  # type: ignore[arg-type]
     store = PreparedStore(tmp_path / "store")
     np.testing.assert_array_equal(store.moments["one"], [moment.time_seconds for moment in expected])
     for at in (1.52, 3.0, 4.24):
         assert np.abs(store.moments["one"] - at).min() < 0.02
     table = read_moments(tmp_path / "store" / "moments.parquet")
-    assert json.loads(table.schema.metadata[b"parameters"])["segment_seconds"] == 10.0
+    said = detector_parameters(detector or "earmark")
+    assert {name: store.parameters[name] for name in said} == said
+    catalog = pq.read_schema(tmp_path / "store" / "videos.parquet")
+    for metadata in (table.schema.metadata, catalog.metadata):
+        assert {"detector": metadata[b"detector"].decode(), **json.loads(metadata[b"parameters"])} == said
+
+
+def _as_of_before(root: Path) -> None:
+    """Make a store one of before there was a choice of detectors: nothing of it names its own."""
+    for path in (root / "store.json", *(root / "videos").rglob("*.json")):
+        content = json.loads(path.read_text())
+        assert content["parameters"].pop("detector") == "replai"
+        path.write_text(json.dumps(content))
+
+
+def test_a_store_that_names_no_detector_is_one_of_replai_and_goes_on_as_that(folder: Path, tmp_path: Path) -> None:
+    records, root = Folder(folder).videos(), tmp_path / "store"
+    prepare(records, root, detector="replai", progress=False)
+    fingerprint = PreparedStore(root).fingerprint
+    _as_of_before(root)
+    assert PreparedStore(root).parameters["detector"] == "replai"
+    assert PreparedStore(root).fingerprint == fingerprint  # a run that was trained on it goes on
+    report = prepare(records, root, detector="replai", progress=False)
+    assert report.num_reused == len(records) - 1  # what was refused is tried again
+    with pytest.raises(PrepareError, match=r"made with detector=replai, .*; asked for detector=earmark, "):
+        prepare(records, root, progress=False)
+
+
+def test_a_detector_takes_no_options_of_another(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(PrepareError, match="min_prominence is no option of the detector earmark"):
+        prepare(Folder(folder).videos(), tmp_path / "store", min_prominence=1.0, progress=False)
+    with pytest.raises(PrepareError, match="min_score is no option of the detector replai"):
+        prepare(Folder(folder).videos(), tmp_path / "store", detector="replai", min_score=1.0, progress=False)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_sound_track_can_be_chosen_and_one_that_is_not_there_leaves_the_picture(tmp_path: Path) -> None:
+    waves = [click_track(144000, round(48000 * time)) for time in (0.7, 2.1)]
+    sources, root = tmp_path / "sources", tmp_path / "store"
+    sources.mkdir()
+    write_clip(sources / "two.mkv", frames=grey_ramp(30), fps=10, waves=waves)
+    write_clip(sources / "one.mkv", frames=grey_ramp(30), fps=10, waves=waves[:1])
+    report = prepare(Folder(sources).videos(), root, audio_stream=1, progress=False)
+    rows = {video.video_id: video for video in report.videos}
+    store = PreparedStore(root)
+    assert store.moments["two"] == pytest.approx([2.1], abs=0.02)
+    loudest = np.abs(store.sound("two", 0.0, rows["two"].num_samples).astype(int)).argmax()
+    assert loudest / 16000 == pytest.approx(2.1, abs=0.01)
+    assert (rows["one"].status, rows["one"].has_audio) == ("degraded", False)
+    assert rows["one"].reason == "sound: no audio stream 1, it has 1: left out of pretraining"
+    with pytest.raises(PrepareError, match=r"made with audio_stream=1; asked for audio_stream=None"):
+        prepare(Folder(sources).videos(), root, progress=False)
 
 
 def test_a_prepared_video_is_an_ordinary_movie(folder: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_the_table_says_what_was_made_and_what_was_refused_and_why() -> None:
         PreparedVideo("b", "b.mp4", duration_seconds=1800.0, num_bytes=10**9, status="degraded", reason="no sound"),
         PreparedVideo("c", "c.mp4", status="refused", reason="the file is empty"),
     )
-    text = text_of(PrepareReport(Path("store"), videos, num_reused=1, num_elsewhere=7))
+    text = text_of(PrepareReport(Path("store"), videos, num_reused=1, detector="replai", num_elsewhere=7))
     rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in text.splitlines() if "│" in line}
     assert rows == {
         "store": "store",
@@ -30,7 +30,7 @@ def test_the_table_says_what_was_made_and_what_was_refused_and_why() -> None:
         "without sound": "1: kept for evaluation, left out of pretraining",
         "refused": "c: the file is empty",
         "length": "2.0 hours",
-        "moments": "900 (7.5 a minute)",
+        "moments": "900 (7.5 a minute), detector replai",
         "size": "2.00 GB (1.00 GB an hour)",
     }
 

@@ -24,8 +24,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreparedStore, Pre
     without_sound(folder / "a.mp4", folder / "mute.mp4")
     videos = [VideoRecord(name, folder / f"{name}.mp4", "train") for name in ("a", "mute")]
     # noise has peaks too: only the clicks are to be moments
-    prepare(videos, folder / "whole", min_prominence=6.0, progress=False)
-    prepare(videos, folder / "sparse", min_prominence=6.0, around="moments", progress=False)
+    prepare(videos, folder / "whole", detector="replai", min_prominence=6.0, progress=False)
+    prepare(videos, folder / "sparse", detector="replai", min_prominence=6.0, around="moments", progress=False)
     return PreparedStore(folder / "whole"), PreparedStore(folder / "sparse")
 
 
@@ -163,8 +163,16 @@ def test_the_time_of_damage_is_that_of_the_recording(
 @pytest.mark.parametrize("name", ["chopping.mp4", "pancake.mkv", "kinetics_segway.mp4"])
 def test_real_clips_are_kept_around_their_moments_as_in_the_whole(media: Path, tmp_path: Path, name: str) -> None:
     videos = [VideoRecord("a", media / name, "train")]
-    prepare(videos, tmp_path / "whole", min_prominence=1.5, progress=False)
-    prepare(videos, tmp_path / "sparse", min_prominence=1.5, around="moments", around_seconds=0.2, progress=False)
+    prepare(videos, tmp_path / "whole", detector="replai", min_prominence=1.5, progress=False)
+    prepare(
+        videos,
+        tmp_path / "sparse",
+        detector="replai",
+        min_prominence=1.5,
+        around="moments",
+        around_seconds=0.2,
+        progress=False,
+    )
     whole, sparse = PreparedStore(tmp_path / "whole"), PreparedStore(tmp_path / "sparse")
     assert sparse.videos["a"].num_frames < whole.videos["a"].num_frames
     for moment in whole.moments["a"]:
@@ -185,6 +193,7 @@ def test_a_picture_that_ends_before_its_sound_is_kept_as_far_as_it_goes(tmp_path
     report = prepare(
         [VideoRecord("b", tmp_path / "b.mkv", "train")],
         tmp_path / "store",
+        detector="replai",
         min_prominence=6.0,
         around="moments",
         progress=False,

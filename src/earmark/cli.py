@@ -96,10 +96,17 @@ def report_error(program: str, error: Exception) -> int:
     own = type(error).__module__.startswith("earmark.")
     if (not own and not isinstance(error, ValueError | OSError)) or "EARMARK_DEBUG" in os.environ:
         raise error
-    print(f"{program}: {error}" if str(error) else f"{program}: {type(error).__name__}", file=sys.stderr)
+    print(f"{program}: {_in_words(error)}", file=sys.stderr)
     if not own:
         print("(EARMARK_DEBUG=1 shows where this was raised)", file=sys.stderr)
     return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+
+
+def _in_words(error: Exception) -> str:
+    """Return what an error says; of one of the operating system the file and the reason, without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror.lower()}"
+    return str(error) or type(error).__name__
 
 
 def _hydra_command(command: str, arguments: list[str]) -> int:

@@ -37,6 +37,8 @@ __all__ = [
     "store_path",
 ]
 
+MAX_PROBLEMS_SHOWN = 20
+
 
 def say(text: str) -> None:
     """Tell the user what is being done, on standard error; of several processes the first does."""
@@ -85,7 +87,12 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
     if data.name == "folder":
         written = Path(environment.data_dir)  # it may lie among the videos, or be their folder itself
         stores = [written / "prepared"] if data.store is None else [data.store]
-        return Folder(path, exclude=[written, written / "outputs", *stores])
+        folder = Folder(path, exclude=[written, written / "outputs", *stores])
+        for text in folder.problems[:MAX_PROBLEMS_SHOWN]:
+            say(f"left out: {text}")
+        if len(folder.problems) > MAX_PROBLEMS_SHOWN:
+            say(f"left out: {len(folder.problems) - MAX_PROBLEMS_SHOWN} more of this kind")
+        return folder
     if data.name == "kitchen" and data.args.base_path is None and not (path / "events.parquet").exists():
         from earmark.kitchen import make_kitchen
 
@@ -108,6 +115,8 @@ def store_path(data: Data, environment: Environment, prepare: Prepare) -> Path:
             raise ConfigError(f"data.store: {data.store} can be read, not written; prepare in a folder and copy that")
         return Path(data.store)
     content = {"base_path": str(base_path(data, environment).resolve()), **_prepare_parameters(prepare)}
+    if content["detector"] == "replai":  # a store prepared when there was no other is found again
+        del content["detector"]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Path(environment.data_dir) / "prepared" / f"{data.name}-{digest[:8]}"
 
@@ -184,11 +193,12 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
 
 def _require_prepared_as_asked(store: "PreparedStore", name: str, prepare: Prepare) -> None:
     """Raise if a store that was named by hand holds other videos than are asked for."""
-    whole = {"around": None, "around_seconds": prepare.around_seconds}  # not among the parameters where all is kept
+    # Not among the parameters where all is kept, and the default track is taken.
+    whole = {"around": None, "around_seconds": prepare.around_seconds, "audio_stream": None}
     wanted, held = whole | _prepare_parameters(prepare), whole | store.parameters
     differing = [key for key, value in wanted.items() if held.get(key, value) != value]
     if differing:
-        there = " ".join(f"prepare.{key}={held[key]}" for key in differing)
+        there = " ".join(f"prepare.{key}={'null' if held[key] is None else held[key]}" for key in differing)
         here = " ".join(f"prepare.{key}={wanted[key]}" for key in differing)
         raise ConfigError(f"data.store: {name} was prepared with {there}, asked for is {here}; give the former")
 
@@ -259,15 +269,24 @@ def build_fabric(environment: Environment) -> "Fabric":
 
 def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
     """Return the arguments of `earmark.prepare.prepare` that change what it writes."""
+    from earmark.moments import detector_parameters
+
     sparse = {} if prepare.around is None else {"around": prepare.around, "around_seconds": prepare.around_seconds}
+    track = {} if prepare.audio_stream is None else {"audio_stream": prepare.audio_stream}
     return {
         "fps": prepare.fps,
         "short_side": prepare.short_side,
         "quality": prepare.quality,
         "audio_rate": prepare.audio_rate,
-        "segment_seconds": prepare.segment_seconds,
-        "min_prominence": prepare.min_prominence,
-        "min_distance": prepare.min_distance,
+        **detector_parameters(
+            prepare.detector,
+            segment_seconds=prepare.segment_seconds,
+            min_score=prepare.min_score,
+            min_distance_seconds=prepare.min_distance_seconds,
+            min_prominence=prepare.min_prominence,
+            min_distance=prepare.min_distance,
+        ),
+        **track,
         **sparse,
     }
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from earmark.moments_writing import FileMoments
 
 __all__ = ["Truth", "complain", "read_truths", "score"]
@@ -19,7 +21,12 @@ SCORE_WINDOWS_SECONDS = (0.05, 0.1)
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is known of one recording: onsets ``(N,)`` and actions, start and stop ``(M, 2)``, in seconds."""
+    """What is known of one recording.
+
+    Attributes:
+        onsets: when something is heard, in seconds ``(N,)``; None where only actions are known.
+        spans: actions, start and stop in seconds ``(M, 2)``.
+    """
 
     onsets: Any
     spans: Any
@@ -34,14 +41,25 @@ def read_truths(path: Path) -> dict[str, Truth]:
     """Read a file of truth, or all Audacity labels of a folder: name of the recording -> what is known of it.
 
     Raises:
-        ValueError: If a file is none of those known, or damaged.
+        earmark.onset_scores.TruthError: If a file is none of those known, missing or damaged, or a folder can't be
+            read or holds no labels.
     """
-    from earmark.onset_scores import read_spans, read_truth
+    from earmark.datasets.listing import reason_of
+    from earmark.onset_scores import TruthError, holds_onsets, read_spans, read_truth
 
+    files = [path]
+    if path.is_dir():
+        try:
+            files = sorted(file for file in path.iterdir() if file.suffix == ".txt")
+        except OSError as error:
+            raise TruthError(f"{path}: {reason_of(error)}") from error
+        if not files:
+            raise TruthError(f"{path}: no Audacity labels (.txt) in this folder")
     truths: dict[str, Truth] = {}
-    for file in sorted(path.glob("*.txt")) if path.is_dir() else [path]:
-        spans = read_spans(file)
-        truths |= {name: Truth(onsets, spans[name]) for name, onsets in read_truth(file).items()}
+    for file in files:
+        onsets = read_truth(file) if holds_onsets(file) else None
+        for name, spans in read_spans(file).items():
+            truths[name] = Truth(None if onsets is None else onsets[name], spans)
     return truths
 
 
@@ -51,7 +69,8 @@ def score(
     """Print how the moments of each file, and of all, meet the truth.
 
     Recall of actions is the share of the annotated ones with a moment within them, idle the share of the moments
-    outside all of them; neither is there for labels that are points.
+    outside all of them; neither is there for labels that are points. Where only actions are known (EPIC-KITCHENS-100)
+    there is nothing else to score: they begin before they are heard.
 
     Args:
         files: What was found.
@@ -60,52 +79,95 @@ def score(
         stderr: Print there, since standard output is taken.
 
     Returns:
-        The same as plain data: path -> a score for each window.
+        The same as plain data: path -> a score for each window, or a single one of actions.
     """
     import numpy as np
-    from rich.table import Table
 
     from earmark.cli_build import screen
     from earmark.datasets.records import printable
-    from earmark.onset_scores import idle_share, score_onsets, span_recall
 
-    table = Table("file", title=f"against {source}", title_justify="left")
-    for name in ("within", "moments", "onsets", "precision", "recall", "F1", "recall of actions", "idle"):
-        table.add_column(name, justify="right")
-
-    def judge(label: str, times: Any, truth: Truth) -> list[dict[str, Any]]:
-        annotated: dict[str, float | None] = {"span_recall": None, "idle_share": None}
-        if len(truth.spans) and (truth.spans[:, 1] > truth.spans[:, 0]).all():
-            annotated = {
-                "span_recall": span_recall(times, truth.spans),
-                "idle_share": idle_share(times, truth.spans),
-            }
-        rows = []
-        for window in SCORE_WINDOWS_SECONDS:
-            met = score_onsets(times, truth.onsets, window_seconds=window)
-            shares = (met.precision, met.recall, met.f1, *annotated.values())
-            texts = ("" if share is None else f"{share:.3f}" for share in shares)
-            table.add_row(label, f"{1000 * window:.0f} ms", str(met.num_moments), str(met.num_truth), *texts)
-            rows.append({"window_seconds": window} | asdict(met) | annotated)
-        return rows
-
-    scores: dict[str, list[dict[str, Any]]] = {}
-    everything: list[tuple[Any, Any, Any]] = []
-    offset = 0.0
     only = next(iter(truths.values())) if len(truths) == len(files) == 1 else None
+    known: list[tuple[FileMoments, Any, Truth]] = []
     for found in files:
         truth = truths.get(Path(found.path).stem, only)
         if truth is None:
-            complain(f"{found.path}: {source} has no onsets for it")
-            continue
-        times = np.array([moment.time_seconds for moment in found.moments])
-        scores[found.path] = judge(printable(found.path), times, truth)
-        everything.append((times + offset, truth.onsets + offset, truth.spans + offset))
-        # One file after the other, so far apart that no moment meets another file's onset.
-        offset += max([found.duration_seconds, *times, *truth.onsets, *truth.spans.ravel()]) + 10.0
-    if len(everything) > 1:
-        times, onsets, spans = (np.concatenate(parts) for parts in zip(*everything, strict=True))
-        judge("all", times, Truth(onsets, spans))
-    if everything:
-        screen(stderr=stderr).print(table)
+            complain(f"{found.path}: {source} says nothing of it")
+        else:
+            known.append((found, np.array([moment.time_seconds for moment in found.moments]), truth))
+    if not known:
+        return {}
+    of_actions = known[0][2].onsets is None  # all of one source
+    judge = _of_actions if of_actions else _of_onsets
+    rows = [(printable(found.path), judge(times, truth)) for found, times, truth in known]
+    scores = {found.path: scored for (found, _, _), (_, scored) in zip(known, rows, strict=True)}
+    if len(known) > 1:
+        rows.append(("all", judge(*_joined(known))))
+    screen(stderr=stderr).print(_table(rows, source, of_actions=of_actions))
     return scores
+
+
+def _joined(known: "Sequence[tuple[FileMoments, Any, Truth]]") -> tuple[Any, Truth]:
+    """Put the recordings one after the other, so far apart that no moment meets what is known of another."""
+    import numpy as np
+
+    moments, onsets, spans = [], [], []
+    offset = 0.0
+    for found, times, truth in known:
+        heard = np.zeros(0) if truth.onsets is None else truth.onsets
+        moments.append(times + offset)
+        onsets.append(heard + offset)
+        spans.append(truth.spans + offset)
+        offset += max([found.duration_seconds, *times, *heard, *truth.spans.ravel()]) + 10.0
+    only_actions = known[0][2].onsets is None
+    return np.concatenate(moments), Truth(None if only_actions else np.concatenate(onsets), np.concatenate(spans))
+
+
+def _of_onsets(times: Any, truth: Truth) -> list[dict[str, Any]]:
+    from earmark.onset_scores import score_onsets
+
+    shares = {"span_recall": None, "idle_share": None}
+    if len(truth.spans) and (truth.spans[:, 1] > truth.spans[:, 0]).all():
+        shares = _shares_of_actions(times, truth)
+    return [
+        {"window_seconds": window} | asdict(score_onsets(times, truth.onsets, window_seconds=window)) | shares
+        for window in SCORE_WINDOWS_SECONDS
+    ]
+
+
+def _of_actions(times: Any, truth: Truth) -> list[dict[str, Any]]:
+    return [{"num_moments": len(times), "num_actions": len(truth.spans)} | _shares_of_actions(times, truth)]
+
+
+def _shares_of_actions(times: Any, truth: Truth) -> dict[str, Any]:
+    from earmark.onset_scores import idle_share, span_recall
+
+    return {"span_recall": span_recall(times, truth.spans), "idle_share": idle_share(times, truth.spans)}
+
+
+def _table(rows: Sequence[tuple[str, list[dict[str, Any]]]], source: Path, *, of_actions: bool) -> "Table":
+    from rich.table import Table
+
+    caption = None
+    columns = {"moments": "num_moments", "onsets": "num_truth", "precision": "precision", "recall": "recall"}
+    columns |= {"F1": "f1", "recall of actions": "span_recall", "idle": "idle_share"}
+    if of_actions:
+        columns = {"moments": "num_moments", "actions": "num_actions", "recall of actions": "span_recall"}
+        columns["idle"] = "idle_share"
+        caption = (
+            f"{source} says when actions begin and end, not when they are heard, so precision can't be told. Recall of "
+            "actions: the share of them with a moment within; idle: the share of the moments outside all of them."
+        )
+    table = Table("file", title=f"against {source}", title_justify="left", caption=caption, caption_justify="left")
+    for name in (*([] if of_actions else ["within"]), *columns):
+        table.add_column(name, justify="right")
+    for label, scores in rows:
+        for scored in scores:
+            window = [] if of_actions else [f"{1000 * scored['window_seconds']:.0f} ms"]
+            table.add_row(label, *window, *(_cell(scored[key]) for key in columns.values()))
+    return table
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.3f}"

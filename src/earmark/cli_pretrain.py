@@ -37,6 +37,7 @@ CHANGEABLE = (
     # the seed is an argument, too
     "logging",
     "prepare.workers",
+    "prepare.detector",  # what it changes is part of the data's fingerprint; runs of before do not name theirs
     "optim.batch_size",  # of a node; that of all nodes together is an argument, and must be the same
     "data.args.base_path",
     "data.store",
@@ -123,8 +124,9 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
             write_config(folder, values, force=environment.force)
 
         on_first_rank(begin)
+        found_by = f"detector {store.parameters['detector']}" if clips.moments == "audible" else clips.moments
         segments, moments = counted(len(clips), "segment"), counted(clips.num_moments, "moment")
-        say(f"pretraining on {segments} with {moments}; run folder {folder}")
+        say(f"pretraining on {segments} with {moments} ({found_by}); run folder {folder}")
         for line in left_out_of_run(clips, store, split=config.data.split):
             say(line)
         return pretrain(

@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from earmark.cli_build import say, screen
+from earmark.datasets.listing import reason_of
 from earmark.run_lock import holder_of
 from earmark.run_logging import METRICS_FILE
 
@@ -132,7 +133,7 @@ def runs_in(outputs: Path) -> Iterator[Run]:
         outputs: Folder of run folders; it need not exist.
     """
     evaluations = list(evaluations_in(outputs))
-    trained = {path.parent.name: path for path in outputs.glob("*/config.yaml")}
+    trained = {folder.name: folder / "config.yaml" for folder in _folders_in(outputs)}
     for name in sorted(trained.keys() | {evaluation.run for evaluation in evaluations}):
         found = tuple(evaluation for evaluation in evaluations if evaluation.run == name)
         if name not in trained:
@@ -196,6 +197,20 @@ def _run_of(checkpoint: str | None, named: str) -> str:
     if checkpoint is not None and Path(checkpoint).parent.name == "checkpoints":
         return Path(checkpoint).parent.parent.name
     return named
+def _folders_in(outputs: Path) -> Iterator[Path]:
+    """Yield the folders with a run's configuration, by name; one that can't be looked into is told."""
+    try:
+        entries = sorted(outputs.iterdir())
+    except FileNotFoundError:
+        return
+    for folder in entries:
+        try:
+            (folder / "config.yaml").stat()
+            yield folder
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            say(f"{folder}: {reason_of(error)}, left out")
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from earmark.collation import collate, empty_rows
+from earmark.moments import segment_number
 from earmark.sampling import Key, Visits, uniform_draw
 from earmark.store import PreparedStore
 from earmark.wording import counted
@@ -317,7 +318,7 @@ class MomentClips(_StoredClips):
         usable = (times >= margin) & (times <= durations[videos] - margin)
         self._times, videos = times[usable], videos[usable]
         self.num_unusable_moments = len(usable) - len(self._times)
-        segments = np.floor(self._times / segment_seconds)
+        segments = segment_number(self._times, segment_seconds)
         first = np.ones(len(self._times), bool)  # whether a moment is the first of its segment
         first[1:] = (np.diff(segments) != 0) | (np.diff(videos) != 0)
         self._starts = np.append(np.flatnonzero(first), len(self._times))

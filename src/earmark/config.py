@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from earmark.cli_checks import unused_by_criterion
-from earmark.config_schema import Environment, EvaluateConfig, PretrainAugm, PretrainConfig
+from earmark.config_schema import Environment, EvaluateConfig, Prepare, PretrainAugm, PretrainConfig
 from earmark.wording import counted
 
 __all__ = [
@@ -33,6 +33,11 @@ __all__ = [
 ]
 
 CONFIG_PACKAGE = "earmark.configs"
+DETECTOR_OPTIONS = {  # those of earmark.moments, which is slow to import
+    "earmark": ("min_score", "min_distance_seconds"),
+    "replai": ("min_prominence", "min_distance"),
+}
+PREPARE_CHOICES = {"earmark": "default", "replai": "replai"}  # of the group prepare, by the detector that it chooses
 SWEEP_NEEDED = (
     "{key}: several values need a sweep (-m); a comma that is part of the value needs quotes: \"{key}='a,b'\""
 )
@@ -386,7 +391,7 @@ def _contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
         problems.append("environment.ngpu: must be at least 1 with environment.accelerator=cuda")
     if environment.force_processes is not None and environment.accelerator == "cuda":
         problems.append("environment.force_processes: are processes of the CPU; environment.accelerator=cuda is not")
-    problems += _wrong_nodes(environment)
+    problems += _wrong_nodes(environment) + _options_of_another_detector(config.prepare)
     if isinstance(config, EvaluateConfig):
         problems += _unused_by_probe(config)
     else:
@@ -426,6 +431,17 @@ def _wrong_nodes(environment: Environment) -> list[str]:
             "starts the processes"
         )
     return problems
+
+
+def _options_of_another_detector(prepare: Prepare) -> list[str]:
+    own = " and ".join(f"prepare.{name}" for name in DETECTOR_OPTIONS[prepare.detector])
+    return [
+        f"prepare.{name}: is an option of the detector {detector} (prepare={PREPARE_CHOICES[detector]}); here it is "
+        f"{prepare.detector} (prepare={PREPARE_CHOICES[prepare.detector]}), which has {own}"
+        for detector, names in DETECTOR_OPTIONS.items()
+        for name in names
+        if detector != prepare.detector and getattr(prepare, name) is not None
+    ]
 
 
 def _wrong_crop(augm: PretrainAugm) -> list[str]:

@@ -284,9 +284,13 @@ class Prepare:
     short_side: Even
     quality: Quality
     audio_rate: Annotated[int, Rule("at least 4000", lambda value: value >= 4000)]
+    audio_stream: AtLeastZero | None
+    detector: Literal["earmark", "replai"]
     segment_seconds: Positive
-    min_prominence: NonNegative
-    min_distance: AtLeastOne
+    min_score: NonNegative | None
+    min_distance_seconds: NonNegative | None
+    min_prominence: NonNegative | None
+    min_distance: AtLeastOne | None
     around: Literal["moments"] | None
     around_seconds: Positive
     workers: AtLeastOne | None

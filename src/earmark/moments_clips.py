@@ -23,6 +23,7 @@ __all__ = ["clip_name", "cut_clips"]
 _AAC_RATES = (16000, 22050, 24000, 32000, 44100, 48000)
 _MAX_FPS, _MAX_SHORT_SIDE = 60, 1080
 _DRAWN_FPS, _DRAWN_WIDTH, _DRAWN_HEIGHT, _DRAWN_RANGE_DB = 25, 640, 360, 70.0
+_DRAWN_FLOOR_DB = -120.0  # what is below is silence
 
 
 def clip_name(name: str, number: int, time_seconds: float) -> str:
@@ -48,6 +49,7 @@ def cut_clips(
     name: str | None = None,
     before_seconds: float = 1.0,
     after_seconds: float = 1.0,
+    audio_stream: int | None = None,
 ) -> list[Path]:
     """Write a clip around each moment, H.264 and mono AAC.
 
@@ -61,6 +63,7 @@ def cut_clips(
         name: start of the clips' names; None for that of the recording.
         before_seconds: how much of a clip is before its moment.
         after_seconds: how much is after it.
+        audio_stream: the n-th sound stream, from 0; None for the container's default.
 
     Returns:
         The files, in order of time (see :func:`clip_name`).
@@ -81,10 +84,11 @@ def cut_clips(
         raise ValueError(f"a clip can't last from {before_seconds} s before a moment to {after_seconds} s after it")
     if not len(times_seconds):
         return []
-    info = probe(path)
-    reader = SoundReader(path)
+    info = probe(path, audio_stream=audio_stream)
+    reader = SoundReader(path, audio_stream=audio_stream)
     if reader.sample_rate not in _AAC_RATES:
-        reader = SoundReader(path, sample_rate=min((r for r in _AAC_RATES if r > reader.sample_rate), default=48000))
+        rate = min((r for r in _AAC_RATES if r > reader.sample_rate), default=48000)
+        reader = SoundReader(path, sample_rate=rate, audio_stream=audio_stream)
     fps, short_side = _format(info)
     spans = []
     for time in times_seconds:
@@ -153,8 +157,9 @@ def _drawn(wave: NDArray[np.float32], sample_rate: int, num_frames: int) -> Iter
     """Yield pictures of the sound, uint8 RGB ``(H, W, 3)``, with a line where it is being heard."""
     size = min(512, len(wave))
     _, _, power = spectrogram(wave, sample_rate, nperseg=size, noverlap=size * 3 // 4)
-    level = 10 * np.log10(power + 1e-12)
-    share = np.clip(1 + (level - level.max()) / _DRAWN_RANGE_DB, 0, 1)
+    level = 10 * np.log10(power + 10 ** (_DRAWN_FLOOR_DB / 10))
+    loudest = max(level.max(), _DRAWN_FLOOR_DB + _DRAWN_RANGE_DB)  # silence stays dark
+    share = np.clip(1 + (level - loudest) / _DRAWN_RANGE_DB, 0, 1)
     coloured = colormaps["magma"](share[::-1], bytes=True)[..., :3]  # low tones below
     image = Image.fromarray(np.ascontiguousarray(coloured))
     base = np.asarray(image.resize((_DRAWN_WIDTH, _DRAWN_HEIGHT), Image.Resampling.BILINEAR))

@@ -8,6 +8,7 @@ and, where there is a picture, a frame before and after. The page is one HTML fi
 
 import base64
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -41,7 +42,29 @@ _FRAME_SIDE = 180
 _PAGE_RATE = 24000
 _MARK_SECONDS = 0.03  # a detector's moment may be so far from the curve's peak
 _MAX_LINES = 60
-_INK, _LINE, _MARK = "#30363d", "#1f5fbf", "#d1242f"
+_NOTHING_DB = 10 * math.log10(1e-9)  # level of digital silence, so that it is a number
+_DARKEST_TOP_DB = _NOTHING_DB + 25  # what is below is drawn dark even where nothing else is heard
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """Colours of what is drawn around the spectrograms.
+
+    Attributes:
+        ground: behind everything; "none" lets the page through.
+        ink: of text and ticks.
+        line: of waveform and curve.
+        mark: of moments.
+    """
+
+    ground: str
+    ink: str
+    line: str
+    mark: str
+
+
+_PICTURE = Style("white", "#30363d", "#1f5fbf", "#d1242f")
+_IN_PAGE = Style("none", "#7c858f", "#4184e4", "#e5534b")  # to be read on a light page and on a dark one
 
 
 class Columns:
@@ -113,15 +136,26 @@ class Shown:
         moment: the moment.
         wave: sound around it, float32 ``(S,)``, ``AROUND_SECONDS`` to each side.
         frames: uint8 ``(2, H, W, 3)``, before and after; None without a picture.
+        frame_offsets: seconds from the moment to each of them, less than half a second where the picture has an end.
     """
 
     number: int
     moment: Moment
     wave: NDArray[np.float32]
     frames: NDArray[np.uint8] | None
+    frame_offsets: tuple[float, float]
 
 
-def write_plot(out: str | Path, path: str | Path, moments: Sequence[Moment], *, title: str, detector: str) -> None:
+def write_plot(
+    out: str | Path,
+    path: str | Path,
+    moments: Sequence[Moment],
+    *,
+    title: str,
+    detector: str,
+    audio_stream: int | None = None,
+    index: str | None = None,
+) -> None:
     """Draw a recording and its moments; memory does not grow with the recording's length.
 
     Args:
@@ -130,6 +164,8 @@ def write_plot(out: str | Path, path: str | Path, moments: Sequence[Moment], *, 
         moments: of it, in order of time.
         title: its heading, plain text.
         detector: name of what found them, of `earmark.moments.DETECTORS`; its curve is drawn.
+        audio_stream: the n-th sound stream, from 0; None for the container's default.
+        index: path of a page that this one leads back to, relative to its folder; None for none.
 
     Raises:
         MediaError: if the recording can't be read or has no sound.
@@ -150,10 +186,13 @@ def write_plot(out: str | Path, path: str | Path, moments: Sequence[Moment], *, 
     if suffix not in (".png", ".html"):
         raise ValueError(f"{out}: a picture of moments ends in .png or .html, not {suffix!r}")
     best = sorted(range(len(moments)), key=lambda k: -moments[k].score)[: SHOWN_PNG if suffix == ".png" else SHOWN_HTML]
-    reader = SoundReader(path)
+    reader = SoundReader(path, audio_stream=audio_stream)
     overview, waves = _listen(reader, detector, [moments[k].time_seconds for k in sorted(best)])
     frames = _frames(path, [moments[k].time_seconds for k in sorted(best)])
-    shown = [Shown(k + 1, moments[k], wave, pair) for k, wave, pair in zip(sorted(best), waves, frames, strict=True)]
+    shown = [
+        Shown(k + 1, moments[k], wave, pair, offsets)
+        for k, wave, (offsets, pair) in zip(sorted(best), waves, frames, strict=True)
+    ]
     rate = reader.sample_rate
     heading = f"{len(moments)} {'moment' if len(moments) == 1 else 'moments'} in {_clock(overview.duration_seconds)}"
     heading += f", detector {detector}"
@@ -165,7 +204,8 @@ def write_plot(out: str | Path, path: str | Path, moments: Sequence[Moment], *, 
                 temporary, dpi=110, format="png", metadata={"Software": None}
             )
         else:
-            temporary.write_text(_page(overview, moments, shown, rate, title, heading), encoding="utf-8")
+            page = _page(overview, moments, shown, rate, title=title, heading=heading, index=index)
+            temporary.write_text(page, encoding="utf-8")
 
 
 # --- listening ---
@@ -221,18 +261,44 @@ def _levels(wave: NDArray[np.float32], spectrum: ShortTimeFFT, edges_hz: NDArray
     first = np.minimum(first, last - 1)  # a narrow band takes the bin next to it
     total = np.concatenate([np.zeros((len(power), 1)), power.cumsum(axis=1)], axis=1)
     mean = (total[:, last] - total[:, first]) / (last - first)
-    return np.asarray(10 * np.log10(np.maximum(mean, 0) + 1e-9))
+    return np.asarray(10 * np.log10(np.maximum(mean, 0) + 10 ** (_NOTHING_DB / 10)))
 
 
-def _frames(path: str | Path, times_seconds: Sequence[float]) -> Iterator[NDArray[np.uint8] | None]:
-    """Yield the frames before and after each time; None where there is no picture."""
-    has_picture = probe(path).video is not None
+def _frames(
+    path: str | Path, times_seconds: Sequence[float]
+) -> Iterator[tuple[tuple[float, float], NDArray[np.uint8] | None]]:
+    """Yield, for each time, how far from it the frames before and after are in seconds, and the two.
+
+    They are nearer where the picture begins or ends, and on the same side where it is not there yet or no more.
+    """
+    info = probe(path)
     for time in times_seconds:
+        offsets = (-FRAME_SECONDS, FRAME_SECONDS)
+        if info.video is None:
+            yield offsets, None
+            continue
+        first = info.video.start_seconds
+        length = info.video.duration_seconds
+        last = max(first, (info.duration_seconds if length is None else first + length) - 1 / info.video.fps)
+        times = np.clip([time - FRAME_SECONDS, time + FRAME_SECONDS], first, last)
+        offsets = (float(times[0]) - time, float(times[1]) - time)
         try:
-            times = [max(0.0, time - FRAME_SECONDS), time + FRAME_SECONDS]
-            yield read_frames(path, times, short_side=_FRAME_SIDE) if has_picture else None
+            yield offsets, read_frames(path, times, short_side=_FRAME_SIDE)
         except MediaError:  # the sound can be shown all the same
-            yield None
+            yield offsets, None
+
+
+def frame_label(offset_seconds: float) -> str:
+    """Return how far from its moment a frame is.
+
+    Example:
+        >>> frame_label(-0.5), frame_label(0.163), frame_label(0.0)
+        ('0.5 s before', '0.16 s after', 'at the moment')
+    """
+    length = f"{abs(offset_seconds):.2f}".rstrip("0").rstrip(".")
+    if length == "0":
+        return "at the moment"
+    return f"{length} s {'before' if offset_seconds < 0 else 'after'}"
 
 
 # --- drawing ---
@@ -242,30 +308,34 @@ def _figure(
     overview: Overview, moments: Sequence[Moment], shown: Sequence[Shown], sample_rate: int, *, heading: str
 ) -> Figure:
     """Draw the overview and, below it, the shown moments."""
-    columns = 4
+    columns, style = 4, _PICTURE
     with_frames = any(one.frames is not None for one in shown)
     rows = -(-len(shown) // columns)
     row_inches = 2.8 if with_frames else 1.9
-    figure = Figure(figsize=(15, 5.6 + rows * row_inches), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(15, 5.6 + rows * row_inches), layout="constrained", facecolor=style.ground)
     parts = figure.subfigures(
         2 if rows else 1, 1, height_ratios=[5.6, rows * row_inches] if rows else None, squeeze=False
     )
-    _draw_overview(parts[0, 0], overview, moments, shown)
-    parts[0, 0].suptitle(heading, fontsize=11, color=_INK, parse_math=False)
+    _draw_overview(parts[0, 0], overview, moments, shown, style)
+    parts[0, 0].suptitle(heading, fontsize=11, color=style.ink, parse_math=False)
     if rows:
         cells = parts[1, 0].subfigures(rows, columns, squeeze=False)
         for cell, one in zip(cells.flat, shown, strict=False):
-            _draw_moment(cell, one, overview.edges_hz, sample_rate, with_frames=with_frames)
+            _draw_moment(cell, one, overview.edges_hz, sample_rate, style, with_frames=with_frames)
     return figure
 
 
-def _draw_overview(figure: Any, overview: Overview, moments: Sequence[Moment], shown: Sequence[Shown]) -> None:
+def _draw_overview(
+    figure: Any, overview: Overview, moments: Sequence[Moment], shown: Sequence[Shown], style: Style
+) -> None:
     axes = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.6, 1])
+    for panel in (axes[0], axes[2]):
+        panel.set_facecolor(style.ground)
     end = max(overview.duration_seconds, 1e-3)
     wave = overview.wave.values()
     times = np.arange(len(wave)) * overview.wave.step_seconds
     if len(wave):
-        axes[0].fill_between(times, -wave[:, 1], wave[:, 0], color=_LINE, linewidth=0.4)
+        axes[0].fill_between(times, -wave[:, 1], wave[:, 0], color=style.line, linewidth=0.4)
     axes[0].set_ylabel("waveform")
     levels = overview.levels.values()
     _draw_levels(axes[1], levels, len(levels) * overview.levels.step_seconds, 0.0, overview.edges_hz)
@@ -274,31 +344,31 @@ def _draw_overview(figure: Any, overview: Overview, moments: Sequence[Moment], s
     if len(curve):
         curve_times = (np.arange(len(curve)) + 0.5) * overview.curve.step_seconds
         there = np.isfinite(curve[:, 0])
-        axes[2].plot(curve_times[there], curve[there, 0], color=_LINE, linewidth=0.7)
+        axes[2].plot(curve_times[there], curve[there, 0], color=style.line, linewidth=0.7)
         reach = max(1, round(_MARK_SECONDS / overview.curve.step_seconds))
         tops = [
             curve[max(0, k - reach) : k + reach + 1, 0].max()
             for k in (min(len(curve) - 1, int(m.time_seconds / overview.curve.step_seconds)) for m in moments)
         ]
-        axes[2].plot([m.time_seconds for m in moments], tops, "v", color=_MARK, markersize=4, clip_on=False)
+        axes[2].plot([m.time_seconds for m in moments], tops, "v", color=style.mark, markersize=4, clip_on=False)
     axes[2].set_ylabel(overview.curve_name)
-    axes[2].set_xlabel("time, min:s", fontsize=8, color=_INK)
+    axes[2].set_xlabel("time, min:s", fontsize=8, color=style.ink)
     axes[2].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _clock(seconds, end)))
     # Lines through few moments, ticks for many, which would hide what they mark.
     depth = 1.0 if len(moments) <= _MAX_LINES else 0.08
     for panel in (axes[0], axes[1]):
         panel.vlines([m.time_seconds for m in moments], 1 - depth, 1, transform=panel.get_xaxis_transform(),
-                     color=_MARK, linewidth=0.8, alpha=0.7)  # fmt: skip
+                     color=style.mark, linewidth=0.8, alpha=0.7)  # fmt: skip
     last = -end
     for one in shown:
         if one.moment.time_seconds - last < 0.015 * end:  # the numbers would run into each other
             continue
         last = one.moment.time_seconds
         axes[0].annotate(str(one.number), (last, 1), xycoords=axes[0].get_xaxis_transform(), ha="center", va="bottom",
-                         fontsize=7, color=_MARK, annotation_clip=False)  # fmt: skip
+                         fontsize=7, color=style.mark, annotation_clip=False)  # fmt: skip
     axes[0].set_xlim(0, end)
     for panel in axes:
-        _plain(panel)
+        _plain(panel, style)
 
 
 def _draw_levels(
@@ -308,7 +378,7 @@ def _draw_levels(
     axes.set_facecolor("black")
     finite = levels[np.isfinite(levels)]
     if len(finite):
-        top = float(finite.max())
+        top = max(float(finite.max()), _DARKEST_TOP_DB)
         bottom = max(top - _RANGE_DB, min(float(np.quantile(finite, 0.05)), top - 1))  # the noise is dark
         extent = (start_seconds, start_seconds + seconds, 0, _NUM_BANDS)
         image = np.where(np.isfinite(levels), levels, finite.min()).T
@@ -321,21 +391,21 @@ def _draw_levels(
 
 
 def _draw_moment(
-    figure: Any, one: Shown, edges_hz: NDArray[np.float64], sample_rate: int, *, with_frames: bool
+    figure: Any, one: Shown, edges_hz: NDArray[np.float64], sample_rate: int, style: Style, *, with_frames: bool
 ) -> None:
-    figure.suptitle(f"{one.number}: {_caption(one.moment)}", fontsize=9, color=_INK)
+    figure.suptitle(f"{one.number}: {_caption(one.moment)}", fontsize=9, color=style.ink)
     rows = figure.subfigures(2, 1, height_ratios=[1.2, 1], squeeze=False)[:, 0] if with_frames else [figure]
     if with_frames:
         panels = rows[0].subplots(1, 2)
-        for number, (panel, name) in enumerate(zip(panels, ("before", "after"), strict=True)):
+        for number, (panel, offset) in enumerate(zip(panels, one.frame_offsets, strict=True)):
             panel.axis("off")
             if one.frames is not None:
                 panel.imshow(one.frames[number])
-                panel.set_title(name, fontsize=7, color=_INK, pad=2)
-    _draw_around(rows[-1].subplots(), one, edges_hz, sample_rate)
+                panel.set_title(frame_label(offset), fontsize=7, color=style.ink, pad=2)
+    _draw_around(rows[-1].subplots(), one, edges_hz, sample_rate, style)
 
 
-def _draw_around(axes: Axes, one: Shown, edges_hz: NDArray[np.float64], sample_rate: int) -> None:
+def _draw_around(axes: Axes, one: Shown, edges_hz: NDArray[np.float64], sample_rate: int, style: Style) -> None:
     """Draw the spectrogram around a moment."""
     spectrum = _spectrum(sample_rate)
     levels = _levels(one.wave, spectrum, edges_hz).astype(np.float32)
@@ -345,35 +415,41 @@ def _draw_around(axes: Axes, one: Shown, edges_hz: NDArray[np.float64], sample_r
     axes.axvline(0, color="white", linestyle="--", linewidth=0.9)
     axes.set_xlim(-AROUND_SECONDS, AROUND_SECONDS)
     axes.set_xticks([-1, -0.5, 0, 0.5, 1], ["-1 s", "", "", "", "1 s"])
-    _plain(axes)
+    _plain(axes, style)
 
 
-def _plain(axes: Axes) -> None:
-    axes.tick_params(colors=_INK, labelsize=7, length=2)
-    axes.yaxis.label.set(color=_INK, fontsize=8)
+def _plain(axes: Axes, style: Style) -> None:
+    axes.tick_params(colors=style.ink, labelsize=7, length=2)
+    axes.yaxis.label.set(color=style.ink, fontsize=8)
     axes.spines[:].set_visible(False)
 
 
 def _page(
-    overview: Overview, moments: Sequence[Moment], shown: Sequence[Shown], sample_rate: int, title: str, heading: str
+    overview: Overview,
+    moments: Sequence[Moment],
+    shown: Sequence[Shown],
+    sample_rate: int,
+    *,
+    title: str,
+    heading: str,
+    index: str | None,
 ) -> str:
-    figure = Figure(figsize=(15, 5.4), layout="constrained", facecolor="white")
-    _draw_overview(figure, overview, moments, shown)
+    figure = Figure(figsize=(15, 5.4), layout="constrained", facecolor=_IN_PAGE.ground)
+    _draw_overview(figure, overview, moments, shown, _IN_PAGE)
     cards = []
     for one in shown:
-        small = Figure(figsize=(4.6, 1.5), layout="constrained", facecolor="white")
-        _draw_around(small.subplots(), one, overview.edges_hz, sample_rate)
+        small = Figure(figsize=(4.6, 1.5), layout="constrained", facecolor=_IN_PAGE.ground)
+        _draw_around(small.subplots(), one, overview.edges_hz, sample_rate, _IN_PAGE)
         card = {"number": one.number, "caption": _caption(one.moment), "spectrogram": _png(small), "frames": []}
         if one.frames is not None:
-            card["frames"] = [_jpeg(frame) for frame in one.frames]
+            labels = map(frame_label, one.frame_offsets)
+            card["frames"] = [(_jpeg(frame), label) for frame, label in zip(one.frames, labels, strict=True)]
         card["sound"] = _wav(one.wave, sample_rate)
         cards.append(card)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("earmark").joinpath("moments.html").read_text(encoding="utf-8"))
     rows = [(_clock(m.time_seconds), f"{m.score:.2f}", f"{m.loudness_db:.1f}") for m in moments]
-    return template.render(
-        title=title, heading=heading, overview=_png(figure), cards=cards, rows=rows, frame_seconds=FRAME_SECONDS
-    )
+    return template.render(title=title, heading=heading, overview=_png(figure), cards=cards, rows=rows, index=index)
 
 
 def _wav(wave: NDArray[np.float32], sample_rate: int) -> str:

@@ -6,6 +6,7 @@ Beside the path of a sample, after :mod:`earmark.moments`. Scores are those of t
 import csv
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,10 +15,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from earmark.datasets.epic_kitchens import parse_timestamp
+from earmark.datasets.listing import reason_of
 
-__all__ = ["OnsetScore", "TruthError", "idle_share", "read_spans", "read_truth", "score_onsets", "span_recall"]
+__all__ = [
+    "OnsetScore",
+    "TruthError",
+    "holds_onsets",
+    "idle_share",
+    "read_spans",
+    "read_truth",
+    "score_onsets",
+    "span_recall",
+]
 
 _Seconds: TypeAlias = NDArray[np.float64]
+_ACTION_COLUMN = "narration_id"  # of EPIC-KITCHENS-100 alone
 _CSV_COLUMNS = ("video_id", "start_timestamp", "stop_timestamp")
 _PARQUET_COLUMNS = ("video_id", "point_of_no_return_seconds", "onset_seconds", "offset_seconds", "audible")
 
@@ -60,16 +72,14 @@ def read_truth(path: str | Path) -> dict[str, _Seconds]:
     Args:
         path: by suffix and columns one of
             ``events.parquet`` of Audible Kitchen: points of no return of what is audible, on screen or off;
-            ``.csv`` of EPIC-SOUNDS or EPIC-KITCHENS-100: starts (those of EPIC-KITCHENS-100 are of actions, which
-            sound later);
+            ``.csv`` of EPIC-SOUNDS: starts;
             ``.txt`` of Audacity labels: starts, of the recording that is named as the file.
 
     Returns:
         Name of the video -> its onsets in seconds, in order, ``(N,)``.
 
     Raises:
-        FileNotFoundError: if there is none.
-        TruthError: if it is none of these, or damaged.
+        TruthError: if it is none of these, missing or damaged, or holds actions (see :func:`holds_onsets`).
 
     Example:
         >>> import tempfile
@@ -79,6 +89,8 @@ def read_truth(path: str | Path) -> dict[str, _Seconds]:
         ...     read_truth(path)
         {'chopping': array([0.645, 1.127])}
     """
+    if not holds_onsets(path):
+        raise TruthError(f"{path}: holds actions, not onsets: how long after its start an action sounds is not said")
     onsets: dict[str, list[float]] = defaultdict(list)
     for annotation in _annotations(Path(path)):
         found = onsets[annotation.video_id]  # a video without onsets is known to have none
@@ -87,18 +99,36 @@ def read_truth(path: str | Path) -> dict[str, _Seconds]:
     return {video_id: np.sort(np.array(seconds, np.float64)) for video_id, seconds in onsets.items()}
 
 
+def holds_onsets(path: str | Path) -> bool:
+    """Return whether a file says when something is heard.
+
+    Those of EPIC-KITCHENS-100 say when actions begin and end: the reach for a thing begins them, and what is heard
+    comes later, if at all. So there is no onset to hold a moment against, only spans.
+
+    Args:
+        path: as for :func:`read_truth`, or a csv of EPIC-KITCHENS-100.
+
+    Raises:
+        TruthError: if the file is missing or no text.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".csv":
+        return True
+    with _readable(path), path.open(newline="", encoding="utf-8-sig") as file:
+        return _ACTION_COLUMN not in (csv.DictReader(file).fieldnames or ())
+
+
 def read_spans(path: str | Path) -> dict[str, _Seconds]:
     """Read the stretches of annotated action.
 
     Args:
-        path: as for :func:`read_truth`; of Audible Kitchen all events, audible or not.
+        path: as for :func:`read_truth`, or a csv of EPIC-KITCHENS-100; of Audible Kitchen all events, audible or not.
 
     Returns:
         Name of the video -> start and stop of each stretch in seconds, in order of start, ``(N, 2)``.
 
     Raises:
-        FileNotFoundError: if there is none.
-        TruthError: if the file is none of those known, or damaged.
+        TruthError: if the file is none of those known, missing or damaged.
     """
     spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for annotation in _annotations(Path(path)):
@@ -195,10 +225,19 @@ def _annotations(path: Path) -> Iterator[_Annotation]:
     readers = {".parquet": _of_kitchen, ".csv": _of_csv, ".txt": _of_labels}
     if path.suffix.lower() not in readers:
         raise TruthError(f"{path}: onsets are read from {', '.join(readers)}")
-    try:
+    with _readable(path):
         yield from readers[path.suffix.lower()](path)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in reading a file into a TruthError."""
+    try:
+        yield
     except (UnicodeDecodeError, csv.Error) as error:
         raise TruthError(f"{path}: not a readable text file ({error})") from error
+    except OSError as error:
+        raise TruthError(f"{path}: {reason_of(error)}") from error
 
 
 def _of_kitchen(path: Path) -> Iterator[_Annotation]:
@@ -206,10 +245,9 @@ def _of_kitchen(path: Path) -> Iterator[_Annotation]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError) as error:
+        with path.open("rb") as file:  # pyarrow's own errors do not say which file is missing
+            table = pq.read_table(file)
+    except pa.ArrowException as error:
         raise TruthError(f"{path}: not a readable table of events ({error})") from error
     _require(path, _PARQUET_COLUMNS, table.column_names)
     for number, row in enumerate(table.select(_PARQUET_COLUMNS).to_pylist(), start=1):

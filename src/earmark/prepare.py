@@ -21,7 +21,14 @@ import pyarrow.parquet as pq
 
 from earmark.atomic import replacing
 from earmark.datasets.records import VideoRecord
-from earmark.moments import moments_table, write_moments
+from earmark.moments import (
+    DEFAULT_DETECTOR,
+    detector_parameters,
+    moments_table,
+    own_parameters,
+    with_detector,
+    write_moments,
+)
 from earmark.prepare_lock import clear_leftovers, left_behind, running_seconds
 from earmark.prepare_report import PrepareReport, progress_bars, size_text
 from earmark.prepare_space import SourceLength, estimated_bytes, free_bytes, source_lengths
@@ -46,8 +53,12 @@ def prepare(
     quality: int = 90,
     audio_rate: int = 16000,
     segment_seconds: float = 10.0,
-    min_prominence: float = 1.0,
-    min_distance: int = 10,
+    detector: str = DEFAULT_DETECTOR,
+    min_score: float | None = None,
+    min_distance_seconds: float | None = None,
+    min_prominence: float | None = None,
+    min_distance: int | None = None,
+    audio_stream: int | None = None,
     around: Literal["moments"] | None = None,
     around_seconds: float = 1.0,
     part: tuple[int, int] = (1, 1),
@@ -68,9 +79,15 @@ def prepare(
         short_side: Its shorter side in pixels.
         quality: JPEG quality, 1 to 100.
         audio_rate: Sample rate of the prepared sound in Hz.
-        segment_seconds: Length of the segments in which moments are searched (see `earmark.moments`).
-        min_prominence: Least prominence of a moment.
-        min_distance: Least distance of two moments, in frames of the curve.
+        segment_seconds: Length of the segments of which an epoch visits one moment each (see
+            `earmark.moments.segment_number`).
+        detector: What finds the moments: ``earmark``, or ``replai``, the original code's.
+        min_score: Of ``earmark`` alone: least score of a moment; None for 3.
+        min_distance_seconds: Of ``earmark`` alone: least distance of two moments; None for 0.05.
+        min_prominence: Of ``replai`` alone: least prominence of a moment; None for 1.
+        min_distance: Of ``replai`` alone: least distance of two moments, in windows of the curve; None for 10.
+        audio_stream: The n-th sound stream of each video, from 0; None for its container's default. A video that has
+            fewer is prepared without sound, and says so.
         around: ``"moments"`` keeps nothing but windows around the moments; None keeps all.
         around_seconds: How much is kept on each side of a moment: at least gap and clip, and half of the sound.
         part: (k, n): of all videos, in their order, only every n-th from the k-th on, k from 1 to n. The catalog
@@ -97,10 +114,17 @@ def prepare(
         "short_side": short_side,
         "quality": quality,
         "audio_rate": audio_rate,
-        "segment_seconds": segment_seconds,
-        "min_prominence": min_prominence,
-        "min_distance": min_distance,
+        **_detector_parameters(
+            detector,
+            segment_seconds=segment_seconds,
+            min_score=min_score,
+            min_distance_seconds=min_distance_seconds,
+            min_prominence=min_prominence,
+            min_distance=min_distance,
+        ),
     }
+    if audio_stream is not None:
+        parameters["audio_stream"] = audio_stream
     if around is not None:
         parameters |= {"around": around, "around_seconds": around_seconds}
     _check(videos, parameters, part)
@@ -135,7 +159,14 @@ def prepare(
             f"{counted(len(mine), 'video')}; make room and give the same command again"
         ) from error
     num_elsewhere = len(videos) - len(catalog)
-    return PrepareReport(root, tuple(rows[video.video_id] for video in mine), num_reused, num_elsewhere)
+    return PrepareReport(root, tuple(rows[video.video_id] for video in mine), num_reused, detector, num_elsewhere)
+
+
+def _detector_parameters(detector: str, **options: Any) -> dict[str, Any]:
+    try:
+        return detector_parameters(detector, **options)
+    except ValueError as error:
+        raise PrepareError(str(error)) from error
 
 
 def _check(videos: Sequence[VideoRecord], parameters: dict[str, Any], part: tuple[int, int]) -> None:
@@ -146,7 +177,7 @@ def _check(videos: Sequence[VideoRecord], parameters: dict[str, Any], part: tupl
         if video.video_id in seen:
             raise PrepareError(f"video id {video.video_id!r} is given twice")
         seen.add(video.video_id)
-    least = {"fps": 1, "short_side": 16, "quality": 1, "audio_rate": 4000, "segment_seconds": 1, "min_distance": 1}
+    least = {"fps": 1, "short_side": 16, "quality": 1, "audio_rate": 4000, "segment_seconds": 1}
     for name, value in least.items():
         if parameters[name] < value:
             raise PrepareError(f"{name} must be at least {value}, got {parameters[name]}")
@@ -158,6 +189,8 @@ def _check(videos: Sequence[VideoRecord], parameters: dict[str, Any], part: tupl
         raise PrepareError(f"around must be 'moments' or None, got {parameters['around']!r}")
     if parameters.get("around_seconds", 1.0) <= 0:
         raise PrepareError(f"around_seconds must be above 0, got {parameters['around_seconds']}")
+    if parameters.get("audio_stream", 0) < 0:
+        raise PrepareError(f"audio_stream must be at least 0, got {parameters['audio_stream']}")
     if not 1 <= part[0] <= part[1]:
         raise PrepareError(f"part must be (k, n) with k from 1 to n, got {part}")
 
@@ -173,7 +206,7 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2))
     try:
-        existing = json.loads(path.read_text())["parameters"]
+        existing = with_detector(json.loads(path.read_text())["parameters"])
     except (ValueError, KeyError, TypeError) as error:
         raise PrepareError(f"{path}: not the description of a prepared store ({error})") from error
     differing = [name for name in {**parameters, **existing} if existing.get(name) != parameters.get(name)]
@@ -217,7 +250,8 @@ def _write_tables(
                 tables.append(_table({video.video_id: record[1]}, parameters))
             elif video.video_id in rows:  # refused without a record
                 catalog.append(rows[video.video_id])
-        content = pa.Table.from_pylist([asdict(row) for row in catalog], schema=CATALOG_SCHEMA)
+        schema = CATALOG_SCHEMA.with_metadata(_table({}, parameters).schema.metadata)  # what found the moments
+        content = pa.Table.from_pylist([asdict(row) for row in catalog], schema=schema)
         with replacing(root / "videos.parquet") as temporary:
             pq.write_table(content, temporary)
         write_moments(root / "moments.parquet", pa.concat_tables(tables).combine_chunks())
@@ -226,8 +260,8 @@ def _write_tables(
 
 
 def _table(moments: dict[str, Any], parameters: dict[str, Any]) -> pa.Table:
-    searched = {name: parameters[name] for name in ("segment_seconds", "min_prominence", "min_distance")}
-    return moments_table(moments, detector="replai", parameters=searched)
+    searched = own_parameters(parameters)
+    return moments_table(moments, detector=searched.pop("detector"), parameters=searched)
 
 
 def _record_times(root: Path, videos: Sequence[VideoRecord]) -> list[int]:

@@ -29,12 +29,14 @@ class PrepareReport:
         root: The store.
         videos: A row for each source of this run, in the order given.
         num_reused: How many were finished by an earlier run.
+        detector: Name of what found the moments.
         num_elsewhere: Videos of other parts (see `earmark.prepare.prepare`) that are not prepared yet.
     """
 
     root: Path
     videos: tuple[PreparedVideo, ...]
     num_reused: int
+    detector: str
     num_elsewhere: int = 0
 
     def with_status(self, status: str) -> list[PreparedVideo]:
@@ -75,7 +77,7 @@ class PrepareReport:
         table.add_row("refused", str(len(self.with_status("refused"))))
         table.add_row("length", f"{minutes:.1f} minutes" if minutes < 120 else f"{self.hours:.1f} hours")
         rate = f"{self.num_moments / minutes:.1f} a minute" if minutes else "no video"
-        table.add_row("moments", f"{self.num_moments} ({rate})")
+        table.add_row("moments", f"{self.num_moments} ({rate}), detector {self.detector}")
         per_hour = f" ({size_text(self.num_bytes / self.hours)} an hour)" if self.hours else ""
         table.add_row("size", size_text(self.num_bytes) + per_hour)
         for status in ("degraded", "refused"):

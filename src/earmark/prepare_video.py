@@ -36,7 +36,7 @@ from earmark.media import (
     read_together,
     write_prepared,
 )
-from earmark.moments import Moment, MomentFinder
+from earmark.moments import Moment, detector_from, with_detector
 from earmark.prepare_lock import VideoLock, locked
 from earmark.store import PacketIndex, PreparedVideo, StoreError, prepared_name
 
@@ -112,10 +112,16 @@ def read_record(
         content = json.loads(record_path(root, video.video_id).read_text())
         row = PreparedVideo(**content["video"])
         found = [Moment(*values) for values in content["moments"]]
+        made_with = with_detector(content["parameters"])
     except (OSError, ValueError, KeyError, TypeError):  # a StoreError too: an id that cannot be a file name
         return None
     source = _source_fingerprint(video.path)
-    if content.get("parameters") != parameters or source not in ("", content.get("source")):
+    made_with = content.get("parameters")
+    if (
+        not isinstance(made_with, dict)
+        or with_detector(made_with) != parameters
+        or source not in ("", content.get("source"))
+    ):
         return None
     if row.status != "refused":
         target = root / row.prepared_path
@@ -223,7 +229,7 @@ def _row(
         width=frames.size[0],
         height=frames.size[1],
         has_audio=index.num_samples > 0,
-        source_audio_rate=info.audio.sample_rate if info.audio else 0,
+        source_audio_rate=sound.reader.sample_rate if sound.reader else 0,
         num_samples=index.num_samples,
         num_moments=len(sound.moments),
         num_bytes=index.file_size,
@@ -273,7 +279,7 @@ class _Sound:
             self.problem = f"no sound stream: {NO_PRETRAINING}"
             return
         try:
-            self.reader = SoundReader(path)
+            self.reader = SoundReader(path, audio_stream=parameters.get("audio_stream"))
         except MediaError as error:
             self._note(error)
 
@@ -328,12 +334,7 @@ class _Sound:
 
     def _listened(self, blocks: Iterable[npt.NDArray[np.float32]]) -> Iterator[npt.NDArray[np.float32]]:
         assert self.reader is not None
-        finder = MomentFinder(
-            self.reader.sample_rate,
-            segment_seconds=self._parameters["segment_seconds"],
-            min_prominence=self._parameters["min_prominence"],
-            min_distance=self._parameters["min_distance"],
-        )
+        finder = detector_from(self._parameters, self.reader.sample_rate)
         peak = 0.0
         try:
             for block in blocks:

@@ -207,7 +207,9 @@ class PreparedStore:
     @property
     def fingerprint(self) -> str:
         """Hex digest of what training on this store depends on; it does not depend on where the store lies."""
-        digest = hashlib.sha256(json.dumps(self.parameters, sort_keys=True).encode())
+        # That of a store whose parameters do not yet name the detector stays what it was.
+        named = {name: value for name, value in self.parameters.items() if (name, value) != ("detector", "replai")}
+        digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
         for video_id in sorted(self.videos):
             video = self.videos[video_id]
             # the size of the file stands for its pictures, which nothing else here tells
@@ -444,10 +446,12 @@ def _decode_into(frame: npt.NDArray[np.uint8], jpeg: memoryview, checksum: int) 
 
 
 def _read_parameters(root: Path) -> dict[str, Any]:
+    from earmark.moments import with_detector
+
     path = root / "store.json"
     try:
         content = json.loads(path.read_text())
-        version, parameters = int(content["format_version"]), dict(content["parameters"])
+        version, parameters = int(content["format_version"]), with_detector(content["parameters"])
     except FileNotFoundError as error:
         raise StoreError(f"{root}: not a prepared store (no store.json); make one with `earmark prepare`") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from earmark.datasets.listing import is_readable_file
 from earmark.datasets.records import ActionRecord, DatasetError, VideoRecord
 from earmark.wording import counted
 
@@ -124,7 +125,7 @@ class Ego4D:
             if split in (None, of_video):
                 path = self._find_video(video_uid)
                 records.append(VideoRecord(video_uid, path, of_video, self._participant(video_uid)))
-        if not any(record.path.is_file() for record in records):
+        if not any(is_readable_file(record.path) for record in records):
             example = records[0].path if records else self.base_path
             raise DatasetError(
                 f"{self.base_path}: {counted(len(records), 'video')} listed, none is there (looked for {example})"
@@ -245,7 +246,7 @@ class Ego4D:
     def _find_video(self, video_uid: str) -> Path:
         """Return where a video is, or where it should be."""
         places = [self.base_path / folder / f"{video_uid}.mp4" for folder in VIDEO_FOLDERS]
-        return next((path for path in places if path.is_file()), places[0])
+        return next((path for path in places if is_readable_file(path)), places[0])
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
 
+from earmark.datasets.listing import is_readable_file
 from earmark.datasets.records import VIDEO_SUFFIXES, ActionRecord, DatasetError, VideoRecord
 from earmark.wording import counted
 
@@ -118,7 +119,7 @@ class EpicKitchens:
                     records[video_id] = VideoRecord(video_id, path, name, participant_id)
                 elif known.split != name:
                     raise DatasetError(f"{where}: video {video_id} also stands in the {known.split} split")
-        if not any(record.path.is_file() for record in records.values()):
+        if not any(is_readable_file(record.path) for record in records.values()):
             example = next(iter(records.values())).path if records else self.base_path
             raise DatasetError(
                 f"{self.base_path}: {counted(len(records), 'video')} listed, none is there (looked for {example})"
@@ -169,7 +170,10 @@ class EpicKitchens:
         for pattern in VIDEO_FOLDERS:
             folder = self.base_path / pattern.format(participant=participant_id)
             if folder not in listings:
-                files = sorted(folder.iterdir()) if folder.is_dir() else []
+                try:
+                    files = sorted(folder.iterdir())
+                except OSError:  # where the video should be is tried by whoever opens it, and the reason told then
+                    files = []
                 listings[folder] = {path.stem: path for path in files if path.suffix.lower() in VIDEO_SUFFIXES}
             if video_id in listings[folder]:
                 return listings[folder][video_id]

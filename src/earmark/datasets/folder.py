@@ -5,9 +5,10 @@ Path of a sample: folder --datasets--> video records --prepare--> prepared video
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from earmark.datasets.listing import media_below
 from earmark.datasets.records import VIDEO_SUFFIXES, ActionRecord, DatasetError, VideoRecord, printable
 
 __all__ = ["Folder"]
@@ -17,7 +18,8 @@ class Folder:
     """Every video below a folder, found by suffix; other files are ignored.
 
     A video is named by its path below the folder without the suffix, or with it where two videos would share a name.
-    Names that start with a dot are passed over, and so are links that lead out of the folder.
+    Names that start with a dot are passed over. Folders that can't be read, links to folders and links that lead out of
+    the folder are left out and told in `problems`; a link to nowhere is a video, which preparing refuses.
 
     Args:
         base_path: The folder.
@@ -26,9 +28,10 @@ class Folder:
     Attributes:
         name: ``folder``.
         classes: Empty: nothing is labelled.
+        problems: What was left out that might hold more videos, each with its path and the reason.
 
     Raises:
-        DatasetError: If the folder is missing or holds no video.
+        DatasetError: If the folder is missing, can't be read or holds no video.
 
     Example:
         >>> import pathlib, tempfile
@@ -47,10 +50,13 @@ class Folder:
         if not self.base_path.is_dir():
             what = "not a folder" if self.base_path.exists() else "no such folder"
             raise DatasetError(f"{self.base_path}: {what}")
-        found = sorted(_videos_below(self.base_path, {Path(folder).resolve() for folder in exclude}))
+        listing = media_below(self.base_path, VIDEO_SUFFIXES, exclude=exclude, within=True)
+        self.problems = listing.problems
+        found = [path.relative_to(self.base_path) for path in listing.paths]
         if not found:
             suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
-            raise DatasetError(f"{self.base_path}: no video below this folder (suffixes looked for: {suffixes})")
+            none = f"{self.base_path}: no video below this folder (suffixes looked for: {suffixes})"
+            raise DatasetError("\n".join([none, *self.problems]))
         shared = Counter(path.with_suffix("") for path in found)
         shared.update(found)  # a.mp4.mkv would be named as a.mp4 is beside a.mov
         self._videos = [
@@ -82,17 +88,3 @@ class Folder:
             DatasetError: Always.
         """
         raise DatasetError(f"{self.base_path}: a plain folder has no annotated actions (split {split!r} asked for)")
-
-
-def _videos_below(base_path: Path, excluded: set[Path]) -> Iterator[Path]:
-    """Yield the path, relative to the folder, of every video below it."""
-    inside = base_path.resolve()
-    for folder, subfolders, names in os.walk(base_path):  # links to folders are not followed
-        subfolders[:] = [
-            name for name in subfolders if not name.startswith(".") and Path(folder, name).resolve() not in excluded
-        ]
-        for name in names:
-            path = Path(folder, name)
-            is_video = path.suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
-            if is_video and path.is_file() and path.resolve().is_relative_to(inside):
-                yield path.relative_to(base_path)

@@ -29,6 +29,7 @@ SAMPLE_RATE = 16000
 _BEFORE_SECONDS, _AFTER_SECONDS = 0.6, 1.0  # of the sound, around the contact
 _LOOKED_SECONDS = 0.45  # after the reach begins the head has turned to the thing, and the hand is not there yet
 _DYNAMIC_RANGE_DB = 60.0
+_FLOOR_DB = -120.0
 _FRAME_WIDTH, _FRAME_HEIGHT, _SOUND_HEIGHT, _TITLE_HEIGHT, _GAP = 152, 86, 64, 18, 8
 
 
@@ -207,7 +208,8 @@ def _assemble(examples: Sequence[Example], columns: int) -> Image.Image:
 def _spectrogram_picture(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Return the spectrogram as uint8 (frequency from 8 kHz down, time, 3)."""
     _, _, power = spectrogram(sound, SAMPLE_RATE, nperseg=512, noverlap=384)
-    level = 10 * np.log10(power + 1e-12)
-    share = np.clip(1 + (level - level.max()) / _DYNAMIC_RANGE_DB, 0, 1)
+    level = 10 * np.log10(power + 10 ** (_FLOOR_DB / 10))
+    loudest = max(level.max(), _FLOOR_DB + _DYNAMIC_RANGE_DB)  # silence stays dark
+    share = np.clip(1 + (level - loudest) / _DYNAMIC_RANGE_DB, 0, 1)
     coloured: npt.NDArray[np.uint8] = colormaps["magma"](share[::-1], bytes=True)[..., :3]
     return np.ascontiguousarray(coloured)

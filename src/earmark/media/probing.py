@@ -56,6 +56,7 @@ class AudioStreamInfo:
 
     Attributes:
         index: of the stream in its container.
+        number: among the decodable sound streams, from 0: what ``audio_stream`` chooses it by.
         codec: its name in FFmpeg.
         sample_rate: in Hz.
         channels: their number.
@@ -64,6 +65,7 @@ class AudioStreamInfo:
     """
 
     index: int
+    number: int
     codec: str
     sample_rate: int
     channels: int
@@ -130,7 +132,7 @@ def probe(path: str | Path, *, video_stream: int | None = None, audio_stream: in
             # What a browser or a broadcast streamed to disk declares no length: then the packets are walked.
             duration_seconds=_walked_duration(path, zero) if duration is None else duration,
             video=None if video is None else _video_info(path, container, video, zero),
-            audio=None if audio is None else _audio_info(audio, zero),
+            audio=None if audio is None else _audio_info(container, audio, zero),
             num_video_streams=len(decodable_streams(container, "video")),
             num_audio_streams=len(decodable_streams(container, "audio")),
         )
@@ -186,9 +188,10 @@ def _stream_duration(stream: Any, zero: float) -> float | None:
     return None if end is None else end - start_seconds(stream, zero)
 
 
-def _audio_info(stream: Any, zero: float) -> AudioStreamInfo:
+def _audio_info(container: InputContainer, stream: Any, zero: float) -> AudioStreamInfo:
     return AudioStreamInfo(
         index=stream.index,
+        number=[other.index for other in decodable_streams(container, "audio")].index(stream.index),
         codec=stream.codec_context.name,
         sample_rate=stream.codec_context.sample_rate,
         channels=stream.codec_context.channels,

@@ -1,16 +1,25 @@
 """Finding moments of interaction by their sound: the second station of a sample's path, sound in, moments out.
 
-Detectors (`DETECTORS`): ``earmark`` finds what a listener would call an onset; ``replai`` is the original code's
-arithmetic, on which training rests.
+Detectors (`DETECTORS`): ``earmark``, the default everywhere, finds what a listener would call an onset; ``replai`` is
+the original code's arithmetic, for what is to be compared with it.
 """
 
-from earmark.moments.detector import Detector, Moment
+from earmark.moments.detector import Detector, Moment, segment_number
 from earmark.moments.onsets import OnsetDetector
-from earmark.moments.replai import MomentFinder, ReplaiDetector, find_moments, interaction_curve
-from earmark.moments.stream import DETECTORS, MomentStream, moments_of_file
+from earmark.moments.options import (
+    DEFAULT_DETECTOR,
+    DETECTORS,
+    detector_from,
+    detector_parameters,
+    own_parameters,
+    with_detector,
+)
+from earmark.moments.replai import MomentFinder, ReplaiDetector, interaction_curve
+from earmark.moments.stream import MomentStream, find_moments, moments_of_file
 from earmark.moments.table import moments_table, read_moments, write_moments
 
 __all__ = [
+    "DEFAULT_DETECTOR",
     "DETECTORS",
     "Detector",
     "Moment",
@@ -18,10 +27,15 @@ __all__ = [
     "MomentStream",
     "OnsetDetector",
     "ReplaiDetector",
+    "detector_from",
+    "detector_parameters",
     "find_moments",
     "interaction_curve",
     "moments_of_file",
     "moments_table",
+    "own_parameters",
     "read_moments",
+    "segment_number",
+    "with_detector",
     "write_moments",
 ]

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class Moment:
             curve; ``earmark``: height of its peak above the usual, in local deviations (see
             :class:`OnsetDetector`).
         height: value of the detector's curve at the peak.
-        segment_id: number of the segment it lies in, counted from 0.
+        segment_id: number of the segment that its time lies in, counted from 0 (see :func:`segment_number`).
         loudness_db: level (root mean square) of the 100 ms from the moment in decibels re full scale; -inf for
             silence, NaN where it was not measured.
     """
@@ -38,14 +38,49 @@ class Moment:
     loudness_db: float = math.nan
 
 
-def check_options(min_score: float | None, min_distance_seconds: float | None, segment_seconds: float) -> None:
+@overload
+def segment_number(time_seconds: float, segment_seconds: float) -> int: ...
+@overload
+def segment_number(time_seconds: NDArray[np.float64], segment_seconds: float) -> NDArray[np.int64]: ...
+def segment_number(time_seconds: float | NDArray[np.float64], segment_seconds: float) -> int | NDArray[np.int64]:
+    """Return which segment of a recording a time lies in, whatever found the moment that is there.
+
+    Segment n is the time from n to n + 1 times the length of a segment, its end not included, from the start of the
+    recording on. An epoch of training draws one moment of each segment; margins are taken from the ends of the
+    recording, not of its segments.
+
+    Args:
+        time_seconds: a time, or times ``(N,)``.
+        segment_seconds: length of the segments.
+
+    Example:
+        >>> segment_number(9.99, 10.0), segment_number(np.array([0.0, 10.0, 25.0]), 10.0).tolist()
+        (0, [0, 1, 2])
+    """
+    numbers = np.floor(np.divide(time_seconds, segment_seconds))
+    return int(numbers) if numbers.ndim == 0 else numbers.astype(np.int64)
+
+
+def check_options(
+    min_score: float | None,
+    min_distance_seconds: float | None,
+    segment_seconds: float,
+    *,
+    score_name: str = "min_score",
+) -> None:
     """Check the options that all detectors share.
+
+    Args:
+        min_score: least score.
+        min_distance_seconds: between moments.
+        segment_seconds: length of the segments.
+        score_name: what the detector calls its least score.
 
     Raises:
         ValueError: naming the one that is out of its range.
     """
     if min_score is not None and not min_score >= 0:
-        raise ValueError(f"min_score must not be negative, got {min_score}")
+        raise ValueError(f"{score_name} must not be negative, got {min_score}")
     if min_distance_seconds is not None and not 0 <= min_distance_seconds < math.inf:
         raise ValueError(f"min_distance_seconds must be a length of time, got {min_distance_seconds}")
     if not 0 < segment_seconds < math.inf:

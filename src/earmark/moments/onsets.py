@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len, rfft
 from scipy.signal import find_peaks
 
-from earmark.moments.detector import Detector, Moment, check_options
+from earmark.moments.detector import Detector, Moment, check_options, segment_number
 
 _Array: TypeAlias = NDArray[np.float32]
 
@@ -38,8 +38,8 @@ _STRONG_QUANTILE, _STRONG_SHARE = 0.995, 0.05  # beside strong rises, as they co
 _BACKWARD_SECONDS = 0.13  # a sound so shortly before a stroke that rises much more prepares it
 _BACKWARD_SHARE = 0.6
 
-_MIN_SCORE = 3.0
-_MIN_DISTANCE_SECONDS = 0.05
+DEFAULT_MIN_SCORE = 3.0
+DEFAULT_MIN_DISTANCE_SECONDS = 0.05
 
 
 class OnsetDetector(Detector):
@@ -85,8 +85,10 @@ class OnsetDetector(Detector):
     ) -> None:
         check_options(min_score, min_distance_seconds, segment_seconds)
         super().__init__(sample_rate, latency_seconds=segment_seconds + _NOISE_CONTEXT_SECONDS + 2.0)
-        self._min_score = _MIN_SCORE if min_score is None else min_score
-        self._min_distance_seconds = _MIN_DISTANCE_SECONDS if min_distance_seconds is None else min_distance_seconds
+        self._min_score = DEFAULT_MIN_SCORE if min_score is None else min_score
+        self._min_distance_seconds = (
+            DEFAULT_MIN_DISTANCE_SECONDS if min_distance_seconds is None else min_distance_seconds
+        )
         self._segment_seconds = segment_seconds
 
         self._fold = max(1, sample_rate // _ENOUGH_RATE)
@@ -179,7 +181,7 @@ class OnsetDetector(Detector):
         times = np.maximum(0.0, np.arange(first, first + len(rise)) * self._frame_seconds + self._first_seconds)
         scores = (rise - median) / deviation
         moments = [
-            Moment(seconds, float(scores[frame]), float(rise[frame]), int(seconds // self._segment_seconds))
+            Moment(seconds, float(scores[frame]), float(rise[frame]), segment_number(seconds, self._segment_seconds))
             for frame in self._peaks(rise, median + self._min_score * deviation)
             if start <= first + frame < stop
             for seconds in [float(times[frame])]

@@ -1,4 +1,4 @@
-"""The detector of the original code, the one that training rests on.
+"""The detector of the original code, which its published results rest on.
 
 Part of the second station of a sample's path. The arithmetic is the original code's (paper arXiv 2209.13583, section
 3.1), sample for sample: peaks of the average of the z-normalised log-spectrogram, over each 10 s segment by itself.
@@ -15,6 +15,8 @@ from earmark.moments.detector import Detector, Moment, check_options
 _WINDOW_SAMPLES = 256  # scipy's default window; a segment below one window has no curve
 _HOP_SAMPLES = 224
 _FLOOR = 1e-5
+DEFAULT_MIN_PROMINENCE = 1.0
+DEFAULT_MIN_DISTANCE = 10  # windows
 
 
 def interaction_curve(
@@ -59,7 +61,7 @@ def interaction_curve(
 class MomentFinder(Detector):
     """Find moments in sound that arrives in blocks of any length, in flat memory.
 
-    Gives the moments of :func:`find_moments` on the whole, whatever the blocks.
+    Gives the same moments whatever the blocks.
 
     Args:
         sample_rate: in Hz.
@@ -87,18 +89,19 @@ class MomentFinder(Detector):
         sample_rate: int,
         *,
         segment_seconds: float = 10.0,
-        min_prominence: float = 1.0,
-        min_distance: int = 10,
+        min_prominence: float = DEFAULT_MIN_PROMINENCE,
+        min_distance: int = DEFAULT_MIN_DISTANCE,
         margin_seconds: float = 0.0,
     ) -> None:
-        self._segment_size = round(segment_seconds * sample_rate)
-        if self._segment_size < 1:
+        check_options(min_prominence, None, segment_seconds, score_name="min_prominence")
+        if round(segment_seconds * sample_rate) < 1:
             raise ValueError(f"segment_seconds={segment_seconds} is less than a sample at {sample_rate} Hz")
         if not margin_seconds >= 0:
             raise ValueError(f"margin_seconds must not be negative, got {margin_seconds}")
         if min_distance < 1:
             raise ValueError(f"min_distance must be at least 1 window, got {min_distance}")
         super().__init__(sample_rate, latency_seconds=segment_seconds + margin_seconds)
+        self._segment_seconds = segment_seconds
         self._min_prominence = min_prominence
         self._min_distance = min_distance
         self._margin_seconds = margin_seconds
@@ -108,8 +111,8 @@ class MomentFinder(Detector):
         self._held_back: list[Moment] = []
 
     def _search(self, block: NDArray[np.floating[Any]]) -> list[Moment]:
-        while self._num_pending + len(block) >= self._segment_size:
-            num_missing = self._segment_size - self._num_pending
+        while self._num_pending + len(block) >= self._first_sample(1) - self._first_sample():
+            num_missing = self._first_sample(1) - self._first_sample() - self._num_pending
             self._end_segment(block[:num_missing])
             block = block[num_missing:]
         if len(block):
@@ -122,11 +125,19 @@ class MomentFinder(Detector):
             self._end_segment(self._pending.pop())
         return self._release()
 
+    def _first_sample(self, ahead: int = 0) -> int:
+        """Return where the segment begins that is being read, or one so many segments ahead.
+
+        Each bound is rounded by itself: a length that is no whole number of samples does not add up over hours, so a
+        moment's segment is that of its time (see :func:`segment_number`).
+        """
+        return round((self._num_segments + ahead) * self._segment_seconds * self.sample_rate)
+
     def _end_segment(self, rest: NDArray[np.floating[Any]]) -> None:
         """Search what is pending and ``rest`` as one segment."""
         segment = np.concatenate([*self._pending, rest])
         self._pending, self._num_pending = [], 0
-        start_seconds = self._num_segments * self._segment_size / self.sample_rate
+        start_seconds = self._first_sample() / self.sample_rate
         times, curve = interaction_curve(segment, self.sample_rate)
         if self.on_curve is not None:
             self.on_curve(start_seconds + times, curve)
@@ -172,51 +183,14 @@ class ReplaiDetector(MomentFinder):
         segment_seconds: float = 10.0,
     ) -> None:
         check_options(min_score, min_distance_seconds, segment_seconds)
-        windows = 10 if min_distance_seconds is None else round(min_distance_seconds * sample_rate / _HOP_SAMPLES)
+        windows = (
+            DEFAULT_MIN_DISTANCE
+            if min_distance_seconds is None
+            else round(min_distance_seconds * sample_rate / _HOP_SAMPLES)
+        )
         super().__init__(
             sample_rate,
             segment_seconds=segment_seconds,
-            min_prominence=1.0 if min_score is None else min_score,
+            min_prominence=DEFAULT_MIN_PROMINENCE if min_score is None else min_score,
             min_distance=max(1, windows),
         )
-
-
-def find_moments(
-    wave: NDArray[np.floating[Any]],
-    sample_rate: int,
-    *,
-    segment_seconds: float = 10.0,
-    min_prominence: float = 1.0,
-    min_distance: int = 10,
-    margin_seconds: float = 0.0,
-) -> list[Moment]:
-    """Find the moments of interaction in a recording by its sound.
-
-    Args:
-        wave: mono, floating point, ``(S,)``.
-        sample_rate: in Hz. The original's window and distance are counted in samples, so the result depends on it.
-        segment_seconds: see :class:`MomentFinder`, as for the rest.
-        min_prominence: of a peak.
-        min_distance: between peaks, in windows.
-        margin_seconds: keep ``margin <= time <= duration - margin``, both ends included.
-
-    Returns:
-        Moments in order of time; none for silence, steady noise or less than a window of sound.
-
-    Raises:
-        ValueError: if the wave is not one-dimensional, not floating point or not finite, or an option is out of range.
-
-    Example:
-        >>> wave = np.zeros(80000, np.float32)
-        >>> wave[30000:30050] = 0.5
-        >>> [moment.segment_id for moment in find_moments(wave, 8000)]
-        [0]
-    """
-    finder = MomentFinder(
-        sample_rate,
-        segment_seconds=segment_seconds,
-        min_prominence=min_prominence,
-        min_distance=min_distance,
-        margin_seconds=margin_seconds,
-    )
-    return [*finder.feed(wave), *finder.finish()]

@@ -14,13 +14,8 @@ from numpy.typing import NDArray
 from earmark.media import MediaInfo, SoundReader, probe
 from earmark.moments.detector import Moment
 from earmark.moments.onsets import OnsetDetector
+from earmark.moments.options import DEFAULT_DETECTOR, DETECTORS, detector_from, detector_parameters
 from earmark.moments.replai import ReplaiDetector
-
-DETECTORS: dict[str, type[ReplaiDetector] | type[OnsetDetector]] = {
-    "earmark": OnsetDetector,
-    "replai": ReplaiDetector,
-}
-"""Detectors by name; all are built with the same options."""
 
 
 class MomentStream:
@@ -36,14 +31,15 @@ class MomentStream:
         min_distance_seconds: between moments; None for the detector's own default.
         margin_seconds: keep ``margin <= time <= duration - margin``, both ends included.
         max_per_minute: of each minute, counted from the start, keep so many of the highest score.
-        segment_seconds: length of the segments that the detector numbers, and ``replai`` searches by themselves.
+        segment_seconds: length of the segments that moments are numbered by, and ``replai`` searches by themselves.
+        audio_stream: the n-th sound stream of a file, from 0; None for the container's default.
 
     Attributes:
         info: what the file holds, or None for blocks.
         duration_seconds: of the sound read so far.
 
     Raises:
-        MediaError: if the file can't be read or has no sound.
+        MediaError: if the file can't be read, has no sound, or not the stream asked for.
         ValueError: if an option is out of its range.
 
     Example:
@@ -58,12 +54,13 @@ class MomentStream:
         source: str | Path | Iterable[NDArray[np.floating[Any]]],
         *,
         sample_rate: int | None = None,
-        detector: str = "earmark",
+        detector: str = DEFAULT_DETECTOR,
         min_score: float | None = None,
         min_distance_seconds: float | None = None,
         margin_seconds: float = 0.0,
         max_per_minute: int | None = None,
         segment_seconds: float = 10.0,
+        audio_stream: int | None = None,
     ) -> None:
         if detector not in DETECTORS:
             raise ValueError(f"detector={detector!r}: must be one of {', '.join(DETECTORS)}")
@@ -76,12 +73,14 @@ class MomentStream:
         if isinstance(source, (str, Path)):
             if sample_rate is not None:
                 raise ValueError("sample_rate is for blocks: a file is read at its own rate")
-            self.info = probe(source)
-            self._blocks = SoundReader(source)
+            self.info = probe(source, audio_stream=audio_stream)
+            self._blocks = SoundReader(source, audio_stream=audio_stream)
             self._sample_rate = self._blocks.sample_rate
         else:
             if sample_rate is None:
                 raise ValueError("blocks need a sample_rate")
+            if audio_stream is not None:
+                raise ValueError("audio_stream is for files: blocks are of one stream")
             self._blocks = source
             self._sample_rate = sample_rate
         self._detector = DETECTORS[detector]
@@ -139,15 +138,16 @@ class MomentStream:
 def moments_of_file(
     path: str | Path,
     *,
-    detector: str = "replai",
+    detector: str = DEFAULT_DETECTOR,
     min_score: float | None = None,
     min_distance_seconds: float | None = None,
     margin_seconds: float = 0.0,
     segment_seconds: float = 10.0,
+    audio_stream: int | None = None,
 ) -> tuple[list[Moment], MediaInfo]:
     """Find the moments of a media file, at the sound's own rate and in flat memory.
 
-    By default with the detector that training uses, as :func:`find_moments`; ``earmark`` finds more of what is heard.
+    The default detector is that of ``earmark moments`` and of preparing; ``replai`` is the original code's.
 
     Args:
         path: the file.
@@ -156,12 +156,13 @@ def moments_of_file(
         min_distance_seconds: between moments.
         margin_seconds: from the start and the end of the sound.
         segment_seconds: length of the segments.
+        audio_stream: the n-th sound stream, from 0; None for the container's default.
 
     Returns:
         The moments in order of time, and what the file holds.
 
     Raises:
-        MediaError: if the file can't be read or has no sound.
+        MediaError: if the file can't be read, has no sound, or not the stream asked for.
         ValueError: if an option is out of its range.
 
     Example:
@@ -181,7 +182,50 @@ def moments_of_file(
         min_distance_seconds=min_distance_seconds,
         margin_seconds=margin_seconds,
         segment_seconds=segment_seconds,
+        audio_stream=audio_stream,
     )
     moments = list(stream)
     assert stream.info is not None
     return moments, stream.info
+
+
+def find_moments(
+    wave: NDArray[np.floating[Any]],
+    sample_rate: int,
+    *,
+    detector: str = DEFAULT_DETECTOR,
+    segment_seconds: float = 10.0,
+    margin_seconds: float = 0.0,
+    **options: float | None,
+) -> list[Moment]:
+    """Find the moments of interaction in a recording by its sound.
+
+    Args:
+        wave: mono, floating point, ``(S,)``.
+        sample_rate: in Hz. The window and the distance of ``replai`` are counted in samples, so its result depends on
+            it.
+        detector: name in `DETECTORS`.
+        segment_seconds: length of the segments that moments are numbered by, and ``replai`` searches by themselves.
+        margin_seconds: keep ``margin <= time <= duration - margin``, both ends included.
+        **options: of the detector, see :func:`earmark.moments.detector_parameters`.
+
+    Returns:
+        Moments in order of time; none for silence, steady noise or less than a window of sound.
+
+    Raises:
+        ValueError: if the wave is not one-dimensional, not floating point or not finite, or an option is out of range
+            or another detector's.
+
+    Example:
+        >>> wave = np.zeros(80000, np.float32)
+        >>> wave[30000:30050] = 0.5
+        >>> [[moment.segment_id for moment in find_moments(wave, 8000, detector=name)] for name in DETECTORS]
+        [[0], [0]]
+    """
+    if not margin_seconds >= 0:
+        raise ValueError(f"margin_seconds must not be negative, got {margin_seconds}")
+    parameters = detector_parameters(detector, segment_seconds=segment_seconds, **options)
+    finder = detector_from(parameters, sample_rate)
+    last = len(wave) / sample_rate - margin_seconds
+    found = [*finder.feed(wave), *finder.finish()]
+    return [moment for moment in found if margin_seconds <= moment.time_seconds <= last]

@@ -1,0 +1,103 @@
+"""Detectors by name, each with options of its own: what a store says of how its moments were found.
+
+Part of the second station of a sample's path: what is written here builds the detector, here and in later runs.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from earmark.moments.detector import Detector
+from earmark.moments.onsets import DEFAULT_MIN_DISTANCE_SECONDS, DEFAULT_MIN_SCORE, OnsetDetector
+from earmark.moments.replai import DEFAULT_MIN_DISTANCE, DEFAULT_MIN_PROMINENCE, MomentFinder, ReplaiDetector
+
+__all__ = ["DEFAULT_DETECTOR", "DETECTORS", "detector_from", "detector_parameters", "own_parameters", "with_detector"]
+
+DEFAULT_DETECTOR = "earmark"
+
+DETECTORS: dict[str, type[ReplaiDetector] | type[OnsetDetector]] = {
+    "earmark": OnsetDetector,
+    "replai": ReplaiDetector,
+}
+"""Detectors by name; all can be built with the same options."""
+
+_OWN_OPTIONS: dict[str, dict[str, float]] = {
+    "earmark": {"min_score": DEFAULT_MIN_SCORE, "min_distance_seconds": DEFAULT_MIN_DISTANCE_SECONDS},
+    "replai": {"min_prominence": DEFAULT_MIN_PROMINENCE, "min_distance": DEFAULT_MIN_DISTANCE},
+}
+
+
+def detector_parameters(
+    detector: str = DEFAULT_DETECTOR, *, segment_seconds: float = 10.0, **options: float | None
+) -> dict[str, Any]:
+    """Return all that a detector depends on, as plain data that :func:`detector_from` builds it from.
+
+    Args:
+        detector: name in `DETECTORS`.
+        segment_seconds: length of the segments.
+        **options: the detector's own, None for its default: ``min_score`` and ``min_distance_seconds`` of ``earmark``,
+            ``min_prominence`` and ``min_distance`` (in windows) of ``replai``.
+
+    Raises:
+        ValueError: if there is no such detector, an option is another detector's, or one is out of its range.
+
+    Example:
+        >>> detector_parameters("replai", min_prominence=2.0)
+        {'detector': 'replai', 'segment_seconds': 10.0, 'min_prominence': 2.0, 'min_distance': 10}
+        >>> detector_parameters("earmark", min_prominence=2.0)
+        Traceback (most recent call last):
+        ValueError: min_prominence is no option of the detector earmark, which has min_score, min_distance_seconds
+    """
+    if detector not in DETECTORS:
+        raise ValueError(f"detector={detector!r}: must be one of {', '.join(DETECTORS)}")
+    own = _OWN_OPTIONS[detector]
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in own:
+            raise ValueError(f"{name} is no option of the detector {detector}, which has {', '.join(own)}")
+    parameters = {"detector": detector, "segment_seconds": segment_seconds, **own, **given}
+    detector_from(parameters, 16000)  # so that what is out of range is told now, not by the first video
+    return parameters
+
+
+def detector_from(parameters: Mapping[str, Any], sample_rate: int) -> Detector:
+    """Build a detector.
+
+    Args:
+        parameters: those of :func:`detector_parameters`; others beside them are passed over.
+        sample_rate: of the sound, in Hz.
+
+    Raises:
+        KeyError: if one is missing.
+        ValueError: if one is out of its range.
+
+    Example:
+        >>> type(detector_from(detector_parameters(), 16000)).__name__
+        'OnsetDetector'
+    """
+    options = own_parameters(parameters)
+    name = options.pop("detector")
+    return OnsetDetector(sample_rate, **options) if name == "earmark" else MomentFinder(sample_rate, **options)
+
+
+def own_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a store's parameters that its detector depends on.
+
+    Raises:
+        KeyError: if one is missing.
+
+    Example:
+        >>> own_parameters({"fps": 16, **detector_parameters()})
+        {'detector': 'earmark', 'segment_seconds': 10.0, 'min_score': 3.0, 'min_distance_seconds': 0.05}
+    """
+    names = ("detector", "segment_seconds", *_OWN_OPTIONS[parameters["detector"]])
+    return {name: parameters[name] for name in names}
+
+
+def with_detector(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a store with its detector: ``replai`` where none is named, as in those of before.
+
+    Example:
+        >>> with_detector({"min_prominence": 1.0})["detector"]
+        'replai'
+    """
+    return {"detector": "replai", **parameters}
