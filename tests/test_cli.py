@@ -328,7 +328,7 @@ def test_the_store_is_named_by_what_its_content_depends_on() -> None:
     assert path() == path("prepare.workers=3") == path("data.args.delta_non_overlap=0.2")
     assert path().parent == Path("earmark_data/prepared")
     assert path().name.startswith("folder-")
-    assert len({path(), path("prepare.short_side=256"), path("prepare.fps=8"), path("data.args.base_path=other")}) == 4
+    assert len({path(), path("prepare.short_side=256"), path("prepare.fps=32"), path("data.args.base_path=other")}) == 4
     assert path("data.store=here") == Path("here")
 
 

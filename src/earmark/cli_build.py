@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 __all__ = [
     "build_encoder",
     "build_fabric",
+    "describe_store",
     "num_cpus",
     "open_dataset",
     "open_store",
     "prepare_store",
     "prepare_workers",
+    "require_clips_fit",
+    "require_input_fits",
     "run_dir",
     "say",
     "screen",
@@ -229,6 +232,59 @@ def build_encoder(config: VideoEncoder | AudioEncoder, environment: Environment)
             ) from error
         say(f"{kind} encoder: {load_encoder_weights(encoder, path, kind=kind)}")
     return encoder
+
+
+def require_input_fits(encoder: "Encoder", kind: Literal["video", "audio"], shape: tuple[int, ...], why: str) -> None:
+    """Show an encoder one empty input, so that a size it cannot take is told before videos are prepared.
+
+    Args:
+        encoder: The encoder; it is left as it was.
+        kind: Which of the two.
+        shape: Of a batch of one.
+        why: The settings that make the shape.
+
+    Raises:
+        ConfigError: If it cannot take the input.
+    """
+    import torch
+
+    was_training = encoder.training
+    encoder.eval()  # batch norm must not learn from this
+    try:
+        with torch.no_grad():
+            encoder(torch.zeros(shape))
+    except (RuntimeError, ValueError, IndexError) as error:
+        size = " x ".join(str(length) for length in shape[1:])
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"backbone.{kind}: cannot take an input of {size} ({why}): {reason}") from error
+    finally:
+        encoder.train(was_training)
+
+
+def require_clips_fit(encoder: "Encoder", data: Data, crop_size: int) -> None:
+    """Do the same with a clip.
+
+    Raises:
+        ConfigError: If the encoder cannot take it.
+    """
+    shape = (1, 3, round(data.clip_seconds * data.clip_fps), crop_size, crop_size)
+    clip = f"data.clip_seconds={data.clip_seconds:g}, data.clip_fps={data.clip_fps:g}"
+    require_input_fits(encoder, "video", shape, f"{clip}, data_augm.crop_size={crop_size}")
+
+
+def describe_store(store: "PreparedStore") -> str:
+    """Say in a line how videos were prepared, and how many of them from smaller pictures."""
+    parameters = store.parameters
+    num_enlarged = sum(video.is_enlarged for video in store.videos.values())
+    around = f", only {store.around_seconds:g} s around each moment" if store.around_seconds is not None else ""
+    enlarged = f"; {num_enlarged} of {len(store.videos)} were enlarged to that from smaller sources" * bool(
+        num_enlarged
+    )
+    return (
+        f"prepared videos: {store.fps:g} frames a second of short side {parameters['short_side']}, sound at "
+        f"{store.sample_rate} Hz, moments by the detector {parameters.get('detector', 'replai')} in segments of "
+        f"{parameters['segment_seconds']:g} s{around}{enlarged}"
+    )
 
 
 def build_fabric(environment: Environment) -> "Fabric":

@@ -9,7 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.cli_build import build_encoder, build_fabric, open_dataset, open_store, run_dir, say, screen
+from earmark.cli_build import (
+    build_encoder,
+    build_fabric,
+    describe_store,
+    open_dataset,
+    open_store,
+    require_clips_fit,
+    run_dir,
+    say,
+    screen,
+)
 from earmark.config import ConfigError, checked
 from earmark.config_schema import Data, EvaluateConfig, VideoEncoder
 
@@ -58,10 +68,12 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
     if config.evaluate.baseline and (path is not None or config.backbone.video.args.pretrained):
         baseline = build_encoder(_untrained(encoder_config), config.environment)
 
+    require_clips_fit(encoder, config.data, config.data_augm.crop_size)
     dataset = open_dataset(data, config.environment)
     if not dataset.classes:
         raise ConfigError(f"data: {data.name} has no annotated actions; choose kitchen or epic_action_segments")
     store = open_store(data, config.environment, config.prepare)
+    say(describe_store(store))
 
     from earmark.evaluation.action_recognition import evaluate_action_recognition, format_table
     from earmark.transforms import VideoCrop

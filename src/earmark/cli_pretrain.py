@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.cli_build import open_store, run_dir, say
+from earmark.cli_build import describe_store, open_store, run_dir, say
 from earmark.cli_launch import leave_for_requeue, processes_of, run_in_processes
 from earmark.cli_method import build_clips, build_encoders, build_model
 from earmark.cli_probe import scheduled_probe
@@ -110,6 +110,8 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
             write_config(folder, values, force=environment.force)
 
         on_first_rank(begin)
+        say(describe_store(store))
+        say(describe_clips(config))
         say(f"pretraining on {len(clips)} segments with {clips.num_moments} moments; run folder {folder}")
         return pretrain(
             model=model,
@@ -153,6 +155,18 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
             tensorboard=logging.log_tb,
             wandb=None if logging.wandb is None else wandb_arguments(logging, values),
         )
+
+
+def describe_clips(config: PretrainConfig) -> str:
+    """Say in a line what is cut from prepared videos, and how far crops are enlarged for that."""
+    data, augm, held = config.data, config.data_augm, config.prepare.short_side
+    gaps = data.args.gaps or [data.args.delta_non_overlap]
+    enlarged = f", enlarged up to {augm.max_short_side / held:.2f} times" if augm.max_short_side > held else ""
+    return (
+        f"clips: {round(data.clip_seconds * data.clip_fps)} frames at {data.clip_fps:g} a second, "
+        f"{' or '.join(f'{gap:g}' for gap in gaps)} s from the moment; crops of {augm.crop_size} from a short side of "
+        f"{augm.min_short_side} to {augm.max_short_side}{enlarged}; {data.audio_seconds:g} s of sound"
+    )
 
 
 def open_store_once(config: PretrainConfig) -> "PreparedStore":

@@ -16,6 +16,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from earmark.config_fit import unfitting
 from earmark.config_schema import Environment, EvaluateConfig, PretrainAugm, PretrainConfig
 
 __all__ = [
@@ -385,6 +386,7 @@ def _contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
     if environment.force_processes is not None and environment.accelerator == "cuda":
         problems.append("environment.force_processes: are processes of the CPU; environment.accelerator=cuda is not")
     problems += _wrong_nodes(environment)
+    problems += unfitting(config)
     if isinstance(config, EvaluateConfig):
         problems += _unused_by_probe(config)
     else:

@@ -284,7 +284,7 @@ class Prepare:
     short_side: Even
     quality: Quality
     audio_rate: Annotated[int, Rule("at least 4000", lambda value: value >= 4000)]
-    segment_seconds: Positive
+    segment_seconds: Annotated[float, Rule("at least 1", lambda value: value >= 1)]
     min_prominence: NonNegative
     min_distance: AtLeastOne
     around: Literal["moments"] | None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["PrepareReport", "ProgressBars", "progress_bars", "size_text"]
 
 REFRESH_SECONDS = 0.5
+MAX_NAMED = 5  # videos that are named in one row of the table; the catalog has them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class PrepareReport:
         table.add_row("degraded", str(len(self.with_status("degraded"))))
         if num_mute:
             table.add_row("without sound", f"{num_mute}: kept for evaluation, left out of pretraining")
+        enlarged = [video.video_id for video in usable if video.is_enlarged]
+        if enlarged:
+            more = f" and {len(enlarged) - MAX_NAMED} more" if len(enlarged) > MAX_NAMED else ""
+            text = f"{len(enlarged)}: the source is smaller: {', '.join(enlarged[:MAX_NAMED])}{more}"
+            table.add_row("enlarged", Text(text))
         table.add_row("refused", str(len(self.with_status("refused"))))
         table.add_row("length", f"{minutes:.1f} minutes" if minutes < 120 else f"{self.hours:.1f} hours")
         rate = f"{self.num_moments / minutes:.1f} a minute" if minutes else "no video"

@@ -94,6 +94,11 @@ class PreparedVideo:
     status: str = "ok"
     reason: str = ""
 
+    @property
+    def is_enlarged(self) -> bool:
+        """Whether the source's picture was smaller than the prepared one."""
+        return 0 < min(self.source_width, self.source_height) < min(self.width, self.height)
+
 
 CATALOG_SCHEMA = pa.schema(
     [
