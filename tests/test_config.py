@@ -208,6 +208,7 @@ def test_mistakes_on_the_command_line_are_refused_with_the_full_name(override: s
         ("logging.suffix", "/x", "logging.suffix: must be made of"),
         ("data.store", "None", "data.store: got the text 'None'; nothing is written null"),
         ("prepare.quality", 101, "prepare.quality: must be from 1 to 100, got 101"),
+        ("prepare.segment_seconds", 0.5, "prepare.segment_seconds: must be at least 1, got 0.5"),
         ("prepare.short_side", 127, "prepare.short_side: must be even and at least 16, got 127"),
         ("environment.dist_url", "localhost:1", "environment.dist_url: must be tcp://HOST:PORT, env:// or null"),
         ("environment.force_processes", 0, "environment.force_processes: must be at least 1, got 0"),

@@ -273,17 +273,19 @@ def require_clips_fit(encoder: "Encoder", data: Data, crop_size: int) -> None:
 
 
 def describe_store(store: "PreparedStore") -> str:
-    """Say in a line how videos were prepared, and how many of them from smaller pictures."""
+    """Say in a line how videos were prepared, and how many of them hold more than their sources gave."""
+    from earmark.store import stretched
+
     parameters = store.parameters
-    num_enlarged = sum(video.is_enlarged for video in store.videos.values())
-    around = f", only {store.around_seconds:g} s around each moment" if store.around_seconds is not None else ""
-    enlarged = f"; {num_enlarged} of {len(store.videos)} were enlarged to that from smaller sources" * bool(
-        num_enlarged
+    lacking = stretched(store.catalog, fps=store.fps, sample_rate=store.sample_rate)
+    told = "".join(
+        f"; {what} than that in {len(video_ids)} of {len(store.videos)} sources" for what, video_ids in lacking.items()
     )
+    around = f", only {store.around_seconds:g} s around each moment" if store.around_seconds is not None else ""
     return (
         f"prepared videos: {store.fps:g} frames a second of short side {parameters['short_side']}, sound at "
         f"{store.sample_rate} Hz, moments by the detector {parameters.get('detector', 'replai')} in segments of "
-        f"{parameters['segment_seconds']:g} s{around}{enlarged}"
+        f"{parameters['segment_seconds']:g} s{around}{told}"
     )
 
 

@@ -414,6 +414,8 @@ class ActionClips(_StoredClips):
             return f"video {action.video_id!r} has no sound"
         if action.start_seconds >= video.duration_seconds:
             return f"starts at {action.start_seconds:.2f} s, the video ends at {video.duration_seconds:.2f} s"
+        if video.duration_seconds < self.clip_seconds - 0.5 / self.clip_fps:
+            return f"video {action.video_id!r} lasts {video.duration_seconds:.2f} s, a clip {self.clip_seconds:g} s"
         return ""
 
     def __len__(self) -> int:
@@ -442,7 +444,7 @@ class ActionClips(_StoredClips):
         video_id = self.actions[self.action_of_item[index]].video_id
         start = self.start_of(index, seed)
         last = self.store.videos[video_id].duration_seconds - 1 / self.store.fps
-        times = np.minimum(start + np.arange(self.num_frames) / self.clip_fps, last)  # a video shorter than the clip
+        times = np.minimum(start + np.arange(self.num_frames) / self.clip_fps, last)  # a clip of rounded length
         return _Window(video_id, times, start + (self.clip_seconds - (self.audio_seconds or 0.0)) / 2)
 
     def _labels(self, index: int, seed: int) -> dict[str, int]:

@@ -28,6 +28,7 @@ __all__ = [
     "quoted",
     "quoted_where_needed",
     "swept_keys",
+    "unfitting",
     "values_of_first",
 ]
 
@@ -44,13 +45,15 @@ class ConfigError(ValueError):
 Schema = TypeVar("Schema")
 
 
-def checked(schema: type[Schema], values: Mapping[str, Any], *, section: str = "") -> Schema:
+def checked(schema: type[Schema], values: Mapping[str, Any], *, section: str = "", cuts_clips: bool = True) -> Schema:
     """Turn composed values into a typed configuration.
 
     Args:
         schema: What they must be.
         values: Plain nested values, interpolations resolved.
         section: Where in the whole configuration they stand, such as ``backbone.video``; for the names of keys.
+        cuts_clips: Whether clips are cut from the prepared videos, which must fit them then (`unfitting`); preparing
+            alone makes videos for clips of other settings, too.
 
     Raises:
         ConfigError: Naming every unknown key, missing key, value of the wrong type and value out of range.
@@ -62,7 +65,7 @@ def checked(schema: type[Schema], values: Mapping[str, Any], *, section: str = "
     problems: list[str] = []
     config = _convert(schema, values, section, problems, list(_keys_of_schema(schema)))
     if not problems and isinstance(config, PretrainConfig | EvaluateConfig):
-        problems = _contradictions(config)
+        problems = _contradictions(config) + (unfitting(config) if cuts_clips else [])
     if problems:
         raise ConfigError("\n".join(problems))
     assert isinstance(config, schema)
@@ -386,7 +389,6 @@ def _contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
     if environment.force_processes is not None and environment.accelerator == "cuda":
         problems.append("environment.force_processes: are processes of the CPU; environment.accelerator=cuda is not")
     problems += _wrong_nodes(environment)
-    problems += unfitting(config)
     if isinstance(config, EvaluateConfig):
         problems += _unused_by_probe(config)
     else:

@@ -27,7 +27,7 @@ from earmark.prepare_report import PrepareReport, progress_bars, size_text
 from earmark.prepare_space import SourceLength, estimated_bytes, free_bytes, source_lengths
 from earmark.prepare_video import read_record, record_path
 from earmark.prepare_workers import Backend, prepared_rows
-from earmark.store import CATALOG_SCHEMA, STORE_VERSION, PreparedVideo, StoreError
+from earmark.store import CATALOG_SCHEMA, STORE_VERSION, PreparedVideo, StoreError, stretched
 
 __all__ = ["PrepareError", "PrepareReport", "prepare"]
 
@@ -134,7 +134,10 @@ def prepare(
             "make room and give the same command again"
         ) from error
     num_elsewhere = len(videos) - len(catalog)
-    return PrepareReport(root, tuple(rows[video.video_id] for video in mine), num_reused, num_elsewhere)
+    made = tuple(rows[video.video_id] for video in mine)
+    return PrepareReport(
+        root, made, num_reused, num_elsewhere, stretched=stretched(made, fps=fps, sample_rate=audio_rate)
+    )
 
 
 def _check(videos: Sequence[VideoRecord], parameters: dict[str, Any], part: tuple[int, int]) -> None:
