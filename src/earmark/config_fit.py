@@ -23,11 +23,15 @@ def unfitting(config: PretrainConfig | EvaluateConfig) -> list[str]:
         config: Checked value by value.
     """
     data, prepare = config.data, config.prepare
-    problems = _wrong_rate(data, prepare) + _wrong_size(config)
     if isinstance(config, EvaluateConfig):
+        # A run that is judged as it was trained has settings that fit; `earmark.cli_evaluate` compares these with them,
+        # and says which to give.
+        as_trained = config.evaluate.as_trained and config.evaluate.checkpoint != "none"
+        problems = [] if as_trained else _wrong_rate(data, prepare) + _wrong_size(config)
         if prepare.around is not None:
             problems.append("prepare.around: moments keeps moments only; clips of actions need the whole videos")
         return problems
+    problems = _wrong_rate(data, prepare) + _wrong_size(config)
     gap_seconds = max(data.args.gaps, default=0.0) if data.args.gaps else data.args.delta_non_overlap
     gap = "data.args.gaps" if data.args.gaps else "data.args.delta_non_overlap"
     margin = gap_seconds + data.clip_seconds
