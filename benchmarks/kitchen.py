@@ -317,7 +317,7 @@ class Classifier(nn.Module):
         self.encoder.initialise()
         self.norm = nn.BatchNorm1d(self.encoder.output_dim)
         self.last = nn.Linear(self.encoder.output_dim, task.num_classes)
-        self.log_mel = LogMel(num_frames=round(62.5 * task.clip_seconds))
+        self.log_mel = LogMel()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return scores (B, classes) of pictures (B, T, H, W, 3), uint8 or float of that range, or of sound (B, S)."""

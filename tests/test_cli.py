@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from clicking import make_video
 from earmark import __version__, cli, doctor
 from earmark.cli import clock, main
 from earmark.cli_build import build_encoder, build_fabric, open_dataset, open_store, store_path
@@ -329,7 +330,7 @@ def test_the_store_is_named_by_what_its_content_depends_on() -> None:
     assert path() == path("prepare.workers=3") == path("data.args.delta_non_overlap=0.2")
     assert path().parent == Path("earmark_data/prepared")
     assert path().name.startswith("folder-")
-    assert len({path(), path("prepare.short_side=256"), path("prepare.fps=8"), path("data.args.base_path=other")}) == 4
+    assert len({path(), path("prepare.short_side=256"), path("prepare.fps=32"), path("data.args.base_path=other")}) == 4
     assert path("data.store=here") == Path("here")
 
 
@@ -345,10 +346,10 @@ def test_a_store_of_the_original_detector_keeps_the_name_it_had_when_there_was_n
 
 def test_a_store_prepared_otherwise_than_asked_for_is_refused(kitchen: Path) -> None:
     where = [f"data.args.base_path={kitchen}", "data.store=here", "prepare.workers=1"]
-    config = configured(*where, "prepare.short_side=32")
+    config = configured(*where, *SMALL_ENCODERS, "prepare.short_side=32")
     open_store(config.data, config.environment, config.prepare)
     assert open_store(config.data, config.environment, config.prepare).parameters["short_side"] == 32
-    other = configured(*where, "prepare.short_side=48")
+    other = configured(*where, *SMALL_ENCODERS, "prepare.short_side=48")
     with pytest.raises(
         ConfigError, match=r"was prepared with prepare\.short_side=32, asked for is prepare\.short_side=48"
     ):
@@ -446,3 +447,39 @@ def test_a_head_size_that_does_not_fit_the_encoder_is_refused(capsys: pytest.Cap
     config = configured(*SMALL_ENCODERS, "criterion.args.in_dim=32", "criterion.args.out_dim=16")
     model: Any = build_model(config, build_encoders(config), num_samples=4, num_classes={})
     assert model.mlp["aot_diff"][2].out_features == 16
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["backbone/audio=cnn10", "backbone.audio.args.num_mels=64"], r"backbone\.audio: cannot take an input of 1 x "),
+        (
+            ["backbone/audio=cnn10", "data.audio_seconds=0.1"],
+            r"backbone\.audio: cannot take an input of 1 x 6 x 80 \(data\.audio_seconds=0\.1\)",
+        ),
+    ],
+)
+def test_an_encoder_that_cannot_take_its_input_is_told_before_videos_are_prepared(
+    overrides: list[str], expected: str
+) -> None:
+    from earmark.cli_method import build_encoders
+
+    video = ["backbone/video=avid_r2plus1d_10", "backbone.video.args.width=4"]
+    with pytest.raises(ConfigError, match=expected):
+        build_encoders(configured(*video, *overrides))
+    encoders = build_encoders(configured(*video, "backbone/audio=cnn10"))
+    assert all(encoder.training for encoder in encoders.values())
+    running = encoders["video"].get_buffer("conv1.1.num_batches_tracked")
+    assert running == 0
+
+
+def test_preparing_for_clips_of_other_settings_is_noted_and_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_video(tmp_path / "sources" / "one.mp4")
+    where = [f"data.args.base_path={tmp_path / 'sources'}", f"environment.data_dir={tmp_path}", "prepare.workers=1"]
+    assert main(["prepare", "data=folder", *where, "prepare.fps=8"]) == 0
+    shown = capsys.readouterr().err
+    assert "note: `earmark pretrain` with these settings would refuse this store: data.clip_fps: 16 frames" in shown
+    assert main(["pretrain", "data=folder", *where, "prepare.fps=8"]) == 2
+    assert "data.clip_fps: 16 frames a second cannot be had from prepare.fps=8" in capsys.readouterr().err

@@ -212,6 +212,29 @@ def test_short_and_border_actions_give_a_whole_clip_inside_the_video(store: Prep
     assert starts == pytest.approx([2.8, 2.8, 0.0, 0.0, 24.5, 24.5])
 
 
+def test_frames_that_the_store_does_not_hold_at_their_times_are_refused(store: PreparedStore) -> None:
+    actions = [_action("x", "a", 2.0, 4.0)]
+    for clip_fps, how in ((32.0, "stand twice"), (12.0, "be unevenly spaced"), (15.0, "be unevenly spaced")):
+        message = rf"holds 16 frames a second, which clips of {clip_fps:g} frames a second .*frames would {how}"
+        with pytest.raises(ValueError, match=message):
+            MomentClips(store, clip_fps=clip_fps)
+        with pytest.raises(ValueError, match=message):
+            ActionClips(store, actions, clip_fps=clip_fps)
+    for clip_fps in (16.0, 8.0, 4.0, 2.0):
+        numbers = [
+            number_of(f) for f in ActionClips(store, actions, clip_fps=clip_fps, clip_seconds=1)[(0, 0)]["video"]
+        ]
+        assert set(np.diff(numbers)) == {16 / clip_fps}
+
+
+def test_a_video_that_is_shorter_than_a_clip_is_told_not_filled_with_its_last_frame(store: PreparedStore) -> None:
+    actions = [_action("long", "a", 2.0, 9.0), _action("short", "mute", 0.0, 2.0)]  # mute lasts 2.5 s
+    clips = ActionClips(store, actions, clip_seconds=3.0)
+    assert [action.action_id for action in clips.actions] == ["long"]
+    assert clips.left_out == [("short", "video 'mute' lasts 2.50 s, a clip 3 s")]
+    assert len(ActionClips(store, actions, clip_seconds=2.5).actions) == 2
+
+
 def test_labels_follow_their_actions_and_unusable_ones_are_told(store: PreparedStore) -> None:
     actions = [
         _action("x", "a", 2.0, 5.5, verb=4),

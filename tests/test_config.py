@@ -253,6 +253,7 @@ def test_mistakes_on_the_command_line_are_refused_with_the_full_name(override: s
         ("logging.suffix", "/x", "logging.suffix: must be made of"),
         ("data.store", "None", "data.store: got the text 'None'; nothing is written null"),
         ("prepare.quality", 101, "prepare.quality: must be from 1 to 100, got 101"),
+        ("prepare.segment_seconds", 0.5, "prepare.segment_seconds: must be at least 1, got 0.5"),
         ("prepare.short_side", 127, "prepare.short_side: must be even and at least 16, got 127"),
         ("environment.dist_url", "localhost:1", "environment.dist_url: must be tcp://HOST:PORT, env:// or null"),
         ("environment.force_processes", 0, "environment.force_processes: must be at least 1, got 0"),
@@ -319,9 +320,9 @@ def test_an_unknown_configuration_is_refused_with_the_near_matches() -> None:
 
 
 def test_values_become_their_types() -> None:
-    config = pretraining("optim.args.lr=1", "logging.name=2024", "data.args.base_path=7", "prepare.fps=8")
+    config = pretraining("optim.args.lr=1", "logging.name=2024", "data.args.base_path=7", "prepare.fps=32")
     assert isinstance(config.optim.args.lr, float)
-    assert (config.logging.name, config.data.args.base_path, config.prepare.fps) == ("2024", "7", 8)
+    assert (config.logging.name, config.data.args.base_path, config.prepare.fps) == ("2024", "7", 32)
 
 
 def test_every_value_of_a_sweep_is_checked() -> None:
@@ -405,3 +406,75 @@ def test_every_video_encoder_has_a_checked_configuration(name: str) -> None:
 def test_every_audio_encoder_has_a_checked_configuration(name: str) -> None:
     config = checked(PretrainConfig, compose("default_ssrl", [f"backbone/audio={name}"]))
     assert config.backbone.audio.name == name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["prepare.fps=8"],
+            "data.clip_fps: 16 frames a second cannot be had from prepare.fps=8: frames would stand twice",
+        ),
+        (["prepare.fps=24"], "data.clip_fps: 16 frames a second do not divide prepare.fps=24"),
+        (["data.clip_fps=12"], "data.clip_fps: 12 frames a second do not divide prepare.fps=16"),
+        (["data.clip_seconds=0.02"], "data.clip_seconds: 0.02 s have no frame at data.clip_fps=16"),
+        (
+            ["data_augm.crop_size=224", "data_augm.min_short_side=256", "data_augm.max_short_side=256"],
+            "data_augm.min_short_side: 256 pixels are more than prepare.short_side=128",
+        ),
+        (["prepare.short_side=96"], "data_augm.min_short_side: 128 pixels are more than prepare.short_side=96"),
+        (["prepare.audio_rate=8000"], "prepare.audio_rate: 8000 Hz cannot hold the spectrogram's bands up to 8000 Hz"),
+        (["data.audio_seconds=0.03"], "data.audio_seconds: 0.03 s are shorter than one window of the spectrogram"),
+        (["prepare.segment_seconds=1"], "prepare.segment_seconds: 1 s cannot hold the two clips of a sample"),
+        (
+            ["data.args.gaps=[0.1,5]"],
+            "prepare.segment_seconds: 10 s cannot hold the two clips of a sample and their gaps, 11 s with "
+            "data.clip_seconds=0.5 and data.args.gaps=5",
+        ),
+        (
+            ["prepare.around=moments", "data.clip_seconds=1"],
+            "prepare.around_seconds: 1 s keep less around a moment than is read: data.clip_seconds=1 and "
+            "data.args.delta_non_overlap=0.1 reach 1.1 s",
+        ),
+        (["prepare.around=moments", "data.audio_seconds=3"], "than is read: data.audio_seconds=3 reach 1.5 s"),
+        (["prepare.around=moments", "data.moments=random"], "data.moments=random needs the whole videos"),
+        (["prepare.around=moments", "logging.evaluate_every=1"], "logging.evaluate_every needs the whole videos"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused_with_both_keys_and_values(
+    overrides: list[str], expected: str
+) -> None:
+    assert expected in problem(*overrides)
+
+
+def test_what_fits_together_is_taken() -> None:
+    pretraining("prepare.fps=8", "data.clip_fps=8")
+    pretraining("prepare.fps=30", "data.clip_fps=15")
+    pretraining("prepare.around=moments")
+    pretraining("prepare.audio_rate=48000", "data.audio_seconds=0.5")
+    pretraining("prepare.audio_rate=8000", "criterion=simclr_video")
+    large = ["data_augm.crop_size=224", "prepare.short_side=256"]
+    pretraining(*large, "data_augm.min_short_side=256", "data_augm.max_short_side=256")
+    checked(EvaluateConfig, compose("default_lincls", large))
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("prepare.fps=8", "data.clip_fps: 16 frames a second cannot be had from prepare.fps=8"),
+        ("data_augm.crop_size=224", "data_augm.crop_size: 224 pixels are more than prepare.short_side=128"),
+        ("prepare.around=moments", "clips of actions need the whole videos"),
+    ],
+)
+def test_the_evaluation_refuses_what_does_not_fit_together(override: str, expected: str) -> None:
+    alone = ["evaluate.checkpoint=none", override]  # a run's checkpoint is compared with what the run had instead
+    assert expected in problem(*alone, config_name="default_lincls")
+
+
+def test_the_bounds_checked_at_the_start_are_those_of_the_spectrogram() -> None:
+    from earmark.config_fit import MAX_FREQUENCY, WINDOW_SECONDS
+    from earmark.transforms import LogMel
+
+    assert LogMel(sample_rate=2 * MAX_FREQUENCY).window_length == WINDOW_SECONDS * 2 * MAX_FREQUENCY
+    with pytest.raises(ValueError, match="bands"):
+        LogMel(sample_rate=2 * MAX_FREQUENCY - 1)

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from clicking import RATE, make_video, without_sound
 from clips import click_track, grey_ramp, write_clip
+from earmark.cli_build import describe_store
 from earmark.datasets import Folder
 from earmark.datasets.records import VideoRecord
 from earmark.media import VideoWriter, read_frames
@@ -399,3 +400,22 @@ def test_every_real_clip_is_prepared_degraded_or_refused_with_its_reason(media: 
         frame = store.frames(video.video_id, [video.duration_seconds - 1 / 16])[0]
         assert frame.shape == (video.height, video.width, 3)
         assert min(video.height, video.width) == 128
+
+
+def test_a_source_smaller_than_the_store_is_enlarged_counted_and_named(tmp_path: Path) -> None:
+    (tmp_path / "sources").mkdir()
+    write_clip(tmp_path / "sources/small.mp4", frames=[np.full((96, 170, 3), 90, np.uint8)] * 16)
+    write_clip(tmp_path / "sources/whole.mp4", frames=[np.full((128, 228, 3), 90, np.uint8)] * 16)
+    report = prepare(Folder(tmp_path / "sources").videos(), tmp_path / "store", progress=False)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(report.table())
+    assert "smaller pictures than is stored in 1 of the sources: small" in console.export_text()
+    assert report.stretched == {"smaller pictures": ["small"]}
+    store = PreparedStore(tmp_path / "store")
+    small = store.videos["small"]
+    assert (small.width, small.height, small.source_width, small.source_height) == (226, 128, 170, 96)
+    line = describe_store(store)
+    assert line == (
+        "prepared videos: 16 frames a second of short side 128, sound at 16000 Hz, moments by the detector replai in "
+        "segments of 10 s; smaller pictures than that in 1 of 2 sources"
+    )

@@ -1,11 +1,12 @@
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from earmark.prepare_report import PrepareReport, ProgressBars, progress_bars
-from earmark.store import PreparedVideo
+from earmark.store import PreparedVideo, stretched
 
 
 def text_of(report: PrepareReport) -> str:
@@ -33,6 +34,30 @@ def test_the_table_says_what_was_made_and_what_was_refused_and_why() -> None:
         "moments": "900 (7.5 a minute), detector replai",
         "size": "2.00 GB (1.00 GB an hour)",
     }
+
+
+def test_videos_that_hold_more_than_their_sources_are_counted_and_named() -> None:
+    stored: dict[str, Any] = {"width": 228, "height": 128, "has_audio": True}
+    source: dict[str, Any] = {"source_width": 228, "source_height": 128, "source_fps": 15.99}
+    source["source_audio_rate"] = 16000
+    small = [
+        PreparedVideo(name, "", **stored, **source | {"source_width": 170, "source_height": 96}) for name in "stuvw"
+    ]
+    upright = PreparedVideo("x", "", width=128, height=228, source_width=96, source_height=170)
+    slow = PreparedVideo("y", "", **stored, **source | {"source_fps": 12.0})
+    dull = PreparedVideo("z", "", **stored, **source | {"source_audio_rate": 8000})
+    refused = PreparedVideo("r", "", source_width=2, source_height=2, status="refused")
+    videos = (PreparedVideo("a", "", **stored, **source), *small, upright, slow, dull, refused)
+    found = stretched(videos, fps=16, sample_rate=16000)
+    assert found == {
+        "smaller pictures": ["s", "t", "u", "v", "w", "x"],
+        "fewer frames a second": ["y"],
+        "sound of a lower rate": ["z"],
+    }
+    text = text_of(PrepareReport(Path("store"), videos, num_reused=0, stretched=found))
+    assert "smaller pictures than is stored in 6 of the sources: s, t, u, v, w and 1 more" in text
+    assert "sound of a lower rate than is stored in 1 of the sources: z" in text
+    assert "stretched" not in text_of(PrepareReport(Path("store"), videos[:1], num_reused=0))
 
 
 def test_the_bars_tell_videos_hours_rate_and_time_left() -> None:

@@ -73,9 +73,41 @@ def test_log_mel_is_float32_even_under_autocast() -> None:
     assert LogMel()(wave.double()).dtype == torch.float32
 
 
-def test_other_lengths_give_the_same_number_of_frames() -> None:
-    for num_samples in (512, 16000, 31999, 48000):
-        assert LogMel()(torch.randn(2, num_samples)).shape == (2, 1, 125, 80)
+@pytest.mark.parametrize("sample_rate", [16000, 22050, 24000, 44100, 48000])
+@pytest.mark.parametrize(("seconds", "num_frames"), [(0.5, 31), (1.0, 62), (2.0, 125), (8.0, 500)])
+def test_there_is_a_frame_for_each_hop_of_16_ms_and_only_the_first_stands_twice(
+    sample_rate: int, seconds: float, num_frames: int
+) -> None:
+    log_mel = LogMel(sample_rate=sample_rate)
+    noise = torch.randn(1, round(seconds * sample_rate))
+    result = log_mel(noise)[0, 0]
+    assert len(result) == log_mel.num_frames(noise.shape[1]) == num_frames
+    assert log_mel.mel_power(noise).shape[2] == num_frames - 1
+    same_as_the_one_before = (result[1:] == result[:-1]).all(dim=1)
+    assert same_as_the_one_before.nonzero().tolist() == [[0]]
+
+
+@pytest.mark.parametrize("sample_rate", [22050, 32000, 44100, 48000])
+def test_the_same_sound_has_the_same_log_mel_at_any_sample_rate(sample_rate: int) -> None:
+    def sound(rate: int) -> Tensor:
+        time = torch.arange(2 * rate, dtype=torch.float64) / rate
+        tones = [(170.0, 0.7), (440.0, 1.3), (1000.0, 2.1), (2600.0, 3.3), (6100.0, 0.4)]
+        each = [torch.sin(2 * torch.pi * f * time) * (1.1 + torch.sin(2 * torch.pi * s * time)) for f, s in tones]
+        return torch.stack(each).sum(dim=0)[None]
+
+    power, expected = LogMel(sample_rate=sample_rate).mel_power(sound(sample_rate)), LogMel().mel_power(sound(16000))
+    assert (power - expected).abs().max() < 0.02 * expected.max()
+    loud = expected > 0.05 * expected.max()
+    assert (power[loud] / expected[loud]).log().abs().max() < 0.05  # a rate three times as high gave log 9
+
+
+def test_bands_that_the_sound_cannot_hold_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"mel bands up to 8000 Hz need sound of at least 16000 Hz, got 8000 Hz"):
+        LogMel(sample_rate=8000)
+    assert LogMel(sample_rate=8000, max_frequency=4000, num_mels=40)(torch.randn(1, 16000)).shape == (1, 1, 125, 40)
+    for options in ({"hop_seconds": 0.0}, {"hop_seconds": 0.033}, {"hop_seconds": 1e-5}, {"window_seconds": -1.0}):
+        with pytest.raises(ValueError, match="need a hop of at least one sample and windows at least as long"):
+            LogMel(**options)
 
 
 def test_sound_shorter_than_a_window_is_refused() -> None:
@@ -164,7 +196,7 @@ CROPS = {
     "small": ({"crop_size": 64, "min_short_side": 72, "max_short_side": 100}, (72, 128)),
     "scaled down": ({"crop_size": 32, "min_short_side": 36, "max_short_side": 50}, (128, 171)),
     "scaled down far": ({"crop_size": 12, "min_short_side": 12, "max_short_side": 14}, (180, 321)),
-    "scaled up far": ({}, (36, 65)),
+    "scaled up far": ({"crop_size": 36, "min_short_side": 120, "max_short_side": 150}, (36, 65)),
     "no room": ({"crop_size": 40, "min_short_side": 40, "max_short_side": 40}, (40, 40)),
     "not flipped": ({"flip": False}, (128, 228)),
     "evaluation": ({"random": False}, (128, 228)),
@@ -318,3 +350,11 @@ def test_wrong_options_and_inputs_are_refused() -> None:
         VideoCrop()(video.permute(0, 4, 1, 2, 3), seeds)
     with pytest.raises(ValueError, match="a seed and a size for each of 2 samples"):
         VideoCrop()(video, seeds[:1])
+
+
+def test_pictures_that_are_smaller_than_a_crop_are_refused() -> None:
+    video = torch.zeros(1, 2, 128, 228, 3, dtype=torch.uint8)
+    for random in (False, True):
+        crop = VideoCrop(crop_size=224, min_short_side=256, max_short_side=256, random=random)
+        with pytest.raises(ValueError, match=r"crops of 224 pixels need pictures as large, got 228 x 128"):
+            crop(video, torch.zeros(1, dtype=torch.int64))

@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 __all__ = [
     "build_encoder",
     "build_fabric",
+    "describe_store",
     "num_cpus",
     "open_dataset",
     "open_store",
     "prepare_store",
     "prepare_workers",
+    "require_clips_fit",
+    "require_input_fits",
     "run_dir",
     "say",
     "screen",
@@ -242,6 +245,61 @@ def build_encoder(config: VideoEncoder | AudioEncoder, environment: Environment)
             ) from error
         say(f"{kind} encoder: {load_encoder_weights(encoder, path, kind=kind)}")
     return encoder
+
+
+def require_input_fits(encoder: "Encoder", kind: Literal["video", "audio"], shape: tuple[int, ...], why: str) -> None:
+    """Show an encoder one empty input, so that a size it cannot take is told before videos are prepared.
+
+    Args:
+        encoder: The encoder; it is left as it was.
+        kind: Which of the two.
+        shape: Of a batch of one.
+        why: The settings that make the shape.
+
+    Raises:
+        ConfigError: If it cannot take the input.
+    """
+    import torch
+
+    was_training = encoder.training
+    encoder.eval()  # batch norm must not learn from this
+    try:
+        with torch.no_grad():
+            encoder(torch.zeros(shape))
+    except (RuntimeError, ValueError, IndexError) as error:
+        size = " x ".join(str(length) for length in shape[1:])
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"backbone.{kind}: cannot take an input of {size} ({why}): {reason}") from error
+    finally:
+        encoder.train(was_training)
+
+
+def require_clips_fit(encoder: "Encoder", data: Data, crop_size: int) -> None:
+    """Do the same with a clip.
+
+    Raises:
+        ConfigError: If the encoder cannot take it.
+    """
+    shape = (1, 3, round(data.clip_seconds * data.clip_fps), crop_size, crop_size)
+    clip = f"data.clip_seconds={data.clip_seconds:g}, data.clip_fps={data.clip_fps:g}"
+    require_input_fits(encoder, "video", shape, f"{clip}, data_augm.crop_size={crop_size}")
+
+
+def describe_store(store: "PreparedStore") -> str:
+    """Say in a line how videos were prepared, and how many of them hold more than their sources gave."""
+    from earmark.store import stretched
+
+    parameters = store.parameters
+    lacking = stretched(store.catalog, fps=store.fps, sample_rate=store.sample_rate)
+    told = "".join(
+        f"; {what} than that in {len(video_ids)} of {len(store.videos)} sources" for what, video_ids in lacking.items()
+    )
+    around = f", only {store.around_seconds:g} s around each moment" if store.around_seconds is not None else ""
+    return (
+        f"prepared videos: {store.fps:g} frames a second of short side {parameters['short_side']}, sound at "
+        f"{store.sample_rate} Hz, moments by the detector {parameters.get('detector', 'replai')} in segments of "
+        f"{parameters['segment_seconds']:g} s{around}{told}"
+    )
 
 
 def build_fabric(environment: Environment) -> "Fabric":

@@ -10,7 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.cli_build import build_encoder, build_fabric, open_dataset, open_store, run_dir, say, screen
+from earmark.cli_build import (
+    build_encoder,
+    build_fabric,
+    describe_store,
+    open_dataset,
+    open_store,
+    require_clips_fit,
+    run_dir,
+    say,
+    screen,
+)
 from earmark.cli_judged import Judged, judged_encoder, seen_videos, untrained
 from earmark.config import ConfigError
 from earmark.config_schema import EvaluateConfig
@@ -72,10 +82,12 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     if config.evaluate.baseline and (judged.path is not None or args.pretrained or args.weights is not None):
         baseline = build_encoder(untrained(judged.config), config.environment)
 
+    require_clips_fit(judged.encoder, config.data, config.data_augm.crop_size)
     dataset = open_dataset(judged.data, config.environment)
     if not dataset.classes:
         raise ConfigError(f"data: {judged.data.name} has no annotated actions; choose kitchen or epic_action_segments")
     store = open_store(judged.data, config.environment, config.prepare)
+    say(describe_store(store))
 
     from earmark.evaluation.action_recognition import evaluate_action_recognition, format_table
     from earmark.transforms import VideoCrop

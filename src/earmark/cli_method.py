@@ -6,7 +6,7 @@ Beside the path of a sample: `earmark.cli_pretrain` calls this; nothing below se
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from earmark.cli_build import build_encoder, open_dataset
+from earmark.cli_build import build_encoder, open_dataset, require_clips_fit, require_input_fits
 from earmark.config import ConfigError
 from earmark.config_schema import PretrainConfig
 
@@ -27,7 +27,8 @@ def build_encoders(config: PretrainConfig) -> "dict[str, Encoder]":
 
     Raises:
         ConfigError: If criterion.args.in_dim is given and is not what an encoder puts out, a file of weights is not
-            there, or one is named for an encoder that the method does not train.
+            there, or one is named for an encoder that the method does not train, or an encoder cannot take clips or
+            spectrograms of the size that is asked for.
     """
     encoders = {"video": build_encoder(config.backbone.video, config.environment)}
     if config.criterion.name not in WITHOUT_SOUND:
@@ -44,7 +45,20 @@ def build_encoders(config: PretrainConfig) -> "dict[str, Encoder]":
                 f"criterion.args.in_dim: {in_dim}, but the {kind} encoder puts out {encoder.output_dim} "
                 "features (null takes what the encoders give)"
             )
+    _require_inputs_fit(config, encoders)
     return encoders
+
+
+def _require_inputs_fit(config: PretrainConfig, encoders: "Mapping[str, Encoder]") -> None:
+    from earmark.transforms import LogMel
+
+    data, rate = config.data, config.prepare.audio_rate
+    require_clips_fit(encoders["video"], data, config.data_augm.crop_size)
+    if "audio" in encoders:
+        log_mel = LogMel(sample_rate=rate)
+        num_frames = log_mel.num_frames(round(data.audio_seconds * rate))
+        shape = (1, 1, num_frames, log_mel.filterbank.shape[1])
+        require_input_fits(encoders["audio"], "audio", shape, f"data.audio_seconds={data.audio_seconds:g}")
 
 
 def build_clips(config: PretrainConfig, store: "PreparedStore") -> "tuple[MomentClips, dict[str, int]]":

@@ -45,13 +45,16 @@ def run(options: argparse.Namespace) -> int:
     Returns:
         The exit code: 1 if no video could be used, or if --verify leaves something damaged.
     """
-    from earmark.cli_build import prepare_store, screen
-    from earmark.config import checked, compose
+    from earmark.cli_build import prepare_store, say, screen
+    from earmark.config import checked, compose, unfitting
     from earmark.config_schema import PretrainConfig
 
     if options.repair and not options.verify:
         options.wrong_usage("--repair goes with --verify")
-    config = checked(PretrainConfig, compose(options.config_name, options.overrides, config_dir=options.config_dir))
+    values = compose(options.config_name, options.overrides, config_dir=options.config_dir)
+    config = checked(PretrainConfig, values, cuts_clips=False)
+    for problem in unfitting(config):
+        say(f"note: `earmark pretrain` with these settings would refuse this store: {problem}")
     if options.verify:
         damaged = _damaged(config)
         if not damaged or not options.repair:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.cli_build import open_store, run_dir, say
+from earmark.cli_build import describe_store, open_store, run_dir, say
 from earmark.cli_checks import left_out_of_run, startup_problems
 from earmark.cli_launch import leave_for_requeue, processes_of, run_in_processes
 from earmark.cli_method import build_clips, build_encoders, build_model
@@ -124,6 +124,8 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
             write_config(folder, values, force=environment.force)
 
         on_first_rank(begin)
+        say(describe_store(store))
+        say(describe_clips(config))
         found_by = f"detector {store.parameters['detector']}" if clips.moments == "audible" else clips.moments
         segments, moments = counted(len(clips), "segment"), counted(clips.num_moments, "moment")
         say(f"pretraining on {segments} with {moments} ({found_by}); run folder {folder}")
@@ -201,6 +203,18 @@ def force_by_its_option() -> Iterator[None]:
     except RunDiffersError as error:
         ways_out = "go back to that, choose another logging.name, or go on with --force (or environment.force=true)"
         raise RunDiffersError(error.path, error.differences, ways_out=ways_out) from error
+
+
+def describe_clips(config: PretrainConfig) -> str:
+    """Say in a line what is cut from prepared videos, and how far crops are enlarged for that."""
+    data, augm, held = config.data, config.data_augm, config.prepare.short_side
+    gaps = data.args.gaps or [data.args.delta_non_overlap]
+    enlarged = f", enlarged up to {augm.max_short_side / held:.2f} times" if augm.max_short_side > held else ""
+    return (
+        f"clips: {round(data.clip_seconds * data.clip_fps)} frames at {data.clip_fps:g} a second, "
+        f"{' or '.join(f'{gap:g}' for gap in gaps)} s from the moment; crops of {augm.crop_size} from a short side of "
+        f"{augm.min_short_side} to {augm.max_short_side}{enlarged}; {data.audio_seconds:g} s of sound"
+    )
 
 
 def open_store_once(config: PretrainConfig) -> "PreparedStore":

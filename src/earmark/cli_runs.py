@@ -197,6 +197,8 @@ def _run_of(checkpoint: str | None, named: str) -> str:
     if checkpoint is not None and Path(checkpoint).parent.name == "checkpoints":
         return Path(checkpoint).parent.parent.name
     return named
+
+
 def _folders_in(outputs: Path) -> Iterator[Path]:
     """Yield the folders with a run's configuration, by name; one that can't be looked into is told."""
     try:

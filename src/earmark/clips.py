@@ -198,7 +198,7 @@ class MomentClips(_StoredClips):
         store: Prepared videos.
         splits: Only videos of these splits; None for all.
         clip_seconds: Length of a clip.
-        clip_fps: Its frames a second.
+        clip_fps: Its frames a second, of which the store's must be a multiple.
         gap_seconds: Time between the moment and each clip; of several gaps each visit draws one, and moments are usable
             with all of them.
         audio_seconds: Length of the sound.
@@ -217,8 +217,9 @@ class MomentClips(_StoredClips):
         num_labelled_moments: Usable moments that lie in one of the actions; None without actions or of random moments.
 
     Raises:
-        ValueError: If a length is not positive, there is no gap, no usable moment is left, none lies in one of the
-            actions, or the store keeps less around its moments (``around_seconds``) than is read.
+        ValueError: If a length is not positive, `clip_fps` does not divide the store's frame rate, there is no gap, no
+            usable moment is left, none lies in one of the actions, or the store keeps less around its moments
+            (``around_seconds``) than is read.
 
     Example:
         >>> clips = MomentClips(PreparedStore("data/prepared/kitchen"), splits=["train"])  # doctest: +SKIP
@@ -250,7 +251,7 @@ class MomentClips(_StoredClips):
         self.moments, self.views = moments, views
         if views == "same_clip":
             self.clip_names, self.same_clips = ("video_before",), {"video_after": "video_before"}
-        self.num_frames = _num_frames(clip_seconds, clip_fps)
+        self.num_frames = _num_frames(clip_seconds, clip_fps, store)
         self.sample_rate = store.sample_rate
         self.num_samples = round(audio_seconds * store.sample_rate)
         if min(self._gaps, default=-1.0) < 0 or self.num_samples < 1:
@@ -406,7 +407,7 @@ class ActionClips(_StoredClips):
         store: Prepared videos.
         actions: What was annotated.
         clip_seconds: Length of a clip.
-        clip_fps: Its frames a second.
+        clip_fps: Its frames a second, of which the store's must be a multiple.
         num_clips: Clips of each action.
         random: Draw the clip's place from the visit's seed.
         audio_seconds: Also return sound of this length, centred on the clip; None for none.
@@ -419,8 +420,8 @@ class ActionClips(_StoredClips):
         num_frames: Frames of a clip.
 
     Raises:
-        ValueError: If no action is usable, the label columns differ between actions, or the store keeps nothing but
-            what is around moments.
+        ValueError: If `clip_fps` does not divide the store's frame rate, no action is usable, the label columns differ
+            between actions, or the store keeps nothing but what is around moments.
     """
 
     clip_names = ("video",)
@@ -446,7 +447,7 @@ class ActionClips(_StoredClips):
         self.clip_seconds, self.clip_fps = clip_seconds, clip_fps
         self.num_clips, self.random = num_clips, random
         self.audio_seconds = audio_seconds
-        self.num_frames = _num_frames(clip_seconds, clip_fps)
+        self.num_frames = _num_frames(clip_seconds, clip_fps, store)
         self.num_samples = None if audio_seconds is None else round(audio_seconds * store.sample_rate)
         self.left_out: list[tuple[str, str]] = []
         self.actions: list[ActionRecord] = []
@@ -475,6 +476,8 @@ class ActionClips(_StoredClips):
             return f"video {action.video_id!r} has no sound"
         if action.start_seconds >= video.duration_seconds:
             return f"starts at {action.start_seconds:.2f} s, the video ends at {video.duration_seconds:.2f} s"
+        if video.duration_seconds < self.clip_seconds - 0.5 / self.clip_fps:
+            return f"video {action.video_id!r} lasts {video.duration_seconds:.2f} s, a clip {self.clip_seconds:g} s"
         return ""
 
     def __len__(self) -> int:
@@ -503,7 +506,7 @@ class ActionClips(_StoredClips):
         video_id = self.actions[self.action_of_item[index]].video_id
         start = self.start_of(index, seed)
         last = self.store.videos[video_id].duration_seconds - 1 / self.store.fps
-        times = np.minimum(start + np.arange(self.num_frames) / self.clip_fps, last)  # a video shorter than the clip
+        times = np.minimum(start + np.arange(self.num_frames) / self.clip_fps, last)  # a clip of rounded length
         return _Window(video_id, times, start + (self.clip_seconds - (self.audio_seconds or 0.0)) / 2)
 
     def _labels(self, index: int, seed: int) -> dict[str, int]:
@@ -511,8 +514,19 @@ class ActionClips(_StoredClips):
         return {f"label_{column}": int(labels[number]) for column, labels in self.labels.items()}
 
 
-def _num_frames(clip_seconds: float, clip_fps: float) -> int:
-    num_frames = round(clip_seconds * clip_fps)
-    if num_frames < 1:
+def _num_frames(clip_seconds: float, clip_fps: float, store: PreparedStore) -> int:
+    """Return how many frames a clip has.
+
+    Raises:
+        ValueError: If it has none, or the store does not hold a frame of its own for each, at its time.
+    """
+    if clip_seconds <= 0 or clip_fps <= 0 or round(clip_seconds * clip_fps) < 1:
         raise ValueError(f"a clip of {clip_seconds} s at {clip_fps} frames a second has no frame")
-    return num_frames
+    ratio = store.fps / clip_fps
+    if ratio < 1 - 1e-9 or abs(ratio - round(ratio)) > 1e-9:
+        how = "stand twice" if ratio < 1 else "be unevenly spaced"
+        raise ValueError(
+            f"{store.root}: holds {store.fps:g} frames a second, which clips of {clip_fps:g} frames a second do not "
+            f"divide: frames would {how}"
+        )
+    return round(clip_seconds * clip_fps)

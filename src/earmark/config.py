@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from earmark.cli_checks import unused_by_criterion
+from earmark.config_fit import unfitting
 from earmark.config_schema import Environment, EvaluateConfig, Prepare, PretrainAugm, PretrainConfig
 from earmark.wording import counted
 
@@ -29,6 +30,7 @@ __all__ = [
     "quoted",
     "quoted_where_needed",
     "swept_keys",
+    "unfitting",
     "values_of_first",
 ]
 
@@ -50,13 +52,15 @@ class ConfigError(ValueError):
 Schema = TypeVar("Schema")
 
 
-def checked(schema: type[Schema], values: Mapping[str, Any], *, section: str = "") -> Schema:
+def checked(schema: type[Schema], values: Mapping[str, Any], *, section: str = "", cuts_clips: bool = True) -> Schema:
     """Turn composed values into a typed configuration.
 
     Args:
         schema: What they must be.
         values: Plain nested values, interpolations resolved.
         section: Where in the whole configuration they stand, such as ``backbone.video``; for the names of keys.
+        cuts_clips: Whether clips are cut from the prepared videos, which must fit them then (`unfitting`); preparing
+            alone makes videos for clips of other settings, too.
 
     Raises:
         ConfigError: Naming every unknown key, missing key, value of the wrong type and value out of range.
@@ -68,7 +72,7 @@ def checked(schema: type[Schema], values: Mapping[str, Any], *, section: str = "
     problems: list[str] = []
     config = _convert(schema, values, section, problems, list(_keys_of_schema(schema)))
     if not problems and isinstance(config, PretrainConfig | EvaluateConfig):
-        problems = _contradictions(config)
+        problems = _contradictions(config) + (unfitting(config) if cuts_clips else [])
     if problems:
         raise ConfigError("\n".join(problems))
     assert isinstance(config, schema)

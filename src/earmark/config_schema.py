@@ -286,7 +286,7 @@ class Prepare:
     audio_rate: Annotated[int, Rule("at least 4000", lambda value: value >= 4000)]
     audio_stream: AtLeastZero | None
     detector: Literal["earmark", "replai"]
-    segment_seconds: Positive
+    segment_seconds: Annotated[float, Rule("at least 1", lambda value: value >= 1)]
     min_score: NonNegative | None
     min_distance_seconds: NonNegative | None
     min_prominence: NonNegative | None

@@ -34,7 +34,7 @@ from earmark.prepare_report import PrepareReport, progress_bars, size_text
 from earmark.prepare_space import SourceLength, estimated_bytes, free_bytes, source_lengths
 from earmark.prepare_video import read_record, record_path
 from earmark.prepare_workers import Backend, prepared_rows
-from earmark.store import CATALOG_SCHEMA, STORE_VERSION, PreparedVideo, StoreError
+from earmark.store import CATALOG_SCHEMA, STORE_VERSION, PreparedVideo, StoreError, stretched
 from earmark.wording import counted
 
 __all__ = ["PrepareError", "PrepareReport", "prepare"]
@@ -159,7 +159,10 @@ def prepare(
             f"{counted(len(mine), 'video')}; make room and give the same command again"
         ) from error
     num_elsewhere = len(videos) - len(catalog)
-    return PrepareReport(root, tuple(rows[video.video_id] for video in mine), num_reused, detector, num_elsewhere)
+    made = tuple(rows[video.video_id] for video in mine)
+    return PrepareReport(
+        root, made, num_reused, detector, num_elsewhere, stretched=stretched(made, fps=fps, sample_rate=audio_rate)
+    )
 
 
 def _detector_parameters(detector: str, **options: Any) -> dict[str, Any]:

@@ -5,9 +5,9 @@ Beside the path of a sample: only `earmark.prepare`, `earmark.prepare_verify` an
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["PrepareReport", "ProgressBars", "progress_bars", "size_text"]
 
 REFRESH_SECONDS = 0.5
+MAX_NAMED = 5  # videos that are named in one row of the table; the catalog has them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class PrepareReport:
         num_reused: How many were finished by an earlier run.
         detector: Name of what found the moments.
         num_elsewhere: Videos of other parts (see `earmark.prepare.prepare`) that are not prepared yet.
+        stretched: Which videos hold more than their source gave (`earmark.store.stretched`).
     """
 
     root: Path
@@ -38,6 +40,7 @@ class PrepareReport:
     num_reused: int
     detector: str
     num_elsewhere: int = 0
+    stretched: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def with_status(self, status: str) -> list[PreparedVideo]:
         """Return the videos of one status: ``ok``, ``degraded`` or ``refused``."""
@@ -74,6 +77,10 @@ class PrepareReport:
         table.add_row("degraded", str(len(self.with_status("degraded"))))
         if num_mute:
             table.add_row("without sound", f"{num_mute}: kept for evaluation, left out of pretraining")
+        for what, video_ids in self.stretched.items():
+            more = f" and {len(video_ids) - MAX_NAMED} more" if len(video_ids) > MAX_NAMED else ""
+            text = f"{what} than is stored in {len(video_ids)} of the sources: {', '.join(video_ids[:MAX_NAMED])}{more}"
+            table.add_row("stretched", Text(text))
         table.add_row("refused", str(len(self.with_status("refused"))))
         table.add_row("length", f"{minutes:.1f} minutes" if minutes < 120 else f"{self.hours:.1f} hours")
         rate = f"{self.num_moments / minutes:.1f} a minute" if minutes else "no video"

@@ -252,7 +252,7 @@ def _strip(frames: npt.NDArray[np.uint8]) -> list[str]:
 def _spectrogram(sound: npt.NDArray[np.int16], sample_rate: int) -> str:
     """Return the log-mel spectrogram as a data URI, low tones below; "" if the sound is too short for one window."""
     log_mel = LogMel(sample_rate=sample_rate)
-    if len(sound) < log_mel.n_fft:
+    if len(sound) < log_mel.window_length:
         return ""
     levels = log_mel(torch.from_numpy(sound.copy())[None])[0, 0].numpy().T[::-1]  # (mel, time)
     quiet, loud = np.quantile(levels, [0.05, 0.999])

@@ -22,7 +22,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -37,9 +37,10 @@ import simplejpeg
 from earmark.packets import BYTES_PER_SAMPLE, OpenVideo, PacketIndex, StoreError, open_video
 from earmark.remote import RemoteFolder, is_url
 
-__all__ = ["PacketIndex", "PreparedStore", "PreparedVideo", "StoreError"]
+__all__ = ["PacketIndex", "PreparedStore", "PreparedVideo", "StoreError", "stretched"]
 
 STORE_VERSION = 1
+FPS_TOLERANCE = 0.95
 TIE_FRAMES = 1e-6  # as far as rounding may move a time that stands exactly between two frames
 TABLES = ("store.json", "videos.parquet", "moments.parquet")
 MAX_OPEN_VIDEOS = 256  # file handles a process keeps open
@@ -101,6 +102,32 @@ CATALOG_SCHEMA = pa.schema(
         for field in fields(PreparedVideo)
     ]
 )
+
+
+def stretched(videos: Iterable[PreparedVideo], *, fps: float, sample_rate: int) -> dict[str, list[str]]:
+    """Return which usable videos hold more pixels, frames or samples than their source gave, so that some are made up.
+
+    Args:
+        videos: Rows of a catalog.
+        fps: Frames a second of the store.
+        sample_rate: Of its sound, Hz.
+
+    Returns:
+        The ids of the videos by what their source has less of; without what no video lacks.
+
+    Example:
+        >>> video = PreparedVideo("a", "a.mp4", source_width=170, source_height=96, width=226, height=128)
+        >>> stretched([video], fps=16, sample_rate=16000)
+        {'smaller pictures': ['a']}
+    """
+    usable = [video for video in videos if video.status != "refused"]
+    lacking = {
+        "smaller pictures": [v for v in usable if 0 < min(v.source_width, v.source_height) < min(v.width, v.height)],
+        # an average rate may be a little off where the last frame is long
+        "fewer frames a second": [v for v in usable if 0 < v.source_fps < FPS_TOLERANCE * fps],
+        "sound of a lower rate": [v for v in usable if 0 < v.source_audio_rate < sample_rate],
+    }
+    return {what: [video.video_id for video in found] for what, found in lacking.items() if found}
 
 
 def prepared_name(video_id: str) -> str:

@@ -13,24 +13,36 @@ from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_REFERENCE_RATE = 16000  # Hz, in whose powers spectrograms are, as the mean and the deviation below
+_ROUNDING = 1e-6  # of a sample or hop: as far as a number of them may miss a whole one
 
 
 class LogMel(nn.Module):
-    """Log-mel spectrograms, standardised, with a fixed number of frames.
+    """Log-mel spectrograms, standardised, with one frame for each hop of the sound.
 
-    Power spectrum of Hann windows that lie fully inside the sound, summed in triangular HTK-mel bands from 0 to half
-    the sample rate, natural logarithm of at least 1e-10, frames repeated or dropped evenly to `num_frames`, minus
-    `mean`, over `std`. The defaults are the paper's: 2 s of sound have 124 windows of 32 ms every 16 ms, and the first
-    stands twice.
+    Power spectrum of Hann windows that lie fully inside the sound, summed in triangular HTK-mel bands from 0 to
+    `max_frequency`, natural logarithm of at least 1e-10, minus `mean`, over `std`. Windows, hops and bands are given in
+    seconds and in Hz, and powers are those of the same sound at 16 kHz, so that any sample rate gives the same frames.
+
+    The number of frames is that of whole hops in the sound: 125 for 2 s. Windows of two hops that lie fully inside it
+    are one fewer, 124, and the first stands twice, as in the original. Where windows are longer, more frames are
+    missing, and as many stand twice, evenly spaced.
 
     Args:
-        sample_rate: Of the sound, Hz.
-        n_fft: Window length, samples.
-        hop_length: From window to window, samples.
+        sample_rate: Of the sound, Hz; at least twice `max_frequency`.
+        window_seconds: Length of a window.
+        hop_seconds: From the start of a window to that of the next.
         num_mels: Mel bins, F.
-        num_frames: Frames of the result.
+        max_frequency: Where the highest band ends, Hz.
         mean: Of the log-mel values over the data.
         std: The same, standard deviation.
+
+    Attributes:
+        window_length: Length of a window in samples.
+
+    Raises:
+        ValueError: If the sound cannot hold `max_frequency`, windows or hops are not positive, shorter than a sample,
+            or windows are shorter than hops, so that sound between them would be lost.
 
     Source: the original code of the paper, arXiv 2209.13583, whose mean and std these are.
 
@@ -46,22 +58,44 @@ class LogMel(nn.Module):
         self,
         *,
         sample_rate: int = 16000,
-        n_fft: int = 512,
-        hop_length: int = 256,
+        window_seconds: float = 0.032,
+        hop_seconds: float = 0.016,
         num_mels: int = 80,
-        num_frames: int = 125,
+        max_frequency: float = 8000.0,
         mean: float = -7.03,
         std: float = 4.66,
     ) -> None:
         super().__init__()
-        self.n_fft = n_fft
-        self.hop_length = hop_length
-        self.num_frames = num_frames
+        if not 1 / sample_rate <= hop_seconds <= window_seconds:
+            raise ValueError(
+                f"need a hop of at least one sample and windows at least as long, got hops of {hop_seconds:g} s and "
+                f"windows of {window_seconds:g} s at {sample_rate} Hz"
+            )
+        if sample_rate < 2 * max_frequency:
+            raise ValueError(
+                f"mel bands up to {max_frequency:g} Hz need sound of at least {2 * max_frequency:g} Hz, "
+                f"got {sample_rate} Hz"
+            )
+        self.sample_rate = sample_rate
+        self.hop_seconds = hop_seconds
+        self.window_length = math.floor(window_seconds * sample_rate + _ROUNDING)
         self.mean = mean
         self.std = std
-        self.register_buffer("window", torch.hann_window(n_fft, periodic=True), persistent=False)
-        filterbank = mel_filterbank(sample_rate=sample_rate, n_fft=n_fft, num_mels=num_mels)
-        self.register_buffer("filterbank", filterbank, persistent=False)
+        self.register_buffer("window", torch.hann_window(self.window_length, periodic=True), persistent=False)
+        filterbank = mel_filterbank(
+            sample_rate=sample_rate, n_fft=self.window_length, num_mels=num_mels, max_frequency=max_frequency
+        )
+        # A spectrum of the same sound grows with the sample rate: power by its square.
+        self.register_buffer("filterbank", filterbank * (_REFERENCE_RATE / sample_rate) ** 2, persistent=False)
+
+    def num_frames(self, num_samples: int) -> int:
+        """Return how many frames the spectrogram of so many samples has.
+
+        Example:
+            >>> LogMel().num_frames(32000), LogMel(sample_rate=48000).num_frames(24000)
+            (125, 31)
+        """
+        return self._whole_hops(num_samples)
 
     def mel_power(self, audio: Tensor) -> Tensor:
         """Return the power in each mel bin, (B, F, windows), of sound (B, S).
@@ -69,11 +103,20 @@ class LogMel(nn.Module):
         Raises:
             ValueError: If the sound is not (B, S) or is shorter than one window.
         """
-        if audio.ndim != 2 or audio.shape[1] < self.n_fft:
-            raise ValueError(f"sound must have the shape (B, S) with S >= {self.n_fft}, got {tuple(audio.shape)}")
+        if audio.ndim != 2 or audio.shape[1] < self.window_length:
+            raise ValueError(
+                f"sound must have the shape (B, S) with S >= {self.window_length}, got {tuple(audio.shape)}"
+            )
         wave = audio / 32768 if audio.dtype == torch.int16 else audio.float()
+        num_windows = 1 + self._whole_hops(wave.shape[1] - self.window_length)
+        hop = self.hop_seconds * self.sample_rate
+        if hop.is_integer():
+            windows = wave.unfold(1, self.window_length, int(hop))
+        else:  # each window at its own time, to the nearest sample, so that hops do not add up to another length
+            starts = torch.tensor([round(k * hop) for k in range(num_windows)], device=wave.device)
+            windows = wave[:, starts[:, None] + torch.arange(self.window_length, device=wave.device)]
         with torch.autocast(audio.device.type, enabled=False):
-            spectrum = torch.fft.rfft(wave.unfold(1, self.n_fft, self.hop_length) * self.window)
+            spectrum = torch.fft.rfft(windows * self.window)
             power: Tensor = spectrum.abs().square() @ self.filterbank
             return power.transpose(1, 2)
 
@@ -84,28 +127,30 @@ class LogMel(nn.Module):
             audio: Sound (B, S), int16 or floating point from -1 to 1.
 
         Returns:
-            float32 (B, 1, num_frames, F).
+            float32 (B, 1, frames, F), with `num_frames` of S frames.
 
         Raises:
             ValueError: If the sound is not (B, S) or is shorter than one window.
         """
         log_mel = self.mel_power(audio).clamp_min(1e-10).log().transpose(1, 2)
-        frames = evenly_spaced(log_mel.shape[1], self.num_frames).to(audio.device)
+        frames = evenly_spaced(log_mel.shape[1], self.num_frames(audio.shape[1])).to(audio.device)
         return ((log_mel[:, frames] - self.mean) / self.std).unsqueeze(1)
 
+    def _whole_hops(self, num_samples: int) -> int:
+        return math.floor(num_samples / (self.hop_seconds * self.sample_rate) + _ROUNDING)
 
-def mel_filterbank(*, sample_rate: int, n_fft: int, num_mels: int) -> Tensor:
+
+def mel_filterbank(*, sample_rate: int, n_fft: int, num_mels: int, max_frequency: float) -> Tensor:
     """Return triangular filters (n_fft / 2 + 1, num_mels), of peak 1 and equal width on the HTK mel scale.
 
-    They reach from 0 to half the sample rate; mel(f) = 2595 log10(1 + f / 700).
+    They reach from 0 to `max_frequency`; mel(f) = 2595 log10(1 + f / 700).
 
     Example:
-        >>> mel_filterbank(sample_rate=16000, n_fft=512, num_mels=80).shape
+        >>> mel_filterbank(sample_rate=16000, n_fft=512, num_mels=80, max_frequency=8000).shape
         torch.Size([257, 80])
     """
-    nyquist = sample_rate / 2
-    bins = torch.linspace(0, nyquist, n_fft // 2 + 1, dtype=torch.float64)
-    mel_points = torch.linspace(0, 2595 * math.log10(1 + nyquist / 700), num_mels + 2, dtype=torch.float64)
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * (sample_rate / n_fft)
+    mel_points = torch.linspace(0, 2595 * math.log10(1 + max_frequency / 700), num_mels + 2, dtype=torch.float64)
     edges = 700 * (10 ** (mel_points / 2595) - 1)
     rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
@@ -203,11 +248,13 @@ class VideoCrop(nn.Module):
             float32 (B, 3, T, crop_size, crop_size), contiguous.
 
         Raises:
-            ValueError: If a shape or dtype is another.
+            ValueError: If a shape or dtype is another, or the pictures are smaller than a crop.
         """
         if video.ndim != 5 or video.shape[4] != 3 or video.dtype != torch.uint8:
             raise ValueError(f"video must be uint8 (B, T, H, W, 3), got {video.dtype} {tuple(video.shape)}")
         num_samples, _, height, width, _ = video.shape
+        if min(height, width) < self.crop_size:
+            raise ValueError(f"crops of {self.crop_size} pixels need pictures as large, got {width} x {height}")
         if video_size is None:
             video_size = torch.tensor([height, width], device=video.device).expand(num_samples, 2)
         if seed.shape != (num_samples,) or video_size.shape != (num_samples, 2):
