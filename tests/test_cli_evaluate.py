@@ -12,8 +12,12 @@ import torch
 from earmark.checkpoint import load_checkpoint
 from earmark.cli import main
 from earmark.cli_build import build_encoder
+from earmark.cli_judged import Judged, seen_videos
 from earmark.config import PretrainConfig, checked, compose
+from earmark.config_schema import Data, VideoEncoder
 from earmark.kitchen import make_kitchen
+from earmark.store import PreparedStore
+from made_store import add_video, finish_store
 
 SMALL_ENCODERS = [
     "backbone/video=avid_r2plus1d_10",
@@ -132,3 +136,63 @@ def test_weights_that_are_named_are_loaded_and_missing_ones_are_told_before_prep
     named = configured(*SMALL_ENCODERS, "backbone.video.args.weights=mine.pth", "backbone.video.args.pretrained=false")
     loaded = build_encoder(named.backbone.video, named.environment)
     assert all(torch.equal(loaded.state_dict()[key], value) for key, value in trained.state_dict().items())
+
+
+def judged_in(tmp_path: Path, data: dict[str, Any], stored: dict[str, Any]) -> "tuple[Judged, PreparedStore]":
+    """Return an encoder with what its checkpoint holds, and a store of two training and two validation videos."""
+    root = tmp_path / "store"
+    rows = [add_video(root, f"v{number}", split=("train", "validation")[number // 2]) for number in range(4)]
+    finish_store(root, rows, {})
+    store = PreparedStore(root)
+    here = compose("default_lincls", [f"{key}={value}" for key, value in data.items()])["data"]
+    there = stored | {"position": {"epoch": 3, "best_epoch": 3, "best_score": 1.0} | stored.get("position", {})}
+    config = checked(VideoEncoder, compose("default_lincls", [])["backbone"]["video"], section="backbone.video")
+    encoder: Any = None
+    checkpoint = tmp_path / "best.pt"
+    return Judged(
+        encoder, config, checked(Data, here, section="data"), checkpoint, "model", False, "best.pt", there
+    ), store
+
+
+KITCHEN = {"data": "kitchen", "data.args.seed": 3}
+EPIC = {"data": "epic_action_segments"}
+FOLDER = {"data": "folder", "data.args.base_path": "/videos"}
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "pretraining", "probe"),
+    [
+        (KITCHEN, KITCHEN, ["v0"], ["v2", "v3"]),
+        (KITCHEN, {"data": "kitchen", "data.args.seed": 4}, [], []),  # ids are alike, kitchens are not
+        (KITCHEN, EPIC, [], []),
+        (EPIC, EPIC, ["v0"], ["v2", "v3"]),
+        (FOLDER, FOLDER, ["v0"], ["v2", "v3"]),
+        (FOLDER, FOLDER | {"data.args.base_path": "/elsewhere"}, None, None),
+        (FOLDER, EPIC, None, None),
+    ],
+)
+def test_videos_are_the_same_where_their_data_set_is(
+    tmp_path: Path, there: dict[str, Any], here: dict[str, Any], pretraining: Any, probe: Any
+) -> None:
+    data = compose("default_lincls", [f"{key}={value}" for key, value in there.items()])["data"]
+    stored = {"config": {"data": data}, "fingerprint": "x", "videos": {"pretraining": ["v0"], "probe": ["v2", "v3"]}}
+    judged, store = judged_in(tmp_path, here, stored)
+    seen = seen_videos(judged, store, configured().environment)
+    expected = {"pretraining saw": pretraining, "the checkpoint was chosen by a probe on": probe}
+    assert {by: None if ids is None else sorted(ids) for by, ids in seen.items()} == expected
+    other, _ = judged_in(tmp_path, here, stored | {"position": {"best_epoch": 2}})
+    assert list(seen_videos(other, store, configured().environment)) == ["pretraining saw"]
+
+
+def test_checkpoints_without_ids_say_by_their_settings_what_they_saw(tmp_path: Path) -> None:
+    data = compose("default_lincls", ["data=kitchen"])["data"]
+    judged, store = judged_in(tmp_path, KITCHEN, {"config": {"data": data | {"split": "all"}}})
+    judged.stored["fingerprint"] = store.fingerprint  # type: ignore[index]
+    seen = seen_videos(judged, store, configured().environment)
+    assert {by: sorted(ids or ()) for by, ids in seen.items()} == {
+        "pretraining saw": ["v0", "v1", "v2", "v3"],
+        "the checkpoint was chosen by a probe on": ["v2", "v3"],
+    }
+    judged.stored["fingerprint"] = "another"  # type: ignore[index]
+    judged.stored["config"]["data"] = KITCHEN  # not even a configuration
+    assert set(seen_videos(judged, store, configured().environment).values()) == {None}
