@@ -36,12 +36,12 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["environment.precision=16-mixed"], "environment.precision: 16-mixed is for GPUs, and this run is on"),
         (["criterion=supervised", *FOLDER, "data.split=train"], "criterion: supervised needs annotated actions"),
         (["logging.evaluate_every=1", *FOLDER], "logging.evaluate_every: folder has no annotated actions"),
-        (["logging.evaluate_every=1", SPARSE], "logging.evaluate_every: the probe needs whole videos"),
-        (["data.moments=random", SPARSE], "data.moments: random moments need whole videos"),
-        ([SPARSE, "prepare.around_seconds=0.9"], "prepare.around_seconds: 0.9 keeps less around a moment than is"),
+        (["logging.evaluate_every=1", SPARSE], "logging.evaluate_every needs the whole videos"),
+        (["data.moments=random", SPARSE], "data.moments=random needs the whole videos"),
+        ([SPARSE, "prepare.around_seconds=0.9"], "prepare.around_seconds: 0.9 s keep less around a moment than is"),
         (
             [SPARSE, "data.audio_seconds=1", "data.args.gaps=[0.1,1.0]"],
-            "gap and clip are 1.5 s, half of the sound 0.5 s",
+            "data.clip_seconds=0.5 and data.args.gaps=1 reach 1.5 s",
         ),
         (
             ["criterion.args.learnable_temperature=true", "criterion.args.temperature=0.001"],

@@ -119,7 +119,7 @@ def test_weights_that_are_named_are_loaded_and_missing_ones_are_told_before_prep
     for kind in ("video", "audio"):
         assert main(["pretrain", *data, *SMALL_ENCODERS, f"backbone.{kind}.args.weights=no.pt"]) == 2
         assert f"backbone.{kind}.args.weights: no weights for" in capsys.readouterr().err
-    missing = ["evaluate.checkpoint=none", "backbone.video.args.weights=no.pt"]
+    missing = ["evaluate.checkpoint=none", "backbone.video.args.weights=no.pt", "data_augm.crop_size=32"]
     assert main(["evaluate", *data, *missing]) == 2
     assert "backbone.video.args.weights: no weights for avid_r2plus1d_18 at no.pt" in capsys.readouterr().err
     assert not (tmp_path / "earmark_data/prepared").exists()

@@ -180,6 +180,17 @@ def test_pictures_that_repeat_a_time_are_counted_and_named(tmp_path: Path) -> No
     )
 
 
+def test_pictures_before_the_start_are_counted_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    write_clip(path, frames=grey_ramp(16), fps=16)
+    reader = FrameReader(path, fps=16)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        pictures = list(reader.read(container.demux(stream), stream, 0.5))
+    assert [number_of(picture) for _, picture in pictures] == list(range(8, 16))
+    assert reader.problem == "8 pictures before the start of the presentation left out"
+
+
 @pytest.mark.parametrize("num_threads", [1, 4])
 def test_an_empty_packet_says_that_the_picture_stays(tmp_path: Path, num_threads: int) -> None:
     jpegs = [simplejpeg.encode_jpeg(picture, colorspace="RGB") for picture in grey_ramp(8)]

@@ -480,7 +480,7 @@ def test_a_stream_of_a_file_knows_the_file_and_its_damage(media: Path, tmp_path:
     scipy.io.wavfile.write(tmp_path / "nan.wav", RATE, wave)
     damaged = MomentStream(tmp_path / "nan.wav")
     assert [round(m.time_seconds, 1) for m in damaged] == [1.0]
-    assert damaged.problem == "samples that are not finite were set to 0"
+    assert damaged.problem == "1 sample that is not finite was set to 0"
 
 
 @pytest.mark.parametrize("name", list(DETECTORS))

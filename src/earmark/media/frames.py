@@ -160,7 +160,9 @@ class FrameReader:
             packets = self._needed(packets, stream, zero)
         self._next = next(numbers, None)
         last: tuple[float, float, VideoFrame] | None = None
+        num_before = 0  # that end before the file's clock begins
         for start, end, frame in _frames_in_order(packets, stream, zero, self._damage):
+            num_before += last is not None and start <= 0
             if last is not None:
                 # The earlier frame is the nearest up to the middle between the two.
                 yield from self._due(numbers, convert, last[2], (last[0] + start) / 2 + _TIE_SECONDS)
@@ -171,6 +173,9 @@ class FrameReader:
             return  # no picture of a window is missing
         if last is None:
             raise MediaError(f"{self.path}: no picture could be decoded")
+        if num_before:
+            what = "picture" if num_before == 1 else "pictures"
+            self._damage.note(f"{num_before} {what} before the start of the presentation left out")
         start, end, frame = last
         # a frame of no length is still shown
         yield from self._due(numbers, convert, frame, max(start, end - _TIE_SECONDS))
