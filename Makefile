@@ -4,7 +4,7 @@ SIZE ?= standard
 OUT ?= earmark_data/demo
 BIN := .venv/bin
 
-.PHONY: demo test check slow install clean
+.PHONY: demo test check slow matrix install clean
 
 # A .venv whose python is gone, or that was made in another folder, is made anew.
 ifeq ($(findstring from $(CURDIR)/.venv/,$(shell $(BIN)/pip --version 2>/dev/null)),)
@@ -38,6 +38,9 @@ check: install  ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+matrix:  ## Media, moments, preparing and commands under each Python found, with the newest and the oldest libraries
+	$(PYTHON) .ci/matrix.py
 
 clean:
 	rm -rf .venv

@@ -1,15 +1,27 @@
-"""What every test shares: the media folder, the slow switch, the guard on global random state."""
+"""What every test shares: the media folder, the slow switch, the guard on global random state.
+
+Without torch the test files that import it are skipped, each by name; a file of what must work without it never is.
+"""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    torch = None  # type: ignore[assignment]
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = Path(__file__).parent / "reference"
+NOT_THERE_WITHOUT_TORCH = ("torch", "lightning_fabric", "tensorboard")
+MUST_RUN_WITHOUT_TORCH = re.compile(r"without_torch|media|moments|prepare|config|kitchen|doctor")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,14 +34,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords and not config.getoption("--run-slow"):
             item.add_marker(skip_slow)
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if "gpu" in item.keywords and (torch is None or not torch.cuda.is_available()):
             item.add_marker(skip_gpu)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):  # type: ignore[no-untyped-def]
+    """Skip a test file that needs torch where there is none."""
+    report = yield
+    if torch is None and report.failed and not MUST_RUN_WITHOUT_TORCH.search(collector.path.name):
+        error = report.call.excinfo.value.__cause__
+        while error is not None and getattr(error, "name", None) not in NOT_THERE_WITHOUT_TORCH:
+            error = error.__cause__
+        if error is not None:
+            report.outcome = "skipped"
+            report.longrepr = (str(collector.path), None, f"Skipped: needs {error.name}")
+    return report
 
 
 @pytest.fixture(autouse=True)
 def _same_random_state() -> None:
     """Seed the global generators, so that no test depends on the ones before it."""
-    torch.manual_seed(0)
+    if torch is not None:
+        torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 - the guard is on the legacy global state
 
 

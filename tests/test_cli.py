@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from earmark.kitchen import PRESETS, make_kitchen
 from test_config import PUBLISHED_PRETRAINING, PUBLISHED_PROBE
 
 ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SMALL_ENCODERS = [
     "backbone/video=avid_r2plus1d_10",
     "backbone.video.args.width=4",
@@ -144,6 +147,50 @@ def test_doctor_survives_a_library_that_breaks_on_import(monkeypatch: pytest.Mon
     finding = doctor.examine(".")[-1]
     assert (finding.name, finding.ok, finding.required) == ("broken_library", False, False)
     assert finding.found == "cannot be imported: libfoo.so: cannot open"
+    assert finding.install == "pip install --force-reinstall broken_library"
+
+
+def test_doctor_gives_a_command_beside_whatever_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    libraries = {**doctor.LIBRARIES, **doctor.OPTIONAL_LIBRARIES}
+    for name in libraries:
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    findings = {finding.name: finding for finding in doctor.examine(".") if finding.name in libraries}
+    assert findings.keys() == libraries.keys()
+    assert findings["cv2"].install == "pip install opencv-python-headless"
+    assert findings["transformers"].install == "pip install 'earmark[hf]'"
+    known = {re.split(r"[>=<]", text)[0] for text in PROJECT["dependencies"]}
+    known |= {f"'earmark[{extra}]'" for extra in PROJECT["optional-dependencies"]}
+    for finding in findings.values():
+        assert not finding.ok
+        assert finding.install.removeprefix("pip install ") in known
+
+
+@pytest.mark.parametrize(
+    ("versions", "problem"),
+    [
+        (("2.9.0", 91002, "12.8"), "switched off"),
+        (("2.9.0+cu130", 91300, "13.0"), "switched off"),
+        (("2.9.1", 91002, "12.8"), "9.10.2 is wrong"),
+        (("2.8.0", 91002, "12.8"), "9.10.2 is wrong"),
+        (("2.8.0", 91001, "12.8"), "9.10.1 is slow"),
+        (("2.7.1", 90800, "12.6"), "9.8.0 is slow"),
+        (("2.10.0", 91401, "12.8"), "9.14.1 is slow"),
+        (("2.10.0", 91500, "12.8"), None),
+        (("2.7.0", 90701, "12.6"), None),
+        (("2.6.0", 90100, "12.4"), None),
+        (("2.13.0", 92000, "13.0"), None),
+        (("2.90.0", 92000, "13.0"), None),
+    ],
+)
+def test_doctor_knows_torch_whose_3d_convolutions_are_broken(versions: tuple[str, int, str], problem: str) -> None:
+    found = doctor.convolution_problem(*versions)
+    if problem is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert problem in found[0]
+        torch_too = "torch" if "off" in problem else f"nvidia-cudnn-cu{versions[2][:2]}"
+        assert found[1].startswith(f"pip install '{torch_too}>")
 
 
 # --- kitchen ---

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from clicking import make_video, without_sound
-from earmark.clips import ActionClips, MomentClips
 from earmark.datasets.records import ActionRecord, VideoRecord
 from earmark.media import packet_table
 from earmark.prepare import prepare
@@ -76,6 +75,9 @@ def test_the_windows_outlive_the_index(stores: tuple[PreparedStore, PreparedStor
 
 
 def test_training_clips_are_those_of_the_whole(stores: tuple[PreparedStore, PreparedStore]) -> None:
+    pytest.importorskip("torch", reason="clips need torch, preparing does not")
+    from earmark.clips import MomentClips
+
     clips = [MomentClips(store) for store in stores]
     assert len(clips[0]) == len(clips[1])
     for key in ((index, seed) for index in range(len(clips[0])) for seed in range(4)):
@@ -91,6 +93,9 @@ def test_training_clips_are_those_of_the_whole(stores: tuple[PreparedStore, Prep
 def test_clips_that_reach_past_what_was_kept_are_refused(
     stores: tuple[PreparedStore, PreparedStore], lengths: dict[str, float]
 ) -> None:
+    pytest.importorskip("torch", reason="clips need torch, preparing does not")
+    from earmark.clips import MomentClips
+
     MomentClips(stores[0], **lengths)
     with pytest.raises(ValueError, match=r"sparse: prepared with prepare\.around_seconds=1, .* gap and clip are"):
         MomentClips(stores[1], **lengths)
@@ -98,12 +103,18 @@ def test_clips_that_reach_past_what_was_kept_are_refused(
 
 
 def test_random_moments_are_refused_where_only_moments_were_kept(stores: tuple[PreparedStore, PreparedStore]) -> None:
+    pytest.importorskip("torch", reason="clips need torch, preparing does not")
+    from earmark.clips import MomentClips
+
     MomentClips(stores[0], moments="random")
     with pytest.raises(ValueError, match=r"sparse: .* holds moments only; random moments need the whole videos"):
         MomentClips(stores[1], moments="random")
 
 
 def test_every_usable_clip_of_just_what_was_kept_can_be_read(stores: tuple[PreparedStore, PreparedStore]) -> None:
+    pytest.importorskip("torch", reason="clips need torch, preparing does not")
+    from earmark.clips import MomentClips
+
     options = {"gap_seconds": 0.5, "clip_seconds": 0.5, "audio_seconds": 2.0}
     whole, sparse = (MomentClips(store, **options) for store in stores)
     for key in ((index, seed) for index in range(len(whole)) for seed in range(8)):
@@ -113,6 +124,9 @@ def test_every_usable_clip_of_just_what_was_kept_can_be_read(stores: tuple[Prepa
 
 
 def test_clips_of_actions_need_whole_videos(stores: tuple[PreparedStore, PreparedStore]) -> None:
+    pytest.importorskip("torch", reason="clips need torch, preparing does not")
+    from earmark.clips import ActionClips
+
     actions = [ActionRecord("x", "a", 1.8, 2.6, "P01", {"verb": 1})]
     assert len(ActionClips(stores[0], actions)) == 1
     with pytest.raises(ValueError, match=r"sparse: prepared with prepare\.around=moments, .* prepare without"):
@@ -182,6 +196,9 @@ def test_real_clips_are_kept_around_their_moments_as_in_the_whole(media: Path, t
 
 
 def test_a_picture_that_ends_before_its_sound_is_kept_as_far_as_it_goes(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="clips need torch, preparing does not")
+    from earmark.clips import MomentClips
+
     # Off 10 s, where two segments meet: muxers differ by the delay of the sound encoder (23 ms) in where they put it.
     make_video(tmp_path / "a.mp4", seconds=13.0, times=(2.0, 6.0, 11.0))
     with av.open(str(tmp_path / "a.mp4")) as source, av.open(str(tmp_path / "b.mkv"), "w") as output:

@@ -294,11 +294,11 @@ def _doctor(options: argparse.Namespace) -> int:
 
     from earmark.cli_build import screen
 
-    table = Table("", "what", "found", "for", title=f"earmark {__version__}", title_justify="left")
+    table = Table("", "what", "found", "for", "mended by", title=f"earmark {__version__}", title_justify="left")
     table.columns[2].overflow = "fold"
     for finding in findings:
         mark = ("ok", "green") if finding.ok else ("missing", "red") if finding.required else ("absent", "yellow")
-        table.add_row(Text(*mark), finding.name, finding.found, finding.needed_for)
+        table.add_row(Text(*mark), finding.name, finding.found, finding.needed_for, finding.install)
     console = screen()
     console.print(table)
     if missing:

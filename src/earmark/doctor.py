@@ -26,6 +26,15 @@ LIBRARIES = {
     "cv2": "Audible Kitchen",
     "safetensors": "reading and writing weights",
 }
+PACKAGES = {  # that bring the libraries, where these are not their names
+    "cv2": "opencv-python-headless",
+    "hydra": "hydra-core",
+    "lightning_fabric": "lightning-fabric",
+    "submitit": "'earmark[slurm]'",
+    "torchvision": "'earmark[torchvision]'",
+    "transformers": "'earmark[hf]'",
+    "wandb": "'earmark[wandb]'",
+}
 OPTIONAL_LIBRARIES = {
     "torchvision": "the video encoders r3d_18, s3d, swin3d_t and others",
     "transformers": "the encoders hf_video and hf_audio",
@@ -57,6 +66,7 @@ class Finding:
         needed_for: What depends on it; empty for plain information.
         required: Whether the core does.
         ok: Whether it is as needed.
+        install: The command that mends it; empty where it is ok or no command does.
     """
 
     name: str
@@ -64,6 +74,34 @@ class Finding:
     needed_for: str = ""
     required: bool = True
     ok: bool = True
+    install: str = ""
+
+
+def convolution_problem(torch_version: str, cudnn_version: int, cuda_version: str) -> tuple[str, str] | None:
+    """Say what is known to be wrong with the 3-D convolutions of a torch that is built for CUDA.
+
+    Args:
+        torch_version: Such as ``2.9.0+cu128``.
+        cudnn_version: As torch gives it, such as 91002 for 9.10.2.
+        cuda_version: Such as ``12.8``.
+
+    Returns:
+        What is wrong and the command that mends it; None if nothing is known.
+
+    Example:
+        >>> convolution_problem("2.9.0+cu128", 91002, "12.8")
+        ("torch 2.9.0 has cuDNN's switched off, which is slow", "pip install 'torch>2.9.0'")
+        >>> convolution_problem("2.13.0", 92000, "13.0") is None
+        True
+    """
+    if torch_version.partition("+")[0] == "2.9.0":
+        return "torch 2.9.0 has cuDNN's switched off, which is slow", "pip install 'torch>2.9.0'"
+    major, minor, patch = cudnn_version // 10000, cudnn_version // 100 % 100, cudnn_version % 100
+    if not (9, 8) <= (major, minor) <= (9, 14):
+        return None
+    what = "wrong" if (minor, patch) == (10, 2) else "slow"
+    package = f"nvidia-cudnn-cu{cuda_version.partition('.')[0]}"
+    return f"cuDNN {major}.{minor}.{patch} is {what} in bfloat16", f"pip install '{package}>=9.15'"
 
 
 def examine(data_dir: str | os.PathLike[str]) -> list[Finding]:
@@ -101,7 +139,9 @@ def _library(name: str, needed_for: str, *, required: bool) -> Finding:
     except Exception as error:  # a broken installation may raise anything
         absent = isinstance(error, ModuleNotFoundError)
         found = "not installed" if absent else f"cannot be imported: {str(error).splitlines()[0]}"
-        return Finding(name, found, needed_for, required, ok=False)
+        package = PACKAGES.get(name, name)
+        install = f"pip install {package}" if absent else f"pip install --force-reinstall {package}"
+        return Finding(name, found, needed_for, required, ok=False, install=install)
     return Finding(name, str(getattr(module, "__version__", "installed")), needed_for, required)
 
 
@@ -112,17 +152,27 @@ def _torch() -> list[Finding]:
     import torch
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    install = ""
     if gpus:
         found = ", ".join(gpus)
     elif torch.version.cuda is None:
         found = "none: this torch is built for the CPU"
+        if shutil.which("nvidia-smi"):
+            install = "pip install --force-reinstall torch"
     else:
         found = f"none that torch (CUDA {torch.version.cuda}) can use"
-    return [
+    findings = [
         torch_finding,
         Finding("torch threads", str(torch.get_num_threads())),
-        Finding("GPU", found, "pretraining in hours instead of days", required=False, ok=bool(gpus)),
+        Finding("GPU", found, "pretraining in hours instead of days", False, ok=bool(gpus), install=install),
     ]
+    cudnn_version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    if torch.version.cuda is not None and cudnn_version is not None:
+        problem, install = convolution_problem(torch.__version__, cudnn_version, torch.version.cuda) or ("", "")
+        findings.append(
+            Finding("3-D convolutions", problem or "sound", "encoders on a GPU", False, ok=not problem, install=install)
+        )
+    return findings
 
 
 def _media() -> list[Finding]:
@@ -140,7 +190,9 @@ def _media() -> list[Finding]:
         except ValueError:  # av.codec.codec.UnknownCodecError
             ok = False
         what = f"{name} {'decoder' if mode == 'r' else 'encoder'}"
-        findings.append(Finding(what, "there" if ok else "missing", needed_for, required, ok))
+        # PyAV built from source takes the FFmpeg of the system, which may lack it.
+        install = "" if ok else "pip install --force-reinstall --only-binary av av"
+        findings.append(Finding(what, "there" if ok else "missing", needed_for, required, ok, install))
     return findings
 
 

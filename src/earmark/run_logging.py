@@ -18,13 +18,15 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from earmark.atomic import replacing
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 METRICS_FILE = "metrics.jsonl"
 SECONDS_BETWEEN_PLAIN_LINES = 30.0
@@ -80,7 +82,9 @@ class RunLog:
         _cut_after(metrics_path, step)
         self._file = metrics_path.open("a", encoding="utf-8", buffering=1)  # by line: a killed run loses none
         if tensorboard:
-            self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+            from torch.utils import tensorboard as writers  # torch is slow to import, and `earmark runs` needs none
+
+            self._writer = writers.SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
         if progress:
             self._progress = _ProgressLine(step=step, total_steps=total_steps, epochs=epochs)
 
