@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from earmark.media import write_prepared
-from earmark.moments import Moment, moments_table, write_moments
+from earmark.moments import Moment, detector_parameters, moments_table, write_moments
 from earmark.store import CATALOG_SCHEMA, STORE_VERSION, PacketIndex, PreparedVideo
 
 FPS = 16
@@ -75,7 +75,8 @@ def finish_store(root: Path, rows: Sequence[PreparedVideo], moments: dict[str, l
     rows = [replace(row, num_moments=len(moments.get(row.video_id, []))) for row in rows]
     pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=CATALOG_SCHEMA), root / "videos.parquet")
     found = {row.video_id: [Moment(t, 2.0, 1.0, int(t // 10)) for t in moments.get(row.video_id, [])] for row in rows}
-    write_moments(root / "moments.parquet", moments_table(found, detector="replai", parameters={}))
-    parameters = {"fps": FPS, "audio_rate": SAMPLE_RATE, "segment_seconds": 10.0}
+    searched = detector_parameters()
+    write_moments(root / "moments.parquet", moments_table(found, detector="earmark", parameters=searched))
+    parameters = {"fps": FPS, "audio_rate": SAMPLE_RATE, **searched}
     content = {"format_version": STORE_VERSION, "parameters": parameters}
     (root / "store.json").write_text(json.dumps(content))

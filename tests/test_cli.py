@@ -362,6 +362,8 @@ def test_a_failing_job_does_not_stop_the_others_of_a_sweep(kitchen: Path, tmp_pa
     assert done.returncode == 1
     assert done.stderr.count("criterion.args.in_dim: ") == 2
     assert "Traceback" not in done.stderr
+    dated = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("[20")]
+    assert not dated  # neither date nor module nor level
     runs = [path.parents[1].name for path in (tmp_path / "earmark_data/outputs").glob("*/checkpoints/*.pt")]
     assert runs == ["default_criterion.args.in_dim=null"]
 

@@ -123,9 +123,9 @@ def test_weights_that_are_named_are_loaded_and_missing_ones_are_told_before_prep
     assert main(["evaluate", *data, *missing]) == 2
     assert "backbone.video.args.weights: no weights for avid_r2plus1d_18 at no.pt" in capsys.readouterr().err
     assert not (tmp_path / "earmark_data/prepared").exists()
-    assert main(["evaluate", *data, "backbone.video.args.weights=mine.pth"]) == 2
+    assert main(["evaluate", *data, "backbone.video.args.weights=mine.pth", "data_augm.crop_size=32"]) == 2
     assert "mine.pth would not be used" in capsys.readouterr().err
-    assert main(["evaluate", *data, "evaluate.checkpoint=none", "evaluate.weights=ema"]) == 2
+    assert main(["evaluate", *data, "evaluate.checkpoint=none", "evaluate.weights=ema", "data_augm.crop_size=32"]) == 2
     assert "evaluate.weights: chooses among the weights of a checkpoint" in capsys.readouterr().err
     assert main(["pretrain", *data, *SMALL_ENCODERS, "criterion=simclr_video", "backbone.audio.args.weights=a.pt"]) == 2
     assert "backbone.audio.args.weights: a.pt would not be used" in capsys.readouterr().err

@@ -149,6 +149,16 @@ def test_an_absent_video_keeps_its_record_with_the_place_where_it_should_be(tmp_
     assert not absent.path.exists()
 
 
+def test_a_participant_whose_folder_cannot_be_read_is_refused_for_that_reason(tmp_path: Path) -> None:
+    write_epic(tmp_path, [row(), row("P02_01_0")])
+    shutil.rmtree(tmp_path / "P02/videos")
+    (tmp_path / "P02/videos").symlink_to("videos")  # what is behind it can't be reached, by root either
+    report = prepare(EpicKitchens(tmp_path).videos()[1:], tmp_path / "store", progress=False)
+    assert [(video.video_id, video.reason.lower()) for video in report.videos] == [
+        ("P02_01", "too many levels of symbolic links")
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
