@@ -137,7 +137,7 @@ def test_silence_is_dark_and_a_loud_sound_is_bright(tmp_path: Path) -> None:
             ((p[..., 0] > 200) & (p[..., 1] > 110) & (p[..., 2] < 230) & (p[..., 3] == 255)).mean() for p in pictures
         ]
     assert max(bright["silence"]) < 0.001  # the dashes of the line at the moment
-    assert min(bright["noise"]) > 0.1
+    assert min(bright["noise"]) > 0.015  # a few of the loudest cells; silence has none
 
 
 def test_plots_in_a_page_let_its_colour_through_and_can_be_read_on_light_and_dark(tmp_path: Path) -> None:

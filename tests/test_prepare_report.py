@@ -54,10 +54,10 @@ def test_videos_that_hold_more_than_their_sources_are_counted_and_named() -> Non
         "fewer frames a second": ["y"],
         "sound of a lower rate": ["z"],
     }
-    text = text_of(PrepareReport(Path("store"), videos, num_reused=0, stretched=found))
+    text = text_of(PrepareReport(Path("store"), videos, num_reused=0, detector="earmark", stretched=found))
     assert "smaller pictures than is stored in 6 of the sources: s, t, u, v, w and 1 more" in text
     assert "sound of a lower rate than is stored in 1 of the sources: z" in text
-    assert "stretched" not in text_of(PrepareReport(Path("store"), videos[:1], num_reused=0))
+    assert "stretched" not in text_of(PrepareReport(Path("store"), videos[:1], num_reused=0, detector="earmark"))
 
 
 def test_the_bars_tell_videos_hours_rate_and_time_left() -> None:

@@ -241,7 +241,10 @@ def test_the_commands_read_a_store_by_its_url_and_do_not_write_there(
     monkeypatch.setenv("EARMARK_CACHE", str(tmp_path / "cache"))
 
     def configured(*overrides: str) -> PretrainConfig:
-        return checked(PretrainConfig, compose("default_ssrl", ("data=folder", f"data.store='{as_url}'", *overrides)))
+        return checked(
+            PretrainConfig,
+            compose("default_ssrl", ("data=folder", "prepare=replai", f"data.store='{as_url}'", *overrides)),
+        )
 
     config = configured()
     assert set(open_store(config.data, config.environment, config.prepare).videos) == {"P01/P01_01", "P02"}
