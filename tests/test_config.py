@@ -93,6 +93,8 @@ def test_the_original_choices_of_data_take_the_original_detector_and_the_others_
     assert probe.prepare == pretraining("data=epic_10s_audiopeak").prepare  # so that both use one store
     assert pretraining("data=epic_10s_audiopeak", "prepare=default").prepare.detector == "earmark"
     assert pretraining("prepare=replai").prepare.detector == "replai"
+    both = pretraining("data=epic_10s_audiopeak", "criterion=replai_random")  # each choice changes another group
+    assert (both.prepare.detector, both.data.moments) == ("replai", "random")
     defaults = detector_parameters("replai")
     assert (probe.prepare.min_prominence, probe.prepare.min_distance) == (
         defaults["min_prominence"],

@@ -243,7 +243,7 @@ def test_the_commands_read_a_store_by_its_url_and_do_not_write_there(
     def configured(*overrides: str) -> PretrainConfig:
         return checked(
             PretrainConfig,
-            compose("default_ssrl", ("data=folder", "prepare=replai", f"data.store='{as_url}'", *overrides)),
+            compose("default_ssrl", ("data=folder", f"data.store='{as_url}'", *overrides)),
         )
 
     config = configured()

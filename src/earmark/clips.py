@@ -33,7 +33,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from earmark.collation import collate, empty_rows
-from earmark.moments import segment_number
 from earmark.sampling import Key, Visits, uniform_draw
 from earmark.store import PreparedStore
 from earmark.wording import counted
@@ -312,6 +311,8 @@ class MomentClips(_StoredClips):
 
     def _find_moments(self, durations: npt.NDArray[np.float64], segment_seconds: float) -> None:
         """Find the usable moments of each segment."""
+        from earmark.moments import segment_number  # which brings what reads media
+
         margin = self.gap_seconds + self.clip_seconds
         found = [self.store.moments[video_id] for video_id in self._video_ids]
         times = np.concatenate([*found, np.zeros(0)])
