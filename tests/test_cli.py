@@ -117,6 +117,30 @@ def test_clock_rounds_and_carries() -> None:
     assert [clock(t) for t in (0, 1.1314, 59.9996, 3723.4)] == ["0:00.000", "0:01.131", "1:00.000", "62:03.400"]
 
 
+@pytest.mark.parametrize(
+    ("given", "waits_by"),
+    [
+        ({}, "passive 1000"),
+        ({"OMP_WAIT_POLICY": "active"}, "active None"),
+        ({"GOMP_SPINCOUNT": "7"}, "None 7"),
+        ({"KMP_BLOCKTIME": "0"}, "None None"),
+    ],
+)
+def test_threads_wait_asleep_unless_the_user_says_how(given: dict[str, str], waits_by: str) -> None:
+    code = """
+import os, sys
+from earmark.cli import main
+assert "torch" not in sys.modules  # the library reads it when torch is loaded
+main(["moments", "no_such_file.wav"])
+print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"))
+"""
+    names = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"}
+    environ = {name: value for name, value in os.environ.items() if name not in names}
+    environ |= {"PYTHONPATH": str(ROOT / "src"), **given}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == waits_by
+
+
 # --- doctor ---
 
 

@@ -12,21 +12,21 @@ from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
 from earmark.model import AudioVisualModel
 from earmark.optim import sgd
-from earmark.speed import compile_encoders, use_channels_last
+from earmark.speed import _layout_options, compile_encoders, use_channels_last
 
 
-def small_encoders() -> tuple[R2Plus1D, SpecCNN9]:
+def encoders(width: int) -> tuple[R2Plus1D, SpecCNN9]:
     torch.manual_seed(1)
-    return R2Plus1D(10, width=4), SpecCNN9(width=4)
+    return R2Plus1D(10, width=width), SpecCNN9(width=width)
 
 
-def methods() -> dict[str, nn.Module]:
+def methods(width: int = 4) -> dict[str, nn.Module]:
     built: dict[str, nn.Module] = {
-        "replai": AudioVisualModel(*small_encoders(), hidden_dim=16, out_dim=8, queue_size=4),
-        "avid": AVID(*small_encoders(), num_samples=6, num_negatives=9, hidden_dim=16, out_dim=8),
-        "xdc": XDC(*small_encoders(), num_samples=6, num_clusters=2),
-        "simclr_video": SimCLRVideo(small_encoders()[0], hidden_dim=16, out_dim=8),
-        "supervised": Supervised(small_encoders()[0], num_classes={"verb": 3}),
+        "replai": AudioVisualModel(*encoders(width), hidden_dim=16, out_dim=8, queue_size=4),
+        "avid": AVID(*encoders(width), num_samples=6, num_negatives=9, hidden_dim=16, out_dim=8),
+        "xdc": XDC(*encoders(width), num_samples=6, num_clusters=2),
+        "simclr_video": SimCLRVideo(encoders(width)[0], hidden_dim=16, out_dim=8),
+        "supervised": Supervised(encoders(width)[0], num_classes={"verb": 3}),
     }
     for name in ("video_cluster", "audio_cluster"):
         getattr(built["xdc"], name).copy_(torch.arange(6) % 2)
@@ -120,13 +120,27 @@ def test_compiled_encoders_take_batches_of_several_sizes() -> None:
         assert step(other, num=num)[0].item() == pytest.approx(step(model, num=num)[0].item(), rel=1e-4)
 
 
+def test_the_compiler_is_told_of_channels_last_where_no_convolution_is_wide() -> None:
+    for width, options in (
+        (4, {"force_layout_optimization": True}),
+        (8, {"force_layout_optimization": True}),
+        (16, None),
+    ):
+        encoder = R2Plus1D(10, width=width)
+        assert _layout_options(encoder) is None
+        use_channels_last(encoder)
+        assert _layout_options(encoder) == options
+
+
 @pytest.mark.gpu
+@pytest.mark.usefixtures("_no_compiler_cache")
+@pytest.mark.parametrize("width", [4, 64])  # 4: all convolutions are narrow, which the compiler treats differently
 @ALL
-def test_bfloat16_channels_last_and_compiled_on_a_gpu_agree_with_float32(name: str) -> None:
+def test_bfloat16_channels_last_and_compiled_on_a_gpu_agree_with_float32(name: str, width: int) -> None:
     """The loss to 10 %, the direction of the gradient to 25 degrees: 8 bits of mantissa through 20 layers."""
     results: list[Any] = []
     for fast in (False, True):
-        model = methods()[name].cuda()
+        model = methods(width)[name].cuda()
         if fast:
             use_channels_last(model)
             compile_encoders(model)

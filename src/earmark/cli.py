@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
 from earmark import __version__
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["moments", "no_such_file.mp4"])
         1
     """
+    _let_threads_sleep(os.environ)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command = arguments[0] if arguments else ""
     try:
@@ -107,6 +108,17 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror.lower()}"
     return str(error) or type(error).__name__
+
+
+def _let_threads_sleep(environ: MutableMapping[str, str]) -> None:
+    """Have OpenMP's threads wait for one another asleep, unless the user has said how they wait.
+
+    By default they spin for milliseconds: on a busy machine, while the thread that they wait for has no core, so that
+    training slows by far more than its share of the machine (`benchmarks/busy.py`). Read when torch is loaded.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"} & environ.keys():
+        environ["OMP_WAIT_POLICY"] = "passive"
+        environ["GOMP_SPINCOUNT"] = "1000"  # rounds of a loop, some microseconds, against 300,000 by default
 
 
 def _hydra_command(command: str, arguments: list[str]) -> int:

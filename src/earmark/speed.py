@@ -3,8 +3,13 @@
 Beside the path of a sample: the commands call this before training; `benchmarks/train_step.py` measures it.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
+
+LAYOUT_CHANNELS = 64  # torch's compiler does not think of channels last below that (torch/_inductor/graph.py)
 
 
 def use_channels_last(module: nn.Module) -> None:
@@ -49,4 +54,21 @@ def compile_encoders(model: nn.Module) -> None:
     for encoder in encoders:
         # For each shape anew: both encoders share one forward, whose shapes would otherwise be taken as variable, which
         # is slower.
-        encoder.compile(dynamic=False)
+        encoder.compile(dynamic=False, options=_layout_options(encoder))
+
+
+def _layout_options(module: nn.Module) -> dict[str, str | int | bool | Callable[..., Any]] | None:
+    """Have the compiler keep channels last where it would not.
+
+    Where no convolution has more than 64 channels it goes back to the usual layout and expects that of every result,
+    while cuDNN, which goes by the weights, still gives channels last: then a step ends in ``assert_size_stride``.
+    """
+    weights = [parameter for parameter in module.parameters() if parameter.ndim in (4, 5)]
+    laid_out = any(
+        weight.is_contiguous(memory_format=torch.channels_last if weight.ndim == 4 else torch.channels_last_3d)
+        and not weight.is_contiguous()
+        for weight in weights
+    )
+    if laid_out and all(max(weight.shape[:2]) <= LAYOUT_CHANNELS for weight in weights):
+        return {"force_layout_optimization": True}
+    return None
