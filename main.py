@@ -2,7 +2,7 @@
 
 import sys
 
-from earmark.cli import main_by_config_name
+from earmark.cli.main import main_by_config_name
 
 if __name__ == "__main__":  # processes that are started from this one import it again
     sys.exit(main_by_config_name(sys.argv[1:]))

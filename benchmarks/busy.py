@@ -29,9 +29,9 @@ def samples_per_second(seconds: float, num_threads: int) -> float:
     import torch
 
     from earmark.encoders import R2Plus1D, SpecCNN9
-    from earmark.model import AudioVisualModel
-    from earmark.optim import sgd
-    from earmark.speed import use_channels_last
+    from earmark.methods.replai import AudioVisualModel
+    from earmark.training.optim import sgd
+    from earmark.training.speed import use_channels_last
 
     torch.set_num_threads(num_threads)
     torch.manual_seed(0)

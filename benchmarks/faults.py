@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from earmark.checkpoint import latest_checkpoint, load_checkpoint
 from earmark.kitchen import make_kitchen
+from earmark.training.checkpoint import latest_checkpoint, load_checkpoint
 
 SMALL = (
     "backbone/video=avid_r2plus1d_10",

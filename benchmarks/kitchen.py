@@ -27,6 +27,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
+from earmark.clips.store import PreparedStore
+from earmark.clips.transforms import LogMel
 from earmark.datasets import Ego4D, Kitchen
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.evaluation.metrics import majority_accuracy, top_k_accuracy
@@ -41,9 +43,7 @@ from earmark.kitchen.sound import render_sound
 from earmark.kitchen.writing import draw_video
 from earmark.media import FrameReader, SoundReader, VideoWriter
 from earmark.moments import find_moments
-from earmark.prepare import prepare
-from earmark.store import PreparedStore
-from earmark.transforms import LogMel
+from earmark.preparation.prepare import prepare
 
 BATCH = 32
 CLIP_FPS = 4.0  # of every task, so that an encoder can go on from one to the next

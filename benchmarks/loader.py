@@ -39,14 +39,14 @@ from av.video.frame import VideoFrame
 from PIL import Image
 from torch.utils.data import DataLoader
 
-import earmark.store
-from earmark.clips import MomentClips, collate
+import earmark.clips.store
+from earmark.clips.dataset import MomentClips, collate
+from earmark.clips.loading import load_batches
+from earmark.clips.sampling import EpochBatches
+from earmark.clips.store import PreparedStore
+from earmark.clips.transforms import IMAGENET_MEAN, IMAGENET_STD, LogMel, VideoCrop
 from earmark.datasets import Folder
-from earmark.loading import load_batches
-from earmark.prepare import prepare
-from earmark.sampling import EpochBatches
-from earmark.store import PreparedStore
-from earmark.transforms import IMAGENET_MEAN, IMAGENET_STD, LogMel, VideoCrop
+from earmark.preparation.prepare import prepare
 
 WIDTH, HEIGHT, FPS, SECONDS, SOUND_RATE = 640, 360, 16, 10, 48000
 CLIP_FRAMES, CLIP_SECONDS, GAP_SECONDS, AUDIO_SECONDS = 8, 0.5, 0.1, 2.0
@@ -263,7 +263,11 @@ def time_split(clips: MomentClips, batches: list[list[tuple[int, int]]]) -> dict
     """Return the microseconds that each part of a sample takes, and what collating one not read into a batch would."""
     totals: dict[str, float] = {}
     count = sum(map(len, batches))
-    with timed(os, "preadv", totals), timed(earmark.store, "crc32", totals), timed(simplejpeg, "decode_jpeg", totals):
+    with (
+        timed(os, "preadv", totals),
+        timed(earmark.clips.store, "crc32", totals),
+        timed(simplejpeg, "decode_jpeg", totals),
+    ):
         started = time.process_time()
         for keys in batches:
             clips.read_batch(keys)

@@ -25,7 +25,7 @@ from scipy.signal import resample_poly
 from earmark.kitchen import make_kitchen
 from earmark.media import SoundReader
 from earmark.moments import DETECTORS, MomentStream
-from earmark.onset_scores import idle_share, read_spans, read_truth, score_onsets, span_recall
+from earmark.moments.scoring import idle_share, read_spans, read_truth, score_onsets, span_recall
 
 WHITE_LEVEL = 0.15  # root mean square: -16.5 dB re full scale
 FAN_DB = -36.0  # re full scale: about the level of the kitchens' own sound

@@ -30,23 +30,23 @@ import scipy.stats
 import torch
 from torch import nn
 
-from earmark.clips import ActionClips, MomentClips, collate
+from earmark.clips.dataset import ActionClips, MomentClips, collate
+from earmark.clips.loading import load_batches
+from earmark.clips.sampling import EpochBatches
+from earmark.clips.store import PreparedStore
+from earmark.clips.transforms import LogMel, VideoCrop, random_integers
 from earmark.datasets import Folder, Kitchen
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.evaluation.features import extract_features
 from earmark.evaluation.metrics import majority_accuracy, top_k_accuracy
 from earmark.evaluation.probe import linear_probe
 from earmark.kitchen import make_kitchen
-from earmark.loading import load_batches
 from earmark.media import read_frames
 from earmark.methods import Supervised
-from earmark.model import AudioVisualModel
-from earmark.optim import one_cycle, sgd
-from earmark.prepare import prepare
-from earmark.sampling import EpochBatches
-from earmark.speed import use_channels_last
-from earmark.store import PreparedStore
-from earmark.transforms import LogMel, VideoCrop, random_integers
+from earmark.methods.replai import AudioVisualModel
+from earmark.preparation.prepare import prepare
+from earmark.training.optim import one_cycle, sgd
+from earmark.training.speed import use_channels_last
 
 BATCH_SIZE = 32
 CPU = torch.device("cpu")

@@ -22,9 +22,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from earmark.encoders import R2Plus1D, SpecCNN9
-from earmark.model import AudioVisualModel
-from earmark.optim import sgd
-from earmark.speed import compile_encoders, use_channels_last
+from earmark.methods.replai import AudioVisualModel
+from earmark.training.optim import sgd
+from earmark.training.speed import compile_encoders, use_channels_last
 
 GPU_BATCHES = (128, 512)
 

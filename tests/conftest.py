@@ -21,7 +21,7 @@ except ModuleNotFoundError as error:
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = Path(__file__).parent / "reference"
 NOT_THERE_WITHOUT_TORCH = ("torch", "lightning_fabric", "tensorboard")
-MUST_RUN_WITHOUT_TORCH = re.compile(r"without_torch|media|moments|prepare|config|kitchen|doctor")
+MUST_RUN_WITHOUT_TORCH = re.compile(r"without_torch|media/|moments/|preparation/|cli/test_(config|doctor)|kitchen/")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,7 +42,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_make_collect_report(collector: pytest.Collector):  # type: ignore[no-untyped-def]
     """Skip a test file that needs torch where there is none."""
     report = yield
-    if torch is None and report.failed and not MUST_RUN_WITHOUT_TORCH.search(collector.path.name):
+    if (
+        torch is None
+        and report.failed
+        and not MUST_RUN_WITHOUT_TORCH.search(str(collector.path.relative_to(ROOT / "tests")))
+    ):
         error = report.call.excinfo.value.__cause__
         while error is not None and getattr(error, "name", None) not in NOT_THERE_WITHOUT_TORCH:
             error = error.__cause__

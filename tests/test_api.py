@@ -59,7 +59,7 @@ def test_importing_earmark_brings_in_no_heavy_module() -> None:
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(earmark.__path__, "earmark.")
-    if not module.name.startswith("earmark.configs")
+    if not module.name.startswith("earmark.cli.configs")
 ]
 
 

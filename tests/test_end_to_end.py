@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from earmark.checkpoint import latest_checkpoint, load_checkpoint
-from earmark.cli_demo import run_demo
+from earmark.cli.demo import run_demo
 from earmark.kitchen import make_kitchen
+from earmark.training.checkpoint import latest_checkpoint, load_checkpoint
 
 SMALL = (
     "prepare.short_side=64",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from clicking import make_video
+from tests.helpers.clicking import make_video
 
 # Runs the command line as if torch were not installed, and says what of it came in all the same.
 WITHOUT_TORCH = """
@@ -20,7 +20,7 @@ class NotInstalled:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, NotInstalled())
-from earmark.cli import main
+from earmark.cli.main import main
 try:
     code = main(sys.argv[1:])
 except SystemExit as end:  # argparse, after --help

@@ -17,52 +17,52 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from earmark.checkpoint import load_checkpoint
-    from earmark.clips import ActionClips, MomentClips, collate
+    from earmark.clips.dataset import ActionClips, MomentClips, collate
+    from earmark.clips.sampling import EpochBatches
+    from earmark.clips.store import PreparedStore
+    from earmark.clips.transforms import LogMel, VideoCrop
     from earmark.encoders import R2Plus1D, SpecCNN9
     from earmark.encoders.weights import load_encoder, save_encoder
     from earmark.evaluation.features import extract_features
     from earmark.evaluation.probe import linear_probe
-    from earmark.heads import projection_head
+    from earmark.evaluation.report import write_report
     from earmark.kitchen import make_kitchen
     from earmark.media import probe
-    from earmark.model import AudioVisualModel
+    from earmark.methods.heads import projection_head
+    from earmark.methods.objectives import audible_state_change_loss, audio_visual_correspondence_loss
+    from earmark.methods.replai import AudioVisualModel
     from earmark.moments import Moment, find_moments, moments_of_file
-    from earmark.objectives import audible_state_change_loss, audio_visual_correspondence_loss
-    from earmark.prepare import prepare
-    from earmark.pretrain import pretrain
-    from earmark.report import write_report
-    from earmark.sampling import EpochBatches
-    from earmark.store import PreparedStore
-    from earmark.transforms import LogMel, VideoCrop
+    from earmark.preparation.prepare import prepare
+    from earmark.training.checkpoint import load_checkpoint
+    from earmark.training.pretrain import pretrain
 
 _MODULE_OF = {
-    "ActionClips": "clips",
-    "AudioVisualModel": "model",
-    "EpochBatches": "sampling",
-    "LogMel": "transforms",
+    "ActionClips": "clips.dataset",
+    "AudioVisualModel": "methods.replai",
+    "EpochBatches": "clips.sampling",
+    "LogMel": "clips.transforms",
     "Moment": "moments",
-    "MomentClips": "clips",
-    "PreparedStore": "store",
+    "MomentClips": "clips.dataset",
+    "PreparedStore": "clips.store",
     "R2Plus1D": "encoders",
     "SpecCNN9": "encoders",
-    "VideoCrop": "transforms",
-    "audible_state_change_loss": "objectives",
-    "audio_visual_correspondence_loss": "objectives",
-    "collate": "clips",
+    "VideoCrop": "clips.transforms",
+    "audible_state_change_loss": "methods.objectives",
+    "audio_visual_correspondence_loss": "methods.objectives",
+    "collate": "clips.dataset",
     "extract_features": "evaluation.features",
     "find_moments": "moments",
     "linear_probe": "evaluation.probe",
-    "load_checkpoint": "checkpoint",
+    "load_checkpoint": "training.checkpoint",
     "load_encoder": "encoders.weights",
     "make_kitchen": "kitchen",
     "moments_of_file": "moments",
-    "prepare": "prepare",
-    "pretrain": "pretrain",
+    "prepare": "preparation.prepare",
+    "pretrain": "training.pretrain",
     "probe": "media",
-    "projection_head": "heads",
+    "projection_head": "methods.heads",
     "save_encoder": "encoders.weights",
-    "write_report": "report",
+    "write_report": "evaluation.report",
 }
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 import sys
 
-from earmark.cli import main
+from earmark.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

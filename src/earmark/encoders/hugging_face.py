@@ -9,10 +9,10 @@ Inputs are what the transforms here give, and no processor of transformers is us
 - Clips are normalised by ImageNet's mean and deviation, as VideoMAE and V-JEPA 2 expect. VideoMAE takes one size and
   length only (published: 16 frames of 224 x 224), V-JEPA 2 one size and any even number of frames (published: 256 x 256
   or 384 x 384).
-- Spectrograms of `earmark.transforms.LogMel` are 125 frames of 80 bins, which a model that is trained from the start
-  takes as they are, with ``max_length=125`` and ``num_mel_bins=80`` in its configuration. Published AST weights expect
-  1024 frames (10 ms apart) of 128 Kaldi filterbank bins, minus -4.268, over twice 4.569: compute those and load the
-  model in your own loop.
+- Spectrograms of `earmark.clips.transforms.LogMel` are 125 frames of 80 bins, which a model that is trained from the
+  start takes as they are, with ``max_length=125`` and ``num_mel_bins=80`` in its configuration. Published AST weights
+  expect 1024 frames (10 ms apart) of 128 Kaldi filterbank bins, minus -4.268, over twice 4.569: compute those and load
+  the model in your own loop.
 """
 
 import json

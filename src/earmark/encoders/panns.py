@@ -6,10 +6,10 @@ the published weights, so that those load as they are.
 What they are fed decides whether published weights are of use. The files ``Cnn6_mAP=0.343.pth``,
 ``Cnn10_mAP=0.380.pth`` and ``Cnn14_mAP=0.431.pth`` expect sound of 32 kHz, windows of 1024 samples every 320, 64 mel
 bins (Slaney's scale and normalisation) from 50 to 14000 Hz, and 10 log10 of the power, not standardised: the first
-batch norm does that. `earmark.transforms.LogMel` gives 80 HTK bins of 16 kHz sound in natural logarithm, standardised:
-fit for training from the start (``num_mels=80``), while published weights are refused for it, since their batch norm
-has 64 bins. To use them, compute the spectrogram that they expect and load them in your own loop, where `load_encoder`
-takes the 64 from the file.
+batch norm does that. `earmark.clips.transforms.LogMel` gives 80 HTK bins of 16 kHz sound in natural logarithm,
+standardised: fit for training from the start (``num_mels=80``), while published weights are refused for it, since their
+batch norm has 64 bins. To use them, compute the spectrogram that they expect and load them in your own loop, where
+`load_encoder` takes the 64 from the file.
 """
 
 from torch import Tensor, nn

@@ -23,8 +23,8 @@ from rich.progress import track
 from torch import nn
 
 from earmark.atomic import replacing
-from earmark.clips import collate
-from earmark.loading import load_batches
+from earmark.clips.dataset import collate
+from earmark.clips.loading import load_batches
 
 __all__ = ["FeatureKey", "LabelledClips", "describe", "extract_features", "feature_key"]
 
@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 
 
 class LabelledClips(Protocol):
-    """What evaluation needs of a labelled data set; `earmark.clips.ActionClips` is one.
+    """What evaluation needs of a labelled data set; `earmark.clips.dataset.ActionClips` is one.
 
     Attributes:
         action_of_item: Which action each item is a clip of, int64 ``(num_items,)``; every action has as many clips.
@@ -112,7 +112,7 @@ def describe(thing: object) -> dict[str, Any]:
     SHA-256 of their content. Anything else, such as an open store, is left out: that is what a fingerprint is for.
 
     Args:
-        thing: For example an `earmark.clips.ActionClips`, or a transform.
+        thing: For example an `earmark.clips.dataset.ActionClips`, or a transform.
 
     Example:
         >>> class Crop:
@@ -153,8 +153,9 @@ def extract_features(
 
     Args:
         encoder: Maps ``(B, 3, T, H, W)`` float to ``(B, D)``.
-        clips: Items keyed by ``(index, seed)``, as `earmark.clips.ActionClips`.
-        transform: Called as ``transform(video, seed, video_size)`` on the device, as `earmark.transforms.VideoCrop`.
+        clips: Items keyed by ``(index, seed)``, as `earmark.clips.dataset.ActionClips`.
+        transform: Called as ``transform(video, seed, video_size)`` on the device, as
+            `earmark.clips.transforms.VideoCrop`.
         batch_size: Clips a batch; the features do not depend on it.
         num_workers: Threads that read clips; 0 reads in the one that computes.
         device: Where the encoder runs.

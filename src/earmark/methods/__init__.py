@@ -1,4 +1,4 @@
-"""The methods that RepLAI (`earmark.model`) is compared with: same data, encoders, trainer and probes.
+"""The methods that RepLAI (`earmark.methods.replai`) is compared with: same data, encoders, trainer and probes.
 
 Each is a module whose forward takes clips before and after, sounds, and by keyword the samples' indices and labels, and
 returns scalars, ``loss`` among them. State beside the weights (memory bank, cluster assignments) is in buffers, so that

@@ -1,10 +1,11 @@
 r"""AVID: audio-visual instance discrimination against a memory bank.
 
-In the path of a sample it stands where `earmark.model` does: between the transforms and the training loop. Each sample
-of the data set has two memories, unit vectors :math:`\bar v_i` and :math:`\bar a_i`, moving means of what its clips and
-its sound were embedded as. Clips are to find the memory of their sound among those of samples drawn at random, and
-sounds that of their clips (cross-AVID). With b and c the embeddings of the two clips and `noise_contrastive_loss` as
-:math:`\ell(x, \bar y)`, the similarity over :math:`\tau` of x with the memory of its own sample and with K others:
+In the path of a sample it stands where `earmark.methods.replai` does: between the transforms and the training loop.
+Each sample of the data set has two memories, unit vectors :math:`\bar v_i` and :math:`\bar a_i`, moving means of what
+its clips and its sound were embedded as. Clips are to find the memory of their sound among those of samples drawn at
+random, and sounds that of their clips (cross-AVID). With b and c the embeddings of the two clips and
+`noise_contrastive_loss` as :math:`\ell(x, \bar y)`, the similarity over :math:`\tau` of x with the memory of its own
+sample and with K others:
 
 .. math::
     L = \tfrac12 \Bigl[ \tfrac12 \bigl( \ell(b, \bar a) + \ell(c, \bar a) \bigr) + \ell(a, \bar v) \Bigr]
@@ -20,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from earmark.distributed import gather_without_gradient, world_size
+from earmark.clips.sampling import sample_seed
+from earmark.clips.transforms import random_integers
 from earmark.encoders import Encoder
-from earmark.heads import projection_head
 from earmark.methods.base import audio_features, clip_features
-from earmark.objectives import directions, noise_contrastive_loss
-from earmark.sampling import sample_seed
-from earmark.transforms import random_integers
+from earmark.methods.heads import projection_head
+from earmark.methods.objectives import directions, noise_contrastive_loss
+from earmark.training.processes import gather_without_gradient, world_size
 
 
 class AVID(nn.Module):

@@ -1,6 +1,6 @@
 """What the compared methods share: both clips of a sample through one encoder.
 
-In the path of a sample it stands where `earmark.model` does: between the transforms and the training loop.
+In the path of a sample it stands where `earmark.methods.replai` does: between the transforms and the training loop.
 """
 
 import torch

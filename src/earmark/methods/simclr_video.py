@@ -1,7 +1,7 @@
 """SimCLR on video: two crops of one clip against all other clips, without sound.
 
-In the path of a sample it stands where `earmark.model` does: between the transforms and the training loop. The loss is
-`earmark.objectives.nt_xent_loss`.
+In the path of a sample it stands where `earmark.methods.replai` does: between the transforms and the training loop. The
+loss is `earmark.methods.objectives.nt_xent_loss`.
 """
 
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from earmark.distributed import gather_with_gradient, rank
 from earmark.encoders import Encoder
-from earmark.heads import projection_head
 from earmark.methods.base import clip_features
-from earmark.objectives import directions, nt_xent_loss
+from earmark.methods.heads import projection_head
+from earmark.methods.objectives import directions, nt_xent_loss
+from earmark.training.processes import gather_with_gradient, rank
 
 
 class SimCLRVideo(nn.Module):

@@ -1,8 +1,8 @@
 r"""Supervision: the classes of the annotated action at each moment, for what labels alone are worth.
 
-In the path of a sample it stands where `earmark.model` does: between the transforms and the training loop. With linear
-classifiers :math:`W_t` for the label columns t (verb, noun), features f of the two clips of a sample, and its classes
-:math:`y_t`, over the n labelled samples of the global batch:
+In the path of a sample it stands where `earmark.methods.replai` does: between the transforms and the training loop.
+With linear classifiers :math:`W_t` for the label columns t (verb, noun), features f of the two clips of a sample, and
+its classes :math:`y_t`, over the n labelled samples of the global batch:
 
 .. math::
     L = -\sum_t \frac{1}{2n} \sum_{i} \sum_{x \in \{b_i, c_i\}} \log \operatorname{softmax}(W_t f(x))_{y_{ti}}
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name
 
-from earmark.distributed import sum_over_processes, world_size
 from earmark.encoders import Encoder
 from earmark.methods.base import clip_features
+from earmark.training.processes import sum_over_processes, world_size
 
 
 class Supervised(nn.Module):

@@ -1,8 +1,9 @@
 r"""XDC: cross-modal deep clustering, where the clusters of each modality are the classes of the other.
 
-In the path of a sample it stands where `earmark.model` does: between the transforms and the training loop. Before each
-epoch the features of all samples are clustered by k-means, clips and sounds apart. With :math:`k^V_i, k^A_i` the
-clusters that sample i is in, and linear classifiers :math:`W`, drawn anew because clusters have no fixed numbers:
+In the path of a sample it stands where `earmark.methods.replai` does: between the transforms and the training loop.
+Before each epoch the features of all samples are clustered by k-means, clips and sounds apart. With :math:`k^V_i,
+k^A_i` the clusters that sample i is in, and linear classifiers :math:`W`, drawn anew because clusters have no fixed
+numbers:
 
 .. math::
     L = -\frac{1}{B} \sum_{i=1}^B \tfrac12 \Bigl[
@@ -17,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name
 
-from earmark.distributed import rank, sum_over_processes
+from earmark.clips.sampling import sample_seed
 from earmark.encoders import Encoder
 from earmark.methods.base import audio_features, clip_features
 from earmark.methods.kmeans import kmeans, kmeans_faiss
-from earmark.objectives import directions
-from earmark.sampling import sample_seed
+from earmark.methods.objectives import directions
+from earmark.training.processes import rank, sum_over_processes
 
 KMEANS = {"torch": kmeans, "faiss": kmeans_faiss}
 
@@ -110,7 +111,7 @@ class XDC(nn.Module):
 
         Returns:
             The parameters of the classifiers. Momentum that an optimizer holds for them belongs to those of the epoch
-            before, and so does an average of them: `earmark.pretrain.pretrain` begins both anew.
+            before, and so does an average of them: `earmark.training.pretrain.pretrain` begins both anew.
 
         Raises:
             ValueError: If a sample is missing or a feature is not finite.

@@ -1,0 +1,354 @@
+"""From the checked configuration to the objects that the stations take: data set, store, encoders, transforms, device.
+
+Beside the path of a sample: the commands call this; nothing below sees a configuration.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from earmark.cli.config import ConfigError
+from earmark.cli.config_schema import AudioEncoder, Data, Environment, Logging, Prepare, VideoEncoder
+from earmark.wording import counted
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from rich.console import Console
+
+    from earmark.clips.store import PreparedStore
+    from earmark.datasets import DatasetRecords
+    from earmark.encoders import Encoder
+    from earmark.preparation.prepare import PrepareReport
+
+__all__ = [
+    "build_encoder",
+    "build_fabric",
+    "describe_store",
+    "num_cpus",
+    "open_dataset",
+    "open_store",
+    "prepare_store",
+    "prepare_workers",
+    "require_clips_fit",
+    "require_input_fits",
+    "run_dir",
+    "say",
+    "screen",
+    "store_path",
+]
+
+MAX_PROBLEMS_SHOWN = 20
+
+
+def say(text: str) -> None:
+    """Tell the user what is being done, on standard error; of several processes the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)
+
+
+def screen(*, stderr: bool = False) -> "Console":
+    """Return where tables go; wide where that is no terminal, so that files and logs do not get folded rows."""
+    from rich.console import Console
+
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    # No markup: names of files hold brackets, and what looks like a tag would vanish.
+    return Console(stderr=stderr, highlight=False, markup=False, width=None if is_terminal else 160)
+
+
+def run_dir(environment: Environment, logging: Logging, *, suffix: bool = True) -> Path:
+    """Return the folder of a run, with or without its suffix."""
+    return Path(environment.data_dir) / "outputs" / (logging.name + (logging.suffix if suffix else ""))
+
+
+def base_path(data: Data, environment: Environment) -> Path:
+    """Return the folder of the source videos.
+
+    Raises:
+        ConfigError: If it is not given and the data set is not a generated one.
+    """
+    if data.args.base_path is not None:
+        return Path(data.args.base_path)
+    if data.name != "kitchen":
+        raise ConfigError(f"data.args.base_path: is missing; the {data.name} data set needs the folder of its videos")
+    suffix = f"_seed{data.args.seed}" if data.args.seed else ""
+    return Path(environment.data_dir) / "kitchen" / f"{data.args.preset}{suffix}"
+
+
+def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
+    """Open the data set; a kitchen that is not there yet is generated.
+
+    Raises:
+        ConfigError: If its folder is not given.
+        earmark.datasets.DatasetError: If it is damaged.
+    """
+    from earmark.datasets import DATASETS, Folder
+
+    path = base_path(data, environment)
+    if data.name == "folder":
+        written = Path(environment.data_dir)  # it may lie among the videos, or be their folder itself
+        stores = [written / "prepared"] if data.store is None else [data.store]
+        folder = Folder(path, exclude=[written, written / "outputs", *stores])
+        for text in folder.problems[:MAX_PROBLEMS_SHOWN]:
+            say(f"left out: {text}")
+        if len(folder.problems) > MAX_PROBLEMS_SHOWN:
+            say(f"left out: {len(folder.problems) - MAX_PROBLEMS_SHOWN} more of this kind")
+        return folder
+    if data.name == "kitchen" and data.args.base_path is None and not (path / "events.parquet").exists():
+        from earmark.kitchen import make_kitchen
+
+        say(f"generating Audible Kitchen, preset {data.args.preset}, in {path} (once)")
+        make_kitchen(path, preset=data.args.preset, seed=data.args.seed, num_workers=num_cpus())
+    dataset: DatasetRecords = DATASETS[data.name](path)
+    return dataset
+
+
+def store_path(data: Data, environment: Environment, prepare: Prepare) -> Path:
+    """Return the folder of the prepared videos: the one given, or one named by all that its content depends on.
+
+    Raises:
+        ConfigError: If a URL is given: videos are prepared in a folder, and copied from there.
+    """
+    if data.store is not None:
+        from earmark.clips.remote import is_url
+
+        if is_url(data.store):
+            raise ConfigError(f"data.store: {data.store} can be read, not written; prepare in a folder and copy that")
+        return Path(data.store)
+    content = {"base_path": str(base_path(data, environment).resolve()), **_prepare_parameters(prepare)}
+    if content["detector"] == "replai":  # a store prepared when there was no other is found again
+        del content["detector"]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Path(environment.data_dir) / "prepared" / f"{data.name}-{digest[:8]}"
+
+
+def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "PrepareReport":
+    """Prepare all videos of the data set; those done before are not done again.
+
+    Raises:
+        ConfigError: If the folder of the videos is not given.
+        earmark.datasets.DatasetError: If the data set is damaged.
+        earmark.preparation.prepare.PrepareError: If the store was made with other parameters.
+    """
+    from earmark.preparation.prepare import prepare as prepare_videos
+
+    videos = open_dataset(data, environment).videos()
+    root = store_path(data, environment, prepare)
+    say(f"preparing {counted(len(videos), 'video')} in {root}")
+    return prepare_videos(
+        videos,
+        root,
+        part=_part(prepare),
+        num_workers=prepare_workers(prepare),
+        backend=prepare.backend,
+        **_prepare_parameters(prepare),
+    )
+
+
+def prepare_workers(prepare: Prepare) -> int:
+    """Return how many processes prepare: as many as asked for, else one a processor, of the cluster if there is one."""
+    return prepare.workers or (num_cpus() if prepare.backend == "loky" else -1)
+
+
+def _part(prepare: Prepare) -> tuple[int, int]:
+    number, num_parts = (prepare.part or "1/1").split("/")
+    return int(number), int(num_parts)
+
+
+def open_store(data: Data, environment: Environment, prepare: Prepare) -> "PreparedStore":
+    """Open the prepared videos of the data set, preparing those that were not before.
+
+    Prepared videos are all that is needed: where their sources are gone, the store is used as it is.
+
+    Raises:
+        ConfigError: If ``data.store`` holds videos prepared otherwise than asked for.
+        earmark.clips.store.StoreError: If the store is damaged.
+    """
+    from earmark.clips.remote import is_url
+    from earmark.clips.store import PreparedStore
+    from earmark.datasets import DatasetError
+
+    if data.store is not None and is_url(data.store):  # read, never written
+        store = PreparedStore(data.store)
+        _require_prepared_as_asked(store, data.store, prepare)
+        return store
+    root = store_path(data, environment, prepare)
+    if not (root / "videos.parquet").exists():
+        screen(stderr=True).print(prepare_store(data, environment, prepare).table())
+        return PreparedStore(root)
+    store = PreparedStore(root)
+    _require_prepared_as_asked(store, str(root), prepare)
+    try:
+        videos = open_dataset(data, environment).videos()
+    except (ConfigError, DatasetError) as error:
+        say(f"{root} is used as it was prepared ({error})")
+        return store
+    known = {video.video_id for video in store.catalog}
+    num_new = sum(video.video_id not in known for video in videos)
+    if num_new:
+        say(f"new since {root} was prepared: {counted(num_new, 'video')}")
+        screen(stderr=True).print(prepare_store(data, environment, prepare).table())
+        return PreparedStore(root)
+    return store
+
+
+def _require_prepared_as_asked(store: "PreparedStore", name: str, prepare: Prepare) -> None:
+    """Raise if a store that was named by hand holds other videos than are asked for."""
+    # Not among the parameters where all is kept, and the default track is taken.
+    whole = {"around": None, "around_seconds": prepare.around_seconds, "audio_stream": None}
+    wanted, held = whole | _prepare_parameters(prepare), whole | store.parameters
+    differing = [key for key, value in wanted.items() if held.get(key, value) != value]
+    if differing:
+        there = " ".join(f"prepare.{key}={'null' if held[key] is None else held[key]}" for key in differing)
+        here = " ".join(f"prepare.{key}={wanted[key]}" for key in differing)
+        raise ConfigError(f"data.store: {name} was prepared with {there}, asked for is {here}; give the former")
+
+
+def build_encoder(config: VideoEncoder | AudioEncoder, environment: Environment) -> "Encoder":
+    """Build an encoder, with the weights of a file if one is named, or published ones if they are asked for.
+
+    Raises:
+        ConfigError: If the file is not there, a library is missing, or an option is wrong.
+        earmark.encoders.weights.WeightsError: If the file does not fit.
+    """
+    from earmark.encoders import new_encoder
+    from earmark.encoders.published import WEIGHTS_VARIABLE, find_weights
+    from earmark.encoders.weights import load_encoder_weights
+
+    kind: Literal["video", "audio"] = "video" if isinstance(config, VideoEncoder) else "audio"
+    args = config.args
+    options = {
+        key: value
+        for key, value in (("width", args.width), ("num_mels", args.num_mels), ("model", args.model))
+        if value is not None
+    }
+    from_library = args.pretrained and args.model is not None and args.weights is None
+    try:
+        encoder = new_encoder(config.name, **options, **({"pretrained": True} if from_library else {}))
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"backbone.{kind}: {error}") from error
+    if from_library:
+        say(f"{kind} encoder: weights of {args.model}")
+    elif args.pretrained or args.weights is not None:
+        folder = Path(environment.data_dir) / "weights"
+        try:
+            path = find_weights(config.name, given=args.weights, folder=folder)
+        except FileNotFoundError as error:
+            if args.weights is not None:
+                raise ConfigError(f"backbone.{kind}.args.weights: {error}") from error
+            raise ConfigError(
+                f"backbone.{kind}.args.pretrained: {error}; then put it into {folder}, or name it with "
+                f"backbone.{kind}.args.weights=FILE or the environment variable {WEIGHTS_VARIABLE}; "
+                "pretrained=false starts from random weights"
+            ) from error
+        say(f"{kind} encoder: {load_encoder_weights(encoder, path, kind=kind)}")
+    return encoder
+
+
+def require_input_fits(encoder: "Encoder", kind: Literal["video", "audio"], shape: tuple[int, ...], why: str) -> None:
+    """Show an encoder one empty input, so that a size it cannot take is told before videos are prepared.
+
+    Args:
+        encoder: The encoder; it is left as it was.
+        kind: Which of the two.
+        shape: Of a batch of one.
+        why: The settings that make the shape.
+
+    Raises:
+        ConfigError: If it cannot take the input.
+    """
+    import torch
+
+    was_training = encoder.training
+    encoder.eval()  # batch norm must not learn from this
+    try:
+        with torch.no_grad():
+            encoder(torch.zeros(shape))
+    except (RuntimeError, ValueError, IndexError) as error:
+        size = " x ".join(str(length) for length in shape[1:])
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"backbone.{kind}: cannot take an input of {size} ({why}): {reason}") from error
+    finally:
+        encoder.train(was_training)
+
+
+def require_clips_fit(encoder: "Encoder", data: Data, crop_size: int) -> None:
+    """Do the same with a clip.
+
+    Raises:
+        ConfigError: If the encoder cannot take it.
+    """
+    shape = (1, 3, round(data.clip_seconds * data.clip_fps), crop_size, crop_size)
+    clip = f"data.clip_seconds={data.clip_seconds:g}, data.clip_fps={data.clip_fps:g}"
+    require_input_fits(encoder, "video", shape, f"{clip}, data_augm.crop_size={crop_size}")
+
+
+def describe_store(store: "PreparedStore") -> str:
+    """Say in a line how videos were prepared, and how many of them hold more than their sources gave."""
+    from earmark.clips.store import stretched
+
+    parameters = store.parameters
+    lacking = stretched(store.catalog, fps=store.fps, sample_rate=store.sample_rate)
+    told = "".join(
+        f"; {what} than that in {len(video_ids)} of {len(store.videos)} sources" for what, video_ids in lacking.items()
+    )
+    around = f", only {store.around_seconds:g} s around each moment" if store.around_seconds is not None else ""
+    return (
+        f"prepared videos: {store.fps:g} frames a second of short side {parameters['short_side']}, sound at "
+        f"{store.sample_rate} Hz, moments by the detector {parameters.get('detector', 'replai')} in segments of "
+        f"{parameters['segment_seconds']:g} s{around}{told}"
+    )
+
+
+def build_fabric(environment: Environment) -> "Fabric":
+    """Start Lightning Fabric on one device, saying so where more was asked for: evaluation runs in one process.
+
+    Raises:
+        ConfigError: If a GPU is demanded and there is none, or torchrun started several processes.
+    """
+    import torch
+    from lightning_fabric import Fabric
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("started as one of several processes (WORLD_SIZE > 1): evaluation runs in one process only")
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if environment.accelerator == "cuda" and not num_gpus:
+        raise ConfigError("environment.accelerator: cuda is asked for, but torch finds no GPU (see `earmark doctor`)")
+    accelerator = "cuda" if num_gpus and environment.ngpu and environment.accelerator != "cpu" else "cpu"
+    if environment.ngpu > 1:
+        used = "one GPU" if accelerator == "cuda" else "one process on the CPU"
+        say(f"environment.ngpu={environment.ngpu}: this machine has {counted(num_gpus, 'usable GPU')}; {used} is used")
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=environment.precision)
+    fabric.launch()
+    return fabric
+
+
+def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
+    """Return the arguments of `earmark.preparation.prepare.prepare` that change what it writes."""
+    from earmark.moments import detector_parameters
+
+    sparse = {} if prepare.around is None else {"around": prepare.around, "around_seconds": prepare.around_seconds}
+    track = {} if prepare.audio_stream is None else {"audio_stream": prepare.audio_stream}
+    return {
+        "fps": prepare.fps,
+        "short_side": prepare.short_side,
+        "quality": prepare.quality,
+        "audio_rate": prepare.audio_rate,
+        **detector_parameters(
+            prepare.detector,
+            segment_seconds=prepare.segment_seconds,
+            min_score=prepare.min_score,
+            min_distance_seconds=prepare.min_distance_seconds,
+            min_prominence=prepare.min_prominence,
+            min_distance=prepare.min_distance,
+        ),
+        **track,
+        **sparse,
+    }
+
+
+def num_cpus() -> int:
+    """Return how many processes this one may run side by side."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,117 @@
+"""Which settings of preparing, clips, crops and spectrograms fit together, told before a video is decoded.
+
+Beside the path of a sample: `earmark.cli.config` asks here, and the data sets and transforms check the same of a store
+when they are built by hand.
+"""
+
+import math
+
+from earmark.cli.config_schema import Data, EvaluateConfig, Prepare, PretrainConfig
+
+__all__ = ["unfitting"]
+
+# Those of `earmark.clips.transforms.LogMel`, which needs torch: a configuration is checked before that is imported.
+MAX_FREQUENCY = 8000
+WINDOW_SECONDS = 0.032
+ROUNDING = 1e-9
+
+
+def unfitting(config: PretrainConfig | EvaluateConfig) -> list[str]:
+    """Return what cannot be right of values that each may be, a line for each, with the keys and their values.
+
+    Args:
+        config: Checked value by value.
+    """
+    data, prepare = config.data, config.prepare
+    if isinstance(config, EvaluateConfig):
+        # A run that is judged as it was trained has settings that fit; `earmark.cli.evaluate` compares these with them,
+        # and says which to give.
+        as_trained = config.evaluate.as_trained and config.evaluate.checkpoint != "none"
+        problems = [] if as_trained else _wrong_rate(data, prepare) + _wrong_size(config)
+        if prepare.around is not None:
+            problems.append("prepare.around: moments keeps moments only; clips of actions need the whole videos")
+        return problems
+    problems = _wrong_rate(data, prepare) + _wrong_size(config)
+    gap_seconds = max(data.args.gaps, default=0.0) if data.args.gaps else data.args.delta_non_overlap
+    gap = "data.args.gaps" if data.args.gaps else "data.args.delta_non_overlap"
+    margin = gap_seconds + data.clip_seconds
+    if prepare.segment_seconds < 2 * margin - ROUNDING:
+        problems.append(
+            f"prepare.segment_seconds: {prepare.segment_seconds:g} s cannot hold the two clips of a sample and their "
+            f"gaps, {2 * margin:g} s with data.clip_seconds={data.clip_seconds:g} and {gap}={gap_seconds:g}"
+        )
+    if prepare.around is not None:
+        problems += _wrong_around(config, gap, gap_seconds)
+    if config.criterion.name not in ("simclr_video", "supervised"):  # those do not listen
+        problems += _wrong_sound(data, prepare)
+    return problems
+
+
+def _wrong_rate(data: Data, prepare: Prepare) -> list[str]:
+    """Every frame of a clip must be stored at its own time, else frames stand twice or at uneven distances."""
+    ratio = prepare.fps / data.clip_fps
+    if ratio < 1 - ROUNDING:
+        return [
+            f"data.clip_fps: {data.clip_fps:g} frames a second cannot be had from prepare.fps={prepare.fps}: frames "
+            f"would stand twice; give data.clip_fps={prepare.fps} or prepare.fps={math.ceil(data.clip_fps)}"
+        ]
+    if abs(ratio - round(ratio)) > ROUNDING:
+        return [
+            f"data.clip_fps: {data.clip_fps:g} frames a second do not divide prepare.fps={prepare.fps}: frames would "
+            f"be unevenly spaced; give data.clip_fps={prepare.fps / round(ratio):g} or a prepare.fps that is a "
+            "multiple of it"
+        ]
+    if round(data.clip_seconds * data.clip_fps) < 1:
+        return [f"data.clip_seconds: {data.clip_seconds:g} s have no frame at data.clip_fps={data.clip_fps:g}"]
+    return []
+
+
+def _wrong_size(config: PretrainConfig | EvaluateConfig) -> list[str]:
+    """A store must hold pictures that a crop can be cut from as they are."""
+    augm, held = config.data_augm, config.prepare.short_side
+    smallest = ("crop_size", augm.crop_size)
+    if isinstance(config, PretrainConfig) and config.data_augm.min_short_side > augm.crop_size:
+        smallest = ("min_short_side", config.data_augm.min_short_side)
+    if smallest[1] <= held:
+        return []
+    return [
+        f"data_augm.{smallest[0]}: {smallest[1]} pixels are more than prepare.short_side={held}: every clip would be "
+        f"enlarged; give prepare.short_side={smallest[1] + smallest[1] % 2} or more"
+    ]
+
+
+def _wrong_around(config: PretrainConfig, gap: str, gap_seconds: float) -> list[str]:
+    """What is kept around a moment must hold what is read around it."""
+    data, prepare = config.data, config.prepare
+    problems = []
+    if data.moments == "random":
+        problems.append("prepare.around: moments keeps moments only; data.moments=random needs the whole videos")
+    if config.logging.evaluate_every is not None:
+        problems.append("prepare.around: moments keeps moments only; logging.evaluate_every needs the whole videos")
+    margin, half = gap_seconds + data.clip_seconds, data.audio_seconds / 2
+    needed = max(margin, half)
+    if prepare.around_seconds < needed - ROUNDING:
+        why = (
+            f"data.clip_seconds={data.clip_seconds:g} and {gap}={gap_seconds:g} reach {margin:g} s"
+            if margin >= half
+            else f"data.audio_seconds={data.audio_seconds:g} reach {half:g} s"
+        )
+        problems.append(
+            f"prepare.around_seconds: {prepare.around_seconds:g} s keep less around a moment than is read: {why}"
+        )
+    return problems
+
+
+def _wrong_sound(data: Data, prepare: Prepare) -> list[str]:
+    problems = []
+    if prepare.audio_rate < 2 * MAX_FREQUENCY:
+        problems.append(
+            f"prepare.audio_rate: {prepare.audio_rate} Hz cannot hold the spectrogram's bands up to {MAX_FREQUENCY} "
+            f"Hz; give {2 * MAX_FREQUENCY} or more"
+        )
+    if data.audio_seconds < WINDOW_SECONDS:
+        problems.append(
+            f"data.audio_seconds: {data.audio_seconds:g} s are shorter than one window of the spectrogram, "
+            f"{WINDOW_SECONDS:g} s"
+        )
+    return problems

@@ -1,0 +1,343 @@
+"""What a configuration must be: a dataclass a section, a type and a rule a key.
+
+Beside the path of a sample: `earmark.cli.config` checks what Hydra composed against these; the yaml files of
+`earmark.cli.configs` hold the defaults. A field with a default belongs to some choices of its group only.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+__all__ = ["EvaluateConfig", "PretrainConfig", "Rule"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must satisfy beyond its type: the words for it and the test."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
+NonNegative = Annotated[float, Rule("at least 0", lambda value: value >= 0)]
+Fraction = Annotated[float, Rule("at least 0 and below 1", lambda value: 0 <= value < 1)]
+AtLeastOne = Annotated[int, Rule("at least 1", lambda value: value >= 1)]
+AtLeastZero = Annotated[int, Rule("at least 0", lambda value: value >= 0)]
+Quality = Annotated[int, Rule("from 1 to 100", lambda value: 1 <= value <= 100)]
+Even = Annotated[int, Rule("even and at least 16", lambda value: value >= 16 and value % 2 == 0)]
+RunName = Annotated[
+    str, Rule("made of letters, digits and _.,=+- only", lambda value: re.fullmatch(r"[\w.,=+-]*[\w,=+-]", value))
+]
+Suffix = Annotated[
+    str, Rule("made of letters, digits and _.,=+- only", lambda value: re.fullmatch(r"[\w.,=+-]*", value))
+]
+Part = Annotated[
+    str,
+    Rule(
+        "K/N with K from 1 to N, such as 3/16",
+        lambda value: re.fullmatch(r"\d+/\d+", value) and 1 <= int(value.split("/")[0]) <= int(value.split("/")[1]),
+    ),
+]
+Split = Literal["train", "validation", "test", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataArgs:
+    """Where the videos are; preset and seed belong to the generated kitchen alone."""
+
+    base_path: str | None
+    delta_non_overlap: NonNegative = 0.1
+    gaps: list[NonNegative] | None = None
+    preset: Literal["demo", "tiny", "small", "standard", "large"] = "small"
+    seed: AtLeastZero = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Group ``data``: which data set, and what is cut from it."""
+
+    name: Literal["kitchen", "folder", "epic_kitchens", "ego4d"]
+    args: DataArgs
+    split: Split
+    store: str | None
+    clip_seconds: Positive
+    clip_fps: Positive
+    audio_seconds: Positive
+    moments: Literal["audible", "random"] = "audible"
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainAugm:
+    """Group ``data_augm`` of pretraining: what is done to the pictures of a clip."""
+
+    name: Literal["vRCF_aLogMel"]
+    crop_size: AtLeastOne
+    min_short_side: AtLeastOne
+    max_short_side: AtLeastOne
+    flip: bool
+    color_jitter: Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)]
+    shared_crop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateAugm:
+    """Group ``data_augm`` of the linear probe."""
+
+    name: Literal["RCF"]
+    crop_size: AtLeastOne
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderArgs:
+    """Options of an encoder; width belongs to avid_*, num_mels to cnn*, model to hf_* alone."""
+
+    pretrained: bool
+    weights: str | None
+    width: AtLeastOne | None = None
+    num_mels: AtLeastOne | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VideoEncoder:
+    """Group ``backbone/video``."""
+
+    name: Literal[
+        "avid_r2plus1d_10",
+        "avid_r2plus1d_18",
+        "avid_r2plus1d_34",
+        "r2plus1d_18",
+        "r3d_18",
+        "mc3_18",
+        "s3d",
+        "mvit_v2_s",
+        "swin3d_t",
+        "hf_video",
+    ]
+    args: EncoderArgs
+
+
+@dataclass(frozen=True, slots=True)
+class AudioEncoder:
+    """Group ``backbone/audio``."""
+
+    name: Literal["avid_spec_cnn_9", "cnn6", "cnn10", "cnn14", "hf_audio"]
+    args: EncoderArgs
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainBackbone:
+    """Both encoders."""
+
+    video: VideoEncoder
+    audio: AudioEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateBackbone:
+    """The video encoder, for an evaluation that has no checkpoint to take it from."""
+
+    video: VideoEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class CriterionArgs:
+    """Options of the objective; each method has some of them."""
+
+    in_dim: int | None
+    out_dim: AtLeastOne = 128
+    temperature: Positive = 0.07
+    clr_coeff: NonNegative = 0.5
+    aot_coeff: NonNegative = 0.5
+    state_change_temperature: Positive = 0.2
+    gather: Literal["full", "reference"] = "full"
+    learnable_temperature: bool = False
+    normalise_states: bool = False
+    state_change_negatives: Literal["reverse", "batch"] = "reverse"
+    queue_size: AtLeastZero = 0
+    num_negatives: AtLeastOne = 1024
+    momentum: Fraction = 0.5
+    num_clusters: Annotated[int, Rule("at least 2", lambda value: value >= 2)] = 64
+    num_iterations: AtLeastOne = 20
+    kmeans: Literal["torch", "faiss"] = "torch"
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """Group ``criterion``."""
+
+    name: Literal["ssrl_audiopeak_aotv2", "avid", "xdc", "simclr_video", "supervised"]
+    args: CriterionArgs
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Group ``model``: how it is run."""
+
+    channels_last: bool
+    fused_optimizer: bool
+    compile: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OptimArgs:
+    """Options of the optimizer."""
+
+    lr: Positive
+    momentum: Fraction
+    weight_decay: NonNegative
+    nesterov: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerArgs:
+    """Options of the one-cycle schedule."""
+
+    max_lr: Positive | None
+    total_steps: AtLeastOne | None
+    first_step: Literal[0, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Optim:
+    """Group ``optim``."""
+
+    name: Literal["sgd", "sgd_lincls"]
+    args: OptimArgs
+    batch_size: AtLeastOne
+    epochs: AtLeastOne
+    use_lr_scheduler: bool
+    lr_scheduler_args: SchedulerArgs
+    schedule: list[AtLeastOne]
+    gamma: Positive
+    max_steps: AtLeastOne | None = None
+    accumulate: AtLeastOne = 1
+    max_gradient_norm: Positive | None = None
+    ema_decay: Fraction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainAlgo:
+    """Group ``train_algo`` of pretraining."""
+
+    name: Literal["ssrl"]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateAlgo:
+    """Group ``train_algo`` of the linear probe."""
+
+    name: Literal["linear_cls_mtl"]
+    normalize_feats: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Group ``environment``: where and on what it runs."""
+
+    data_dir: str
+    seed: AtLeastZero
+    workers: AtLeastZero
+    accelerator: Literal["auto", "cpu", "cuda"]
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
+    deterministic: bool
+    sync_batch_norm: bool
+    resume: bool
+    force: bool
+    ngpu: AtLeastZero
+    force_processes: AtLeastOne | None
+    world_size: AtLeastOne
+    rank: AtLeastZero
+    dist_url: str | None
+    distributed: bool | None
+    multiprocessing_distributed: bool | None
+    slurm: bool
+    slurm_partition: str | None
+    slurm_timeout: AtLeastOne
+    nodelist: str | None
+    exclude_nodes: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """Group ``logging``: the run's name, and what is written how often."""
+
+    name: RunName
+    suffix: Suffix
+    save_freq: AtLeastOne
+    save_freq_mints: Positive
+    save_freq_steps: AtLeastOne | None
+    retain: AtLeastOne
+    evaluate_every: AtLeastOne | None
+    print_freq: AtLeastOne
+    log_tb: bool
+    wandb: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Group ``prepare``: how videos are prepared, once."""
+
+    fps: AtLeastOne
+    short_side: Even
+    quality: Quality
+    audio_rate: Annotated[int, Rule("at least 4000", lambda value: value >= 4000)]
+    audio_stream: AtLeastZero | None
+    detector: Literal["earmark", "replai"]
+    segment_seconds: Annotated[float, Rule("at least 1", lambda value: value >= 1)]
+    min_score: NonNegative | None
+    min_distance_seconds: NonNegative | None
+    min_prominence: NonNegative | None
+    min_distance: AtLeastOne | None
+    around: Literal["moments"] | None
+    around_seconds: Positive
+    workers: AtLeastOne | None
+    backend: Literal["loky", "ray"]
+    part: Part | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Group ``evaluate``: what is evaluated, and how."""
+
+    checkpoint: str | None
+    weights: Literal["ema", "model"] | None
+    split: Literal["train", "validation"]
+    num_clips: AtLeastOne
+    random_clips: bool
+    standardize: bool
+    as_trained: bool
+    baseline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainConfig:
+    """All of ``default_ssrl``."""
+
+    data: Data
+    data_augm: PretrainAugm
+    backbone: PretrainBackbone
+    criterion: Criterion
+    model: Model
+    optim: Optim
+    train_algo: PretrainAlgo
+    environment: Environment
+    logging: Logging
+    prepare: Prepare
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateConfig:
+    """All of ``default_lincls``."""
+
+    data: Data
+    data_augm: EvaluateAugm
+    backbone: EvaluateBackbone
+    optim: Optim
+    train_algo: EvaluateAlgo
+    environment: Environment
+    logging: Logging
+    prepare: Prepare
+    evaluate: Evaluate

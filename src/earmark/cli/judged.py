@@ -1,0 +1,237 @@
+"""Which encoder `earmark evaluate` judges: found, built, and what it has seen of the videos that it is judged on.
+
+Beside the path of a sample: `earmark.cli.evaluate` calls this; nothing below sees a configuration.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earmark.cli.build import base_path, build_encoder, run_dir, say
+from earmark.cli.config import ConfigError, checked
+from earmark.cli.config_schema import Data, Environment, EvaluateConfig, VideoEncoder
+
+if TYPE_CHECKING:
+    from earmark.clips.store import PreparedStore
+    from earmark.encoders import Encoder
+
+__all__ = ["Judged", "checkpoint_path", "judged_encoder", "seen_videos", "untrained"]
+
+AS_TRAINED = (  # what decides which pixels an encoder is shown
+    ("prepare", "short_side"),
+    ("prepare", "fps"),
+    ("data_augm", "crop_size"),
+    ("data", "clip_seconds"),
+    ("data", "clip_fps"),
+)
+OF_WHICH_WEIGHTS = {"ema": "average of the weights (ema)", "model": "weights of the last step (model)"}
+SAW, CHOSEN = "pretraining saw", "the checkpoint was chosen by a probe on"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judged:
+    """An encoder with what is known of it.
+
+    Attributes:
+        encoder: It.
+        config: Its configuration.
+        data: The data configuration, with what the run knew filled in.
+        path: Its checkpoint; None without one.
+        weights: ``ema`` or ``model``: which weights of the checkpoint; None without one.
+        has_average: Whether the checkpoint holds an average of the weights beside them.
+        name: All that in words.
+        stored: What else the checkpoint holds that says where it comes from; empty without one.
+    """
+
+    encoder: "Encoder"
+    config: VideoEncoder
+    data: Data
+    path: Path | None
+    weights: str | None
+    has_average: bool
+    name: str
+    stored: Mapping[str, Any]
+
+
+def checkpoint_path(config: EvaluateConfig) -> Path | None:
+    """Return the checkpoint to judge, or None for an encoder without one.
+
+    Raises:
+        ConfigError: If it is not there.
+    """
+    given = config.evaluate.checkpoint
+    if given == "none":
+        return None
+    if given is not None:
+        if not Path(given).is_file():
+            raise ConfigError(f"evaluate.checkpoint: {given} is not there")
+        return Path(given)
+
+    from earmark.training.checkpoint import latest_checkpoint
+
+    folder = run_dir(config.environment, config.logging, suffix=False)
+    newest = latest_checkpoint(folder / "checkpoints")
+    if newest is None:
+        raise ConfigError(
+            f"logging.name: no run with a checkpoint in {folder}; pretrain it first, or give evaluate.checkpoint=FILE, "
+            "or evaluate.checkpoint=none for a randomly initialised encoder or that of backbone.video.args.weights=FILE"
+        )
+    return newest
+
+
+def judged_encoder(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged:
+    """Build the encoder to judge.
+
+    What the checkpoint was trained with wins over ``backbone/video``, and where ``data.args.base_path`` is not given
+    the videos are looked for where the run found its own.
+
+    Args:
+        config: The checked configuration.
+        values: The same as plain data.
+
+    Raises:
+        ConfigError: If there is no such checkpoint, the clips would be others than the run was trained on (unless
+            ``evaluate.as_trained=false``), or two sources of weights are given.
+        earmark.training.checkpoint.CheckpointError: If the checkpoint cannot be read or is of another kind.
+        earmark.encoders.weights.WeightsError: If it does not hold the weights asked for.
+    """
+    given = config.backbone.video
+    if config.evaluate.checkpoint == "none":
+        return _without_checkpoint(config)
+    if given.args.weights is not None:  # before a run is looked for, which there may be none of
+        raise ConfigError(
+            f"backbone.video.args.weights: {given.args.weights} would not be used, a checkpoint is judged; add "
+            "evaluate.checkpoint=none to judge that file"
+        )
+    path = checkpoint_path(config)
+    assert path is not None  # it is not "none"
+
+    from earmark.encoders.weights import load_encoder_weights
+    from earmark.training.checkpoint import CheckpointError, load_checkpoint
+
+    state = load_checkpoint(path)
+    stored: Mapping[str, Any] = state.get("config", {})
+    try:
+        encoder_config = checked(VideoEncoder, stored["backbone"]["video"], section="backbone.video")
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: does not say which video encoder it holds ({error})") from error
+    held, asked = (_described(encoder) for encoder in (encoder_config, given))
+    if held != asked:
+        say(f"{path} holds the encoder {held}: the {asked} of backbone.video is not used")
+    if given.args.pretrained:
+        say(f"{path} is judged: the published weights of backbone.video.args.pretrained are not used")
+    encoder = build_encoder(untrained(encoder_config), config.environment)
+    loaded = load_encoder_weights(encoder, path, kind="video", weights=config.evaluate.weights)
+    data = config.data
+    if config.evaluate.as_trained:
+        _require_as_trained(path, stored, values)
+    known = stored.get("data", {})
+    if data.args.base_path is None and known.get("name") == data.name and known["args"]["base_path"] is not None:
+        filled = dataclasses.replace(data.args, base_path=known["args"]["base_path"])
+        data = dataclasses.replace(data, args=filled)
+        say(f"data.args.base_path={filled.base_path}, as in the run that is judged")
+    has_average = state.get("ema") is not None
+    origin = ("config", "fingerprint", "position", "videos")
+    return Judged(
+        encoder=encoder,
+        config=encoder_config,
+        data=data,
+        path=path,
+        weights=loaded.weights,
+        has_average=has_average,
+        name=str(path) + (f", {OF_WHICH_WEIGHTS[loaded.weights]}" if has_average else ""),
+        stored={name: state[name] for name in origin if name in state},
+    )
+
+
+def _without_checkpoint(config: EvaluateConfig) -> Judged:
+    """Build a randomly initialised encoder, or one with published weights or those of a file."""
+    if config.evaluate.weights is not None:
+        raise ConfigError(
+            "evaluate.weights: chooses among the weights of a checkpoint, but evaluate.checkpoint is none"
+        )
+    video = config.backbone.video
+    encoder = build_encoder(video, config.environment)
+    if video.args.weights is not None:
+        name = f"no run: the weights of {video.args.weights}"
+    elif video.args.pretrained:
+        name = "no run: the published weights of backbone.video"
+    else:
+        name = "no run: a randomly initialised encoder"
+    return Judged(encoder, video, config.data, None, None, False, name, {})
+
+
+def seen_videos(judged: Judged, store: "PreparedStore", environment: Environment) -> dict[str, Collection[str] | None]:
+    """Return which videos an encoder has seen, and which its checkpoint was chosen by; None where that is not known.
+
+    Checkpoints of before these were stored say it by their settings, if the store is the one that they were made with.
+
+    Args:
+        judged: The encoder.
+        store: The prepared videos that it is judged on.
+        environment: Where things lie.
+    """
+    if judged.path is None:
+        return {} if judged.config.args.weights is None else {"the training of these weights saw": None}
+    config = judged.stored.get("config", {})
+    position = judged.stored.get("position", {})
+    # best.pt is a further name of the checkpoint that is this one
+    is_best = position.get("best_score") is not None and position.get("best_epoch") == position.get("epoch")
+    same = judged.stored.get("fingerprint") == store.fingerprint or _same_videos(config, judged.data, environment)
+    ids: dict[str, Collection[str] | None] = {}
+    for use, by in (("pretraining", SAW), ("probe", CHOSEN)):
+        if use == "probe" and not is_best:
+            continue
+        stored = judged.stored.get("videos", {}).get(use)
+        if same is False:
+            ids[by] = ()
+        elif same and stored is not None:
+            ids[by] = stored
+        elif judged.stored.get("fingerprint") == store.fingerprint:
+            split = config.get("data", {}).get("split") if use == "pretraining" else "validation"
+            ids[by] = [video.video_id for video in store.videos.values() if split in ("all", video.split)]
+        else:
+            ids[by] = None
+    return ids
+
+
+def _same_videos(stored: Mapping[str, Any], data: Data, environment: Environment) -> bool | None:
+    """Return whether ids mean the same videos there and here; None if that is not known."""
+    try:
+        there = checked(Data, stored["data"], section="data")
+    except (KeyError, TypeError, ConfigError):
+        return None
+    if there.name != data.name:  # a folder may hold any data set, under other ids
+        return None if "folder" in (there.name, data.name) else False
+    if data.name in ("epic_kitchens", "ego4d"):  # ids of their authors
+        return True
+    if data.name == "kitchen" and there.args.base_path is None and data.args.base_path is None:
+        return (there.args.preset, there.args.seed) == (data.args.preset, data.args.seed)
+    same_folder = base_path(there, environment).resolve() == base_path(data, environment).resolve()
+    return True if same_folder else None
+
+
+def _require_as_trained(path: Path, stored: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Refuse to judge an encoder on clips of another size or rate than those it was trained on, unasked."""
+    differing = []
+    for section, key in AS_TRAINED:
+        trained, here = stored.get(section, {}).get(key), values[section][key]
+        if trained is not None and trained != here:
+            differing.append((f"{section}.{key}={trained}", here))
+    if differing:
+        here = ", ".join(f"{text.partition('=')[0]}={value}" for text, value in differing)
+        raise ConfigError(
+            f"{path} was trained with {' '.join(text for text, _ in differing)}, this is to judge it with {here}: "
+            "add the former to the command, or evaluate.as_trained=false if this is meant"
+        )
+
+
+def _described(encoder: VideoEncoder) -> str:
+    args = encoder.args
+    return encoder.name + (f" of width {args.width}" if args.width else f" {args.model}" if args.model else "")
+
+
+def untrained(encoder: VideoEncoder) -> VideoEncoder:
+    """Return the same encoder with random weights."""
+    return dataclasses.replace(encoder, args=dataclasses.replace(encoder.args, pretrained=False, weights=None))

@@ -1,0 +1,310 @@
+"""The command `earmark moments`: files in, moments out, as a table, labels, pages, clips and a score.
+
+Beside the path of a sample: it calls the stations for one file at a time, in worker processes where there are several.
+What it needs is imported when it runs, so that ``earmark --help`` stays fast.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+from earmark.cli.main import DONE, FAILED, clock, non_negative, positive
+from earmark.cli.moments_file import Job, Search, counted, examine, printable_path
+from earmark.cli.moments_inputs import inputs
+from earmark.cli.score import complain, read_truths, score
+
+if TYPE_CHECKING:
+    from earmark.moments.writing import FileMoments
+
+__all__ = ["add_arguments"]
+
+DETECTORS = ("earmark", "replai")  # those of earmark.moments, which is slow to import
+TABLES, LABELS, PAGES = (".csv", ".json", ".parquet"), (".txt", ".vtt", ".eaf"), (".png", ".html")
+_INDEX_NAME = "index"  # of the page that leads to those of the files
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    parser.epilog = (
+        "A moment's score is in the detector's own measure, its loudness the level of the 100 ms from it on, in dB "
+        "re full scale. Exit code 1 only if no file could be read."
+    )
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE|FOLDER|GLOB",
+        help="videos or sound files; all of them below a folder; those that match a quoted pattern ('**' goes into "
+        "folders); - for a wav from standard input",
+    )
+    search = parser.add_argument_group("what counts as a moment")
+    search.add_argument("--detector", choices=DETECTORS, default=DETECTORS[0], help="default: %(default)s")
+    search.add_argument("--min-score", type=non_negative, metavar="SCORE", help="default: the detector's own")
+    search.add_argument("--min-distance", type=non_negative, metavar="SECONDS", help="between neighbours")
+    search.add_argument("--max-per-minute", type=positive, metavar="N", help="keep the N best of each minute")
+    search.add_argument(
+        "--margin", type=non_negative, default=0.0, metavar="SECONDS", help="leave out moments nearer to either end"
+    )
+    search.add_argument(
+        "--track", type=positive, metavar="N", help="sound track to listen to, from 1 (default: the file's own choice)"
+    )
+    output = parser.add_argument_group("what is made of them")
+    output.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=".csv, .json, .parquet: one table; .txt (Audacity labels), .vtt (WebVTT), .eaf (ELAN): labels of one "
+        "file; those of several go to files of their own, their names put before the suffix",
+    )
+    output.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE|DIR",
+        help="draw waveform, spectrogram, curve, moments and frames: a .png or .html of one file; of several an .html "
+        "that leads to a page for each, in a folder of the same name; in DIR the pages and index.html",
+    )
+    output.add_argument(
+        "--clips", type=Path, metavar="DIR", help="cut each moment as an mp4 with sound, 1 s to each side"
+    )
+    output.add_argument("--json", action="store_true", help="print JSON: a list with an object for each file")
+    output.add_argument(
+        "-q", "--quiet", action="store_true", help="print no table of each file, only what is wrong and the last line"
+    )
+    output.add_argument(
+        "--score",
+        type=Path,
+        metavar="TRUTH",
+        help="compare with what is known: Audible Kitchen's events.parquet, a csv of EPIC-SOUNDS, Audacity labels or a "
+        "folder of them (onsets), a csv of EPIC-KITCHENS-100 (actions: how many have a moment within)",
+    )
+    parser.add_argument("--workers", type=positive, metavar="N", help="files at once (default: one a core)")
+    parser.set_defaults(run=_run, wrong_usage=parser.error)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.out is not None and options.out.suffix.lower() not in TABLES + LABELS:
+        options.wrong_usage(f"--out {options.out}: must end in one of {', '.join(TABLES + LABELS)}")
+    page = None if options.plot is None else options.plot.suffix.lower()
+    if page and page not in PAGES and not options.plot.is_dir():
+        options.wrong_usage(f"--plot {options.plot}: must end in .png or .html, or be a folder")
+    truth = None if options.score is None else read_truths(options.score)
+    with tempfile.TemporaryDirectory(prefix="earmark-") as scratch:
+        paths, problems = inputs(options.files, _written(options), Path(scratch))
+        if page == ".png" and len(paths) > 1:
+            options.wrong_usage(
+                f"--plot {options.plot}: is one picture, but there are {len(paths)} files; give a folder or an .html"
+            )
+        for text in problems:
+            complain(text)
+        jobs = _jobs(paths, options, Path(scratch))
+        files = [_error_record(text) for text in problems]
+        quiet = options.json or options.quiet
+        for job, (found, written) in zip(jobs, _results(jobs, options.workers, quiet=quiet), strict=True):
+            files.append(found)
+            _tell(found, job.search, table=not quiet)
+            if options.out is not None and options.out.suffix.lower() in LABELS and found.error is None:
+                written = [*written, _write_labels(options.out, found, several=len(jobs) > 1)]
+            _tell_written(written, options)
+    _write_for_all(files, jobs, options)
+    read = [found for found in files if found.error is None]
+    scores = {} if truth is None else score(read, truth, options.score, stderr=options.json)
+    if len(files) > 1 or options.quiet:
+        print(_summary(files, options.detector), file=sys.stderr if options.json else sys.stdout, flush=True)
+    if options.json:
+        from earmark.moments.writing import record
+
+        results = [record(found) | ({"scores": scores[found.path]} if found.path in scores else {}) for found in files]
+        print(json.dumps(results, indent=2, allow_nan=False))
+    return DONE if read else FAILED
+
+
+def _write_for_all(files: "Sequence[FileMoments]", jobs: Sequence[Job], options: argparse.Namespace) -> None:
+    """Write the table of all files, and the page that leads to their pages."""
+    read = [found for found in files if found.error is None]
+    if read and options.out is not None and options.out.suffix.lower() in TABLES:
+        from earmark.moments.writing import write_table
+
+        parameters = {name: value for name, value in asdict(_search(options)).items() if name != "detector"}
+        write_table(options.out, files, detector=options.detector, parameters=parameters)
+        _tell_written([str(options.out)], options)
+    index = next((job.index for job in jobs if job.index is not None), None)
+    if read and index is not None:
+        from earmark.moments.page_index import write_index
+
+        pages = {job.shown: job.plot for job in jobs if job.plot is not None and job.plot.exists()}
+        write_index(index, files, pages, detector=options.detector)
+        _tell_written([str(index)], options)
+
+
+def _summary(files: "Sequence[FileMoments]", detector: str) -> str:
+    read = [found for found in files if found.error is None]
+    num_moments = sum(len(found.moments) for found in read)
+    seconds = sum(found.duration_seconds for found in read)
+    text = f"{counted(num_moments, 'moment')} in {counted(len(read), 'file')}, {clock(seconds)} in all"
+    unread = f"; {len(files) - len(read)} could not be read" if len(files) > len(read) else ""
+    return f"{text}, detector {detector}{unread}"
+
+
+def _written(options: argparse.Namespace) -> set[Path]:
+    return {path for path in (options.clips, options.plot) if path is not None}
+
+
+def _tell_written(written: Sequence[str], options: argparse.Namespace) -> None:
+    if not options.quiet:
+        for text in written:
+            shown = os.path.relpath(text) if text.startswith(f"{Path.cwd()}{os.sep}") else text
+            print(f"wrote {printable_path(shown)}", file=sys.stderr, flush=True)
+
+
+def _jobs(paths: Sequence[tuple[str, Path]], options: argparse.Namespace, scratch: Path) -> list[Job]:
+    """Say what is to be made of each file, and make the folders for it: better now than after an hour."""
+    plot, index = options.plot, None
+    if plot is not None:
+        plot = plot.absolute()  # worker processes may stand elsewhere
+        if plot.suffix.lower() not in PAGES:
+            plot, index = plot, plot / f"{_INDEX_NAME}.html"
+        elif len(paths) > 1:
+            plot, index = plot.with_suffix(""), plot
+    clips = None if options.clips is None else options.clips.absolute()
+    for folder in (clips, None if index is None else plot):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    progress = scratch / "progress"
+    progress.write_bytes(bytes(8 * max(1, len(paths))))
+    taken = {_INDEX_NAME} if index is not None else set()
+    jobs = []
+    for number, (shown, path) in enumerate(paths):
+        name, count = path.stem, 1
+        while name.lower() in taken:  # some file systems don't tell A from a
+            count += 1
+            name = f"{path.stem}-{count}"
+        taken.add(name.lower())
+        page = plot if index is None else plot / f"{name}.html"
+        jobs.append(Job(number, name, shown, path.absolute(), _search(options), page, index, clips, progress))
+    return jobs
+
+
+def _search(options: argparse.Namespace) -> Search:
+    return Search(
+        options.detector,
+        options.min_score,
+        options.min_distance,
+        options.margin,
+        options.max_per_minute,
+        options.track,
+    )
+
+
+# --- all files ---
+
+
+def _results(jobs: Sequence[Job], workers: int | None, *, quiet: bool) -> "Iterator[tuple[FileMoments, list[str]]]":
+    """Yield what each job found, in their order; one that kills its process stops no other."""
+    import joblib
+
+    from earmark.cli.build import num_cpus
+    from earmark.moments.writing import FileMoments
+
+    num_workers = min(workers or num_cpus(), len(jobs))
+    with _progress_bar(jobs, quiet):
+        if num_workers <= 1:
+            yield from map(examine, jobs)
+            return
+        task = joblib.delayed(examine)
+        done = 0
+        with contextlib.suppress(BrokenProcessPool):
+            for found in joblib.Parallel(num_workers, return_as="generator")(task(job) for job in jobs):
+                done += 1
+                yield found
+        for job in jobs[done:]:  # which one did it is not told: each by itself
+            try:
+                yield from joblib.Parallel(2)([task(job)])  # of one worker it would be this process
+            except BrokenProcessPool:
+                reason = "the process that read it was killed: out of memory, or a fault in a codec"
+                yield FileMoments(job.name, job.shown, error=f"{job.shown}: {reason}"), []
+
+
+@contextlib.contextmanager
+def _progress_bar(jobs: Sequence[Job], quiet: bool) -> Iterator[None]:
+    """Show how much of all sound has been read, on a terminal; the workers leave word in the jobs' progress file."""
+    if quiet or not jobs or not sys.stderr.isatty():
+        yield
+        return
+    import numpy as np
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from earmark.cli.build import screen
+    from earmark.media import MediaError, probe
+
+    def duration(job: Job) -> float:
+        try:
+            return probe(job.path).duration_seconds
+        except (MediaError, OSError):
+            return 0.0
+
+    totals = np.array([duration(job) for job in jobs])
+    heard, stopped = np.memmap(jobs[0].progress, np.float64, "r"), Event()
+    columns = (TextColumn("listening"), BarColumn(), TextColumn("{task.fields[done]} of {task.fields[all]} of sound"))
+    whole = clock(totals.sum())
+    with Progress(*columns, TimeRemainingColumn(), console=screen(stderr=True), transient=True) as bar:
+        line = bar.add_task("", total=totals.sum() or None, done=clock(0), all=whole)
+
+        def watch() -> None:
+            while not stopped.wait(0.2):
+                seconds = float(np.minimum(heard, totals).sum())
+                bar.update(line, completed=seconds, done=clock(seconds))
+
+        watcher = Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            watcher.join()
+
+
+def _error_record(text: str) -> "FileMoments":
+    from earmark.moments.writing import FileMoments
+
+    return FileMoments("", text.partition(": ")[0], error=text)
+
+
+def _tell(found: "FileMoments", search: Search, *, table: bool) -> None:
+    if found.error is not None:
+        complain(found.error)
+        return
+    for note in found.notes:
+        complain(f"{found.path}: {note}")
+    if not table:
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    from earmark.cli.build import screen
+
+    console = screen()
+    line = f"{counted(len(found.moments), 'moment')} in {clock(found.duration_seconds)}, detector {search.detector}"
+    console.print(Text(f"{printable_path(found.path)}: {line}"), soft_wrap=True)
+    if found.moments:
+        columns = Table()
+        for name in ("time", "score", "loudness, dB"):
+            columns.add_column(name, justify="right")
+        for moment in found.moments:
+            columns.add_row(clock(moment.time_seconds), f"{moment.score:.2f}", f"{moment.loudness_db:.1f}")
+        console.print(columns)
+
+
+def _write_labels(out: Path, found: "FileMoments", *, several: bool) -> str:
+    from earmark.moments.writing import write_labels
+
+    path = out.with_name(f"{out.stem}-{found.name}{out.suffix}") if several else out
+    write_labels(path, found)
+    return str(path)

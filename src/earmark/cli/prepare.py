@@ -1,0 +1,97 @@
+"""The command `earmark prepare`.
+
+Beside the path of a sample: calls `earmark.preparation.prepare` and `earmark.preparation.verify`. What the command
+needs is imported when it runs.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earmark.wording import counted
+
+if TYPE_CHECKING:
+    from earmark.cli.config_schema import PretrainConfig
+
+__all__ = ["add_arguments"]
+
+DONE, FAILED = 0, 1
+MAX_FAULTS_SHOWN = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, overrides_help: str) -> None:
+    """Give the command its arguments.
+
+    Args:
+        parser: Of the command.
+        overrides_help: What KEY=VALUE means, as for all commands that take it.
+    """
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=overrides_help)
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with configurations of your own")
+    parser.add_argument("--config-name", default="default_ssrl", metavar="NAME", help="default: %(default)s")
+    parser.add_argument(
+        "--verify", action="store_true", help="prepare nothing: read everything back and say what is damaged"
+    )
+    parser.add_argument("--repair", action="store_true", help="with --verify: make what is damaged anew")
+    parser.set_defaults(run=run, wrong_usage=parser.error)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prepare a data set, or verify what was prepared.
+
+    Args:
+        options: As parsed.
+
+    Returns:
+        The exit code: 1 if no video could be used, or if --verify leaves something damaged.
+    """
+    from earmark.cli.build import prepare_store, say, screen
+    from earmark.cli.config import checked, compose, unfitting
+    from earmark.cli.config_schema import PretrainConfig
+
+    if options.repair and not options.verify:
+        options.wrong_usage("--repair goes with --verify")
+    values = compose(options.config_name, options.overrides, config_dir=options.config_dir)
+    config = checked(PretrainConfig, values, cuts_clips=False)
+    for problem in unfitting(config):
+        say(f"note: `earmark pretrain` with these settings would refuse this store: {problem}")
+    if options.verify:
+        damaged = _damaged(config)
+        if not damaged or not options.repair:
+            return FAILED if damaged else DONE
+        _forget(config, damaged)
+    report = prepare_store(config.data, config.environment, config.prepare)
+    screen().print(report.table())
+    return FAILED if len(report.with_status("refused")) == len(report.videos) else DONE
+
+
+def _damaged(config: "PretrainConfig") -> list[str]:
+    """Read the store back, print what is wrong, and return the ids of the damaged videos."""
+    from earmark.cli.build import prepare_workers, say, screen, store_path
+    from earmark.preparation.verify import verify
+
+    root = store_path(config.data, config.environment, config.prepare)
+    say(f"reading {root} back")
+    report = verify(root, num_workers=prepare_workers(config.prepare), backend=config.prepare.backend)
+    console = screen()
+    for fault in report.faults[:MAX_FAULTS_SHOWN]:
+        console.print(f"{fault.video_id}: {fault.reason}", soft_wrap=True)
+    if len(report.faults) > MAX_FAULTS_SHOWN:
+        console.print(f"... and {len(report.faults) - MAX_FAULTS_SHOWN} more")
+    damaged = list(dict.fromkeys(fault.video_id for fault in report.faults))
+    console.print(
+        f"{root}: {counted(report.num_videos, 'video')}, {counted(report.num_frames, 'frame')}, {report.hours:.2f} h "
+        "read back; "
+        + (
+            f"damaged: {counted(len(damaged), 'video')}; --repair makes anew" if damaged else "all is as it was written"
+        ),
+        soft_wrap=True,
+    )
+    return damaged
+
+
+def _forget(config: "PretrainConfig", video_ids: list[str]) -> None:
+    from earmark.cli.build import store_path
+    from earmark.preparation.verify import forget
+
+    forget(store_path(config.data, config.environment, config.prepare), video_ids)

@@ -1,0 +1,301 @@
+"""`earmark pretrain`: one run of pretraining, from its checked configuration to the loop.
+
+Beside the path of a sample: it puts the stations together and hands them to `earmark.training.pretrain.pretrain`.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earmark.cli.build import describe_store, open_store, run_dir, say
+from earmark.cli.checks import left_out_of_run, startup_problems
+from earmark.cli.config import ConfigError
+from earmark.cli.config_schema import Environment, Logging, Optim, PretrainConfig
+from earmark.cli.launch import leave_for_requeue, processes_of, run_in_processes
+from earmark.cli.method import build_clips, build_encoders, build_model
+from earmark.cli.probe import scheduled_probe
+from earmark.training.interrupts import leave_on_signals
+from earmark.wording import counted
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import SGD
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from earmark.clips.store import PreparedStore
+    from earmark.training.launch import Launch
+    from earmark.training.pretrain import PretrainResult
+
+__all__ = ["pretrain_in_process", "run_pretraining"]
+
+SHORT_RUN_EPOCHS = 10
+# What may differ when a run goes on: where things lie and how often it reports, not what is learned.
+CHANGEABLE = (
+    *(f"environment.{name}" for name in Environment.__slots__ if name not in ("precision", "sync_batch_norm")),
+    # the seed is an argument, too
+    "logging",
+    "prepare.workers",
+    "prepare.detector",  # what it changes is part of the data's fingerprint; runs of before do not name theirs
+    "optim.batch_size",  # of a node; that of all nodes together is an argument, and must be the same
+    "data.args.base_path",
+    "data.store",
+    "optim.max_steps",
+)
+
+
+def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:
+    """Pretrain, or go on with the run of this name, in as many processes as are asked for and can be had.
+
+    Args:
+        config: The checked configuration.
+        values: The same as plain data, stored in every checkpoint.
+
+    Returns:
+        The loss of the last step, for sweepers that look for the best run.
+
+    Raises:
+        ConfigError: If parts of the configuration do not go together.
+        earmark.training.launch.ProcessError: If one of several processes failed; it has said why.
+        KeyboardInterrupt: If the user stopped the run; its state is saved.
+        SystemExit: If a signal did, with an exit code that asks to be started again; its state is saved.
+    """
+    if config.data.args.base_path is not None:  # a relative path means nothing to who reads the checkpoint elsewhere
+        values["data"]["args"]["base_path"] = str(Path(config.data.args.base_path).absolute())
+    with leave_on_signals():
+        launch = processes_of(config.environment)
+        if launch.local_rank is None:  # said once, before any of them is started
+            require_can_start(config, launch)
+        result = run_in_processes(launch, pretrain_in_process, config, values)
+    if result.stopped_by is not None:
+        say(
+            f"{result.stopped_by.name}: stopped after step {result.steps}; the same command goes on from "
+            f"{result.checkpoint_path}"
+        )
+        leave_for_requeue(result.stopped_by)
+    loss = result.last_losses["loss"]
+    steps, epochs = counted(result.steps, "step"), counted(result.epochs, "whole epoch")
+    say(f"{steps} in {epochs}, loss {loss:.4f}; checkpoint {result.checkpoint_path}")
+    return loss
+
+
+def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[str, Any]) -> "PretrainResult":
+    """Do the work of one process: build everything from the configuration and train.
+
+    The first process prepares the videos if need be, while the others wait.
+
+    Args:
+        launch: Which process this is.
+        config: The checked configuration.
+        values: The same as plain data.
+    """
+    from earmark.training.launch import join_processes
+
+    environment, augm, optim, logging = config.environment, config.data_augm, config.optim, config.logging
+    require_can_start(config, launch)
+    set_deterministic(environment.deterministic)
+    fabric = join_processes(launch, precision=environment.precision, sync_batch_norm=environment.sync_batch_norm)
+    seed_everything(environment.seed)
+    encoders = build_encoders(config)  # before the videos are prepared: what is wrong with them shows at once
+
+    from earmark.clips.dataset import collate
+    from earmark.clips.sampling import sample_seed
+    from earmark.clips.transforms import LogMel, VideoCrop
+    from earmark.training.pretrain import pretrain
+    from earmark.training.processes import on_first_rank
+    from earmark.training.run_lock import run_lock
+
+    store = open_store_once(config)
+    clips, num_classes = build_clips(config, store)
+    model = build_model(config, encoders, num_samples=len(clips), num_classes=num_classes)
+    if launch.rank:  # the model is the same everywhere; what it draws in training, such as dropout, is not
+        seed_everything(sample_seed(environment.seed, 0, launch.rank))
+    optimizer, scheduler = build_optimizer(model, optim, fused=config.model.fused_optimizer)
+    folder = run_dir(environment, logging)
+    probe, videos = None, {"pretraining": clips.video_ids}
+    if logging.evaluate_every is not None:
+        probe, videos["probe"] = scheduled_probe(config, store, fabric.device)
+    with ExitStack() as stack:
+        stack.enter_context(force_by_its_option())
+
+        def begin() -> None:
+            stack.enter_context(run_lock(folder))
+            write_config(folder, values, force=environment.force)
+
+        on_first_rank(begin)
+        say(describe_store(store))
+        say(describe_clips(config))
+        found_by = f"detector {store.parameters['detector']}" if clips.moments == "audible" else clips.moments
+        segments, moments = counted(len(clips), "segment"), counted(clips.num_moments, "moment")
+        say(f"pretraining on {segments} with {moments} ({found_by}); run folder {folder}")
+        for line in left_out_of_run(clips, store, split=config.data.split):
+            say(line)
+        return pretrain(
+            model=model,
+            clips=clips,
+            collate_fn=collate,
+            video_transform=VideoCrop(
+                crop_size=augm.crop_size,
+                min_short_side=augm.min_short_side,
+                max_short_side=augm.max_short_side,
+                flip=augm.flip,
+                color_jitter=augm.color_jitter,
+            ),
+            audio_transform=LogMel(sample_rate=store.sample_rate),
+            optimizer=optimizer,
+            scheduler=scheduler,
+            run_dir=folder,
+            epochs=optim.epochs,
+            batch_size=optim.batch_size * launch.num_nodes,
+            seed=environment.seed,
+            num_workers=-(-environment.workers // launch.num_local),
+            fabric=fabric,
+            max_steps=optim.max_steps,
+            shared_crop=augm.shared_crop,
+            sync_batch_norm=environment.sync_batch_norm,
+            accumulate=optim.accumulate,
+            max_gradient_norm=optim.max_gradient_norm,
+            ema_decay=optim.ema_decay,
+            evaluate=probe,
+            evaluate_every=logging.evaluate_every,
+            save_every_epochs=logging.save_freq,
+            save_every_minutes=logging.save_freq_mints,
+            save_every_steps=logging.save_freq_steps,
+            retain=logging.retain,
+            log_every=logging.print_freq,
+            resume=environment.resume,
+            force=environment.force,
+            config=values,
+            changeable=CHANGEABLE,
+            fingerprint=store.fingerprint,
+            videos=videos,
+            describe=lambda index, seed: "{} at {:.2f} s".format(*clips.moment_of(index, seed)),
+            tensorboard=logging.log_tb,
+            wandb=None if logging.wandb is None else wandb_arguments(logging, values),
+        )
+
+
+def require_can_start(config: PretrainConfig, launch: "Launch") -> None:
+    """Raise if a run cannot train, as far as can be told before its videos are prepared.
+
+    Raises:
+        ConfigError: With the key of each reason.
+    """
+    problems = startup_problems(config, launch)
+    folder = run_dir(config.environment, config.logging)
+    if not config.environment.resume and any(folder.glob("checkpoints/[!.]*.pt")):
+        problems.append(
+            f"environment.resume: is false, and {folder} holds a run; environment.resume=true goes on with it, "
+            "another logging.name begins one"
+        )
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+@contextmanager
+def force_by_its_option() -> Iterator[None]:
+    """Say in the words of the command line how a run goes on with other settings."""
+    from earmark.training.run_state import RunDiffersError
+
+    try:
+        yield
+    except RunDiffersError as error:
+        ways_out = "go back to that, choose another logging.name, or go on with --force (or environment.force=true)"
+        raise RunDiffersError(error.path, error.differences, ways_out=ways_out) from error
+
+
+def describe_clips(config: PretrainConfig) -> str:
+    """Say in a line what is cut from prepared videos, and how far crops are enlarged for that."""
+    data, augm, held = config.data, config.data_augm, config.prepare.short_side
+    gaps = data.args.gaps or [data.args.delta_non_overlap]
+    enlarged = f", enlarged up to {augm.max_short_side / held:.2f} times" if augm.max_short_side > held else ""
+    return (
+        f"clips: {round(data.clip_seconds * data.clip_fps)} frames at {data.clip_fps:g} a second, "
+        f"{' or '.join(f'{gap:g}' for gap in gaps)} s from the moment; crops of {augm.crop_size} from a short side of "
+        f"{augm.min_short_side} to {augm.max_short_side}{enlarged}; {data.audio_seconds:g} s of sound"
+    )
+
+
+def open_store_once(config: PretrainConfig) -> "PreparedStore":
+    """Open the prepared videos; the first process prepares those that are missing, while the others wait."""
+    from earmark.clips.store import PreparedStore
+    from earmark.training.processes import on_first_rank
+
+    opened = []
+
+    def prepare() -> Path:
+        opened.append(open_store(config.data, config.environment, config.prepare))
+        return opened[0].root
+
+    root = on_first_rank(prepare)
+    return opened[0] if opened else PreparedStore(root)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators, whose states are in the checkpoints: killed before its first, a run begins alike."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries draw from the global generator
+    torch.manual_seed(seed)
+
+
+def set_deterministic(deterministic: bool) -> None:
+    """Have PyTorch use only algorithms that give the same bits each time, or whichever is fastest."""
+    import torch
+
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for, before it is first used
+        torch.backends.cudnn.benchmark = False
+    # Pooling over time has no such backward on GPUs: PyTorch says so instead of refusing to train.
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+
+
+def wandb_arguments(logging: Logging, values: dict[str, Any]) -> dict[str, Any]:
+    """Return how a run appears at Weights & Biases."""
+    return {"project": logging.wandb, "name": logging.name + values["logging"]["suffix"], "config": values}
+
+
+def write_config(folder: Path, values: dict[str, Any], *, force: bool = False) -> None:
+    """Write config.yaml to the folder of a run that begins; that of a run that goes on stays, unless forced."""
+    from omegaconf import OmegaConf
+
+    if force or not any(folder.glob("checkpoints/*.pt")):
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(values), folder / "config.yaml")
+
+
+def build_optimizer(model: "nn.Module", config: Optim, *, fused: bool) -> "tuple[SGD, LRScheduler | None]":
+    """Build the optimizer and its schedule, which is stepped once an epoch."""
+    from earmark.training.optim import multi_step, one_cycle, sgd
+
+    args = config.args
+    optimizer = sgd(
+        model.parameters(),
+        lr=args.lr,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+        nesterov=args.nesterov,
+        fused=fused,
+    )
+    if config.use_lr_scheduler:
+        cycle = config.lr_scheduler_args
+        if cycle.first_step == 1 and config.epochs < SHORT_RUN_EPOCHS:
+            say(
+                "note: the published one-cycle schedule, stepped once an epoch from its second step on, is coarse "
+                f"over {counted(config.epochs, 'epoch')}; optim.lr_scheduler_args.first_step=0 or "
+                "optim.use_lr_scheduler=false suit short runs better"
+            )
+        return optimizer, one_cycle(
+            optimizer,
+            max_lr=cycle.max_lr if cycle.max_lr is not None else args.lr,
+            total_steps=cycle.total_steps if cycle.total_steps is not None else config.epochs,
+            first_step=cycle.first_step,
+        )
+    if config.schedule:
+        return optimizer, multi_step(optimizer, milestones=config.schedule, gamma=config.gamma)
+    return optimizer, None

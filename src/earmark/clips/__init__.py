@@ -1,0 +1,1 @@
+"""Prepared videos to batches."""

@@ -1,0 +1,533 @@
+"""Map-style data sets of clips, and the batch contract.
+
+Path of a sample: prepared store --clips (+ sampling)--> batch --transforms--> model inputs.
+
+An item is asked for by a key ``(index, seed)``: which item, and the randomness of this visit (see
+`earmark.clips.sampling`). An index alone is a key, too, as in any data set of torch: its seed is a function of the
+index and of the epoch that `set_epoch` was told. The data sets draw nothing themselves, so loader workers, their number
+and the place where a run was resumed change nothing.
+
+Batch of `MomentClips` (B samples, T frames, S samples of sound)::
+
+    video_before, video_after   uint8 (B, T, H, W, 3)
+    audio                       int16 (B, S)
+    index, seed                 int64 (B,)
+    video_size                  int64 (B, 2), valid height and width
+
+Frames of smaller videos are padded with zeros to the largest of the batch; ``video_size`` says what is picture, and
+the transforms use nothing else. With `actions`, `MomentClips` adds ``label_<column>`` int64 (B,), -1 where no annotated
+action covers the moment. `ActionClips` gives ``video`` in place of the two, ``audio`` only if asked for, and
+``label_<column>`` int64 (B,) for each label column.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from earmark.clips.collation import collate, empty_rows
+from earmark.clips.sampling import Key, Visits, uniform_draw
+from earmark.clips.store import PreparedStore
+from earmark.wording import counted
+
+if TYPE_CHECKING:
+    from earmark.datasets.records import ActionRecord
+
+__all__ = ["ActionClips", "MomentClips", "collate"]
+
+Sample = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What a sample shows of which video.
+
+    Attributes:
+        video_id: The video.
+        times_seconds: Times of the frames of all clips, one clip after another.
+        sound_start_seconds: Time of the first sample of sound.
+    """
+
+    video_id: str
+    times_seconds: npt.NDArray[np.float64]
+    sound_start_seconds: float
+
+
+class _StoredClips(Dataset[Sample]):
+    """What both data sets share: reading what a key stands for, alone or as a whole batch.
+
+    Attributes:
+        store: Prepared videos.
+        clip_names: The clips of a sample, in the order of time.
+        same_clips: Further names, each with the name of the clip that it stands for, too.
+        num_frames: Frames of each, T.
+        num_samples: Samples of sound, S; None for no sound.
+    """
+
+    store: PreparedStore
+    clip_names: tuple[str, ...]
+    same_clips: Mapping[str, str] = MappingProxyType({})
+    num_frames: int
+    num_samples: int | None
+
+    def __init__(self) -> None:
+        self._visits = Visits()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def set_epoch(self, epoch: int, *, seed: int = 0) -> None:
+        """Say which epoch begins, so that keys without a seed draw anew: moments, gaps, crops.
+
+        Call it before each pass of a `torch.utils.data.DataLoader`, as for torch's own DistributedSampler; otherwise
+        every pass is that of epoch 0. Item i is then what the key ``(i, sample_seed(seed, epoch, i))`` gives (see
+        `earmark.clips.sampling`).
+
+        Args:
+            epoch: Counted from 0.
+            seed: Seed of the run.
+
+        Raises:
+            ValueError: If a number is negative or too large for an int64.
+        """
+        self._visits.set_epoch(epoch, seed=seed)
+
+    def _visit(self, key: Key) -> tuple[int, int]:
+        return self._visits.of(key, num_items=len(self))
+
+    def _window(self, index: int, seed: int) -> _Window:
+        """Return what a visit reads."""
+        raise NotImplementedError
+
+    def _labels(self, index: int, seed: int) -> dict[str, int]:
+        """Return what else a visit carries."""
+        return {}
+
+    def __getitem__(self, key: Key) -> Sample:
+        visit = self._visit(key)
+        window = self._window(*visit)
+        video = self.store.videos[window.video_id]
+        clips = [np.empty((self.num_frames, video.height, video.width, 3), np.uint8) for _ in self.clip_names]
+        sound = np.empty(self.num_samples or 0, np.int16)
+        self._read(window, clips, sound)
+        sample: Sample = dict(zip(self.clip_names, clips, strict=True))
+        sample |= {name: sample[clip] for name, clip in self.same_clips.items()}
+        if self.num_samples is not None:
+            sample["audio"] = sound
+        return sample | {"index": visit[0], "seed": visit[1]} | self._labels(*visit)
+
+    def __getitems__(self, keys: Sequence[Key]) -> dict[str, Tensor]:
+        """Return a whole batch, which is how a DataLoader asks; `collate` lets it pass as it is."""
+        return self.read_batch(keys)
+
+    def read_batch(
+        self,
+        keys: Sequence[Key],
+        *,
+        run: Callable[..., Iterable[Any]] = map,
+        pin_memory: bool = False,
+    ) -> dict[str, Tensor]:
+        """Return a whole batch, with the pictures decoded straight into it.
+
+        Args:
+            keys: The (index, seed), or the index, of each sample.
+            run: Applies a function to each row: `map`, or that of a pool of threads.
+            pin_memory: Read into pinned memory, from which a GPU copies by itself.
+
+        Returns:
+            The batch as the module's text has it.
+
+        Raises:
+            earmark.clips.store.StoreError: If a video is damaged; the message names video, time and file.
+        """
+        visits = [self._visit(key) for key in keys]
+        windows = [self._window(*visit) for visit in visits]
+        sizes = {(video.height, video.width) for video in (self.store.videos[w.video_id] for w in windows)}
+        if len(sizes) > 1:
+            batch = collate(list(run(self.__getitem__, visits)))
+            return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin_memory else batch
+        height, width = sizes.pop()
+        shape = (len(keys), self.num_frames, height, width, 3)
+        batch = {name: empty_rows(shape, torch.uint8, pin_memory) for name in self.clip_names}
+        audio = empty_rows((len(keys), self.num_samples or 0), torch.int16, pin_memory)
+        clips, sounds = [batch[name].numpy() for name in self.clip_names], audio.numpy()
+
+        def read_row(row: int) -> None:
+            self._read(windows[row], [clip[row] for clip in clips], sounds[row])
+
+        deque(run(read_row, range(len(keys))), maxlen=0)  # waits for all, and raises what one raised
+        batch |= {name: batch[clip] for name, clip in self.same_clips.items()}
+        if self.num_samples is not None:
+            batch["audio"] = audio
+        batch["video_size"] = torch.tensor([height, width]).repeat(len(keys), 1)
+        others = [{"index": index, "seed": seed} | self._labels(index, seed) for index, seed in visits]
+        return batch | collate(others)
+
+    def _read(self, window: _Window, clips: Sequence[npt.NDArray[np.uint8]], sound: npt.NDArray[np.int16]) -> None:
+        self.store.read_into(
+            [frame for clip in clips for frame in clip],
+            sound,
+            window.video_id,
+            window.times_seconds,
+            sound_start_seconds=window.sound_start_seconds,
+        )
+
+
+class MomentClips(_StoredClips):
+    """Before clip, after clip and sound of one moment of each segment: the pretraining data.
+
+    An item is a segment with at least one usable moment; each visit draws one of its moments, as in the paper
+    (arXiv 2209.13583, section 4.1, and the original code's data set). A moment t is usable when both clips lie in the
+    video: ``gap + clip <= t <= duration - gap - clip``. The before clip ends at ``t - gap`` and the after clip starts
+    at ``t + gap``; the sound is centred on t, silent where it reaches past the recording. Segments without a usable
+    moment are left out and counted, never replaced by others.
+
+    With ``moments="random"`` each visit draws any time of the segment at which both clips lie in the video, whatever is
+    heard there: the paper's comparison without moments of interaction. With ``views="same_clip"`` both clips are the
+    one centred on the moment, for methods that compare two crops of one clip.
+
+    Args:
+        store: Prepared videos.
+        splits: Only videos of these splits; None for all.
+        clip_seconds: Length of a clip.
+        clip_fps: Its frames a second, of which the store's must be a multiple.
+        gap_seconds: Time between the moment and each clip; of several gaps each visit draws one, and moments are usable
+            with all of them.
+        audio_seconds: Length of the sound.
+        moments: ``audible``, those found in the sound, or ``random``.
+        views: ``before_after`` or ``same_clip``.
+        actions: Annotated actions, whose labels are those of the moments they cover, of several the shortest one's.
+
+    Attributes:
+        num_frames: Frames of a clip, T.
+        num_samples: Samples of sound, S.
+        sample_rate: Sample rate of the sound in Hz.
+        num_moments: Usable moments in all; of random moments one a segment.
+        num_segments_without_moment: Segments of videos with sound that have no usable moment.
+        num_unusable_moments: Moments found that are too near an end of their video; 0 of random moments.
+        num_videos_without_sound: Videos of the splits that are left out because they have none.
+        num_labelled_moments: Usable moments that lie in one of the actions; None without actions or of random moments.
+
+    Raises:
+        ValueError: If a length is not positive, `clip_fps` does not divide the store's frame rate, there is no gap, no
+            usable moment is left, none lies in one of the actions, or the store keeps less around its moments
+            (``around_seconds``) than is read.
+
+    Example:
+        >>> clips = MomentClips(PreparedStore("data/prepared/kitchen"), splits=["train"])  # doctest: +SKIP
+        >>> clips[(0, 1234)]["video_before"].shape  # doctest: +SKIP
+        (8, 128, 228, 3)
+    """
+
+    clip_names: tuple[str, ...] = ("video_before", "video_after")
+    num_samples: int
+
+    def __init__(
+        self,
+        store: PreparedStore,
+        *,
+        splits: Collection[str] | None = None,
+        clip_seconds: float = 0.5,
+        clip_fps: float = 16.0,
+        gap_seconds: float | Sequence[float] = 0.1,
+        audio_seconds: float = 2.0,
+        moments: Literal["audible", "random"] = "audible",
+        views: Literal["before_after", "same_clip"] = "before_after",
+        actions: Sequence["ActionRecord"] = (),
+    ) -> None:
+        super().__init__()
+        self.store = store
+        self.clip_seconds, self.clip_fps = clip_seconds, clip_fps
+        self._gaps = tuple(gap_seconds) if isinstance(gap_seconds, Sequence) else (gap_seconds,)
+        self.gap_seconds, self.audio_seconds = max(self._gaps, default=-1.0), audio_seconds
+        self.moments, self.views = moments, views
+        if views == "same_clip":
+            self.clip_names, self.same_clips = ("video_before",), {"video_after": "video_before"}
+        self.num_frames = _num_frames(clip_seconds, clip_fps, store)
+        self.sample_rate = store.sample_rate
+        self.num_samples = round(audio_seconds * store.sample_rate)
+        if min(self._gaps, default=-1.0) < 0 or self.num_samples < 1:
+            raise ValueError(f"need a gap >= 0 s and some sound, got {gap_seconds} s and {audio_seconds} s")
+        if store.around_seconds is not None:
+            self._require_kept(store.around_seconds)
+        self._actions: dict[str, list[ActionRecord]] = {}
+        for action in actions:
+            self._actions.setdefault(action.video_id, []).append(action)
+        self._label_columns = sorted({column for action in actions for column in action.labels})
+        # Flat arrays, not objects: a large store has a million segments, and every worker gets a copy of this.
+        chosen = [v for v in sorted(store.videos) if splits is None or store.videos[v].split in splits]
+        self._video_ids = [video_id for video_id in chosen if store.videos[video_id].has_audio]
+        self.num_videos_without_sound = len(chosen) - len(self._video_ids)
+        self.num_unusable_moments = 0
+        self.num_labelled_moments: int | None = None
+        durations = np.array([store.videos[video_id].duration_seconds for video_id in self._video_ids])
+        segment_seconds = float(store.parameters["segment_seconds"])
+        num_segments = np.maximum(1, np.ceil(durations / segment_seconds)).astype(np.int64)
+        # segment i, of video _videos[i], has the times from place _starts[i] to _starts[i + 1]
+        if moments == "audible":
+            self._find_moments(durations, segment_seconds)
+            self.num_moments = len(self._times)
+        else:
+            self._bound_segments(durations, num_segments, segment_seconds)
+            self.num_moments = len(self)
+        self.num_segments_without_moment = int(num_segments.sum()) - len(self)
+        if not len(self):
+            where = f"{store.root}" + (f", splits {sorted(splits)}" if splits is not None else "")
+            num_refused = len(store.catalog) - len(store.videos)
+            raise ValueError(
+                f"{where}: no usable moment of interaction in {counted(len(store.videos), 'video')}"
+                + (f"; {num_refused} more refused, `earmark prepare` says why" if num_refused else "")
+            )
+        if actions and moments == "audible":
+            self.num_labelled_moments = self._count_labelled()
+            if not self.num_labelled_moments:
+                raise ValueError(
+                    f"{store.root}: {counted(self.num_moments, 'moment')}, and none lies in one of the annotated "
+                    f"actions ({len(actions)}): there is nothing to learn classes from"
+                )
+
+    def _require_kept(self, around_seconds: float) -> None:
+        """Raise if a store that keeps what is around its moments has less of that than is read."""
+        if self.moments == "random":
+            raise ValueError(
+                f"{self.store.root}: prepared with prepare.around=moments, so it holds moments only; random moments "
+                "need the whole videos: prepare without prepare.around"
+            )
+        margin = self.gap_seconds + self.clip_seconds
+        needed = max(margin, self.audio_seconds / 2)
+        if around_seconds < needed - 1e-9:
+            raise ValueError(
+                f"{self.store.root}: prepared with prepare.around_seconds={around_seconds:g}, which keeps less around "
+                f"a moment than is read: gap and clip are {margin:g} s, half of the sound {self.audio_seconds / 2:g} "
+                f"s; prepare with prepare.around_seconds={needed:g} or more, or make them shorter"
+            )
+
+    def _find_moments(self, durations: npt.NDArray[np.float64], segment_seconds: float) -> None:
+        """Find the usable moments of each segment."""
+        from earmark.moments import segment_number  # which brings what reads media
+
+        margin = self.gap_seconds + self.clip_seconds
+        found = [self.store.moments[video_id] for video_id in self._video_ids]
+        times = np.concatenate([*found, np.zeros(0)])
+        videos = np.repeat(np.arange(len(found), dtype=np.int32), [len(mine) for mine in found])
+        usable = (times >= margin) & (times <= durations[videos] - margin)
+        self._times, videos = times[usable], videos[usable]
+        self.num_unusable_moments = len(usable) - len(self._times)
+        segments = segment_number(self._times, segment_seconds)
+        first = np.ones(len(self._times), bool)  # whether a moment is the first of its segment
+        first[1:] = (np.diff(segments) != 0) | (np.diff(videos) != 0)
+        self._starts = np.append(np.flatnonzero(first), len(self._times))
+        self._videos = videos[first]
+
+    def _count_labelled(self) -> int:
+        """Count the usable moments that lie in an action."""
+        videos = np.repeat(self._videos, np.diff(self._starts))
+        count = 0
+        for number in np.unique(videos):
+            times = self._times[videos == number]
+            covered = np.zeros(len(times), bool)
+            for action in self._actions.get(self._video_ids[number], ()):
+                covered |= (action.start_seconds <= times) & (times <= action.stop_seconds)
+            count += int(covered.sum())
+        return count
+
+    def _bound_segments(
+        self, durations: npt.NDArray[np.float64], num_segments: npt.NDArray[np.int64], segment_seconds: float
+    ) -> None:
+        """Find the first and the last time of each segment at which both clips lie in the video."""
+        margin = self.gap_seconds + self.clip_seconds
+        videos = np.repeat(np.arange(len(durations), dtype=np.int32), num_segments)
+        numbers = np.arange(len(videos)) - np.repeat(np.cumsum(num_segments) - num_segments, num_segments)
+        limits = np.stack([numbers, numbers + 1], axis=1) * segment_seconds
+        limits = np.clip(limits, margin, (durations[videos] - margin)[:, None])
+        usable = limits[:, 0] < limits[:, 1]
+        self._times, self._videos = limits[usable].ravel(), videos[usable]
+        self._starts = np.arange(0, len(self._times) + 1, 2)
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    @property
+    def video_ids(self) -> list[str]:
+        """The videos that there are items of, sorted."""
+        return [self._video_ids[number] for number in np.unique(self._videos).tolist()]
+
+    def moment_of(self, index: int, seed: int) -> tuple[str, float]:
+        """Return (video_id, time_seconds) of the moment that a visit draws.
+
+        Args:
+            index: Which segment.
+            seed: Randomness of the visit.
+        """
+        times = self._times[self._starts[index] : self._starts[index + 1]]
+        draw = uniform_draw(seed, stream=0x4D4F4D)
+        time_seconds = (
+            times[0] + draw * (times[1] - times[0]) if self.moments == "random" else times[int(len(times) * draw)]
+        )
+        return self._video_ids[self._videos[index]], float(time_seconds)
+
+    def _window(self, index: int, seed: int) -> _Window:
+        video_id, moment = self.moment_of(index, seed)
+        steps = np.arange(self.num_frames) / self.clip_fps
+        if self.views == "same_clip":
+            times = moment - self.clip_seconds / 2 + steps
+        else:
+            gap = self._gaps[int(len(self._gaps) * uniform_draw(seed, stream=0x474150))]
+            times = np.concatenate([moment - gap - self.clip_seconds + steps, moment + gap + steps])
+        return _Window(video_id, times, moment - self.audio_seconds / 2)
+
+    def _labels(self, index: int, seed: int) -> dict[str, int]:
+        if not self._label_columns:
+            return {}
+        video_id, moment = self.moment_of(index, seed)
+        covering = [
+            action
+            for action in self._actions.get(video_id, ())
+            if action.start_seconds <= moment <= action.stop_seconds
+        ]
+        shortest = min(covering, key=lambda action: action.stop_seconds - action.start_seconds, default=None)
+        labels = {} if shortest is None else shortest.labels
+        return {f"label_{column}": labels.get(column, -1) for column in self._label_columns}
+
+
+class ActionClips(_StoredClips):
+    """Labelled clips of annotated actions: the data of the linear probe and of the tasks.
+
+    Every action gives `num_clips` items. Their places are spread evenly over the action (one clip: its centre), or
+    drawn anew at each visit with `random`, as in the original's probe. An action shorter than a clip gives the clip
+    around its centre; clips are moved inside the video.
+
+    Args:
+        store: Prepared videos.
+        actions: What was annotated.
+        clip_seconds: Length of a clip.
+        clip_fps: Its frames a second, of which the store's must be a multiple.
+        num_clips: Clips of each action.
+        random: Draw the clip's place from the visit's seed.
+        audio_seconds: Also return sound of this length, centred on the clip; None for none.
+
+    Attributes:
+        actions: The usable actions, in the order given.
+        left_out: (action_id, reason) of the others.
+        action_of_item: int64 (num_items,), which action an item shows.
+        labels: For each label column, int64 (num_actions,).
+        num_frames: Frames of a clip.
+
+    Raises:
+        ValueError: If `clip_fps` does not divide the store's frame rate, no action is usable, the label columns differ
+            between actions, or the store keeps nothing but what is around moments.
+    """
+
+    clip_names = ("video",)
+
+    def __init__(
+        self,
+        store: PreparedStore,
+        actions: Sequence["ActionRecord"],
+        *,
+        clip_seconds: float = 0.5,
+        clip_fps: float = 16.0,
+        num_clips: int = 1,
+        random: bool = False,
+        audio_seconds: float | None = None,
+    ) -> None:
+        if store.around_seconds is not None:
+            raise ValueError(
+                f"{store.root}: prepared with prepare.around=moments, so it holds moments only; clips of actions need "
+                "the whole videos: prepare without prepare.around"
+            )
+        super().__init__()
+        self.store = store
+        self.clip_seconds, self.clip_fps = clip_seconds, clip_fps
+        self.num_clips, self.random = num_clips, random
+        self.audio_seconds = audio_seconds
+        self.num_frames = _num_frames(clip_seconds, clip_fps, store)
+        self.num_samples = None if audio_seconds is None else round(audio_seconds * store.sample_rate)
+        self.left_out: list[tuple[str, str]] = []
+        self.actions: list[ActionRecord] = []
+        for action in actions:
+            reason = self._unusable(action)
+            if reason:
+                self.left_out.append((action.action_id, reason))
+            else:
+                self.actions.append(action)
+        if not self.actions:
+            first = f"; the first: {self.left_out[0][0]}: {self.left_out[0][1]}" if self.left_out else ""
+            raise ValueError(f"{store.root}: {counted(len(actions), 'action')}, none is usable{first}")
+        columns = sorted(self.actions[0].labels)
+        if any(sorted(action.labels) != columns for action in self.actions):
+            raise ValueError("actions have different label columns")
+        self.labels = {
+            column: np.array([action.labels[column] for action in self.actions], np.int64) for column in columns
+        }
+        self.action_of_item = np.repeat(np.arange(len(self.actions)), num_clips)
+
+    def _unusable(self, action: "ActionRecord") -> str:
+        video = self.store.videos.get(action.video_id)
+        if video is None:
+            return f"video {action.video_id!r} is not in the store"
+        if self.audio_seconds is not None and not video.has_audio:
+            return f"video {action.video_id!r} has no sound"
+        if action.start_seconds >= video.duration_seconds:
+            return f"starts at {action.start_seconds:.2f} s, the video ends at {video.duration_seconds:.2f} s"
+        if video.duration_seconds < self.clip_seconds - 0.5 / self.clip_fps:
+            return f"video {action.video_id!r} lasts {video.duration_seconds:.2f} s, a clip {self.clip_seconds:g} s"
+        return ""
+
+    def __len__(self) -> int:
+        return len(self.action_of_item)
+
+    def start_of(self, index: int, seed: int) -> float:
+        """Return where a visit's clip starts, in seconds.
+
+        Args:
+            index: Which item.
+            seed: Randomness of the visit; used with `random` only.
+        """
+        action = self.actions[self.action_of_item[index]]
+        video = self.store.videos[action.video_id]
+        stop_seconds = min(action.stop_seconds, video.duration_seconds)
+        room = stop_seconds - action.start_seconds - self.clip_seconds
+        if room <= 0:
+            start = (action.start_seconds + stop_seconds - self.clip_seconds) / 2
+        elif self.random:
+            start = action.start_seconds + room * uniform_draw(seed, stream=0x414354)
+        else:
+            start = action.start_seconds + room * (index % self.num_clips + 0.5) / self.num_clips
+        return float(min(max(start, 0.0), max(0.0, video.duration_seconds - self.clip_seconds)))
+
+    def _window(self, index: int, seed: int) -> _Window:
+        video_id = self.actions[self.action_of_item[index]].video_id
+        start = self.start_of(index, seed)
+        last = self.store.videos[video_id].duration_seconds - 1 / self.store.fps
+        times = np.minimum(start + np.arange(self.num_frames) / self.clip_fps, last)  # a clip of rounded length
+        return _Window(video_id, times, start + (self.clip_seconds - (self.audio_seconds or 0.0)) / 2)
+
+    def _labels(self, index: int, seed: int) -> dict[str, int]:
+        number = self.action_of_item[index]
+        return {f"label_{column}": int(labels[number]) for column, labels in self.labels.items()}
+
+
+def _num_frames(clip_seconds: float, clip_fps: float, store: PreparedStore) -> int:
+    """Return how many frames a clip has.
+
+    Raises:
+        ValueError: If it has none, or the store does not hold a frame of its own for each, at its time.
+    """
+    if clip_seconds <= 0 or clip_fps <= 0 or round(clip_seconds * clip_fps) < 1:
+        raise ValueError(f"a clip of {clip_seconds} s at {clip_fps} frames a second has no frame")
+    ratio = store.fps / clip_fps
+    if ratio < 1 - 1e-9 or abs(ratio - round(ratio)) > 1e-9:
+        how = "stand twice" if ratio < 1 else "be unevenly spaced"
+        raise ValueError(
+            f"{store.root}: holds {store.fps:g} frames a second, which clips of {clip_fps:g} frames a second do not "
+            f"divide: frames would {how}"
+        )
+    return round(clip_seconds * clip_fps)

@@ -1,0 +1,509 @@
+"""Read frames and sound of any window of any prepared video, by byte ranges.
+
+Path of a sample: prepared video + packet index --store--> clip (frames, sound). `earmark.preparation.prepare` writes
+what is read here. Every frame of a prepared video is a JPEG of its own at a known offset and its sound is raw PCM, so a
+clip and its sound are one or two `pread` calls and a few JPEG decodes: no demuxing and no seeking.
+
+Layout of a store::
+
+    store.json               format version and the parameters that every video was prepared with
+    videos.parquet           the catalog: a row for each source, refused ones included, with the reason
+    moments.parquet          the moments of interaction of every video
+    videos/ID.mov            MJPEG + PCM, plays in any player
+    videos/ID.index.npz      byte offset and size of every packet; rebuilt from the .mov when it is missing
+    videos/ID.json           what is known of this source: its catalog row, its moments, its fingerprint
+    .running/                locks of the videos that are being prepared
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import simplejpeg
+
+from earmark.clips.packets import BYTES_PER_SAMPLE, OpenVideo, PacketIndex, StoreError, open_video
+from earmark.clips.remote import RemoteFolder, is_url
+
+__all__ = ["PacketIndex", "PreparedStore", "PreparedVideo", "StoreError", "stretched"]
+
+STORE_VERSION = 1
+FPS_TOLERANCE = 0.95
+TIE_FRAMES = 1e-6  # as far as rounding may move a time that stands exactly between two frames
+TABLES = ("store.json", "videos.parquet", "moments.parquet")
+MAX_OPEN_VIDEOS = 256  # file handles a process keeps open
+MAX_INDEX_BYTES = 64 * 1024 * 1024  # memory that their indexes may take: an hour of video has 1.3 MB
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedVideo:
+    """One row of the catalog.
+
+    Attributes:
+        video_id: Name of the video, unique in the store.
+        path: The source file.
+        prepared_path: The prepared file, relative to the store; empty for a refused source.
+        split: Split that the data set gave it.
+        participant_id: Who wore the camera; empty where unknown.
+        duration_seconds: Length of the picture, with what lies between windows that were kept.
+        source_fps: Average frame rate of the source.
+        source_width: Displayed width of the source in pixels.
+        source_height: Displayed height of the source in pixels.
+        rotation: Clockwise rotation in degrees that the source asked for (already applied).
+        num_frames: Frames in the prepared file.
+        width: Width of the prepared picture in pixels.
+        height: Height of the prepared picture in pixels.
+        has_audio: Whether there is sound.
+        source_audio_rate: Sample rate of the source in Hz; 0 without sound.
+        num_samples: Samples of sound in the prepared file.
+        num_moments: Moments found.
+        num_bytes: Size of the prepared file.
+        status: ``ok``, ``degraded`` (usable, something is missing) or ``refused``.
+        reason: Why it is degraded or refused; empty when ok.
+    """
+
+    video_id: str
+    path: str
+    prepared_path: str = ""
+    split: str = ""
+    participant_id: str = ""
+    duration_seconds: float = 0.0
+    source_fps: float = 0.0
+    source_width: int = 0
+    source_height: int = 0
+    rotation: int = 0
+    num_frames: int = 0
+    width: int = 0
+    height: int = 0
+    has_audio: bool = False
+    source_audio_rate: int = 0
+    num_samples: int = 0
+    num_moments: int = 0
+    num_bytes: int = 0
+    status: str = "ok"
+    reason: str = ""
+
+
+CATALOG_SCHEMA = pa.schema(
+    [
+        (field.name, {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}[field.type])  # type: ignore[index]
+        for field in fields(PreparedVideo)
+    ]
+)
+
+
+def stretched(videos: Iterable[PreparedVideo], *, fps: float, sample_rate: int) -> dict[str, list[str]]:
+    """Return which usable videos hold more pixels, frames or samples than their source gave, so that some are made up.
+
+    Args:
+        videos: Rows of a catalog.
+        fps: Frames a second of the store.
+        sample_rate: Of its sound, Hz.
+
+    Returns:
+        The ids of the videos by what their source has less of; without what no video lacks.
+
+    Example:
+        >>> video = PreparedVideo("a", "a.mp4", source_width=170, source_height=96, width=226, height=128)
+        >>> stretched([video], fps=16, sample_rate=16000)
+        {'smaller pictures': ['a']}
+    """
+    usable = [video for video in videos if video.status != "refused"]
+    lacking = {
+        "smaller pictures": [v for v in usable if 0 < min(v.source_width, v.source_height) < min(v.width, v.height)],
+        # an average rate may be a little off where the last frame is long
+        "fewer frames a second": [v for v in usable if 0 < v.source_fps < FPS_TOLERANCE * fps],
+        "sound of a lower rate": [v for v in usable if 0 < v.source_audio_rate < sample_rate],
+    }
+    return {what: [video.video_id for video in found] for what, found in lacking.items() if found}
+
+
+def prepared_name(video_id: str) -> str:
+    """Return the path of a video's prepared file below the store, without a suffix.
+
+    Args:
+        video_id: Name of the video; ``/`` makes folders.
+
+    Raises:
+        StoreError: If the name would leave the store or cannot be a file name.
+
+    Example:
+        >>> prepared_name("P01/P01_01")
+        'videos/P01/P01_01'
+    """
+    parts = video_id.split("/")
+    bad = any(part in ("", ".", "..") or "\\" in part or "\0" in part or len(part.encode()) > 200 for part in parts)
+    if bad or PurePosixPath(video_id).is_absolute() or video_id[1:2] == ":":
+        raise StoreError(f"video id {video_id!r} cannot be a file name below the store")
+    return f"videos/{video_id}"
+
+
+def prepared_file(root: Path, video: PreparedVideo) -> Path:
+    """Return the path of a prepared file.
+
+    Raises:
+        StoreError: If the catalog leads elsewhere than to the video's own file below the store.
+    """
+    if video.prepared_path != f"{prepared_name(video.video_id)}.mov":
+        raise StoreError(f"{root / 'videos.parquet'}: file of {video.video_id!r} is {video.prepared_path!r}")
+    return root / video.prepared_path
+
+
+_stores: "weakref.WeakSet[PreparedStore]" = weakref.WeakSet()
+
+
+class PreparedStore:
+    """The prepared videos of one folder, read by time.
+
+    Opening reads the catalog and the moments only; a video's file and index are opened at its first use, in each
+    process for itself, so that a store can be handed to loader workers however they are started.
+
+    A store in object storage is named by its URL. Its tables are fetched when it is opened, and again when they have
+    changed; a video is fetched whole at its first use, once for all processes of a machine (see
+    `earmark.clips.remote`).
+
+    Args:
+        root: Folder that `earmark.preparation.prepare.prepare` wrote, or the URL of one (``s3://bucket/folder``).
+        cache_dir: Where files of a URL are kept; None for ``$EARMARK_CACHE`` or the user's cache folder.
+
+    Attributes:
+        root: That folder; of a URL, the local folder that its files are fetched to.
+        fps: Frames a second of every prepared video.
+        sample_rate: Sample rate of every prepared sound, in Hz.
+        parameters: What the videos were prepared with.
+        around_seconds: How much of them was kept on each side of a moment; None where all is kept.
+        catalog: A row for each source, refused ones included.
+        videos: The usable ones (ok or degraded) by id.
+        moments: The times of each video's moments in seconds, ascending, float64 (num_moments,).
+        scores: Their scores, in the same order.
+
+    Raises:
+        StoreError: If the folder is not a store, or one of a newer version.
+
+    Example:
+        >>> store = PreparedStore("data/prepared/kitchen")  # doctest: +SKIP
+        >>> store.frames("P01_01", [1.0, 1.0625]).shape  # doctest: +SKIP
+        (2, 128, 228, 3)
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, cache_dir: Path | None = None) -> None:
+        self._remote = RemoteFolder(str(root), cache_dir) if is_url(root) else None
+        self.root = self._remote.folder if self._remote else Path(root)
+        if self._remote:
+            for name in TABLES:
+                self._remote.refresh(name)
+        self.parameters = _read_parameters(self.root)
+        self.fps = float(self.parameters["fps"])
+        self.sample_rate = int(self.parameters["audio_rate"])
+        is_sparse = self.parameters.get("around") is not None
+        self.around_seconds = float(self.parameters["around_seconds"]) if is_sparse else None
+        self.catalog = _read_catalog(self.root / "videos.parquet")
+        self.videos = {video.video_id: video for video in self.catalog if video.status != "refused"}
+        self.moments: dict[str, npt.NDArray[np.float64]] = {}
+        self.scores: dict[str, npt.NDArray[np.float64]] = {}
+        self._read_moments()
+        self._forget_open_files()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave open files and the lock behind: the other process opens its own."""
+        of_process = ("_open", "_index_bytes", "_lock")
+        return {name: value for name, value in self.__dict__.items() if name not in of_process}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget_open_files()
+
+    def _forget_open_files(self) -> None:
+        """Begin without open files, in a process of its own: after opening, unpickling and a fork."""
+        self._open: OrderedDict[str, OpenVideo] = OrderedDict()
+        self._index_bytes = 0
+        self._lock = threading.Lock()  # at a fork another thread may have held the old one
+        _stores.add(self)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of what training on this store depends on; it does not depend on where the store lies."""
+        # That of a store whose parameters do not yet name the detector stays what it was.
+        named = {name: value for name, value in self.parameters.items() if (name, value) != ("detector", "replai")}
+        digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
+        for video_id in sorted(self.videos):
+            video = self.videos[video_id]
+            # the size of the file stands for its pictures, which nothing else here tells
+            content = [video_id, video.split, video.num_frames, video.num_samples, video.num_bytes]
+            digest.update(json.dumps(content).encode())
+            digest.update(self.moments[video_id].tobytes())
+        return digest.hexdigest()
+
+    def frames(self, video_id: str, times_seconds: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+        """Return the prepared frames nearest to given times.
+
+        Args:
+            video_id: Which video.
+            times_seconds: (T,) times; each must lie inside the picture, to half a frame.
+
+        Returns:
+            uint8 (T, H, W, 3), RGB.
+
+        Raises:
+            StoreError: If the video is unknown or damaged, or a time lies outside it or outside what was kept of it.
+        """
+        return self.read(video_id, times_seconds, sound_start_seconds=0.0, num_samples=0)[0]
+
+    def sound(self, video_id: str, start_seconds: float, num_samples: int) -> npt.NDArray[np.int16]:
+        """Return a run of sound; what lies before or after a recording that was kept whole is silence.
+
+        Args:
+            video_id: Which video.
+            start_seconds: Time of the first sample; may be negative.
+            num_samples: Length S.
+
+        Returns:
+            int16 (S,), mono, at `sample_rate`.
+
+        Raises:
+            StoreError: If the video is unknown or damaged, has no sound, or was not kept here.
+        """
+        return self.read(video_id, [], sound_start_seconds=start_seconds, num_samples=num_samples)[1]
+
+    def read(
+        self,
+        video_id: str,
+        times_seconds: Sequence[float] | npt.NDArray[np.float64],
+        *,
+        sound_start_seconds: float,
+        num_samples: int,
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
+        """Return frames and sound together: neighbouring bytes are fetched by one read.
+
+        Args:
+            video_id: Which video.
+            times_seconds: (T,) times of the frames, see `frames`.
+            sound_start_seconds: Time of the first sample, see `sound`.
+            num_samples: Samples of sound; 0 for none.
+
+        Returns:
+            Frames uint8 (T, H, W, 3) and sound int16 (S,).
+
+        Raises:
+            StoreError: As `frames` and `sound`.
+        """
+        video = self._video(video_id)
+        frames = np.empty((len(times_seconds), video.height, video.width, 3), np.uint8)
+        sound = np.empty(num_samples, np.int16)
+        self.read_into(list(frames), sound, video_id, times_seconds, sound_start_seconds=sound_start_seconds)
+        return frames, sound
+
+    def read_into(
+        self,
+        frames: Sequence[npt.NDArray[np.uint8]],
+        sound: npt.NDArray[np.int16],
+        video_id: str,
+        times_seconds: Sequence[float] | npt.NDArray[np.float64],
+        *,
+        sound_start_seconds: float,
+    ) -> None:
+        """Do what `read` does, into arrays that are there already, such as the rows of a batch.
+
+        Every picture is compared with its checksum. The sound is, too, by runs of half a second; a run of which only
+        a part is asked for, at either end, can't be.
+
+        Args:
+            frames: T arrays uint8 (H, W, 3), contiguous, of the size of the video's pictures.
+            sound: int16 (S,); empty for none.
+            video_id: Which video.
+            times_seconds: (T,) times of the frames, see `frames`.
+            sound_start_seconds: Time of the first sample, see `sound`.
+
+        Raises:
+            StoreError: As `frames` and `sound`; damage is told with video, time and file.
+            ValueError: If there are not as many frames as times.
+        """
+        if len(frames) != len(times_seconds):
+            raise ValueError(f"{len(times_seconds)} times need as many frames, got {len(frames)}")
+        video = self._video(video_id)
+        if len(sound) and not video.has_audio:
+            raise StoreError(f"{self.root / video.prepared_path}: video {video_id!r} has no sound")
+        times = np.asarray(times_seconds, np.float64)
+        numbers = self._frame_numbers(video, times)
+        first_sample = round(sound_start_seconds * self.sample_rate)
+        try:
+            opened = self._opened(video)
+            index, places = opened.index, opened.frame_places(numbers)
+            pieces = opened.sound_pieces(first_sample, len(sound)) if len(sound) else []
+            if places.min(initial=0) < 0:
+                raise self._not_kept(opened, video_id, float(times[places < 0][0]))
+            if self.around_seconds is not None:
+                num_recorded = first_sample + len(sound) - max(first_sample, 0)  # what lies before 0 is silence
+                if sum(piece.size for piece in pieces) < num_recorded * BYTES_PER_SAMPLE:
+                    raise self._not_kept(opened, video_id, sound_start_seconds)
+            # plain ints: they are added to by hundreds below, and NumPy's scalars are slow at that
+            offsets = index.frame_offsets[places].tolist() + [piece.offset for piece in pieces]
+            sizes = index.frame_sizes[places].tolist() + [piece.size for piece in pieces]
+            payloads = opened.read_ranges(offsets, sizes)
+        except StoreError as error:
+            at = float(times[0]) if len(times) else sound_start_seconds
+            raise StoreError(f"{error} (asked for {video_id} from {at:.3f} s)") from error
+        checksums = index.frame_checksums[places].tolist()
+        # the payloads of the sound come after those of the frames
+        for number, frame, payload, checksum in zip(numbers.tolist(), frames, payloads, checksums, strict=False):
+            try:
+                _decode_into(frame, payload, checksum)
+            except ValueError as error:
+                raise StoreError(
+                    f"{opened.path}: frame {number} of {video_id} ({number / self.fps:.3f} s) is damaged, "
+                    f"or the index is wrong: {error}"
+                ) from error
+        end = 0
+        for piece, payload in zip(pieces, payloads[len(numbers) :], strict=True):
+            if piece.checksum is not None and crc32(payload) != piece.checksum:
+                at = (first_sample + piece.place) / self.sample_rate
+                raise StoreError(
+                    f"{opened.path}: sound of {video_id} ({at:.3f} s) is damaged, or the index is wrong: "
+                    "its bytes are not those that were written"
+                )
+            sound[end : piece.place] = 0
+            end = piece.place + piece.size // BYTES_PER_SAMPLE
+            sound[piece.place : end] = np.frombuffer(payload, "<i2")
+        sound[end:] = 0
+
+    def _video(self, video_id: str) -> PreparedVideo:
+        video = self.videos.get(video_id)
+        if video is None:
+            refused = next((row for row in self.catalog if row.video_id == video_id), None)
+            why = f"was refused: {refused.reason}" if refused else "is not in this store"
+            raise StoreError(f"{self.root}: video {video_id!r} {why}")
+        return video
+
+    def _frame_numbers(self, video: PreparedVideo, times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Return the numbers, on the recording's clock, of the frames nearest to times."""
+        positions = times * self.fps
+        num_frames = round(video.duration_seconds * self.fps)
+        outside = ~((positions >= -0.5) & (positions <= num_frames))
+        if outside.any():
+            raise StoreError(
+                f"{self.root / video.prepared_path}: {float(times[outside][0]):.3f} s lies outside video "
+                f"{video.video_id!r} (0 to {video.duration_seconds:.3f} s)"
+            )
+        # half up, not half to even, nor as the times were rounded: equally spaced times must give equally spaced frames
+        return np.clip(np.floor(positions + 0.5 + TIE_FRAMES), 0, num_frames - 1).astype(np.int64)
+
+    def _not_kept(self, opened: OpenVideo, video_id: str, time_seconds: float) -> StoreError:
+        why = f"it was prepared with prepare.around=moments, prepare.around_seconds={self.around_seconds}"
+        if self.around_seconds is None:
+            why = "it is shorter than the catalog says"
+        return StoreError(f"{opened.path}: nothing of video {video_id!r} is kept at {time_seconds:.3f} s: {why}")
+
+    def _opened(self, video: PreparedVideo) -> OpenVideo:
+        with self._lock:
+            opened = self._open.get(video.video_id)
+            if opened is not None:
+                self._open.move_to_end(video.video_id)
+                return opened
+        opened = open_video(
+            self._file_of(video),
+            num_bytes=video.num_bytes,
+            num_frames=video.num_frames,
+            num_samples=video.num_samples,
+            is_whole=self.around_seconds is None,
+        )
+        with self._lock:
+            other = self._open.setdefault(video.video_id, opened)
+            if other is opened:
+                self._index_bytes += opened.num_bytes
+            while len(self._open) > 1 and (len(self._open) > MAX_OPEN_VIDEOS or self._index_bytes > MAX_INDEX_BYTES):
+                _, oldest = self._open.popitem(last=False)  # closed when its last reader lets go of it
+                self._index_bytes -= oldest.num_bytes
+        return opened
+
+    def _file_of(self, video: PreparedVideo) -> Path:
+        path = prepared_file(self.root, video)
+        if self._remote:
+            self._remote.fetch(video.prepared_path, num_bytes=video.num_bytes)
+            with contextlib.suppress(StoreError):  # without it the index is made anew
+                self._remote.fetch(video.prepared_path.removesuffix(".mov") + ".index.npz")
+        return path
+
+    def _read_moments(self) -> None:
+        from earmark.moments import read_moments
+
+        path = self.root / "moments.parquet"
+        try:
+            table = read_moments(path)
+        except FileNotFoundError as error:
+            raise StoreError(f"{path}: is missing; run `earmark prepare` again to finish the store") from error
+        except ValueError as error:
+            raise StoreError(str(error)) from error
+        # names as numbers: a store of 10,000 videos has millions of moments
+        names = table["video_id"].combine_chunks().dictionary_encode()
+        number_of = {video_id: number for number, video_id in enumerate(self.videos)}
+        elsewhere = len(number_of)  # a video that is not, or no longer, usable
+        numbers = np.array([number_of.get(name, elsewhere) for name in names.dictionary.to_pylist()], np.int32)
+        numbers = numbers[names.indices.to_numpy()]
+        times = table["time_seconds"].to_numpy().astype(np.float64)
+        scores = table["score"].to_numpy().astype(np.float64)
+        steps = np.diff(numbers)
+        if not ((steps > 0) | ((steps == 0) & (np.diff(times) >= 0))).all():  # it is as `earmark prepare` writes it
+            order = np.lexsort((times, numbers))
+            times, scores, numbers = times[order], scores[order], numbers[order]
+        bounds = np.searchsorted(numbers, np.arange(elsewhere + 1)).tolist()
+        for number, video_id in enumerate(self.videos):
+            mine = slice(bounds[number], bounds[number + 1])
+            self.moments[video_id], self.scores[video_id] = times[mine], scores[mine]
+
+
+def _decode_into(frame: npt.NDArray[np.uint8], jpeg: memoryview, checksum: int) -> None:
+    """Decode a picture; raise ValueError if it is not the one that was written."""
+    if crc32(jpeg) != checksum:
+        raise ValueError("its bytes are not those that were written")
+    # colours are repeated to full size, not interpolated: 7 % faster for 0.2 to 0.6 dB of PSNR
+    decoded = simplejpeg.decode_jpeg(jpeg, "RGB", buffer=frame, fastupsample=True)
+    if decoded.shape != frame.shape:  # a smaller picture would fill a part of the buffer
+        raise ValueError(f"a picture of {decoded.shape[1]} x {decoded.shape[0]}")
+
+
+def _read_parameters(root: Path) -> dict[str, Any]:
+    from earmark.moments import with_detector
+
+    path = root / "store.json"
+    try:
+        content = json.loads(path.read_text())
+        version, parameters = int(content["format_version"]), with_detector(content["parameters"])
+    except FileNotFoundError as error:
+        raise StoreError(f"{root}: not a prepared store (no store.json); make one with `earmark prepare`") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: not the description of a prepared store ({error})") from error
+    if version > STORE_VERSION:
+        raise StoreError(f"{path}: written by a newer Earmark (format {version}, this one reads up to {STORE_VERSION})")
+    return parameters
+
+
+def _read_catalog(path: Path) -> list[PreparedVideo]:
+    try:
+        table = pq.read_table(path)
+        columns = [table[field.name].to_pylist() for field in fields(PreparedVideo)]
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: the catalog is missing; run `earmark prepare` again to finish the store") from error
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise StoreError(f"{path}: not a catalog of prepared videos ({error})") from error
+    return [PreparedVideo(*row) for row in zip(*columns, strict=True)]
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        store._forget_open_files()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

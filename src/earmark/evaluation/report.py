@@ -1,0 +1,276 @@
+"""One self-contained page about a run: what was trained, how it went, what was learned, what the moments look like.
+
+Path of a sample: checkpoint --evaluation--> numbers --report--> page. The page is a single HTML file with pictures and
+sounds inside; it opens from disk, asks nothing of any server, and its own security policy forbids it to. The template
+is ``report.html`` beside this file; whatever comes from outside is escaped there.
+"""
+
+import base64
+import io
+import json
+import math
+import wave
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+import torch
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+
+from earmark.atomic import replacing
+from earmark.clips.transforms import LogMel
+from earmark.evaluation.action_recognition import ActionRecognitionResult
+
+__all__ = ["Example", "write_report"]
+
+FRAMES_SHOWN = 4  # of each clip, evenly spread: more would be too small to see on a telephone
+POINTS_SHOWN = 400  # of each curve; longer ones are averaged in bins
+
+# Heading, what it means, and the names in metrics.jsonl with their legend.
+CURVES: tuple[tuple[str, str, dict[str, str]], ...] = (
+    (
+        "Losses",
+        "Lower is better.",
+        {
+            "loss": "total",
+            "contrastive_loss": "audio-visual correspondence",
+            "state_change_loss": "audible state change",
+        },
+    ),
+    (
+        "Similarity of picture and sound",
+        "Cosine; the two should part.",
+        {"positive_similarity": "same moment", "negative_similarity": "other moments"},
+    ),
+    (
+        "State change told from its reverse",
+        "Share of the batch; 0.5 is guessing.",
+        {"direction_accuracy": "forward above backward", "state_change_accuracy": "right side of zero"},
+    ),
+    ("Learning rate", "At each step.", {"lr": "learning rate"}),
+    ("Speed", "Samples a second.", {"samples_per_second": "samples/s"}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A moment to show on the page.
+
+    Attributes:
+        video_id: Video it was found in.
+        time_seconds: When.
+        frames_before: Clip before the moment, uint8 ``(T, H, W, 3)`` RGB.
+        frames_after: Clip after it, the same.
+        sound: Sound centred on the moment, int16 ``(S,)``; empty if there is none.
+        sample_rate: Of the sound, Hz.
+        caption: What happens, if known; plain text.
+        score: Prominence of the moment, if known.
+    """
+
+    video_id: str
+    time_seconds: float
+    frames_before: npt.NDArray[np.uint8]
+    frames_after: npt.NDArray[np.uint8]
+    sound: npt.NDArray[np.int16]
+    sample_rate: int
+    caption: str = ""
+    score: float | None = None
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    summary: Mapping[str, str],
+    metrics_path: Path | None,
+    results: ActionRecognitionResult | None,
+    examples: Sequence[Example],
+) -> None:
+    """Write the page. The same arguments give the same bytes.
+
+    Args:
+        path: HTML file to write; it is replaced as a whole.
+        title: Name of the run.
+        summary: Facts by name, shown in this order: configuration, versions, machine. Plain text.
+        metrics_path: ``metrics.jsonl`` of the run; None or a missing file leaves a sentence instead of curves.
+        results: Of the evaluation; None leaves a sentence.
+        examples: Moments to show; none leave a sentence.
+
+    Raises:
+        ValueError: If an example's frames or sound have the wrong shape or type.
+
+    Example:
+        >>> import tempfile
+        >>> page = Path(tempfile.mkdtemp()) / "report.html"
+        >>> write_report(page, title="a <run>", summary={}, metrics_path=None, results=None, examples=[])
+        >>> "<h1>a &lt;run&gt;</h1>" in page.read_text()
+        True
+    """
+    steps, damaged_lines = _read_metrics(metrics_path) if metrics_path is not None else ({}, 0)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("earmark.evaluation").joinpath("report.html").read_text(encoding="utf-8"))
+    page = template.render(
+        title=title,
+        summary=summary,
+        curves=_curves(steps),
+        metrics_path=metrics_path,
+        damaged_lines=damaged_lines,
+        results=results,
+        scale_percent=_scale_percent(results),
+        examples=[_shown_example(example) for example in examples],
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _read_metrics(path: Path) -> tuple[dict[int, dict[str, float]], int]:
+    """Return the numbers of every step, later lines over earlier ones, and how many lines were damaged."""
+    steps: dict[int, dict[str, float]] = {}
+    num_damaged = 0
+    if not path.is_file():
+        return steps, num_damaged
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            if record["kind"] == "step":
+                numbers = {name: value for name, value in record.items() if isinstance(value, int | float)}
+                steps[int(record["step"])] = numbers
+        except (ValueError, KeyError, TypeError):  # a run that was killed leaves half a line
+            num_damaged += 1
+    return dict(sorted(steps.items())), num_damaged
+
+
+def _curves(steps: Mapping[int, Mapping[str, float]]) -> list[dict[str, str]]:
+    """Return a plot for each group of which something was logged."""
+    shown = []
+    for heading, note, legend in CURVES:
+        lines: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
+        for name, label in legend.items():
+            points = [(step, row[name]) for step, row in steps.items() if name in row and math.isfinite(row[name])]
+            if points:
+                lines[label] = _thinned(np.array(points, dtype=np.float64))
+        if lines:
+            ends = "; ".join(f"{label}: {y[0]:.4g} to {y[-1]:.4g}" for label, (_, y) in lines.items())
+            light, dark = (_plot(lines, dark=dark) for dark in (False, True))
+            shown.append({"heading": heading, "note": note, "ends": ends, "light": light, "dark": dark})
+    return shown
+
+
+def _thinned(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return steps and values, averaged in bins if there are too many to see."""
+    bins = np.array_split(points, min(len(points), POINTS_SHOWN))
+    x, y = np.array([rows.mean(axis=0) for rows in bins]).T
+    return x, y
+
+
+def _plot(
+    lines: Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]],
+    *,
+    dark: bool,
+) -> str:
+    """Return curves over steps as a data URI; two pictures, for an embedded one cannot follow the page's colours."""
+    ink, grid = ("#b9bec6", "#343a43") if dark else ("#57606a", "#e4e7eb")
+    colors = ("#7fb2ff", "#ffb454", "#5fd0a5") if dark else ("#1f5fbf", "#c26a00", "#0b7a55")
+    with mpl.rc_context({"svg.hashsalt": "earmark", "svg.fonttype": "path", "font.size": 9}):
+        figure = Figure(figsize=(5.2, 2.7), layout="constrained", facecolor="none")
+        axes = figure.add_subplot(facecolor="none")
+        for (label, (x, y)), color in zip(lines.items(), colors, strict=False):
+            axes.plot(x, y, color=color, linewidth=1.6, label=label, marker="o" if len(x) == 1 else None)
+        axes.set_xlabel("step", color=ink)
+        axes.tick_params(colors=ink, length=0)
+        axes.grid(color=grid, linewidth=0.8)
+        axes.spines[:].set_visible(False)
+        axes.margins(x=0.01)
+        if len(lines) > 1:
+            axes.legend(frameon=False, labelcolor=ink, fontsize=8, ncols=len(lines), loc="lower center",
+                        bbox_to_anchor=(0.5, 1.0), handlelength=1.2, columnspacing=1.2)  # fmt: skip
+        picture = io.BytesIO()
+        figure.savefig(picture, format="svg", metadata={"Date": None})
+    return _data_uri("image/svg+xml", picture.getvalue())
+
+
+def _scale_percent(results: ActionRecognitionResult | None) -> int:
+    """Return the right end of the accuracy bars: the next multiple of 10 above everything shown."""
+    if results is None:
+        return 100
+    estimates = [
+        estimate
+        for column in results.columns
+        for score in (column.top1, column.top5)
+        for estimate in (score.encoder, score.baseline, score.majority)
+        if estimate is not None
+    ]
+    return min(100, 10 * math.ceil((max(estimate.high for estimate in estimates) + 1e-9) / 10))
+
+
+def _shown_example(example: Example) -> dict[str, Any]:
+    """Return an example as the template shows it."""
+    for frames in (example.frames_before, example.frames_after):
+        if frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0 or frames.dtype != np.uint8:
+            raise ValueError(
+                f"{example.video_id} at {example.time_seconds:.2f} s: frames must be uint8 (T, H, W, 3), "
+                f"got {frames.dtype} {frames.shape}"
+            )
+    if example.sound.ndim != 1 or example.sound.dtype != np.int16:
+        raise ValueError(
+            f"{example.video_id} at {example.time_seconds:.2f} s: sound must be int16 (S,), "
+            f"got {example.sound.dtype} {example.sound.shape}"
+        )
+    minutes, seconds = divmod(round(example.time_seconds, 2), 60)
+    spectrogram = _spectrogram(example.sound, example.sample_rate)
+    return {
+        "video_id": example.video_id,
+        "time": f"{int(minutes)}:{seconds:05.2f}",
+        "caption": example.caption,
+        "score": example.score,
+        "before": _strip(example.frames_before),
+        "after": _strip(example.frames_after),
+        "spectrogram": spectrogram,
+        "wave": _wave(example.sound, example.sample_rate) if spectrogram else "",
+        "half_seconds": len(example.sound) / example.sample_rate / 2,
+        "top_kilohertz": example.sample_rate / 2000,
+    }
+
+
+def _strip(frames: npt.NDArray[np.uint8]) -> list[str]:
+    """Return evenly spread frames of a clip, the first and the last among them, as data URIs."""
+    numbers = np.unique(np.linspace(0, len(frames) - 1, FRAMES_SHOWN).round().astype(int))
+    return [
+        _data_uri("image/jpeg", simplejpeg.encode_jpeg(np.ascontiguousarray(frames[number]), quality=88))
+        for number in numbers
+    ]
+
+
+def _spectrogram(sound: npt.NDArray[np.int16], sample_rate: int) -> str:
+    """Return the log-mel spectrogram as a data URI, low tones below; "" if the sound is too short for one window."""
+    log_mel = LogMel(sample_rate=sample_rate)
+    if len(sound) < log_mel.window_length:
+        return ""
+    levels = log_mel(torch.from_numpy(sound.copy())[None])[0, 0].numpy().T[::-1]  # (mel, time)
+    quiet, loud = np.quantile(levels, [0.05, 0.999])
+    picture = io.BytesIO()
+    imsave(picture, levels, vmin=quiet, vmax=max(loud, quiet + 1e-6), cmap="magma", format="png", metadata={})
+    return _data_uri("image/png", picture.getvalue())
+
+
+def _wave(sound: npt.NDArray[np.int16], sample_rate: int) -> str:
+    """Return the sound as a data URI that browsers play."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(sample_rate)
+        writer.writeframes(sound.astype("<i2").tobytes())
+    return _data_uri("audio/wav", buffer.getvalue())
+
+
+def _data_uri(media_type: str, content: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,312 @@
+r"""The objectives as pure functions of embeddings: RepLAI's two, and those of the methods it is compared with.
+
+In the path of a sample they come after the heads; what they return is what the training loop minimises. They need
+nothing but torch. All compute in float32, whatever the autocast state, or in float64 if they are given float64.
+
+Throughout, :math:`\hat x = x / \lVert x \rVert`. A zero vector has no direction: it keeps similarity 0 with everything
+and receives no gradient. NaN in an embedding makes the loss NaN, so that the caller can see it.
+
+Those that compare samples with one another take `gather`, which concatenates a tensor (B, ...) over processes to (M,
+...), and `rank`, this process's place in the concatenation. The B samples of this process are then the anchors, the M
+samples of all processes the candidates, and the mean over processes of the loss is the loss of one process on the
+global batch. So are its gradients with `earmark.training.processes.gather_with_gradient`;
+`earmark.training.processes.gather_without_gradient` is the original code's, with which candidates get no gradient, not
+even this process's own, and what is left is the same for any number of processes.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's name
+
+Gather = Callable[[Tensor], Tensor]
+
+
+def audio_visual_correspondence_loss(
+    *,
+    video_before: Tensor,
+    video_after: Tensor,
+    audio: Tensor,
+    temperature: float | Tensor = 0.07,
+    queue: Tensor | None = None,
+    gather: Gather | None = None,
+    rank: int = 0,
+) -> Tensor:
+    r"""Contrast the clips before and after each moment with the moments' sounds, in both directions (AVC).
+
+    With before clips :math:`b`, after clips :math:`c` and sounds :math:`a`:
+
+    .. math::
+        \ell(x, i, y) = -\log \frac{\exp(\hat x \cdot \hat y_i / \tau)}{\sum_{j=1}^M \exp(\hat x \cdot \hat y_j / \tau)}
+
+        L_{AVC} = \frac{1}{4B} \sum_{i=1}^B \ell(b_i, i, a) + \ell(c_i, i, a) + \ell(a_i, i, b) + \ell(a_i, i, c)
+
+    A sound is contrasted with the before clips and, apart from them, with the after clips. A queue of K past samples
+    adds K terms to each sum over j, as in MoCo (He et al., arXiv 1911.05722, equation 1).
+
+    Args:
+        video_before: Embeddings (B, D) of the clips before the moments.
+        video_after: Embeddings (B, D) of the clips after.
+        audio: Embeddings (B, D) of the sounds.
+        temperature: The positive :math:`\tau`; as a tensor, to be learned, it is taken as it is.
+        queue: Embeddings (3, K, D) of the before clips, after clips and sounds of past samples, further negatives.
+        gather: Concatenates over processes (see the module's text); None where the B samples are all.
+        rank: This process's place; its samples are rows rank * B to rank * B + B - 1 of what `gather` returns.
+
+    Returns:
+        Scalar loss; log (M + K) at chance.
+
+    Raises:
+        ValueError: If shapes differ, are not (B, D), B is 0, or the temperature is not positive.
+
+    Source: the paper, arXiv 2209.13583, section 3, and the original code.
+
+    Example:
+        >>> same = torch.ones(8, 16)
+        >>> loss = audio_visual_correspondence_loss(video_before=same, video_after=same, audio=same)
+        >>> round(loss.exp().item(), 4)
+        8.0
+    """
+    _check(temperature, video_before=video_before, video_after=video_after, audio=audio)
+    with torch.autocast(audio.device.type, enabled=False):
+        before, after, sound = (directions(x) for x in (video_before, video_after, audio))
+        all_before, all_after, all_sound = before, after, sound
+        if gather is not None:
+            # One collective for the three.
+            all_before, all_after, all_sound = gather(torch.stack([before, after, sound], dim=1)).unbind(dim=1)
+        if queue is not None:
+            past = directions(queue)
+            all_before, all_after, all_sound = (
+                torch.cat(rows) for rows in zip((all_before, all_after, all_sound), past, strict=True)
+            )
+        target = torch.arange(len(sound), device=sound.device) + rank * len(sound)
+        pairs = ((before, all_sound), (after, all_sound), (sound, all_before), (sound, all_after))
+        # (B, D) anchors against (M + K, D) candidates.
+        losses = [F.cross_entropy(anchors @ candidates.T / temperature, target) for anchors, candidates in pairs]
+        return torch.stack(losses).mean()
+
+
+def audible_state_change_loss(
+    *, change_forward: Tensor, change_backward: Tensor, audio: Tensor, temperature: float | Tensor = 0.2
+) -> Tensor:
+    r"""Tell the change of the visual state from its reverse, by the sound (AStC).
+
+    With the change :math:`d_i` (after minus before), the reverse :math:`d'_i` (before minus after), the sound
+    :math:`a_i` and the logistic function :math:`\sigma`:
+
+    .. math::
+        L_{AStC} = -\frac{1}{2B} \sum_{i=1}^B \log \sigma(\hat d_i \cdot \hat a_i / \tau)
+                   + \log\bigl(1 - \sigma(\hat d'_i \cdot \hat a_i / \tau)\bigr)
+
+    It compares only within a sample, so it needs no gathering over processes.
+
+    Args:
+        change_forward: Embeddings (B, D) of after minus before.
+        change_backward: Embeddings (B, D) of before minus after.
+        audio: Embeddings (B, D) of the sounds.
+        temperature: The positive :math:`\tau`; as a tensor, to be learned, it is taken as it is.
+
+    Returns:
+        Scalar loss; log 2 at chance.
+
+    Raises:
+        ValueError: If shapes differ, are not (B, D), B is 0, or the temperature is not positive.
+
+    Source: the paper, arXiv 2209.13583, section 3, and the original code.
+
+    Example:
+        >>> same = torch.ones(8, 16)
+        >>> loss = audible_state_change_loss(change_forward=same, change_backward=-same, audio=same, temperature=1.0)
+        >>> round(loss.item(), 4)  # log(1 + exp(-1))
+        0.3133
+    """
+    forward, backward = state_change_logits(
+        change_forward=change_forward, change_backward=change_backward, audio=audio, temperature=temperature
+    )
+    # softplus(-x) = -log sigmoid(x), without overflow.
+    return (F.softplus(-forward).mean() + F.softplus(backward).mean()) / 2
+
+
+def state_change_logits(
+    *, change_forward: Tensor, change_backward: Tensor, audio: Tensor, temperature: float | Tensor = 0.2
+) -> tuple[Tensor, Tensor]:
+    """Return the logits (B,) of the forward and of the reversed change that the state change loss is made of.
+
+    Arguments and errors are those of `audible_state_change_loss`.
+    """
+    _check(temperature, change_forward=change_forward, change_backward=change_backward, audio=audio)
+    with torch.autocast(audio.device.type, enabled=False):
+        sound = directions(audio)
+        forward = (directions(change_forward) * sound).sum(dim=1) / temperature
+        backward = (directions(change_backward) * sound).sum(dim=1) / temperature
+        return forward, backward
+
+
+def contrastive_state_change_loss(
+    *,
+    change_forward: Tensor,
+    change_backward: Tensor,
+    audio: Tensor,
+    temperature: float | Tensor = 0.2,
+    gather: Gather | None = None,
+    rank: int = 0,
+) -> Tensor:
+    r"""Tell the change that belongs to a sound from its reverse and from the changes of other samples.
+
+    The state change loss with more negatives, an option of ours and not of the paper. With the notation of
+    `audible_state_change_loss`:
+
+    .. math::
+        L = -\frac{1}{2B} \sum_{i=1}^B
+            \log \frac{\exp(\hat a_i \cdot \hat d_i / \tau)}
+                      {\sum_{j=1}^M \exp(\hat a_i \cdot \hat d_j / \tau) + \exp(\hat a_i \cdot \hat d'_j / \tau)}
+          + \log \frac{\exp(\hat d_i \cdot \hat a_i / \tau)}{\sum_{j=1}^M \exp(\hat d_i \cdot \hat a_j / \tau)}
+
+    Args:
+        change_forward: Embeddings (B, D) of after minus before.
+        change_backward: Embeddings (B, D) of before minus after.
+        audio: Embeddings (B, D) of the sounds.
+        temperature: The positive :math:`\tau`; as a tensor, to be learned, it is taken as it is.
+        gather: Concatenates over processes (see the module's text); None where the B samples are all.
+        rank: This process's place in the concatenation.
+
+    Returns:
+        Scalar loss; (log M + log 2M) / 2 at chance.
+
+    Raises:
+        ValueError: If shapes differ, are not (B, D), B is 0, or the temperature is not positive.
+
+    Source: after InfoNCE (van den Oord et al., arXiv 1807.03748, equation 4), over the changes of arXiv 2209.13583.
+
+    Example:
+        >>> same = torch.ones(4, 8)
+        >>> loss = contrastive_state_change_loss(change_forward=same, change_backward=same, audio=same)
+        >>> round((2 * loss).exp().item(), 4)
+        32.0
+    """
+    _check(temperature, change_forward=change_forward, change_backward=change_backward, audio=audio)
+    with torch.autocast(audio.device.type, enabled=False):
+        forward, backward, sound = (directions(x) for x in (change_forward, change_backward, audio))
+        all_forward, all_backward, all_sound = forward, backward, sound
+        if gather is not None:
+            all_forward, all_backward, all_sound = gather(torch.stack([forward, backward, sound], dim=1)).unbind(dim=1)
+        target = torch.arange(len(sound), device=sound.device) + rank * len(sound)
+        of_sound = F.cross_entropy(sound @ torch.cat([all_forward, all_backward]).T / temperature, target)
+        of_change = F.cross_entropy(forward @ all_sound.T / temperature, target)
+        return (of_sound + of_change) / 2
+
+
+def nt_xent_loss(
+    *,
+    first: Tensor,
+    second: Tensor,
+    temperature: float | Tensor = 0.1,
+    gather: Gather | None = None,
+    rank: int = 0,
+) -> Tensor:
+    r"""Contrast two views of each sample with all other views (NT-Xent, the loss of SimCLR).
+
+    With the 2M views :math:`z` of the global batch, :math:`p(i)` the other view of view i's sample:
+
+    .. math::
+        L = -\frac{1}{2B} \sum_{i=1}^{2B} \log
+            \frac{\exp(\hat z_i \cdot \hat z_{p(i)} / \tau)}{\sum_{j \ne i} \exp(\hat z_i \cdot \hat z_j / \tau)}
+
+    Args:
+        first: Embeddings (B, D) of one view of each sample.
+        second: Embeddings (B, D) of the other.
+        temperature: The positive :math:`\tau`; as a tensor, to be learned, it is taken as it is.
+        gather: Concatenates over processes (see the module's text); None where the B samples are all.
+        rank: This process's place in the concatenation.
+
+    Returns:
+        Scalar loss; log (2M - 1) at chance, 0 for a single sample.
+
+    Raises:
+        ValueError: If shapes differ, are not (B, D), B is 0, or the temperature is not positive.
+
+    Source: Chen et al., arXiv 2002.05709, equation 1; on video, Qian et al., arXiv 2008.03800, equation 1.
+
+    Example:
+        >>> same = torch.ones(4, 8)
+        >>> round(nt_xent_loss(first=same, second=same).exp().item(), 4)
+        7.0
+    """
+    _check(temperature, first=first, second=second)
+    with torch.autocast(first.device.type, enabled=False):
+        views = [directions(first), directions(second)]
+        all_first, all_second = views
+        if gather is not None:
+            all_first, all_second = gather(torch.stack(views, dim=1)).unbind(dim=1)
+        own = torch.arange(len(first), device=first.device) + rank * len(first)
+        itself = torch.cat([own, own + len(all_first)])
+        logits = torch.cat(views) @ torch.cat([all_first, all_second]).T / temperature
+        logits = logits.scatter(1, itself[:, None], -torch.inf)
+        return F.cross_entropy(logits, itself.roll(len(first)))
+
+
+def noise_contrastive_loss(
+    *, positive_logits: Tensor, negative_logits: Tensor, log_partition: float | Tensor
+) -> Tensor:
+    r"""Tell each sample's own logit from those of noise (noise-contrastive estimation).
+
+    With the logit :math:`s_i` of a sample and its target, those of K targets drawn at random, :math:`s_{ik}`, and the
+    mean :math:`Z` of :math:`\exp(s)` over such draws, :math:`c = \log(K Z)`:
+
+    .. math::
+        L = -\frac1B \sum_{i=1}^B \Bigl[ \log \sigma(s_i - c) + \sum_{k=1}^K \log \sigma(c - s_{ik}) \Bigr]
+
+    Args:
+        positive_logits: (B,), similarity over temperature.
+        negative_logits: (B, K), the same with targets drawn uniformly.
+        log_partition: :math:`\log Z`, a constant.
+
+    Returns:
+        Scalar loss.
+
+    Raises:
+        ValueError: If the shapes are not (B,) and (B, K) with B and K above 0.
+
+    Source: Wu et al., arXiv 1805.01978, section 3.2, as Morgado et al., arXiv 2004.12943, use it in their code.
+
+    Example:
+        >>> loss = noise_contrastive_loss(
+        ...     positive_logits=torch.zeros(3), negative_logits=torch.zeros(3, 1), log_partition=0.0
+        ... )
+        >>> round(loss.item(), 4)  # 2 log 2
+        1.3863
+    """
+    shapes = tuple(positive_logits.shape), tuple(negative_logits.shape)
+    if positive_logits.ndim != 1 or negative_logits.ndim != 2 or len(positive_logits) != len(negative_logits):
+        raise ValueError(f"logits must have the shapes (B,) and (B, K), got {shapes[0]} and {shapes[1]}")
+    if not negative_logits.numel():
+        raise ValueError(f"need at least one sample and one negative, got {shapes[0]} and {shapes[1]}")
+    with torch.autocast(positive_logits.device.type, enabled=False):
+        positive, negative = (x if x.dtype == torch.float64 else x.float() for x in (positive_logits, negative_logits))
+        offset = log_partition + math.log(negative.shape[1])
+        return (F.softplus(offset - positive) + F.softplus(negative - offset).sum(dim=1)).mean()
+
+
+def directions(x: Tensor) -> Tensor:
+    """Scale vectors (..., D) to length 1, in float32 or float64; zero vectors stay zero and get a zero gradient.
+
+    Example:
+        >>> directions(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    if x.dtype not in (torch.float32, torch.float64):
+        x = x.float()
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.div(x, length.masked_fill(length < 1e-12, torch.inf))
+
+
+def _check(temperature: float | Tensor, **embeddings: Tensor) -> None:
+    if not isinstance(temperature, Tensor) and not temperature > 0:
+        raise ValueError(f"the temperature must be positive, got {temperature}")
+    shapes = {name: tuple(x.shape) for name, x in embeddings.items()}
+    shape = next(iter(shapes.values()))
+    if len(set(shapes.values())) > 1 or len(shape) != 2 or shape[0] == 0:
+        raise ValueError(f"embeddings must have one shape (B, D) with B > 0, got {shapes}")

@@ -1,0 +1,138 @@
+"""Who works on which video of a store: locks that a killed process gives up, with how far it has come.
+
+Beside the path of a sample: `earmark.preparation.video` holds one while it writes, so that runs side by side share the
+work, and what a dead process left half-written can be told from what a living one is writing.
+"""
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+__all__ = ["VideoLock", "clear_leftovers", "left_behind", "locked", "running_seconds"]
+
+FOLDER = ".running"
+PROGRESS_SUFFIX = ".seconds"
+LEFTOVER_SECONDS = 600.0  # where files cannot be locked, a temporary one untouched for so long has no writer any more
+_TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\d+-[0-9a-f]{8}\.tmp\.\w+")  # names that `earmark.atomic.replacing` gives
+
+
+@dataclass(frozen=True, slots=True)
+class VideoLock:
+    """A video that this process works on.
+
+    Attributes:
+        exclusive: whether no other process can hold it too; not so where the file system has no locks.
+        progress_path: where it says how far it has come; beside the locked file, which not every system lets others
+            read.
+    """
+
+    exclusive: bool
+    progress_path: Path
+
+    def tell(self, seconds: float) -> None:
+        """Leave word how much of the video is done, for `running_seconds`."""
+        with self.progress_path.open("r+b", buffering=0) as file:
+            file.write(f"{seconds:12.1f}".encode())  # over what was there: never empty, never half of it
+
+
+@contextmanager
+def locked(root: Path, video_id: str, *, wait: bool = False) -> Iterator[VideoLock | None]:
+    """Hold the lock of a video; the operating system lets go of it when the process ends, however that happens.
+
+    Args:
+        root: The store.
+        video_id: Which video.
+        wait: Whether to wait while another process holds it.
+
+    Yields:
+        The lock, or None if another process holds it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder), "a"):
+        ...     with locked(Path(folder), "a") as second:
+        ...         second is None
+        True
+    """
+    path = root / FOLDER / _name(video_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()  # what keeps the file from being made is told; what keeps it from being locked is another matter
+    # A lock that is no more than a file would outlive a process that is killed.
+    lock = FileLock(path, is_singleton=False, fallback_to_soft=False)
+    exclusive = True
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield None
+        return
+    except OSError:  # a file system without locks: work done twice does no harm
+        exclusive = False
+    progress_path = path.with_suffix(PROGRESS_SUFFIX)
+    try:
+        progress_path.write_bytes(b"")
+        yield VideoLock(exclusive, progress_path)
+    finally:
+        progress_path.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows removes no file that is open
+            path.unlink(missing_ok=True)  # while it is held: whoever waits for it then sees that it is gone
+        lock.release()
+        if os.name == "nt":
+            with suppress(PermissionError):  # the next one has it
+                path.unlink(missing_ok=True)
+
+
+def left_behind(root: Path, video_ids: Collection[str]) -> set[str]:
+    """Return the videos whose lock was held by a process that is dead, and remove those locks."""
+    dead = set()
+    for video_id in video_ids:
+        if (root / FOLDER / _name(video_id)).exists():
+            with locked(root, video_id) as lock:
+                if lock is not None and lock.exclusive:
+                    dead.add(video_id)
+    return dead
+
+
+def running_seconds(root: Path, video_ids: Collection[str]) -> float:
+    """Return how much of some videos is done by the processes that are at them."""
+    names = {_name(video_id) for video_id in video_ids}
+    total = 0.0
+    for path in (root / FOLDER).glob(f"*{PROGRESS_SUFFIX}"):
+        if path.stem in names:
+            try:
+                total += float(path.read_text() or 0)
+            except (OSError, ValueError):  # just ended, or just begun
+                continue
+    return total
+
+
+def clear_leftovers(root: Path) -> None:
+    """Remove what killed runs left half-written; what is being written stays."""
+    for path in (root / "videos").rglob(".*.tmp.*"):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match is None:
+            continue
+        stem = match["stem"].removesuffix(".index") if path.suffix == ".npz" else match["stem"]
+        with locked(root, path.with_name(stem).relative_to(root / "videos").as_posix()) as lock:
+            if lock is not None and (lock.exclusive or _is_old(path)):
+                path.unlink(missing_ok=True)
+    for path in root.glob(".*.tmp.*"):
+        if _is_old(path):
+            path.unlink(missing_ok=True)
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > LEFTOVER_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _name(video_id: str) -> str:
+    return hashlib.sha256(video_id.encode()).hexdigest()[:24]

@@ -1,0 +1,195 @@
+"""Read a whole store back and say what is wrong with it.
+
+Beside the path of a sample: `earmark prepare --verify`. Nothing is changed by it; `forget` lets the next run make the
+damaged videos anew.
+"""
+
+import json
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from earmark.clips.store import PacketIndex, PreparedStore, PreparedVideo, StoreError, prepared_file
+from earmark.media import MediaError
+from earmark.preparation.locks import locked
+from earmark.preparation.progress import progress_bars
+from earmark.preparation.video import index_checksum, record_path
+from earmark.preparation.workers import Backend, in_processes
+from earmark.wording import counted
+
+__all__ = ["Fault", "VerifyReport", "forget", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong with a prepared video.
+
+    Attributes:
+        video_id: Of which one.
+        reason: What, with the file, and the time where it has one.
+    """
+
+    video_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes:
+        root: The store.
+        num_videos: Read back.
+        num_frames: Decoded, in all.
+        hours: Of the recordings.
+        faults: In the order of the catalog; empty where all is well.
+    """
+
+    root: Path
+    num_videos: int
+    num_frames: int
+    hours: float
+    faults: tuple[Fault, ...]
+
+
+def verify(
+    root: str | os.PathLike[str], *, num_workers: int = 1, backend: Backend = "loky", progress: bool = True
+) -> VerifyReport:
+    """Read back every prepared video of a store: structure, index, checksums, every picture.
+
+    Args:
+        root: The store.
+        num_workers: Processes side by side; -1 for one a processor.
+        backend: See `earmark.preparation.prepare.prepare`.
+        progress: Whether to show progress on standard error.
+
+    Returns:
+        What was read and what is wrong.
+
+    Raises:
+        StoreError: If the catalog, the table of moments or ``store.json`` cannot be read.
+    """
+    store = PreparedStore(root)
+    videos = list(store.videos.values())
+    faults: dict[str, list[Fault]] = {}
+    calls = [
+        joblib.delayed(_verified)(store.root, video, len(store.moments[video.video_id]), store.fps) for video in videos
+    ]
+    total_seconds = sum(video.duration_seconds for video in videos)
+    with progress_bars(len(videos), total_seconds, shown=progress) as video_done:
+        for video_id, found in in_processes(calls, num_workers=num_workers, backend=backend):
+            faults[video_id] = found
+            video_done(store.videos[video_id].duration_seconds)
+    return VerifyReport(
+        root=store.root,
+        num_videos=len(videos),
+        num_frames=sum(video.num_frames for video in videos),
+        hours=total_seconds / 3600,
+        faults=tuple(fault for video in videos for fault in faults[video.video_id]),
+    )
+
+
+def forget(root: str | os.PathLike[str], video_ids: Collection[str]) -> None:
+    """Remove the records of videos, so that the next run of `earmark.preparation.prepare.prepare` makes them anew.
+
+    Args:
+        root: The store.
+        video_ids: Which ones.
+    """
+    for video_id in video_ids:
+        with locked(Path(root), video_id, wait=True):
+            record_path(Path(root), video_id).unlink(missing_ok=True)
+
+
+def _verified(root: Path, video: PreparedVideo, num_moments: int, fps: float) -> tuple[str, list[Fault]]:
+    """Return a video's id and what is wrong with it."""
+    try:
+        path = prepared_file(root, video)
+    except StoreError as error:
+        return video.video_id, [Fault(video.video_id, str(error))]
+    reasons = list(_record_faults(root, video, num_moments))
+    try:
+        if path.stat().st_size != video.num_bytes:
+            reasons.append(f"{path}: {path.stat().st_size} bytes, the catalog says {video.num_bytes}")
+        actual = PacketIndex.of_file(path)
+        reasons += _index_faults(root, video, actual, fps)
+        reasons += _picture_faults(path, video, actual, fps)
+    except OSError as error:
+        reasons.append(f"{path}: {error.strerror}")
+    except MediaError as error:
+        reasons.append(str(error))
+    return video.video_id, [Fault(video.video_id, reason) for reason in reasons]
+
+
+def _record_faults(root: Path, video: PreparedVideo, num_moments: int) -> Iterator[str]:
+    if num_moments != video.num_moments:
+        yield f"{root / 'moments.parquet'}: {counted(num_moments, 'moment')}, the catalog says {video.num_moments}"
+    path = record_path(root, video.video_id)
+    try:
+        row = PreparedVideo(**json.loads(path.read_text())["video"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield f"{path}: the record cannot be read ({error})"
+        return
+    given = ("path", "split", "participant_id")  # may have changed since
+    differing = [name for name, value in asdict(row).items() if name not in given and value != getattr(video, name)]
+    if differing:
+        yield f"{path}: {', '.join(differing)} differ from the catalog"
+
+
+def _index_faults(root: Path, video: PreparedVideo, actual: PacketIndex, fps: float) -> Iterator[str]:
+    """Compare the index that was written with the video with what the file holds."""
+    path = root / video.prepared_path
+    index_path = path.with_suffix(".index.npz")
+    try:
+        index = PacketIndex.load(index_path)
+    except (FileNotFoundError, StoreError) as error:
+        yield f"{index_path}: is missing" if isinstance(error, FileNotFoundError) else str(error)
+        index = actual
+    checksum = _recorded_checksum(root, video)
+    if checksum is not None and checksum != index_checksum(index):
+        yield f"{index_path}: its checksums are not those that were written with the video"
+    places = [field.name for field in fields(PacketIndex) if "checksums" not in field.name]
+    wrong = [name for name in places if not np.array_equal(getattr(index, name), getattr(actual, name))]
+    if wrong:
+        yield f"{index_path}: wrong index: {', '.join(wrong)} are not those of {path.name}"
+        return
+    for number in np.flatnonzero(index.frame_checksums != actual.frame_checksums).tolist():
+        yield f"{path}: frame {number} ({_frame_seconds(actual, fps)[number]:.3f} s) has changed since it was written"
+    changed = np.flatnonzero(index.sound_checksums != actual.sound_checksums)
+    if len(changed):
+        offset = int(index.sound_offsets[changed[0]])
+        yield f"{path}: {counted(len(changed), 'run')} of sound changed since written, the first at byte {offset}"
+
+
+def _recorded_checksum(root: Path, video: PreparedVideo) -> int | None:
+    try:
+        checksum: int | None = json.loads(record_path(root, video.video_id).read_text())["checksum"]
+        return checksum
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _picture_faults(path: Path, video: PreparedVideo, index: PacketIndex, fps: float) -> Iterator[str]:
+    """Decode every picture."""
+    with path.open("rb") as file:
+        for number, (offset, size) in enumerate(zip(index.frame_offsets, index.frame_sizes, strict=True)):
+            file.seek(int(offset))
+            try:
+                height, width = simplejpeg.decode_jpeg(file.read(int(size)), "RGB").shape[:2]
+            except ValueError as error:
+                yield f"{path}: frame {number} ({_frame_seconds(index, fps)[number]:.3f} s) cannot be decoded: {error}"
+                continue
+            if (width, height) != (video.width, video.height):
+                yield f"{path}: frame {number} is {width}x{height}, the catalog says {video.width}x{video.height}"
+
+
+def _frame_seconds(index: PacketIndex, fps: float) -> npt.NDArray[np.float64]:
+    """Return the time of each frame on the recording's clock."""
+    numbers = [np.arange(first, first + count) for first, count in index.windows[:, :2].tolist()]
+    return np.concatenate(numbers) / fps

@@ -1,0 +1,344 @@
+"""The state of a run: where it stands, what a checkpoint of it holds, when one is due, and how it is put back.
+
+In the path of a sample this file stands between `checkpoint` (how a file is written and read) and the loop in
+`pretrain`.
+"""
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from earmark.training.checkpoint import (
+    CheckpointError,
+    best_checkpoint_path,
+    epoch_checkpoint_path,
+    keep_as,
+    latest_checkpoint,
+    latest_checkpoint_path,
+    load_checkpoint,
+    remove_old_latest,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
+)
+from earmark.training.processes import gather_objects, on_first_rank
+from earmark.training.step import HasBounds, NonFiniteError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+_log = logging.getLogger(__name__)
+
+
+class RunDiffersError(CheckpointError):
+    """A run would go on with other settings or data than it was made with.
+
+    Attributes:
+        path: The checkpoint.
+        differences: What differs, in words.
+    """
+
+    def __init__(self, path: Path, differences: Sequence[str], *, ways_out: str) -> None:
+        super().__init__(f"{path}: the run was made with other {', '.join(differences)}; {ways_out}")
+        self.path, self.differences = path, tuple(differences)
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over some steps: of the model's scalars, of samples (over all ranks), of seconds."""
+
+    steps: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    data_wait_seconds: float = 0.0
+    scalars: dict[str, float] = field(default_factory=dict)
+
+    def add(self, scalars: Mapping[str, float], *, samples: int, seconds: float, data_wait_seconds: float) -> None:
+        """Add one step."""
+        self.steps += 1
+        self.samples += samples
+        self.seconds += seconds
+        self.data_wait_seconds += data_wait_seconds
+        for name, value in scalars.items():
+            self.scalars[name] = self.scalars.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each scalar."""
+        return {name: value / self.steps for name, value in self.scalars.items()}
+
+    def speed(self) -> dict[str, float]:
+        """Return samples a second, and the share of the time spent waiting for data."""
+        return {
+            "samples_per_second": self.samples / self.seconds,
+            "data_wait_share": self.data_wait_seconds / self.seconds,
+        }
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a run stands: `step` steps are done, the next batch is `batch` of `epoch` (both counted from 0).
+
+    `epoch_totals` are the sums over this epoch so far, and `last_scalars` those of the last step. `best_score` is the
+    highest that the probe found so far, if it was asked, after `best_epoch` epochs.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    epoch_totals: Totals = field(default_factory=Totals)
+    last_scalars: dict[str, float] = field(default_factory=dict)
+    best_score: float | None = None
+    best_epoch: int = 0
+
+    def finish_epoch(self) -> None:
+        """Move on to the first batch of the next epoch."""
+        self.epoch += 1
+        self.batch = 0
+        self.epoch_totals = Totals()
+
+
+@dataclass(kw_only=True)
+class RunSaver:
+    """Writes a run's checkpoints when they are due, and puts the newest one back.
+
+    Attributes:
+        directory: Folder of the checkpoints.
+        fabric: Whose first rank writes, and whose gradient scaler is part of the state.
+        model: The bare model.
+        optimizer: The bare optimizer.
+        scheduler: Its schedule, if any.
+        arguments: Numbers that make up the run's identity, like its seed; a resume must have the same.
+        config: Settings, stored as they are.
+        changeable: Keys of the config, dotted, that may differ on a resume; each covers all that is below it.
+        fingerprint: Identity of the data; a resume must have the same.
+        epochs: Epochs of the whole run.
+        every_epochs: Epochs between the checkpoints that are kept for good; the last epoch always has one.
+        every_minutes: Minutes between the others, or None.
+        every_steps: Steps between the others, or None.
+        retain: How many of the others to keep.
+        ema: Average of the model's weights, if any.
+        videos: Ids of videos by what they are used for, stored so that an evaluation can tell what was seen. A run that
+            goes on adds those of the checkpoint.
+        force: Go on although settings or data differ.
+        path: The newest checkpoint written or restored.
+    """
+
+    directory: Path
+    fabric: "Fabric"
+    model: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    arguments: Mapping[str, int]
+    config: Mapping[str, Any]
+    changeable: Sequence[str]
+    fingerprint: str
+    epochs: int
+    every_epochs: int
+    every_minutes: float | None
+    every_steps: int | None
+    retain: int
+    ema: AveragedModel | None = None
+    videos: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    force: bool = False
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            self.config = json.loads(json.dumps(self.config))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"config must be plain data, to be stored in checkpoints: {error}") from error
+        self._saved_at = time.monotonic()
+
+    def minutes_are_over(self) -> bool:
+        """Return whether a checkpoint is due by this process's clock."""
+        return self.every_minutes is not None and (time.monotonic() - self._saved_at) / 60 >= self.every_minutes
+
+    def is_due(self, position: Position, *, wanted: bool) -> bool:
+        """Return whether a checkpoint's time has come: because it is wanted, or by the count of epochs or steps."""
+        return (
+            wanted
+            or self._ends_kept_epoch(position)
+            or (self.every_steps is not None and position.step % self.every_steps == 0)
+        )
+
+    def save(self, position: Position, *, best: bool = False) -> None:
+        """Write a checkpoint, on the first rank.
+
+        Args:
+            position: Where the run stands.
+            best: Keep it as the best one, too.
+
+        Raises:
+            NonFiniteError: If a weight is not finite; nothing is written then.
+            CheckpointError: If it can't be written, on a full disk for instance; those before are whole.
+        """
+        self._require_finite_weights(position.step)
+        if self._ends_kept_epoch(position):
+            path = epoch_checkpoint_path(self.directory, position.epoch)
+        else:
+            path = latest_checkpoint_path(self.directory, position.step)
+        states = gather_objects(rng_state())  # of every rank: dropout draws from its own
+        on_first_rank(lambda: self._write(path, self._state(position) | {"rng": states}, best=best))
+        self.path, self._saved_at = path, time.monotonic()
+
+    def _write(self, path: Path, state: Mapping[str, Any], *, best: bool) -> None:
+        try:
+            save_checkpoint(path, state)
+            if best:
+                keep_as(best_checkpoint_path(self.directory), path)
+        except (OSError, RuntimeError) as error:  # torch's zip writer says RuntimeError when a disk is full
+            kept = f"{self.path} is whole, and a resume goes on from it" if self.path else "there is none before it"
+            raise CheckpointError(f"{path}: the checkpoint could not be written ({error}); {kept}") from error
+        remove_old_latest(self.directory, retain=self.retain)
+
+    def restore(self, *, resume: bool) -> Position:
+        """Put back the newest checkpoint, if there is one.
+
+        Args:
+            resume: Without it, a folder that holds checkpoints is refused.
+
+        Returns:
+            Where the run stands.
+
+        Raises:
+            CheckpointError: If a checkpoint can't be read, or belongs to another model.
+            RunDiffersError: If it belongs to other data or other settings.
+            FileExistsError: If resume is off and there are checkpoints.
+        """
+        path = on_first_rank(lambda: self._to_restore(resume=resume))
+        if path is None:
+            return Position()
+        state = load_checkpoint(path)
+        differences = self._differences(path, state)
+        if differences and not self.force:
+            raise RunDiffersError(
+                path, differences, ways_out="go back to that, take another run folder, or go on with force=True"
+            )
+        if differences and self.fabric.is_global_zero:
+            _log.warning("%s: goes on although the run was made with other %s", path, ", ".join(differences))
+        chosen = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.scheduler is not None and not differences:
+                self.scheduler.load_state_dict(state["scheduler"])
+            if state["scaler"]:
+                self.fabric.strategy.precision.load_state_dict(state["scaler"])
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"])
+            for model in (self.model, *([] if self.ema is None else [self.ema.module])):
+                if isinstance(model, HasBounds):  # the bounds may be others than when it was written
+                    model.keep_in_range()
+            self._restore_rng(state["rng"])
+            totals = Totals(**state["epoch_totals"])
+            position = Position(**state["position"], epoch_totals=totals, last_scalars=state["last_scalars"])
+            before: Mapping[str, Sequence[str]] = state.get("videos", {})
+            uses = sorted(before.keys() | self.videos.keys())
+            self.videos = {use: sorted({*before.get(use, ()), *self.videos.get(use, ())}) for use in uses}
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: does not fit this model and optimizer: {error}") from error
+        if differences:
+            self._begin_with(chosen, position, state["arguments"])
+        self.path = path
+        return position
+
+    def _to_restore(self, *, resume: bool) -> Path | None:
+        if not resume and any(self.directory.glob("[!.]*.pt")):
+            raise FileExistsError(
+                f"{self.directory} holds checkpoints of a run: resume=True goes on with it; or take another run folder"
+            )
+        return latest_checkpoint(self.directory)
+
+    def _restore_rng(self, states: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> None:
+        """Give every rank its own state back; ranks that there were none of before keep what they were seeded with."""
+        states = [states] if isinstance(states, Mapping) else states  # one alone, before several could train
+        if self.fabric.global_rank < len(states):
+            set_rng_state(states[self.fabric.global_rank])
+
+    def _begin_with(
+        self, chosen: Sequence[Mapping[str, Any]], position: Position, arguments: Mapping[str, int]
+    ) -> None:
+        """Have settings that were forced take effect: those of the optimizer, of its schedule, and of the order."""
+        for group, values in zip(self.optimizer.param_groups, chosen, strict=True):
+            group.update(values)
+        if any(arguments.get(name) != self.arguments[name] for name in ("seed", "batch_size", "num_clips")):
+            position.batch, position.epoch_totals = 0, Totals()  # the epoch in hand begins anew
+        if self.scheduler is not None:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                for _ in range(position.epoch if position.batch else max(0, position.epoch - 1)):
+                    self.scheduler.step()
+
+    def _ends_kept_epoch(self, position: Position) -> bool:
+        return position.batch == 0 and (position.epoch % self.every_epochs == 0 or position.epoch == self.epochs)
+
+    def _state(self, position: Position) -> dict[str, Any]:
+        return {
+            "config": self.config,
+            "arguments": dict(self.arguments),
+            "fingerprint": self.fingerprint,
+            "videos": {use: list(ids) for use, ids in self.videos.items()},
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "position": {
+                name: getattr(position, name) for name in ("epoch", "batch", "step", "best_score", "best_epoch")
+            },
+            "epoch_totals": asdict(position.epoch_totals),
+            "last_scalars": position.last_scalars,
+        }
+
+    def _require_finite_weights(self, step: int) -> None:
+        """A finite loss can still have had a gradient that was not; such weights must not displace good ones."""
+        for name, tensor in self.model.state_dict().items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise NonFiniteError(f"{name} is not finite after step {step}; no checkpoint was written")
+
+    def _differences(self, path: Path, state: Mapping[str, Any]) -> list[str]:
+        """Return what differs between the run of a checkpoint and this one, in words; what may differ left out."""
+        missing = {"arguments", "config", "fingerprint", "scheduler", "position"} - state.keys()
+        if missing:
+            raise CheckpointError(f"{path}: not the checkpoint of a training run (no {', '.join(sorted(missing))})")
+        if (state["scheduler"] is None) != (self.scheduler is None):
+            raise CheckpointError(f"{path}: a run can't be resumed with a schedule if it had none, nor the other way")
+        if (state.get("ema") is None) != (self.ema is None):
+            raise CheckpointError(
+                f"{path}: a run can't be resumed with an average of its weights if it had none, nor the other way"
+            )
+        differences = []
+        if state["fingerprint"] != self.fingerprint:
+            differences.append(f"data (fingerprint {state['fingerprint']} there, {self.fingerprint} here)")
+        there = dict(_leaves(state["config"])) | state["arguments"]
+        here = dict(_leaves(self.config)) | dict(self.arguments)
+        settings = [
+            f"{key} ({there.get(key, 'missing')} there, {here.get(key, 'missing')} here)"
+            for key in sorted(there.keys() | here.keys())
+            if there.get(key) != here.get(key)
+            and not any(key == prefix or key.startswith(f"{prefix}.") for prefix in self.changeable)
+        ]
+        if settings:
+            differences.append(f"settings: {', '.join(settings)}")
+        return differences
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of everything in nested mappings that is not itself a mapping."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,198 @@
+"""`earmark evaluate`: which weights it judges, where its results go, and what it says of them."""
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from earmark.cli.build import build_encoder
+from earmark.cli.config import PretrainConfig, checked, compose
+from earmark.cli.config_schema import Data, VideoEncoder
+from earmark.cli.judged import Judged, seen_videos
+from earmark.cli.main import main
+from earmark.clips.store import PreparedStore
+from earmark.kitchen import make_kitchen
+from earmark.training.checkpoint import load_checkpoint
+from tests.helpers.made_store import add_video, finish_store
+
+SMALL_ENCODERS = [
+    "backbone/video=avid_r2plus1d_10",
+    "backbone.video.args.width=4",
+    "backbone.audio.args.width=4",
+    "data_augm.crop_size=32",
+    "data_augm.min_short_side=32",
+    "data_augm.max_short_side=40",
+]
+
+
+def configured(*overrides: str) -> PretrainConfig:
+    return checked(PretrainConfig, compose("default_ssrl", overrides))
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a kitchen of six short videos with small pictures."""
+    out = tmp_path_factory.mktemp("evaluate") / "kitchen"
+    sizes = {"num_kitchens": 3, "videos_per_kitchen": 2, "width": 96, "height": 64, "fps": 8, "sample_rate": 16000}
+    make_kitchen(out, preset=None, video_seconds=15, progress=False, **sizes)
+    return out
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_an_evaluation_judges_what_the_probe_of_the_run_judged_and_says_what_was_seen(
+    kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [f"data.args.base_path={kitchen}", "prepare.short_side=64", "prepare.workers=1", "environment.workers=0"]
+    training = [*data, *SMALL_ENCODERS, "optim.batch_size=2", "optim.use_lr_scheduler=false", "optim.args.lr=0.1"]
+    run = ["logging.name=a", "optim.epochs=2", "optim.ema_decay=0.5", "logging.evaluate_every=1"]
+    assert main(["pretrain", *training, *run]) == 0
+    outputs = tmp_path / "earmark_data/outputs"
+    lines = [json.loads(line) for line in (outputs / "a/metrics.jsonl").read_text().splitlines()]
+    probes = {line["epoch"]: line for line in lines if line["kind"] == "probe"}
+    best = outputs / "a/checkpoints/best.pt"
+    state = load_checkpoint(best)
+    assert not set(state["videos"]["pretraining"]) & set(state["videos"]["probe"])
+
+    judging = [*data, "data_augm.crop_size=32", "optim.args.lr=0.1", "evaluate.num_clips=1", "logging.name=a"]
+    judging += [f"evaluate.checkpoint={best}"]
+
+    def evaluated(*overrides: str) -> tuple[dict[str, Any], str]:
+        capsys.readouterr()
+        before = set(outputs.glob("a_eval/*/results.json"))
+        assert main(["evaluate", *judging, *overrides]) == 0
+        printed = capsys.readouterr()
+        assert not re.search(r"\[\d{4}-\d\d-\d\d ", printed.err + printed.out)  # Hydra's own way to log
+        assert printed.err.count("features: encoder, training actions") == printed.err.count("features: encoder, test")
+        (new,) = set(outputs.glob("a_eval/*/results.json")) - before
+        page = (new.parent / "report.html").read_text()
+        results: dict[str, Any] = json.loads(new.read_text())
+        assert all(html.escape(caution) in page for caution in results["cautions"])
+        return results, " ".join(printed.out.split())
+
+    first, table = evaluated()
+    verb = next(column for column in first["columns"] if column["column"] == "verb")
+    assert verb["top1"]["encoder"]["value"] == probes[state["position"]["epoch"]]["verb_top1"]
+    assert (first["weights"], first["split"]) == ("ema", "validation")
+    assert "average of the weights (ema)" in table
+    num_videos = first["num_test_videos"]
+    chosen = f"The checkpoint was chosen by a probe on {num_videos} of {num_videos} test video"
+    assert any(caution.startswith(chosen) for caution in first["cautions"])
+    assert not any("retraining saw" in caution for caution in first["cautions"])
+
+    last, table = evaluated("evaluate.weights=model")
+    assert last["weights"] == "model"
+    assert "weights of the last step (model)" in table
+    assert len(list(outputs.glob("a_eval/best-ema-validation-*/results.json"))) == 1
+    assert len(list(outputs.glob("a_eval/best-model-validation-*/results.json"))) == 1
+
+    trained_on, table = evaluated("evaluate.split=train", "evaluate.random_clips=true", "optim.epochs=2")
+    assert trained_on["options"]["train_clips_per_action"] == 2  # one for each epoch
+    assert trained_on["options"]["test_clips_per_action"] == 1
+    num_videos = trained_on["num_test_videos"]
+    seen = set(state["videos"]["pretraining"])
+    assert f"Pretraining saw {len(seen)} of {num_videos} test videos" in " ".join(trained_on["cautions"])
+    assert f"The probe was trained on {num_videos} of {num_videos}" in table
+
+    assert main(["runs", "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert sorted((e["split"], e["weights"]) for e in listed["evaluations"]) == [
+        ("train", "ema"),
+        ("validation", "ema"),
+        ("validation", "model"),
+    ]
+
+
+def test_weights_that_are_named_are_loaded_and_missing_ones_are_told_before_preparing(
+    kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without ``pretrained=true``, too."""
+    data = [f"data.args.base_path={kitchen}", "prepare.short_side=64", "environment.workers=0"]
+    for kind in ("video", "audio"):
+        assert main(["pretrain", *data, *SMALL_ENCODERS, f"backbone.{kind}.args.weights=no.pt"]) == 2
+        assert f"backbone.{kind}.args.weights: no weights for" in capsys.readouterr().err
+    missing = ["evaluate.checkpoint=none", "backbone.video.args.weights=no.pt", "data_augm.crop_size=32"]
+    assert main(["evaluate", *data, *missing]) == 2
+    assert "backbone.video.args.weights: no weights for avid_r2plus1d_18 at no.pt" in capsys.readouterr().err
+    assert not (tmp_path / "earmark_data/prepared").exists()
+    assert main(["evaluate", *data, "backbone.video.args.weights=mine.pth", "data_augm.crop_size=32"]) == 2
+    assert "mine.pth would not be used" in capsys.readouterr().err
+    assert main(["evaluate", *data, "evaluate.checkpoint=none", "evaluate.weights=ema", "data_augm.crop_size=32"]) == 2
+    assert "evaluate.weights: chooses among the weights of a checkpoint" in capsys.readouterr().err
+    assert main(["pretrain", *data, *SMALL_ENCODERS, "criterion=simclr_video", "backbone.audio.args.weights=a.pt"]) == 2
+    assert "backbone.audio.args.weights: a.pt would not be used" in capsys.readouterr().err
+
+    small = configured(*SMALL_ENCODERS)
+    trained = build_encoder(small.backbone.video, small.environment)
+    torch.save({f"video_model.{key}": value for key, value in trained.state_dict().items()}, "mine.pth")
+    named = configured(*SMALL_ENCODERS, "backbone.video.args.weights=mine.pth", "backbone.video.args.pretrained=false")
+    loaded = build_encoder(named.backbone.video, named.environment)
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in trained.state_dict().items())
+
+
+def judged_in(tmp_path: Path, data: dict[str, Any], stored: dict[str, Any]) -> "tuple[Judged, PreparedStore]":
+    """Return an encoder with what its checkpoint holds, and a store of two training and two validation videos."""
+    root = tmp_path / "store"
+    rows = [add_video(root, f"v{number}", split=("train", "validation")[number // 2]) for number in range(4)]
+    finish_store(root, rows, {})
+    store = PreparedStore(root)
+    here = compose("default_lincls", [f"{key}={value}" for key, value in data.items()])["data"]
+    there = stored | {"position": {"epoch": 3, "best_epoch": 3, "best_score": 1.0} | stored.get("position", {})}
+    config = checked(VideoEncoder, compose("default_lincls", [])["backbone"]["video"], section="backbone.video")
+    encoder: Any = None
+    checkpoint = tmp_path / "best.pt"
+    return Judged(
+        encoder, config, checked(Data, here, section="data"), checkpoint, "model", False, "best.pt", there
+    ), store
+
+
+KITCHEN = {"data": "kitchen", "data.args.seed": 3}
+EPIC = {"data": "epic_action_segments"}
+FOLDER = {"data": "folder", "data.args.base_path": "/videos"}
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "pretraining", "probe"),
+    [
+        (KITCHEN, KITCHEN, ["v0"], ["v2", "v3"]),
+        (KITCHEN, {"data": "kitchen", "data.args.seed": 4}, [], []),  # ids are alike, kitchens are not
+        (KITCHEN, EPIC, [], []),
+        (EPIC, EPIC, ["v0"], ["v2", "v3"]),
+        (FOLDER, FOLDER, ["v0"], ["v2", "v3"]),
+        (FOLDER, FOLDER | {"data.args.base_path": "/elsewhere"}, None, None),
+        (FOLDER, EPIC, None, None),
+    ],
+)
+def test_videos_are_the_same_where_their_data_set_is(
+    tmp_path: Path, there: dict[str, Any], here: dict[str, Any], pretraining: Any, probe: Any
+) -> None:
+    data = compose("default_lincls", [f"{key}={value}" for key, value in there.items()])["data"]
+    stored = {"config": {"data": data}, "fingerprint": "x", "videos": {"pretraining": ["v0"], "probe": ["v2", "v3"]}}
+    judged, store = judged_in(tmp_path, here, stored)
+    seen = seen_videos(judged, store, configured().environment)
+    expected = {"pretraining saw": pretraining, "the checkpoint was chosen by a probe on": probe}
+    assert {by: None if ids is None else sorted(ids) for by, ids in seen.items()} == expected
+    other, _ = judged_in(tmp_path, here, stored | {"position": {"best_epoch": 2}})
+    assert list(seen_videos(other, store, configured().environment)) == ["pretraining saw"]
+
+
+def test_checkpoints_without_ids_say_by_their_settings_what_they_saw(tmp_path: Path) -> None:
+    data = compose("default_lincls", ["data=kitchen"])["data"]
+    judged, store = judged_in(tmp_path, KITCHEN, {"config": {"data": data | {"split": "all"}}})
+    judged.stored["fingerprint"] = store.fingerprint  # type: ignore[index]
+    seen = seen_videos(judged, store, configured().environment)
+    assert {by: sorted(ids or ()) for by, ids in seen.items()} == {
+        "pretraining saw": ["v0", "v1", "v2", "v3"],
+        "the checkpoint was chosen by a probe on": ["v2", "v3"],
+    }
+    judged.stored["fingerprint"] = "another"  # type: ignore[index]
+    judged.stored["config"]["data"] = KITCHEN  # not even a configuration
+    assert set(seen_videos(judged, store, configured().environment).values()) == {None}

@@ -1,0 +1,157 @@
+"""Every `criterion=` through the command: it trains, its checkpoint goes on, and its encoder can be read."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from earmark.cli.config import ConfigError, PretrainConfig, checked, compose
+from earmark.cli.main import main
+from earmark.cli.method import build_clips, build_encoders, build_model
+from earmark.clips.store import PreparedStore
+from earmark.encoders import R2Plus1D
+from earmark.encoders.weights import load_encoder_weights
+from earmark.kitchen import make_kitchen
+from earmark.training.checkpoint import latest_checkpoint, load_checkpoint
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SMALL = [
+    "backbone/video=avid_r2plus1d_10",
+    "backbone.video.args.width=4",
+    "backbone.audio.args.width=4",
+    "data_augm.crop_size=32",
+    "data_augm.min_short_side=32",
+    "data_augm.max_short_side=40",
+]
+RUN = ["prepare.short_side=64", "prepare.workers=1", "environment.workers=0", "environment.accelerator=cpu"]
+METHODS = {
+    "ssrl_audiopeak_aotv2": ["criterion.args.queue_size=8", "data.args.gaps=[0.1,0.5]"],
+    "avc": [],
+    "astc": ["criterion.args.state_change_negatives=batch"],
+    "replai_random": [],
+    "avid": ["criterion.args.num_negatives=5"],
+    "xdc": ["criterion.args.num_clusters=3"],
+    "simclr_video": [],
+    "supervised": [],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a kitchen of four short videos, where all runs share one store."""
+    folder = tmp_path_factory.mktemp("methods")
+    sizes = {"num_kitchens": 2, "videos_per_kitchen": 2, "width": 96, "height": 64, "fps": 8, "sample_rate": 16000}
+    make_kitchen(folder / "kitchen", preset=None, video_seconds=30, progress=False, **sizes)
+    return folder
+
+
+def pretrain(folder: Path, criterion: str, *overrides: str) -> int:
+    where = [f"data.args.base_path={folder / 'kitchen'}", f"environment.data_dir={folder / 'data'}"]
+    training = ["optim.batch_size=2", "optim.epochs=2", "optim.use_lr_scheduler=false", "logging.print_freq=1"]
+    own = [f"criterion={criterion}", f"logging.name={criterion}", *METHODS[criterion]]
+    return main(["pretrain", *where, *RUN, *SMALL, *training, *own, *overrides])
+
+
+@pytest.mark.parametrize("criterion", list(METHODS))
+def test_a_method_trains_goes_on_and_leaves_an_encoder_that_can_be_read(folder: Path, criterion: str) -> None:
+    run = folder / "data/outputs" / criterion
+    assert pretrain(folder, criterion, "optim.max_steps=1") == 0
+    assert pretrain(folder, criterion) == 0
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if line["kind"] == "epoch"] == [1, 2]
+    assert all(line["loss"] > 0 for line in lines)
+    path = latest_checkpoint(run / "checkpoints")
+    assert path is not None
+    load_encoder_weights(R2Plus1D(10, width=4), path, kind="video")
+    config = load_checkpoint(path)["config"]
+    assert config["data"]["moments"] == ("random" if criterion == "replai_random" else "audible")
+    assert ("backbone.audio.conv1.0.weight" in load_checkpoint(path)["model"]) == (
+        criterion not in ("simclr_video", "supervised")
+    )
+
+
+@pytest.mark.parametrize(
+    ("criterion", "override", "reason"),
+    [
+        ("xdc", "criterion.args.num_clusters=5000", "criterion.args: need from 2 clusters to as many as the"),
+        ("xdc", "criterion.args.kmeans=sklearn", "criterion.args.kmeans: 'sklearn' is none of torch, faiss"),
+        ("avid", "criterion.args.momentum=1.0", "criterion.args.momentum: must be at least 0 and below 1"),
+        ("avid", "criterion.args.aot_coeff=1.0", "criterion.args.aot_coeff: no such key"),
+        ("supervised", "data.split=all", "data.split: criterion=supervised needs one split"),
+        ("simclr_video", "data_augm.shared_crop=true", "data_augm.shared_crop: must be false with criterion="),
+        ("avc", "criterion=avcc", "criterion: 'avcc' is none of"),
+    ],
+)
+def test_what_a_method_cannot_do_is_said_by_the_key(
+    folder: Path, criterion: str, override: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain(folder, criterion, f"logging.name=refused_{criterion}", override) != 0
+    assert reason in capsys.readouterr().err
+
+
+def test_supervision_without_annotations_is_refused(folder: Path) -> None:
+    config = configured("criterion=supervised", "data=folder", "data.split=train", f"data.args.base_path={folder}")
+    with pytest.raises(ConfigError, match="supervised needs annotated actions; data folder has none"):
+        build_clips(config, cast(PreparedStore, None))  # not looked at: it is refused before
+
+
+def configured(*overrides: str) -> PretrainConfig:
+    return checked(PretrainConfig, compose("default_ssrl", [*SMALL, *overrides]))
+
+
+def built(*overrides: str) -> Any:
+    config = configured(*overrides)
+    return build_model(config, build_encoders(config), num_samples=9, num_classes={"verb": 3})
+
+
+def test_every_option_reaches_its_method() -> None:
+    replai = built(
+        "criterion.args.gather=reference",
+        "criterion.args.learnable_temperature=true",
+        "criterion.args.normalise_states=true",
+        "criterion.args.state_change_negatives=batch",
+        "criterion.args.queue_size=5",
+        "criterion.args.state_change_temperature=0.4",
+    )
+    assert replai.gather.__name__ == "gather_without_gradient"
+    assert replai.log_temperature_scales is not None
+    assert (replai.normalise_states, replai.state_change_negatives) == (True, "batch")
+    assert (replai.queue.shape[1], replai.state_change_temperature) == (5, 0.4)
+    plain = built()
+    assert plain.gather.__name__ == "gather_with_gradient"
+    assert plain.log_temperature_scales is None
+    assert (plain.normalise_states, plain.state_change_negatives, plain.queue) == (False, "reverse", None)
+    for name, coefficients in (("avc", (1, 0)), ("astc", (0, 1)), ("replai_random", (0.5, 0.5))):
+        model = built(f"criterion={name}")
+        assert (model.clr_coeff, model.aot_coeff) == coefficients
+    avid = built("criterion=avid", "criterion.args.num_negatives=7", "criterion.args.momentum=0.25")
+    assert (avid.num_negatives, avid.momentum, avid.temperature, len(avid.video_memory)) == (7, 0.25, 0.07, 9)
+    xdc = built("criterion=xdc", "criterion.args.num_clusters=4", "criterion.args.kmeans=faiss")
+    assert (xdc.num_clusters, xdc.engine, len(xdc.video_cluster)) == (4, "faiss", 9)
+    assert built("criterion=simclr_video", "criterion.args.temperature=0.3").temperature == 0.3
+    assert built("criterion=supervised").classifiers["verb"].out_features == 3
+    with pytest.raises(ConfigError, match=r"criterion\.args: need from 2 clusters to as many as the 9"):
+        built("criterion=xdc")
+
+
+def test_the_seed_of_the_run_reaches_what_a_method_draws() -> None:
+    for name, what in (("avid", "video_memory"), ("ssrl_audiopeak_aotv2", "queue")):
+        options = [f"criterion={name}"] + (["criterion.args.queue_size=5"] if what == "queue" else [])
+        one, same, other = (getattr(built(*options, f"environment.seed={seed}"), what) for seed in (1, 1, 2))
+        assert (one == same).all()
+        assert (one != other).any()
+    assert built("criterion=xdc", "criterion.args.num_clusters=4", "environment.seed=3").seed == 3
+
+
+def test_the_ways_of_running_a_model_are_one_line_each() -> None:
+    def layer(*overrides: str) -> Any:
+        return built(*overrides).backbone["video"].conv2x.tmp_conv1
+
+    usual = layer()
+    assert not usual.weight.is_contiguous()
+    assert layer("model.channels_last=false").weight.is_contiguous()
+    compiled = built("model.compile=true").backbone["video"]
+    assert compiled._compiled_call_impl is not None
+    assert built().backbone["video"]._compiled_call_impl is None

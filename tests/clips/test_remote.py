@@ -1,0 +1,255 @@
+"""Stores in object storage: against a real S3 server on loopback, and against folders where S3 is not the point."""
+
+import multiprocessing
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from earmark.cli.build import open_store, store_path
+from earmark.cli.config import ConfigError, checked, compose
+from earmark.cli.config_schema import PretrainConfig
+from earmark.clips.remote import RemoteFolder, default_cache_dir, is_url
+from earmark.clips.store import PacketIndex, PreparedStore, StoreError
+from tests.helpers.made_store import add_video, finish_store, number_of
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    root = tmp_path / "prepared"
+    rows = [add_video(root, "P01/P01_01", num_frames=32), add_video(root, "P02", num_frames=32)]
+    finish_store(root, rows, {"P01/P01_01": [1.0], "P02": [1.0]})
+    return root
+
+
+@pytest.fixture
+def as_url(prepared: Path) -> str:
+    return f"file://{prepared}"
+
+
+class S3Server:
+    """Moto's server behind a count of what was asked for."""
+
+    def __init__(self) -> None:
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
+
+        self.gets: Counter[str] = Counter()
+        application = DomainDispatcherApplication(create_backend_app)
+
+        def counted(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+            if environ["REQUEST_METHOD"] == "GET":
+                self.gets[environ["PATH_INFO"]] += 1
+            return application(environ, start_response)
+
+        self._server = make_server("127.0.0.1", 0, counted, threaded=True)
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    pytest.importorskip("moto.server", reason="needs moto[server] (pip install 'earmark[test-s3]')")
+    server = S3Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    pytest.importorskip("s3fs", reason="needs s3fs (pip install 'earmark[s3]')")
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server.endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
+def _upload(folder: Path, url: str) -> None:
+    import fsspec
+
+    filesystem, path = fsspec.url_to_fs(url)
+    filesystem.mkdirs(path.split("/")[0], exist_ok=True)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            filesystem.put_file(str(file), f"{path}/{file.relative_to(folder).as_posix()}")
+
+
+def _numbers(store: PreparedStore, video_id: str) -> list[int]:
+    return [number_of(frame) for frame in store.frames(video_id, [0.5, 1.5])]
+
+
+def test_a_store_in_s3_reads_as_the_one_on_disk(s3: S3Server, prepared: Path, tmp_path: Path) -> None:
+    _upload(prepared, "s3://bucket/reads")
+    store = PreparedStore("s3://bucket/reads", cache_dir=tmp_path / "cache")
+    assert store.fingerprint == PreparedStore(prepared).fingerprint
+    assert not list(tmp_path.glob("cache/**/*.mov"))  # fetched at first use
+    assert _numbers(store, "P01/P01_01") == _numbers(PreparedStore(prepared), "P01/P01_01") == [8, 24]
+    assert [path.name for path in tmp_path.glob("cache/**/*.mov")] == ["P01_01.mov"]
+
+
+def test_a_second_use_fetches_no_video_again(s3: S3Server, prepared: Path, tmp_path: Path) -> None:
+    _upload(prepared, "s3://bucket/twice")
+    for _ in range(2):
+        assert _numbers(PreparedStore("s3://bucket/twice", cache_dir=tmp_path / "cache"), "P02") == [8, 24]
+    assert s3.gets["/bucket/twice/videos/P02.mov"] == 1
+    assert s3.gets["/bucket/twice/videos/P02.index.npz"] == 1
+    assert s3.gets["/bucket/twice/videos.parquet"] == 1
+
+
+def _read_in_process(url: str, cache_dir: Path, start: Any, results: Any) -> None:
+    start.wait()
+    results.put(_numbers(PreparedStore(url, cache_dir=cache_dir), "P01/P01_01"))
+
+
+@pytest.mark.slow
+def test_many_processes_download_a_video_once(s3: S3Server, prepared: Path, tmp_path: Path) -> None:
+    _upload(prepared, "s3://bucket/once")
+    context = multiprocessing.get_context("spawn")
+    start, results = context.Barrier(3), context.Queue()
+    arguments = ("s3://bucket/once", tmp_path / "cache", start, results)
+    processes = [context.Process(target=_read_in_process, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    assert [results.get(timeout=120) for _ in processes] == [[8, 24]] * 3
+    for process in processes:
+        process.join()
+    for name in ("videos/P01/P01_01.mov", "videos/P01/P01_01.index.npz", "videos.parquet", "store.json"):
+        assert s3.gets[f"/bucket/once/{name}"] == 1, name
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_process_fetches_with_a_client_of_its_own(s3: S3Server, prepared: Path, tmp_path: Path) -> None:
+    _upload(prepared, "s3://bucket/forked")
+    store = PreparedStore("s3://bucket/forked", cache_dir=tmp_path / "cache")
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    process = context.Process(target=lambda: results.put(_numbers(store, "P02")))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert results.get() == [8, 24]
+
+
+def test_what_is_missing_in_s3_is_named_by_its_url(s3: S3Server, prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"s3://bucket/nothing/store\.json: cannot be fetched"):
+        PreparedStore("s3://bucket/nothing", cache_dir=tmp_path / "cache")
+    (prepared / "videos" / "P02.mov").unlink()
+    _upload(prepared, "s3://bucket/missing")
+    store = PreparedStore("s3://bucket/missing", cache_dir=tmp_path / "cache")
+    with pytest.raises(StoreError, match=r"s3://bucket/missing/videos/P02\.mov: .* \(asked for P02 from 0\.500 s\)"):
+        _numbers(store, "P02")
+
+
+def test_changed_tables_are_fetched_anew_and_kept_videos_are_not(prepared: Path, as_url: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert _numbers(PreparedStore(as_url, cache_dir=cache), "P02") == [8, 24]
+    rows = [*PreparedStore(prepared).catalog, add_video(prepared, "new", num_frames=16)]
+    finish_store(prepared, rows, {"new": [0.5]})
+    (prepared / "videos" / "P02.mov").unlink()
+    store = PreparedStore(as_url, cache_dir=cache)
+    assert set(store.videos) == {"P01/P01_01", "P02", "new"}
+    assert _numbers(store, "P02") == [8, 24]
+
+
+def test_a_video_prepared_anew_replaces_the_one_that_is_kept(prepared: Path, as_url: str, tmp_path: Path) -> None:
+    assert _numbers(PreparedStore(as_url, cache_dir=tmp_path / "cache"), "P02") == [8, 24]
+    longer = add_video(prepared, "P02", num_frames=48)
+    finish_store(prepared, [longer], {"P02": [1.0]})
+    store = PreparedStore(as_url, cache_dir=tmp_path / "cache")
+    assert number_of(store.frames("P02", [2.5])[0]) == 40
+    index = PacketIndex.load(store.root / "videos" / "P02.index.npz")
+    assert len(index.frame_offsets) == 48
+
+
+def test_half_a_download_never_counts_and_is_cleared_away(prepared: Path, as_url: str, tmp_path: Path) -> None:
+    folder = RemoteFolder(as_url, tmp_path / "cache")
+    videos = folder.folder / "videos"
+    videos.mkdir(parents=True)
+    (videos / "P02.mov").write_bytes(b"half")  # as of a store whose video was replaced
+    left = videos / ".P02.123-0123abcd.tmp.mov"  # as a killed process leaves it
+    of_another = videos / ".P02.5.123-0123abcd.tmp.mov"  # P02.5.mov, which someone may be fetching now
+    left.write_bytes(b"half")
+    of_another.write_bytes(b"half")
+    assert _numbers(PreparedStore(as_url, cache_dir=tmp_path / "cache"), "P02") == [8, 24]
+    assert not left.exists()
+    assert of_another.exists()
+
+
+def test_a_file_that_arrives_short_is_refused_and_not_kept(prepared: Path, as_url: str, tmp_path: Path) -> None:
+    movie = prepared / "videos" / "P02.mov"
+    movie.write_bytes(movie.read_bytes()[:-10])
+    store = PreparedStore(as_url, cache_dir=tmp_path / "cache")
+    with pytest.raises(StoreError, match=r"P02\.mov: cannot be fetched .* bytes, the catalog says \d+"):
+        _numbers(store, "P02")
+    assert not [path for path in store.root.rglob("*P02*") if path.suffix == ".mov"]
+
+
+def test_a_missing_index_is_made_from_the_movie(prepared: Path, as_url: str, tmp_path: Path) -> None:
+    (prepared / "videos" / "P02.index.npz").unlink()
+    store = PreparedStore(as_url, cache_dir=tmp_path / "cache")
+    assert _numbers(store, "P02") == [8, 24]
+    assert (store.root / "videos" / "P02.index.npz").exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", "a\\b"])
+def test_names_that_would_leave_the_folder_are_refused(name: str, as_url: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no file below the store"):
+        RemoteFolder(as_url, tmp_path / "cache").fetch(name)
+
+
+def test_an_unknown_protocol_is_an_error_that_names_the_url(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"nonsense://bucket/x/store\.json: cannot be fetched"):
+        PreparedStore("nonsense://bucket/x", cache_dir=tmp_path)
+
+
+def test_urls_and_paths_are_told_apart() -> None:
+    assert is_url("s3://bucket/x")
+    assert not any(map(is_url, ("data/x", "/data/x", "C:\\data", Path("s3:/bucket"))))
+
+
+def test_stores_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
+    folders = {RemoteFolder(f"s3://{bucket}/prepared/", tmp_path).folder for bucket in "ab"}
+    assert len(folders) == 2
+    assert RemoteFolder("s3://a/prepared", tmp_path).folder in folders
+
+
+def test_the_cache_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / "earmark"
+    monkeypatch.setenv("EARMARK_CACHE", "/scratch")
+    assert default_cache_dir() == Path("/scratch")
+
+
+def test_the_commands_read_a_store_by_its_url_and_do_not_write_there(
+    as_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EARMARK_CACHE", str(tmp_path / "cache"))
+
+    def configured(*overrides: str) -> PretrainConfig:
+        return checked(
+            PretrainConfig,
+            compose("default_ssrl", ("data=folder", f"data.store='{as_url}'", *overrides)),
+        )
+
+    config = configured()
+    assert set(open_store(config.data, config.environment, config.prepare).videos) == {"P01/P01_01", "P02"}
+    other = configured("prepare.fps=32")
+    with pytest.raises(ConfigError, match=r"was prepared with prepare\.fps=16, asked for is prepare\.fps=32"):
+        open_store(other.data, other.environment, other.prepare)
+    with pytest.raises(ConfigError, match="can be read, not written"):
+        store_path(config.data, config.environment, config.prepare)

@@ -1,0 +1,295 @@
+"""Action recognition end to end on clips whose answer is known."""
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from earmark.evaluation.action_recognition import (
+    ActionRecognitionResult,
+    Estimate,
+    Seen,
+    evaluate_action_recognition,
+    format_table,
+)
+from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval
+from earmark.evaluation.probe import linear_probe
+
+NUM_CLASSES = {"verb": 6, "noun": 3}
+CLASS_NAMES = {"verb": ["cut", "open", "close", "pour", "shake", "never done"], "noun": ["knife", "drawer", "jug"]}
+
+
+class ColouredClips:
+    """Clips whose red says the verb and whose green says the noun."""
+
+    def __init__(self, num_actions: int, seed: int, num_clips: int = 2) -> None:
+        rng = np.random.default_rng(seed)
+        self.labels = {"verb": rng.choice(5, size=num_actions, p=[0.4, 0.15, 0.15, 0.15, 0.15])}
+        self.labels["noun"] = rng.integers(0, 3, size=num_actions)
+        self.colours = np.stack([40 * self.labels["verb"], 40 * self.labels["noun"]], axis=1)
+        self.action_of_item = np.repeat(np.arange(num_actions), num_clips)
+        self._read_items: set[int] = set()
+
+    @property
+    def reads(self) -> int:
+        """How many items were read."""
+        return len(self._read_items)
+
+    def __len__(self) -> int:
+        return len(self.action_of_item)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        index, seed = key
+        self._read_items.add(index)
+        action = self.action_of_item[index]
+        video = np.random.default_rng(index).integers(0, 30, size=(2, 4, 4, 3)).astype(np.uint8)
+        video[..., :2] += self.colours[action].astype(np.uint8)
+        return {"video": video, "index": index, "seed": seed}
+
+
+class ToFloat(nn.Module):
+    def forward(self, video: Tensor, seed: Tensor, video_size: Tensor) -> Tensor:
+        return video.movedim(-1, 1).float() / 255
+
+
+class SoftHistogram(nn.Module):
+    """Mean of bumps at several levels of the chosen colour channels."""
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.register_buffer("levels", torch.linspace(0, 1, 12))
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        bumps = torch.exp(-(((x[:, self.channels, ..., None] - self.levels) / 0.06) ** 2))
+        return bumps.mean(dim=(2, 3, 4)).flatten(1)
+
+
+@pytest.fixture(scope="module")
+def clips() -> tuple[ColouredClips, ColouredClips]:
+    return ColouredClips(200, seed=0), ColouredClips(120, seed=1, num_clips=3)
+
+
+def evaluate(clips: tuple[ColouredClips, ColouredClips], **options: Any) -> ActionRecognitionResult:
+    arguments: dict[str, Any] = {
+        "encoder": SoftHistogram((0, 1)),
+        "train_clips": clips[0],
+        "test_clips": clips[1],
+        "transform": ToFloat(),
+        "num_classes": NUM_CLASSES,
+        "class_names": CLASS_NAMES,
+        "fingerprint": "colours",
+        "lr": 0.1,
+    }
+    return evaluate_action_recognition(**(arguments | options))
+
+
+@pytest.fixture(scope="module")
+def result(clips: tuple[ColouredClips, ColouredClips]) -> ActionRecognitionResult:
+    return evaluate(clips, baseline_encoder=SoftHistogram((2,)))  # blue says nothing
+
+
+def test_encoder_that_sees_the_answer_is_told_from_one_that_does_not(result: ActionRecognitionResult) -> None:
+    for column in result.columns:
+        assert column.top1.encoder.value > 95
+        assert column.top1.baseline.value < 60
+        assert column.top1.gain.low > 0
+        assert column.top1.gain.value == pytest.approx(column.top1.encoder.value - column.top1.baseline.value)
+        assert column.top1.gain.low < column.top1.gain.value < column.top1.gain.high
+
+
+def test_majority_chance_and_counts_are_those_of_the_labels(
+    result: ActionRecognitionResult, clips: tuple[ColouredClips, ColouredClips]
+) -> None:
+    verb, noun = result.columns
+    assert (verb.column, noun.column) == ("verb", "noun")
+    right = 100.0 * (clips[1].labels["verb"] == 0)  # class 0 is drawn most often
+    low, high = mean_interval(right, bounds=(0, 100))
+    assert verb.top1.majority == Estimate(pytest.approx(right.mean()), low, high)
+    assert verb.top5.majority.value == 100.0
+    assert (verb.top1.chance, verb.top5.chance) == (pytest.approx(100 / 6), pytest.approx(500 / 6))
+    assert (noun.top1.chance, noun.top5.chance) == (pytest.approx(100 / 3), 100.0)
+    assert (verb.num_classes, verb.num_train_actions, verb.num_test_actions) == (6, 200, 120)
+    assert (result.options["train_clips_per_action"], result.options["test_clips_per_action"]) == (2, 3)
+
+
+def test_class_accuracies_average_to_the_accuracy(result: ActionRecognitionResult) -> None:
+    for column in result.columns:
+        counts = [entry.num_actions for entry in column.classes]
+        assert sum(counts) == 120
+        mean = np.average([entry.accuracy for entry in column.classes], weights=counts)
+        assert mean == pytest.approx(column.top1.encoder.value)
+        baseline_mean = np.average([entry.baseline_accuracy for entry in column.classes], weights=counts)
+        assert baseline_mean == pytest.approx(column.top1.baseline.value)
+    assert [entry.name for entry in result.columns[0].classes] == CLASS_NAMES["verb"][:5]
+
+
+def test_result_survives_json(result: ActionRecognitionResult) -> None:
+    content = json.loads(result.to_json())
+    assert content["columns"][0]["top1"]["gain"]["low"] == result.columns[0].top1.gain.low
+    assert content["columns"][1]["classes"][2]["name"] == "jug"
+    assert content["options"]["probe"]["milestones"] == [18, 24]
+    assert content.pop("cautions") == []
+    assert content == json.loads(json.dumps(dataclasses.asdict(result)))
+
+
+def test_same_seed_gives_the_same_json(clips: tuple[ColouredClips, ColouredClips]) -> None:
+    first, again, other = (evaluate(clips, seed=seed, epochs=2, lr=0.005).to_json() for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_without_baseline_there_is_no_gain(clips: tuple[ColouredClips, ColouredClips]) -> None:
+    result = evaluate(clips, epochs=1)
+    assert result.columns[0].top1.baseline is None
+    assert result.columns[0].top1.gain is None
+    assert result.columns[0].classes[0].baseline_accuracy is None
+    assert "random encoder" not in printed(result)
+
+
+def test_unlabelled_actions_do_not_count(clips: tuple[ColouredClips, ColouredClips]) -> None:
+    train, test = ColouredClips(200, seed=0), ColouredClips(120, seed=1)
+    train.labels["noun"][:50] = -1
+    test.labels["noun"][:100] = -1
+    verb, noun = evaluate((train, test)).columns
+    assert (noun.num_train_actions, noun.num_test_actions) == (150, 20)
+    assert (verb.num_train_actions, verb.num_test_actions) == (200, 120)
+    assert sum(entry.num_actions for entry in noun.classes) == 20
+    assert noun.top1.encoder.value > 90
+
+
+def test_groups_widen_the_interval(clips: tuple[ColouredClips, ColouredClips]) -> None:
+    # as if every video showed one verb: videos are right or wrong as a whole
+    videos = [f"video {verb}" for verb in clips[1].labels["verb"]]
+    options = {"encoder": SoftHistogram((2,)), "epochs": 5}
+    (plain,), (grouped,) = (
+        (evaluate(clips, **options, test_videos=test_videos).columns[0],) for test_videos in (None, videos)
+    )
+    assert grouped.top1.encoder.value == plain.top1.encoder.value
+    widths = [column.top1.encoder.high - column.top1.encoder.low for column in (plain, grouped)]
+    assert widths[1] > 2 * widths[0]
+    assert (plain.num_test_videos, grouped.num_test_videos) == (None, 5)
+    right = 100.0 * (clips[1].labels["verb"] == 0)
+    majority = Estimate(pytest.approx(right.mean()), *mean_interval(right, bounds=(0, 100), groups=videos))
+    assert grouped.top1.majority == majority
+
+
+def test_few_videos_and_videos_seen_before_are_counted_and_said(clips: tuple[ColouredClips, ColouredClips]) -> None:
+    videos = [f"P01_{number % 8:02}" for number in range(120)]
+    seen = {
+        "pretraining saw": ["P01_01", "P01_07", "P01_08", "P09_01"],
+        "the probe was trained on": {"P02_01"},
+        "another run saw": None,
+    }
+    result = evaluate(clips, epochs=1, test_videos=videos, seen_videos=seen, encoder_options={"judged": "best.pt, ema"})
+    assert result.seen == (
+        Seen("pretraining saw", 2),
+        Seen("the probe was trained on", 0),
+        Seen("another run saw", None),
+    )
+    cautions = [
+        f"The intervals rest on 8 test videos, and say little of other videos; {FEW_VIDEOS} or more are better.",
+        "Pretraining saw 2 of 8 test videos: other videos may score lower.",
+        "It is not known whether another run saw any of the test videos.",
+    ]
+    assert list(result.cautions) == cautions == json.loads(result.to_json())["cautions"]
+    text = " ".join(printed(result).split())
+    assert all(f"Caution: {caution}" in text for caution in cautions)
+    assert "best.pt, ema" in text
+    (line,) = [line for line in printed(result).splitlines() if "verb top-1" in line]
+    assert line.rstrip(" │|┃").endswith(" 8")
+    many = evaluate(clips, epochs=1, test_videos=[str(number) for number in range(120)])
+    assert many.cautions == ()
+
+
+def test_fresh_clips_give_every_epoch_its_own_clip() -> None:
+    """Only the clip of the last epoch tells the classes apart; all others are alike."""
+    labels = {"verb": np.array([0, 1] * 20)}
+    train = np.zeros((40, 3, 2), np.float32)
+    train[:, 2] = np.where(labels["verb"][:, None] == 0, [1.0, -1.0], [-1.0, 1.0])
+    options: dict[str, Any] = {"num_classes": {"verb": 2}, "epochs": 3, "milestones": (), "standardize": False}
+    options |= {"fresh_clips": True, "weight_decay": 0.0, "lr": 0.1, "momentum": 0.0, "batch_size": 40}
+    scores = linear_probe(train, labels, train[:, 2:], **options)["verb"]
+    # one step on the last clip from weights that the first two epochs, whose features are 0, left as they were
+    weight = np.random.default_rng([0, zlib.crc32(b"verb")]).normal(0.0, 0.01, size=(2, 2))
+    features, truth = train[:, 2].astype(np.float64), np.eye(2)[labels["verb"]]
+    logits = features @ weight.T
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    weight -= 0.1 * (shares - truth).T @ features / 40
+    expected = features @ weight.T - 0.1 * (shares - truth).mean(axis=0)
+    expected -= np.log(np.exp(expected).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="one clip for each of 4 epochs, got 3"):
+        linear_probe(train, labels, train, **options | {"epochs": 4})
+
+
+def test_cached_evaluation_reads_no_clip_and_agrees(tmp_path: Path) -> None:
+    clips = ColouredClips(60, seed=0), ColouredClips(30, seed=1)
+    options = {"cache_dir": tmp_path, "baseline_encoder": SoftHistogram((2,)), "epochs": 3}
+    first = evaluate(clips, **options)
+    assert (clips[0].reads, clips[1].reads) == (120, 60)
+    assert len(list(tmp_path.glob("*.npy"))) == 4
+    fresh = ColouredClips(60, seed=0), ColouredClips(30, seed=1)
+    again = evaluate(fresh, **options)
+    assert (fresh[0].reads, fresh[1].reads) == (0, 0)
+    assert again == first
+
+
+def test_relabelled_actions_do_not_reuse_stale_features(tmp_path: Path) -> None:
+    options = {"cache_dir": tmp_path, "epochs": 1}
+    evaluate((ColouredClips(60, seed=0), ColouredClips(30, seed=1)), **options)
+    other = ColouredClips(60, seed=0), ColouredClips(30, seed=2)
+    evaluate(other, **options)
+    assert (other[0].reads, other[1].reads) == (0, 60)
+
+
+def printed(result: ActionRecognitionResult) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(format_table(result))
+    return console.file.getvalue()
+
+
+def test_table_shows_every_number_with_its_interval(result: ActionRecognitionResult) -> None:
+    text = printed(result)
+    for column in result.columns:
+        for score in (column.top1, column.top5):
+            (line,) = [line for line in text.splitlines() if f"{column.column} top-{score.k}" in line]
+            for cell in (str(score.encoder), str(score.baseline), score.gain.signed(), str(score.majority)):
+                assert cell in line
+    assert "\\" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": {}}, "no label column"),
+        ({"num_classes": {"verb": 4}, "class_names": {"verb": ["a"] * 4}}, "labels of 'verb' reach from 0 to 4"),
+        ({"num_classes": {"tool": 2}, "class_names": {"tool": ["a", "b"]}}, "no label column 'tool'"),
+        ({"class_names": {"verb": ["cut"], "noun": []}}, "'verb' has 6 classes but 1 class names"),
+        ({"test_videos": ["1", "2"]}, "one video for each of 120"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_clip_is_read(options: dict[str, Any], message: str) -> None:
+    clips = ColouredClips(200, seed=0), ColouredClips(120, seed=1)
+    with pytest.raises(ValueError, match=message):
+        evaluate(clips, **options)
+    assert (clips[0].reads, clips[1].reads) == (0, 0)
+
+
+def test_evaluation_does_not_import_the_training_loop_or_hydra() -> None:
+    code = "import sys, earmark.evaluation.action_recognition; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"earmark.training.pretrain", "hydra", "lightning_fabric", "lightning"} & set(modules)
