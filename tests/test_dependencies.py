@@ -57,7 +57,7 @@ def test_the_oldest_leg_takes_the_bounds_of_its_python(legs: ModuleType) -> None
     for python, numpy in (("3.11", "==1.26"), ("3.12", "==1.26"), ("3.13", "==2.1")):
         oldest = legs.requirements(python, "oldest", with_torch=True)
         assert oldest["numpy"] == numpy
-        assert oldest["scipy"] == ("==1.14.1" if python == "3.13" else "==1.11.2")
+        assert oldest["scipy"] == ("==1.14.1" if python == "3.13" else "==1.12")
         assert oldest.keys() == {name_of(text) for text in PROJECT["dependencies"]}
     assert legs.requirements("3.13", "newest", with_torch=True)["numpy"] == ">=2.1"
     assert not COMES_WITH_TORCH & legs.requirements("3.11", "oldest", with_torch=False).keys()
