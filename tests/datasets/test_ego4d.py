@@ -42,12 +42,13 @@ def write(
     changes: list[dict[str, Any]] | None = None,
     videos: list[dict[str, Any]] | None = None,
     split: str = "train",
+    version: str = "v1",
 ) -> Ego4D:
     """Write a small Ego4D and open it."""
-    below = folder / "v1/annotations"
+    below = folder / version / "annotations"
     below.mkdir(parents=True)
-    (folder / "v1/full_scale").mkdir()
-    (folder / "v1/full_scale/v1.mp4").touch()
+    (folder / version / "full_scale").mkdir()
+    (folder / version / "full_scale/v1.mp4").touch()
     (folder / "ego4d.json").write_text(json.dumps({"videos": VIDEOS if videos is None else videos}))
     (below / "fho_lta_taxonomy.json").write_text(json.dumps({"verbs": ["take", "put"], "nouns": ["cup"]}))
     (below / f"fho_lta_{split}.json").write_text(json.dumps({"clips": actions or []}))
@@ -141,6 +142,39 @@ def test_a_bad_state_change_is_named_by_file_and_place(tmp_path: Path, change: d
         ego4d.state_changes("train")
 
 
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_each_version_of_the_download_is_read_where_it_is_written(tmp_path: Path, version: str) -> None:
+    ego4d = write(tmp_path, actions=[ACTION], changes=[CHANGE], version=version)
+    assert (ego4d.version, ego4d.problems) == (version, ())
+    assert ego4d.videos("train")[0].path == tmp_path / version / "full_scale/v1.mp4"
+    assert [action.action_id for action in ego4d.actions("train")] == ["c1_0"]
+    assert [change.unique_id for change in ego4d.state_changes("train")] == ["u1"]
+    assert ego4d.classes == {"verb": ["take", "put"], "noun": ["cup"]}
+
+
+def test_of_two_versions_the_newer_is_read_and_said_and_either_can_be_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, actions=[ACTION], version="v1")
+    newer = write(tmp_path, actions=[ACTION, {**ACTION, "action_idx": 1}], version="v2")
+    (tmp_path / "v2/full_scale/v1.mp4").unlink()  # a video that only the older download has is the same one
+    assert newer.problems == (f"{tmp_path}: v2 is read; v1 is there, too",)
+    assert newer.videos("train")[0].path == tmp_path / "v1/full_scale/v1.mp4"
+    older = Ego4D(tmp_path, version="v1")
+    assert (len(newer.actions("train")), len(older.actions("train")), older.problems) == (2, 1, ())
+    with pytest.raises(ValueError, match="no such version of Ego4D: 'v3'"):
+        Ego4D(tmp_path, version="v3")
+
+
+def test_annotations_may_be_a_bare_list(tmp_path: Path) -> None:
+    ego4d = write(tmp_path, version="v2")
+    (tmp_path / "v2/annotations/fho_lta_train.json").write_text(json.dumps([ACTION]))
+    (tmp_path / "v2/annotations/fho_oscc-pnr_train.json").write_text(json.dumps([CHANGE]))
+    assert [action.action_id for action in ego4d.actions("train")] == ["c1_0"]
+    assert [change.unique_id for change in ego4d.state_changes("train")] == ["u1"]
+    (tmp_path / "v2/annotations/fho_lta_train.json").write_text('["c1"]')
+    with pytest.raises(DatasetError, match=r"fho_lta_train\.json, clips\[0\]: expected a json object"):
+        ego4d.actions("train")
+
+
 def test_an_action_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="action 0 of clip c1 stands twice"):
         write(tmp_path, actions=[ACTION, ACTION]).actions("train")
@@ -155,7 +189,7 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"fho_lta_val\.json: not a readable json file"):
         ego4d.actions("validation")
     (tmp_path / "v1/annotations/fho_lta_train.json").write_text('{"clips": 3}')
-    with pytest.raises(DatasetError, match=r"fho_lta_train\.json: clips must be a list"):
+    with pytest.raises(DatasetError, match=r"fho_lta_train\.json: must be a list, or an object whose clips is one"):
         ego4d.actions("train")
     (tmp_path / "ego4d.json").write_text("[")
     with pytest.raises(DatasetError, match=r"ego4d\.json: not a readable json file"):

@@ -84,7 +84,7 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
         ConfigError: If its folder is not given.
         earmark.datasets.DatasetError: If it is damaged.
     """
-    from earmark.datasets import DATASETS, Folder
+    from earmark.datasets import DATASETS, Ego4D, Folder
 
     path = base_path(data, environment)
     if data.name == "folder":
@@ -101,6 +101,11 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
 
         say(f"generating Audible Kitchen, preset {data.args.preset}, in {path} (once)")
         make_kitchen(path, preset=data.args.preset, seed=data.args.seed, num_workers=num_cpus())
+    if data.name == "ego4d":
+        ego4d = Ego4D(path)
+        for text in ego4d.problems:
+            say(text)
+        return ego4d
     dataset: DatasetRecords = DATASETS[data.name](path)
     return dataset
 

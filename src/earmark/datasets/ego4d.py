@@ -24,8 +24,9 @@ __all__ = ["Ego4D", "StateChangeRecord"]
 
 FILE_SPLITS = {"train": "train", "validation": "val", "test": "test_unannotated"}
 VIDEO_SPLITS = {"train": "train", "val": "validation", "test": "test"}
-MANIFESTS = ("ego4d.json", "v1/ego4d.json", "v1/annotations/ego4d.json")
-VIDEO_FOLDERS = ("v1/full_scale", "v1/video_540ss", "v1/down_scaled")  # the first with it is taken
+VERSIONS = ("v2", "v1")  # as the download names its folders; the first that is there is read
+MANIFESTS = ("ego4d.json", "{version}/ego4d.json", "{version}/annotations/ego4d.json")
+VIDEO_FOLDERS = ("full_scale", "video_540ss", "down_scaled")  # the first with a video is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +64,25 @@ class StateChangeRecord:
 class Ego4D:
     """Ego4D below one folder.
 
-    The annotations lie in ``base_path/v1/annotations``, ``ego4d.json`` there, in ``v1`` or in the folder itself, and a
-    video at ``v1/full_scale/<video_uid>.mp4`` (or in ``v1/video_540ss`` or ``v1/down_scaled``).
+    The annotations lie in ``base_path/v2/annotations``, ``ego4d.json`` there, in ``v2`` or in the folder itself, and a
+    video at ``v2/full_scale/<video_uid>.mp4`` (or in ``v2/video_540ss`` or ``v2/down_scaled``); or all that in ``v1``.
+    Videos do not change between versions: one that is only in the folder of the other is taken from there.
 
     Args:
         base_path: The folder.
+        version: ``v1`` or ``v2``, whose annotations to read; None for the newest that is there.
 
     Attributes:
         name: ``ego4d``.
         base_path: The folder.
+        version: The one that is read.
+        problems: A line where another version's annotations are there, too, and no version was asked for.
         annotations_path: Where the annotations are.
         classes: Names of the verb and noun classes by number, as the taxonomy file counts them; empty without it.
 
     Raises:
         DatasetError: If the folder or ``ego4d.json`` is missing, or a file is damaged.
+        ValueError: If there is no such version.
 
     Example:
         >>> ego4d = Ego4D("/data/ego4d_data")  # doctest: +SKIP
@@ -86,14 +92,23 @@ class Ego4D:
 
     name = "ego4d"
 
-    def __init__(self, base_path: str | os.PathLike[str]) -> None:
+    def __init__(self, base_path: str | os.PathLike[str], *, version: str | None = None) -> None:
+        if version not in (None, *VERSIONS):
+            raise ValueError(f"no such version of Ego4D: {version!r} (there is: {', '.join(VERSIONS)})")
         self.base_path = Path(base_path)
         if not self.base_path.is_dir():
             raise DatasetError(f"{self.base_path}: no such folder")
-        self.annotations_path = self.base_path / "v1/annotations"
-        self._manifest = next((path for name in MANIFESTS if (path := self.base_path / name).is_file()), None)
+        there = [name for name in VERSIONS if (self.base_path / name).is_dir()]
+        self.version = version or (there[0] if there else VERSIONS[0])
+        others = [name for name in there if name != self.version]
+        self.problems: tuple[str, ...] = ()
+        if version is None and any((self.base_path / name / "annotations").is_dir() for name in others):
+            self.problems = (f"{self.base_path}: {self.version} is read; {' and '.join(others)} is there, too",)
+        self.annotations_path = self.base_path / self.version / "annotations"
+        manifests = [name.format(version=self.version) for name in MANIFESTS]
+        self._manifest = next((path for name in manifests if (path := self.base_path / name).is_file()), None)
         if self._manifest is None:
-            raise DatasetError(f"{self.base_path}: no ego4d.json here (looked for {', '.join(MANIFESTS)})")
+            raise DatasetError(f"{self.base_path}: no ego4d.json here (looked for {', '.join(manifests)})")
         self._videos: dict[str, dict[str, Any]] = {}
         for where, row in _rows(self._manifest, "videos"):
             video_uid = _text(where, row, "video_uid")
@@ -235,6 +250,8 @@ class Ego4D:
         if not path.is_file():
             return {}
         taxonomy = _read_json(path)
+        if not isinstance(taxonomy, dict):
+            raise DatasetError(f"{path}: expected a json object")
         classes = {}
         for label in ("verb", "noun"):
             names = taxonomy.get(f"{label}s")
@@ -245,25 +262,25 @@ class Ego4D:
 
     def _find_video(self, video_uid: str) -> Path:
         """Return where a video is, or where it should be."""
-        places = [self.base_path / folder / f"{video_uid}.mp4" for folder in VIDEO_FOLDERS]
+        versions = [self.version, *(name for name in VERSIONS if name != self.version)]
+        places = [self.base_path / name / folder / f"{video_uid}.mp4" for name in versions for folder in VIDEO_FOLDERS]
         return next((path for path in places if is_readable_file(path)), places[0])
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> Any:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: not a readable json file ({error})") from error
-    if not isinstance(content, dict):
-        raise DatasetError(f"{path}: expected a json object")
     return content
 
 
 def _rows(path: Path, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the objects of a list in a json file, and where each stands."""
-    rows = _read_json(path).get(key)
+    """Yield the objects of a list in a json file, and where each stands; the list is the file or lies below a key."""
+    content = _read_json(path)
+    rows = content.get(key) if isinstance(content, dict) else content
     if not isinstance(rows, list):
-        raise DatasetError(f"{path}: {key} must be a list")
+        raise DatasetError(f"{path}: must be a list, or an object whose {key} is one")
     for number, row in enumerate(rows):
         where = f"{path}, {key}[{number}]"
         if not isinstance(row, dict):
