@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from earmark.encoders import Encoder
+from earmark.methods.gathering import gather_with_gradient, gather_without_gradient, rank
 from earmark.methods.heads import projection_head
 from earmark.methods.objectives import (
     audible_state_change_loss,
@@ -29,7 +30,6 @@ from earmark.methods.objectives import (
     directions,
     state_change_logits,
 )
-from earmark.training.processes import gather_with_gradient, gather_without_gradient, rank
 
 MIN_TEMPERATURE = 0.01
 
