@@ -37,7 +37,11 @@ CHANGEABLE = (
     # the seed is an argument, too
     "logging",
     "prepare.workers",
-    "prepare.detector",  # what it changes is part of the data's fingerprint; runs of before do not name theirs
+    # What these change is part of the data's fingerprint. Runs of before do not name their detector, and spell out what
+    # is now left to it.
+    "prepare.detector",
+    "prepare.min_prominence",
+    "prepare.min_distance",
     "optim.batch_size",  # of a node; that of all nodes together is an argument, and must be the same
     "data.args.base_path",
     "data.store",
