@@ -17,7 +17,7 @@ from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
 from earmark.methods.gathering import gather_without_gradient, sum_over_processes, world_size
 from earmark.methods.replai import AudioVisualModel
 from earmark.training.launch import Launch, run_processes
-from earmark.training.pretrain import PretrainResult
+from earmark.training.pretraining import PretrainResult
 from earmark.training.processes import process_group_left
 from earmark.training.speed import compile_encoders, use_channels_last
 from earmark.training.sync_batch_norm import CPUSyncBatchNorm

@@ -26,7 +26,8 @@ from earmark.methods import AVID, XDC
 from earmark.methods.replai import AudioVisualModel
 from earmark.training.checkpoint import load_checkpoint
 from earmark.training.optim import one_cycle, sgd
-from earmark.training.pretrain import PretrainResult, pretrain
+from earmark.training.pretraining import PretrainResult
+from tests.helpers.flat_pretrain import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

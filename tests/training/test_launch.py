@@ -15,7 +15,7 @@ from earmark.encoders import Encoder
 from earmark.methods.replai import AudioVisualModel
 from earmark.training.checkpoint import load_checkpoint
 from earmark.training.launch import Launch, LaunchError, ProcessError, join_processes, plan_launch, run_processes
-from earmark.training.pretrain import PretrainResult
+from earmark.training.pretraining import PretrainResult
 from earmark.training.processes import OtherProcessError, connection_lost, gather_objects, on_first_rank
 from tests.training.test_pretrain import NUM_CLIPS, TinyClips, TinyModel, assert_same_end, lines_of, run
 

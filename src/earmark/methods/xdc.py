@@ -111,7 +111,7 @@ class XDC(nn.Module):
 
         Returns:
             The parameters of the classifiers. Momentum that an optimizer holds for them belongs to those of the epoch
-            before, and so does an average of them: `earmark.training.pretrain.pretrain` begins both anew.
+            before, and so does an average of them: `earmark.training.pretrain` begins both anew.
 
         Raises:
             ValueError: If a sample is missing or a feature is not finite.
