@@ -69,7 +69,7 @@ def test_nodes_that_are_told_their_rank_need_the_address_of_the_first() -> None:
     for url in (None, "env://", "tcp://first"):
         with pytest.raises(LaunchError, match="2 nodes need tcp://HOST:PORT"):
             plan_launch({}, **nodes, url=url)
-    with pytest.raises(LaunchError, match="node 1 is not one of 1 nodes"):
+    with pytest.raises(LaunchError, match="node_rank 1 is out of range for 1 node,"):
         plan_launch({}, accelerator="cpu", num_local=1, node_rank=1)
 
 

@@ -43,7 +43,7 @@ CHANGEABLE = (
     "prepare.detector",
     "prepare.min_prominence",
     "prepare.min_distance",
-    "optim.batch_size",  # of a node; that of all nodes together is an argument, and must be the same
+    "optim.batch_size",  # per node; that of all nodes together is an argument, and must be the same
     "data.args.base_path",
     "data.store",
     "optim.max_steps",
@@ -51,7 +51,7 @@ CHANGEABLE = (
 
 
 def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:
-    """Pretrain, or go on with the run of this name, in as many processes as are asked for and can be had.
+    """Pretrain, or go on with the run of this name, in the processes that are asked for and that this machine can run.
 
     Args:
         config: The checked configuration.
@@ -241,7 +241,7 @@ def describe_clips(config: PretrainConfig) -> str:
     gaps = data.args.gaps or [data.args.delta_non_overlap]
     enlarged = f", enlarged up to {augm.max_short_side / held:.2f} times" if augm.max_short_side > held else ""
     return (
-        f"clips: {round(data.clip_seconds * data.clip_fps)} frames at {data.clip_fps:g} a second, "
+        f"clips: {round(data.clip_seconds * data.clip_fps)} frames at {data.clip_fps:g} per second, "
         f"{' or '.join(f'{gap:g}' for gap in gaps)} s from the moment; crops of {augm.crop_size} from a short side of "
         f"{augm.min_short_side} to {augm.max_short_side}{enlarged}; {data.audio_seconds:g} s of sound"
     )
@@ -300,7 +300,7 @@ def write_config(folder: Path, values: dict[str, Any], *, force: bool = False) -
 
 
 def build_optimizer(model: "nn.Module", config: Optim, *, fused: bool) -> "tuple[SGD, LRScheduler | None]":
-    """Build the optimizer and its schedule, which is stepped once an epoch."""
+    """Build the optimizer and its schedule, which is stepped once per epoch."""
     from earmark.training import multi_step, one_cycle, sgd
 
     args = config.args
@@ -316,7 +316,7 @@ def build_optimizer(model: "nn.Module", config: Optim, *, fused: bool) -> "tuple
         cycle = config.lr_scheduler_args
         if cycle.first_step == 1 and config.epochs < SHORT_RUN_EPOCHS:
             say(
-                "note: the published one-cycle schedule, stepped once an epoch from its second step on, is coarse "
+                "note: the published one-cycle schedule, stepped once per epoch from its second step on, is coarse "
                 f"over {counted(config.epochs, 'epoch')}; optim.lr_scheduler_args.first_step=0 or "
                 "optim.use_lr_scheduler=false suit short runs better"
             )

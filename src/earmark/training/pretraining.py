@@ -1,4 +1,4 @@
-"""A run of pretraining: what it is made of is checked, put together, and handed to the loop; and exact resume.
+"""A run of pretraining: its parts are checked, put together and handed to the loop; with exact resume.
 
 Beside the path of a sample: `earmark.training.loop` is the loop itself, `earmark.training.batches` what it reads.
 Lightning Fabric supplies device, precision and process group.
@@ -34,7 +34,7 @@ __all__ = ["PretrainResult", "pretrain"]
 
 @dataclass(frozen=True, slots=True)
 class PretrainResult:
-    """What a run came to.
+    """The outcome of a run.
 
     Attributes:
         steps: Steps done, those before a resume included.
@@ -68,8 +68,8 @@ def pretrain(
 ) -> PretrainResult:
     """Train a model on pairs of clips and their sound (arXiv 2209.13583, section 3), or go on with a run.
 
-    A signal that asks to stop (see `earmark.training.interrupts`) lets the step in hand finish on every process, saves
-    a checkpoint and returns; a second Ctrl-C breaks off at once.
+    A signal that asks to stop (see `earmark.training.interrupts`) lets the current step finish on every process, saves
+    a checkpoint and returns; a second Ctrl-C stops at once.
 
     The model takes float (B, 3, T, H, W) before and after, float (B, 1, F, M), and by keyword ``index`` int64 (B,) and
     ``labels``, a dict of int64 (B,); it returns a dict of scalars with "loss" among them. If it is an
@@ -95,7 +95,7 @@ def pretrain(
             the first step.
 
     Returns:
-        What the run came to; a run that was complete already is not touched.
+        The outcome; a run that was complete already is not touched.
 
     Raises:
         NonFiniteError: If the loss or a weight is NaN or infinite; the message of a loss names the batch. No

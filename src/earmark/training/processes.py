@@ -1,6 +1,6 @@
-"""What the processes of a run do together beside the step: wait for the first, agree, and leave.
+"""How the processes of a run coordinate outside the step: wait for the first one, exchange objects, leave the group.
 
-What a method gathers in a step is in `earmark.methods.gathering`.
+What a method gathers within a step is in `earmark.methods.gathering`.
 """
 
 import functools
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class OtherProcessError(RuntimeError):
-    """Another process of the run failed, so this one cannot go on; that one says why."""
+    """Another process of the run failed, so this one cannot go on; that one reports why."""
 
 
 def on_first_rank(function: Callable[[], T]) -> T:
@@ -78,9 +78,9 @@ def gather_objects(value: T) -> list[T]:
 def process_group_left() -> Iterator[None]:
     """Leave the process group that is joined inside the block, so that the process can end.
 
-    The threads of a group let go of tensors when they come to it. One that does so while the interpreter shuts down
-    aborts the process ("terminate called without an active exception"): a run that succeeded would be told as failed.
-    So nobody leaves before all have done their part, and the threads have ended before the block has.
+    The threads of a group release tensors some time later. One that does so while the interpreter shuts down aborts the
+    process ("terminate called without an active exception"): a run that succeeded would be reported as failed. So no
+    process leaves before all are done, and the threads have ended before the block has.
 
     Example:
         >>> with process_group_left():
@@ -106,7 +106,7 @@ def _destroy_process_group() -> None:
 
 
 def connection_lost(error: BaseException) -> bool:
-    """Return whether an error says no more than that another process of the run is gone.
+    """Return whether an error only means that another process of the run is gone.
 
     Example:
         >>> connection_lost(RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection closed by peer [::1]:1234"))
@@ -121,6 +121,6 @@ def connection_lost(error: BaseException) -> bool:
 def _patient_group() -> Any:
     """Processes that wait for one another as long as it takes: preparing a data set can take a day.
 
-    Over gloo, which notices at once when a process is gone.
+    It uses gloo, which notices at once when a process is gone.
     """
     return dist.new_group(backend="gloo", timeout=timedelta(days=30))

@@ -337,10 +337,13 @@ class RunSaver:
         if missing:
             raise CheckpointError(f"{path}: not the checkpoint of a training run (no {', '.join(sorted(missing))})")
         if (state["scheduler"] is None) != (self.learner.scheduler is None):
-            raise CheckpointError(f"{path}: a run can't be resumed with a schedule if it had none, nor the other way")
+            raise CheckpointError(
+                f"{path}: a run can't be resumed with a schedule if it had none, or without if it had one"
+            )
         if (state.get("ema") is None) != (self.learner.ema is None):
             raise CheckpointError(
-                f"{path}: a run can't be resumed with an average of its weights if it had none, nor the other way"
+                f"{path}: a run can't be resumed with an average of its weights if it had none, "
+                "or without if it had one"
             )
         differences = []
         if state["fingerprint"] != self.fingerprint:

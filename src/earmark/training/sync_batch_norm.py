@@ -1,7 +1,7 @@
-"""Batch norm over the samples of all processes, so that N processes learn what one would.
+"""Batch norm over the samples of all processes, so that N processes learn what a single one would.
 
 In the path of a sample it stands in for the encoders' batch norm where a run has several processes. On GPUs this is
-PyTorch's own SyncBatchNorm; that one refuses the CPU, which gets `CPUSyncBatchNorm`, of the same arithmetic.
+PyTorch's own SyncBatchNorm, which does not support the CPU; there it is `CPUSyncBatchNorm`, of the same arithmetic.
 """
 
 from typing import Any
