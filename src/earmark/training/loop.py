@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from signal import SIGTERM, Signals
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from earmark.methods.base import EpochAware
+from earmark.methods.gathering import world_size
 from earmark.training.batches import Schedule, TrainingBatches
 from earmark.training.checkpoint import rng_state, set_rng_state
 from earmark.training.interrupts import StopRequest
@@ -23,9 +23,6 @@ from earmark.training.ranges import require_in_range
 from earmark.training.run_log import RunLog
 from earmark.training.run_state import Position, RunSaver, Totals
 from earmark.training.step import Learner, NonFiniteError, TrainStep, begin_anew
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 __all__ = ["Judging", "TrainLoop"]
 
@@ -55,7 +52,6 @@ class TrainLoop:
     """The rest of a run, from where it stands.
 
     Attributes:
-        fabric: The launched Fabric.
         learner: What is trained.
         train_step: Does one step.
         batches: What is read.
@@ -67,7 +63,6 @@ class TrainLoop:
         judging: How the model is judged; None for not.
     """
 
-    fabric: "Fabric"
     learner: Learner
     train_step: TrainStep
     batches: TrainingBatches
@@ -77,7 +72,7 @@ class TrainLoop:
     schedule: Schedule
     last_step: int
     judging: Judging | None
-    _since_line: Totals = field(default_factory=Totals)
+    _since_line: Totals = field(default_factory=Totals, init=False)
 
     def run(self, request: StopRequest) -> Signals | None:
         """Do the steps that are left, or those until a signal asks to stop.
@@ -101,7 +96,7 @@ class TrainLoop:
                     self._begin_epoch()
                 batch, data_wait_seconds = _timed_next(batches)
                 scalars, (stop, save) = self._step(batch, request)
-                stop = stop or (self.fabric.world_size == 1 and bool(request))
+                stop = stop or (world_size() == 1 and bool(request))
                 ended = time.perf_counter()
                 self._count(scalars, len(batch["index"]), ended - started, data_wait_seconds)
                 started = ended
@@ -143,7 +138,7 @@ class TrainLoop:
         for sums in (position.epoch_totals, self._since_line):
             sums.add(
                 scalars,
-                samples=num_samples * self.fabric.world_size,
+                samples=num_samples * world_size(),
                 seconds=seconds,
                 data_wait_seconds=data_wait_seconds,
             )

@@ -158,7 +158,6 @@ def pretrain(
             for note in batches.notes():
                 log.note(note)
             loop = TrainLoop(
-                fabric=fabric,
                 learner=learner,
                 train_step=TrainStep(fabric, module, fabric_optimizer, step, ema=learner.ema),
                 batches=batches,
