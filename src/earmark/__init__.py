@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from earmark.moments import Moment, find_moments, moments_of_file
     from earmark.preparation.prepare import prepare
     from earmark.training.checkpoint import load_checkpoint
-    from earmark.training.pretrain import pretrain
+    from earmark.training.pretraining import pretrain
 
 _MODULE_OF = {
     "ActionClips": "clips.dataset",
@@ -58,7 +58,7 @@ _MODULE_OF = {
     "make_kitchen": "kitchen",
     "moments_of_file": "moments",
     "prepare": "preparation.prepare",
-    "pretrain": "training.pretrain",
+    "pretrain": "training.pretraining",
     "probe": "media",
     "projection_head": "methods.heads",
     "save_encoder": "encoders.weights",

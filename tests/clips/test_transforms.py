@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name
 
 from earmark.clips import transforms
+from earmark.clips.sampling import splitmix64
 from earmark.clips.transforms import IMAGENET_MEAN, IMAGENET_STD, LogMel, VideoCrop, evenly_spaced, random_integers
 from earmark.media import Resampler
 
@@ -130,7 +131,7 @@ def test_draws_are_those_of_splitmix64() -> None:
         16408922859458223821,
     ]
     state = torch.tensor(1234567)
-    assert [x % 2**64 for x in transforms._splitmix64(state, torch.arange(5)).tolist()] == published
+    assert [x % 2**64 for x in splitmix64(state, torch.arange(5)).tolist()] == published
 
 
 def test_draws_are_uniform_and_independent_over_seeds_draws_and_streams() -> None:

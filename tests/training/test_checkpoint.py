@@ -144,7 +144,7 @@ def test_a_damaged_latest_is_passed_over_with_a_warning_that_names_it(
     (tmp_path / newest).write_bytes((tmp_path / newest).read_bytes()[:cut])
     with caplog.at_level(logging.WARNING):
         assert latest_checkpoint(tmp_path) == tmp_path / "latest_00000200.pt"
-    assert f"passed over: {tmp_path / newest}: damaged" in caplog.text
+    assert f"skipped: {tmp_path / newest}: damaged" in caplog.text
 
 
 def test_a_damaged_epoch_checkpoint_is_passed_over_wherever_the_damage_is(

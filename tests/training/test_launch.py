@@ -15,7 +15,7 @@ from earmark.encoders import Encoder
 from earmark.methods.replai import AudioVisualModel
 from earmark.training.checkpoint import load_checkpoint
 from earmark.training.launch import Launch, LaunchError, ProcessError, join_processes, plan_launch, run_processes
-from earmark.training.pretrain import PretrainResult
+from earmark.training.pretraining import PretrainResult
 from earmark.training.processes import OtherProcessError, connection_lost, gather_objects, on_first_rank
 from tests.training.test_pretrain import NUM_CLIPS, TinyClips, TinyModel, assert_same_end, lines_of, run
 
@@ -69,7 +69,7 @@ def test_nodes_that_are_told_their_rank_need_the_address_of_the_first() -> None:
     for url in (None, "env://", "tcp://first"):
         with pytest.raises(LaunchError, match="2 nodes need tcp://HOST:PORT"):
             plan_launch({}, **nodes, url=url)
-    with pytest.raises(LaunchError, match="node 1 is not one of 1 nodes"):
+    with pytest.raises(LaunchError, match="node_rank 1 is out of range for 1 node,"):
         plan_launch({}, accelerator="cpu", num_local=1, node_rank=1)
 
 

@@ -25,7 +25,9 @@ from torch import Tensor, nn
 
 from earmark.training.checkpoint import CheckpointError, load_checkpoint
 from earmark.training.optim import multi_step, one_cycle, sgd
-from earmark.training.pretrain import NonFiniteError, PretrainResult, pretrain
+from earmark.training.pretraining import PretrainResult
+from earmark.training.step import NonFiniteError
+from tests.helpers.flat_pretrain import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -559,20 +561,19 @@ def _judge(model: nn.Module) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"epochs": 0, "log_every": 0}, "epochs must be at least 1, got 0; log_every must be at least 1, got 0"),
+        ({"epochs": 0, "batch_size": 0}, "epochs must be at least 1, got 0; batch_size must be at least 1, got 0"),
+        ({"log_every": 0}, "every_steps must be at least 1"),
         ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
         ({"accumulate": 0}, "accumulate must be at least 1"),
-        ({"save_every_epochs": 0}, "save_every_epochs must be at least 1"),
-        ({"save_every_steps": 0}, "save_every_steps must be at least 1"),
+        ({"save_every_epochs": 0}, "every_epochs must be at least 1"),
+        ({"save_every_steps": 0}, "every_steps must be at least 1"),
         ({"retain": 0}, "retain must be at least 1"),
         ({"num_workers": -1}, "num_workers must be at least 0"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"max_gradient_norm": 0.0}, "max_gradient_norm must be above 0"),
-        ({"save_every_minutes": float("nan")}, "save_every_minutes must be above 0"),
+        ({"save_every_minutes": float("nan")}, "every_minutes must be above 0"),
         ({"ema_decay": 1.0}, "ema_decay must be at least 0 and below 1"),
-        ({"evaluate": _judge}, "evaluate and evaluate_every go together"),
-        ({"evaluate_every": 1}, "evaluate and evaluate_every go together"),
-        ({"evaluate": _judge, "evaluate_every": 0}, "evaluate_every must be at least 1"),
+        ({"evaluate": _judge, "evaluate_every": 0}, "every_epochs must be at least 1"),
         ({"force": True, "resume": False}, "force goes on with a run, which resume=False refuses"),
         ({"optimizer": sgd(TinyModel().parameters(), lr=0.1)}, "updates 8 parameters that the model does not have"),
         ({"scheduler": multi_step(sgd(TinyModel().parameters(), lr=0.1), milestones=[1])}, "of another optimizer"),

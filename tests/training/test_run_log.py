@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
-from earmark.training.run_log import RunLog
+from earmark.training.run_log import METRICS_FILE, Logging, RunLog, read_metrics
 
 SOURCE = Path(sys.modules["earmark"].__file__ or "").parents[1]
 TWO_LIVES = """
 import sys
 from pathlib import Path
-from earmark.training.run_log import RunLog
+from earmark.training.run_log import Logging, RunLog
 
 for done in (0, 2):
     options = {"project": "p", "name": "n", "config": {"optim": {"lr": 0.5}}}
-    with RunLog(Path(sys.argv[1]), step=done, total_steps=4, epochs=2, tensorboard=False, wandb=options) as log:
+    logging = Logging(tensorboard=False, progress=False, wandb=options)
+    with RunLog(Path(sys.argv[1]), logging, step=done, total_steps=4, epochs=2) as log:
         for step in (done + 1, done + 2):
             log.write("step", {"step": step, "epoch": 1, "loss": 0.5 * step})
         log.write("probe", {"step": done + 2, "epoch": 1 + done // 2, "verb_top1": 30.0 + done})
@@ -65,12 +66,32 @@ def history_of(path: Path) -> list[dict[str, Any]]:
 def test_without_wandb_a_run_that_asks_for_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match="wandb is not installed"):
-        RunLog(tmp_path, step=0, total_steps=1, epochs=1, tensorboard=False, wandb={"project": "p"})
+        RunLog(tmp_path, Logging(tensorboard=False, wandb={"project": "p"}), step=0, total_steps=1, epochs=1)
 
 
 def test_ranks_but_the_first_write_nothing(tmp_path: Path) -> None:
-    with RunLog(tmp_path / "run", step=0, total_steps=1, epochs=1, enabled=False, wandb={"project": "p"}) as log:
+    logging = Logging(wandb={"project": "p"})
+    with RunLog(tmp_path / "run", logging, step=0, total_steps=1, epochs=1, enabled=False) as log:
         log.write("step", {"step": 1, "epoch": 1, "loss": 0.0})
         log.show(epoch=1, step=1, scalars={}, speed={})
         log.sync()
     assert not list(tmp_path.iterdir())
+
+
+def test_damaged_lines_of_metrics_are_counted_and_the_others_read(tmp_path: Path) -> None:
+    """Half a line of a killed run, bytes that are no text, JSON that is no record: none may stop a resume or a page."""
+    path = tmp_path / METRICS_FILE
+    good = [{"kind": "step", "step": 1, "epoch": 1, "loss": None}, {"kind": "epoch", "step": 2, "epoch": 1}]
+    texts = [
+        json.dumps(good[0]).encode(),
+        b"[1, 2]",
+        b'{"kind": "step", "step": null}',
+        b"\xff\xfe",
+        b'{"kind": "epoch"}',
+    ]
+    path.write_bytes(b"\n".join([*texts, json.dumps(good[1]).encode(), b'{"kind": "step", "st']))
+    assert read_metrics(path) == (good, 5)
+    assert read_metrics(tmp_path / "none.jsonl") == ([], 0)
+    with RunLog(tmp_path, Logging(tensorboard=False, progress=False), step=1, total_steps=9, epochs=1):
+        pass
+    assert path.read_bytes() == texts[0] + b"\n"

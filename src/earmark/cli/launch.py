@@ -1,4 +1,4 @@
-"""How `earmark pretrain` is run: in which processes, and what becomes of signals and errors in them.
+"""How `earmark pretrain` is run: in which processes, and how their signals and errors are handled.
 
 Beside the path of a sample: between `earmark.cli.pretrain`, which does the work in each process, and
 `earmark.training.launch`, which starts and watches them.
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def processes_of(environment: Environment) -> Launch:
-    """Say which processes a configuration asks for and this machine can have; in words where they are fewer.
+    """Return the processes that a configuration asks for and this machine can run; say so where these are fewer.
 
     Raises:
         ConfigError: If a GPU is demanded and there is none.
@@ -60,7 +60,7 @@ def processes_of(environment: Environment) -> Launch:
     if accelerator == "cuda" and launch.num_local > num_gpus:  # as torchrun or srun may have started them
         raise ConfigError(
             f"{launch.num_local} processes were started on this node, which has {counted(num_gpus, 'usable GPU')}: "
-            "start one a GPU, or give environment.accelerator=cpu"
+            "start one per GPU, or give environment.accelerator=cpu"
         )
     return launch
 

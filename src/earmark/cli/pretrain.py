@@ -1,11 +1,11 @@
 """`earmark pretrain`: one run of pretraining, from its checked configuration to the loop.
 
-Beside the path of a sample: it puts the stations together and hands them to `earmark.training.pretrain.pretrain`.
+Beside the path of a sample: it puts the stations together and hands them to `earmark.training.pretrain`.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from torch.optim import SGD
     from torch.optim.lr_scheduler import LRScheduler
 
+    from earmark.clips.dataset import MomentClips
     from earmark.clips.store import PreparedStore
+    from earmark.training import PretrainResult, TrainingData
     from earmark.training.launch import Launch
-    from earmark.training.pretrain import PretrainResult
 
 __all__ = ["pretrain_in_process", "run_pretraining"]
 
@@ -37,8 +38,12 @@ CHANGEABLE = (
     # the seed is an argument, too
     "logging",
     "prepare.workers",
-    "prepare.detector",  # what it changes is part of the data's fingerprint; runs of before do not name theirs
-    "optim.batch_size",  # of a node; that of all nodes together is an argument, and must be the same
+    # What these change is part of the data's fingerprint. Runs of before do not name their detector, and spell out what
+    # is now left to it.
+    "prepare.detector",
+    "prepare.min_prominence",
+    "prepare.min_distance",
+    "optim.batch_size",  # per node; that of all nodes together is an argument, and must be the same
     "data.args.base_path",
     "data.store",
     "optim.max_steps",
@@ -46,7 +51,7 @@ CHANGEABLE = (
 
 
 def run_pretraining(config: PretrainConfig, values: dict[str, Any]) -> float:
-    """Pretrain, or go on with the run of this name, in as many processes as are asked for and can be had.
+    """Pretrain, or go on with the run of this name, in the processes that are asked for and that this machine can run.
 
     Args:
         config: The checked configuration.
@@ -92,19 +97,16 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
     """
     from earmark.training.launch import join_processes
 
-    environment, augm, optim, logging = config.environment, config.data_augm, config.optim, config.logging
+    environment, optim, logging = config.environment, config.optim, config.logging
     require_can_start(config, launch)
     set_deterministic(environment.deterministic)
     fabric = join_processes(launch, precision=environment.precision, sync_batch_norm=environment.sync_batch_norm)
     seed_everything(environment.seed)
     encoders = build_encoders(config)  # before the videos are prepared: what is wrong with them shows at once
 
-    from earmark.clips.dataset import collate
     from earmark.clips.sampling import sample_seed
-    from earmark.clips.transforms import LogMel, VideoCrop
-    from earmark.training.pretrain import pretrain
-    from earmark.training.processes import on_first_rank
-    from earmark.training.run_lock import run_lock
+    from earmark.training import Checkpointing, Judging, Learner, Schedule, StepOptions, pretrain
+    from earmark.training import Logging as RunLogging
 
     store = open_store_once(config)
     clips, num_classes = build_clips(config, store)
@@ -113,67 +115,95 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
         seed_everything(sample_seed(environment.seed, 0, launch.rank))
     optimizer, scheduler = build_optimizer(model, optim, fused=config.model.fused_optimizer)
     folder = run_dir(environment, logging)
-    probe, videos = None, {"pretraining": clips.video_ids}
+    judging, videos = None, {"pretraining": clips.video_ids}
     if logging.evaluate_every is not None:
         probe, videos["probe"] = scheduled_probe(config, store, fabric.device)
-    with ExitStack() as stack:
-        stack.enter_context(force_by_its_option())
+        judging = Judging(evaluate=probe, every_epochs=logging.evaluate_every)
 
-        def begin() -> None:
-            stack.enter_context(run_lock(folder))
-            write_config(folder, values, force=environment.force)
+    def begin() -> None:
+        write_config(folder, values, force=environment.force)
+        say_what_is_trained_on(config, store, clips, folder)
 
-        on_first_rank(begin)
-        say(describe_store(store))
-        say(describe_clips(config))
-        found_by = f"detector {store.parameters['detector']}" if clips.moments == "audible" else clips.moments
-        segments, moments = counted(len(clips), "segment"), counted(clips.num_moments, "moment")
-        say(f"pretraining on {segments} with {moments} ({found_by}); run folder {folder}")
-        for line in left_out_of_run(clips, store, split=config.data.split):
-            say(line)
+    with force_by_its_option():
         return pretrain(
-            model=model,
-            clips=clips,
-            collate_fn=collate,
-            video_transform=VideoCrop(
-                crop_size=augm.crop_size,
-                min_short_side=augm.min_short_side,
-                max_short_side=augm.max_short_side,
-                flip=augm.flip,
-                color_jitter=augm.color_jitter,
+            Learner(model=model, optimizer=optimizer, scheduler=scheduler),
+            training_data(config, store, clips, videos=videos, num_workers=-(-environment.workers // launch.num_local)),
+            Schedule(
+                epochs=optim.epochs,
+                batch_size=optim.batch_size * launch.num_nodes,
+                seed=environment.seed,
+                max_steps=optim.max_steps,
             ),
-            audio_transform=LogMel(sample_rate=store.sample_rate),
-            optimizer=optimizer,
-            scheduler=scheduler,
             run_dir=folder,
-            epochs=optim.epochs,
-            batch_size=optim.batch_size * launch.num_nodes,
-            seed=environment.seed,
-            num_workers=-(-environment.workers // launch.num_local),
             fabric=fabric,
-            max_steps=optim.max_steps,
-            shared_crop=augm.shared_crop,
-            sync_batch_norm=environment.sync_batch_norm,
-            accumulate=optim.accumulate,
-            max_gradient_norm=optim.max_gradient_norm,
-            ema_decay=optim.ema_decay,
-            evaluate=probe,
-            evaluate_every=logging.evaluate_every,
-            save_every_epochs=logging.save_freq,
-            save_every_minutes=logging.save_freq_mints,
-            save_every_steps=logging.save_freq_steps,
-            retain=logging.retain,
-            log_every=logging.print_freq,
-            resume=environment.resume,
-            force=environment.force,
-            config=values,
-            changeable=CHANGEABLE,
-            fingerprint=store.fingerprint,
-            videos=videos,
-            describe=lambda index, seed: "{} at {:.2f} s".format(*clips.moment_of(index, seed)),
-            tensorboard=logging.log_tb,
-            wandb=None if logging.wandb is None else wandb_arguments(logging, values),
+            step=StepOptions(
+                accumulate=optim.accumulate,
+                max_gradient_norm=optim.max_gradient_norm,
+                ema_decay=optim.ema_decay,
+                sync_batch_norm=environment.sync_batch_norm,
+            ),
+            checkpointing=Checkpointing(
+                config=values,
+                changeable=CHANGEABLE,
+                every_epochs=logging.save_freq,
+                every_minutes=logging.save_freq_mints,
+                every_steps=logging.save_freq_steps,
+                retain=logging.retain,
+                resume=environment.resume,
+                force=environment.force,
+            ),
+            logging=RunLogging(
+                every_steps=logging.print_freq,
+                tensorboard=logging.log_tb,
+                wandb=None if logging.wandb is None else wandb_arguments(logging, values),
+            ),
+            judging=judging,
+            on_start=begin,
         )
+
+
+def training_data(
+    config: PretrainConfig,
+    store: "PreparedStore",
+    clips: "MomentClips",
+    *,
+    videos: Mapping[str, Sequence[str]],
+    num_workers: int,
+) -> "TrainingData":
+    """Return what a run reads, with the transforms that the configuration asks for."""
+    from earmark.clips.dataset import collate
+    from earmark.clips.transforms import LogMel, VideoCrop
+    from earmark.training import TrainingData
+
+    augm = config.data_augm
+    return TrainingData(
+        clips=clips,
+        collate_fn=collate,
+        video_transform=VideoCrop(
+            crop_size=augm.crop_size,
+            min_short_side=augm.min_short_side,
+            max_short_side=augm.max_short_side,
+            flip=augm.flip,
+            color_jitter=augm.color_jitter,
+        ),
+        audio_transform=LogMel(sample_rate=store.sample_rate),
+        fingerprint=store.fingerprint,
+        shared_crop=augm.shared_crop,
+        num_workers=num_workers,
+        videos=videos,
+        describe=lambda index, seed: "{} at {:.2f} s".format(*clips.moment_of(index, seed)),
+    )
+
+
+def say_what_is_trained_on(config: PretrainConfig, store: "PreparedStore", clips: "MomentClips", folder: Path) -> None:
+    """Say what videos, moments and clips a run is on, and what is left out."""
+    say(describe_store(store))
+    say(describe_clips(config))
+    found_by = f"detector {store.parameters['detector']}" if clips.moments == "audible" else clips.moments
+    segments, moments = counted(len(clips), "segment"), counted(clips.num_moments, "moment")
+    say(f"pretraining on {segments} with {moments} ({found_by}); run folder {folder}")
+    for line in left_out_of_run(clips, store, split=config.data.split):
+        say(line)
 
 
 def require_can_start(config: PretrainConfig, launch: "Launch") -> None:
@@ -196,7 +226,7 @@ def require_can_start(config: PretrainConfig, launch: "Launch") -> None:
 @contextmanager
 def force_by_its_option() -> Iterator[None]:
     """Say in the words of the command line how a run goes on with other settings."""
-    from earmark.training.run_state import RunDiffersError
+    from earmark.training import RunDiffersError
 
     try:
         yield
@@ -211,7 +241,7 @@ def describe_clips(config: PretrainConfig) -> str:
     gaps = data.args.gaps or [data.args.delta_non_overlap]
     enlarged = f", enlarged up to {augm.max_short_side / held:.2f} times" if augm.max_short_side > held else ""
     return (
-        f"clips: {round(data.clip_seconds * data.clip_fps)} frames at {data.clip_fps:g} a second, "
+        f"clips: {round(data.clip_seconds * data.clip_fps)} frames at {data.clip_fps:g} per second, "
         f"{' or '.join(f'{gap:g}' for gap in gaps)} s from the moment; crops of {augm.crop_size} from a short side of "
         f"{augm.min_short_side} to {augm.max_short_side}{enlarged}; {data.audio_seconds:g} s of sound"
     )
@@ -220,7 +250,7 @@ def describe_clips(config: PretrainConfig) -> str:
 def open_store_once(config: PretrainConfig) -> "PreparedStore":
     """Open the prepared videos; the first process prepares those that are missing, while the others wait."""
     from earmark.clips.store import PreparedStore
-    from earmark.training.processes import on_first_rank
+    from earmark.training import on_first_rank
 
     opened = []
 
@@ -270,8 +300,8 @@ def write_config(folder: Path, values: dict[str, Any], *, force: bool = False) -
 
 
 def build_optimizer(model: "nn.Module", config: Optim, *, fused: bool) -> "tuple[SGD, LRScheduler | None]":
-    """Build the optimizer and its schedule, which is stepped once an epoch."""
-    from earmark.training.optim import multi_step, one_cycle, sgd
+    """Build the optimizer and its schedule, which is stepped once per epoch."""
+    from earmark.training import multi_step, one_cycle, sgd
 
     args = config.args
     optimizer = sgd(
@@ -286,7 +316,7 @@ def build_optimizer(model: "nn.Module", config: Optim, *, fused: bool) -> "tuple
         cycle = config.lr_scheduler_args
         if cycle.first_step == 1 and config.epochs < SHORT_RUN_EPOCHS:
             say(
-                "note: the published one-cycle schedule, stepped once an epoch from its second step on, is coarse "
+                "note: the published one-cycle schedule, stepped once per epoch from its second step on, is coarse "
                 f"over {counted(config.epochs, 'epoch')}; optim.lr_scheduler_args.first_step=0 or "
                 "optim.use_lr_scheduler=false suit short runs better"
             )

@@ -15,7 +15,7 @@ from rich.table import Table
 from earmark.cli.build import say, screen
 from earmark.datasets.listing import reason_of
 from earmark.training.run_lock import holder_of
-from earmark.training.run_log import METRICS_FILE
+from earmark.training.run_log import METRICS_FILE, read_metrics
 
 __all__ = ["Evaluation", "Run", "evaluations_in", "list_runs", "runs_in"]
 
@@ -141,7 +141,7 @@ def runs_in(outputs: Path) -> Iterator[Run]:
             continue
         config_path = trained[name]
         folder = config_path.parent
-        lines = list(_lines(folder / METRICS_FILE))
+        lines = read_metrics(folder / METRICS_FILE).lines
         epochs = _epochs_asked_for(config_path)
         ended = [line for line in lines if line.get("kind") == "epoch"]
         done = int(ended[-1]["epoch"]) if ended else 0
@@ -213,19 +213,6 @@ def _folders_in(outputs: Path) -> Iterator[Path]:
             continue
         except OSError as error:
             say(f"{folder}: {reason_of(error)}, left out")
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a metrics file; one that a running or killed process has not finished is left out."""
-    if not path.exists():
-        return
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(line, dict) and "step" in line:
-            yield line
 
 
 def _scores(line: dict[str, Any]) -> list[tuple[str, float]]:

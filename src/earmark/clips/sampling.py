@@ -8,24 +8,51 @@ ranks, walks the same batches.
 
 import operator
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Sampler
 
 Key = int | tuple[int, int]
 """An index, or an index and the seed of the visit."""
 
 _MASK_64 = (1 << 64) - 1
+_GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)  # as signed, to go with int64; modulo 2^64 that is the same
+
+_Bits = TypeVar("_Bits", int, Tensor)
 
 
-def _mix(value: int) -> int:
-    """Return the next output of SplitMix64 (Steele et al., 2014) from a 64-bit state: a bijection that avalanches."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK_64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK_64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK_64
-    return value ^ (value >> 31)
+def splitmix64(state: _Bits, draw: _Bits | int = 0) -> _Bits:
+    """Return a draw of the SplitMix64 generator (Steele, Lea and Flood, OOPSLA 2014): a bijection that avalanches.
+
+    Args:
+        state: 64 bits: a Python integer in [0, 2^64), or an int64 tensor, whose arithmetic is the same on any device.
+        draw: Number of the draw, from 0.
+
+    Returns:
+        64 bits, of the kind of `state`.
+
+    Example:
+        >>> hex(splitmix64(0)), splitmix64(torch.tensor(0)).item() % 2**64 == splitmix64(0)
+        ('0xe220a8397b1dcdaf', True)
+    """
+    z = _wrapped(state + (draw + 1) * _GAMMA)
+    z = _wrapped((z ^ shift_right(z, 30)) * (0xBF58476D1CE4E5B9 - (1 << 64)))
+    z = _wrapped((z ^ shift_right(z, 27)) * (0x94D049BB133111EB - (1 << 64)))
+    return z ^ shift_right(z, 31)
+
+
+def shift_right(bits: _Bits, num_bits: int) -> _Bits:
+    """Shift 64 bits as if unsigned: torch's own shift drags the sign along."""
+    return (bits >> num_bits) & ((1 << (64 - num_bits)) - 1)
+
+
+def _wrapped(bits: _Bits) -> _Bits:
+    """Keep 64 bits, which an int64 tensor does by itself."""
+    return bits & _MASK_64 if isinstance(bits, int) else bits
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
@@ -48,7 +75,7 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     """
     if min(seed, epoch, index) < 0:
         raise ValueError(f"seed, epoch and index can't be negative, got {seed}, {epoch}, {index}")
-    return _mix(_mix(_mix(seed) ^ epoch) ^ index) >> 1
+    return splitmix64(splitmix64(splitmix64(seed) ^ epoch) ^ index) >> 1
 
 
 def uniform_draw(seed: int, *, stream: int) -> float:

@@ -3,8 +3,34 @@
 In the path of a sample it stands where `earmark.methods.replai` does: between the transforms and the training loop.
 """
 
+from collections.abc import Callable, Iterable
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor, nn
+
+Embeddings = tuple[Tensor, dict[str, Tensor]]  # index int64 (B,), and embeddings (B, D) by name
+
+
+@runtime_checkable
+class EpochAware(Protocol):
+    """A method that looks at the whole data set before each epoch."""
+
+    def embed(self, video_before: Tensor, video_after: Tensor, audio: Tensor, /) -> dict[str, Tensor]:
+        """Return embeddings (B, D) by name."""
+
+    def start_epoch(
+        self, epoch: int, embeddings: Callable[[], Iterable[Embeddings]], /
+    ) -> Iterable[nn.Parameter] | None:
+        """Prepare an epoch before its first batch.
+
+        Args:
+            epoch: Counted from 0.
+            embeddings: Goes through the data set, over all processes every sample at least once.
+
+        Returns:
+            The parameters that were drawn anew, whose optimizer state and average must be reset; None for none.
+        """
 
 
 def clip_features(encoder: nn.Module, video_before: Tensor, video_after: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ and receives no gradient. NaN in an embedding makes the loss NaN, so that the ca
 Those that compare samples with one another take `gather`, which concatenates a tensor (B, ...) over processes to (M,
 ...), and `rank`, this process's place in the concatenation. The B samples of this process are then the anchors, the M
 samples of all processes the candidates, and the mean over processes of the loss is the loss of one process on the
-global batch. So are its gradients with `earmark.training.processes.gather_with_gradient`;
-`earmark.training.processes.gather_without_gradient` is the original code's, with which candidates get no gradient, not
+global batch. So are its gradients with `earmark.methods.gathering.gather_with_gradient`;
+`earmark.methods.gathering.gather_without_gradient` is the original code's, with which candidates get no gradient, not
 even this process's own, and what is left is the same for any number of processes.
 """
 

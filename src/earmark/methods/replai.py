@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from earmark.encoders import Encoder
+from earmark.methods.gathering import gather_with_gradient, gather_without_gradient, rank
 from earmark.methods.heads import projection_head
 from earmark.methods.objectives import (
     audible_state_change_loss,
@@ -29,7 +30,6 @@ from earmark.methods.objectives import (
     directions,
     state_change_logits,
 )
-from earmark.training.processes import gather_with_gradient, gather_without_gradient, rank
 
 MIN_TEMPERATURE = 0.01
 
@@ -56,7 +56,7 @@ class AudioVisualModel(nn.Module):
         learnable_temperature: Learn both temperatures, from the given ones on. Each is its first value times the
             exponential of a parameter, so that weight decay pulls it back to that value. `keep_in_range`, to be called
             after each update, keeps them from 0.01 up, the bound of CLIP (Radford et al., arXiv 2103.00020, section
-            2.5); `earmark.training.pretrain.pretrain` does so.
+            2.5); `earmark.training.pretrain` does so.
         normalise_states: Scale the embeddings that a change is the difference of to unit length.
         state_change_negatives: What a change is told from: its ``reverse``, or also other samples' changes, those of
             the global ``batch`` (`contrastive_state_change_loss`).

@@ -21,9 +21,9 @@ from torch.nn import functional as F  # noqa: N812 - the field's name
 from earmark.clips.sampling import sample_seed
 from earmark.encoders import Encoder
 from earmark.methods.base import audio_features, clip_features
+from earmark.methods.gathering import rank, sum_over_processes
 from earmark.methods.kmeans import kmeans, kmeans_faiss
 from earmark.methods.objectives import directions
-from earmark.training.processes import rank, sum_over_processes
 
 KMEANS = {"torch": kmeans, "faiss": kmeans_faiss}
 
@@ -111,7 +111,7 @@ class XDC(nn.Module):
 
         Returns:
             The parameters of the classifiers. Momentum that an optimizer holds for them belongs to those of the epoch
-            before, and so does an average of them: `earmark.training.pretrain.pretrain` begins both anew.
+            before, and so does an average of them: `earmark.training.pretrain` begins both anew.
 
         Raises:
             ValueError: If a sample is missing or a feature is not finite.

@@ -1,6 +1,6 @@
 """Checkpoints: written so that no crash can damage one, read as untrusted data.
 
-In the path of a sample this is where the loop in `pretrain` ends and evaluation, embedding and export begin. A
+In the path of a sample this file stands between training, which writes checkpoints, and evaluation, which reads them. A
 checkpoint is a file of torch's zip format that holds tensors and plain data only. `save_checkpoint` adds two entries to
 what it is given: ``format_version`` and ``versions`` (of earmark, torch and python).
 """
@@ -131,9 +131,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def latest_checkpoint(directory: str | Path) -> Path | None:
-    """Return the whole checkpoint of a folder that has the most steps behind it.
+    """Return the undamaged checkpoint of a folder that has the most steps behind it.
 
-    A damaged file is passed over, with a warning in the log that names it.
+    A damaged file is skipped, with a warning in the log that names it.
 
     Args:
         directory: Folder of checkpoints; it need not exist.
@@ -155,13 +155,13 @@ def latest_checkpoint(directory: str | Path) -> Path | None:
                 steps[path] = _num_steps(path)
         except DamagedCheckpointError as error:
             damaged.append(path)
-            _log.warning("passed over: %s", error)
+            _log.warning("skipped: %s", error)
     for path in sorted(steps, key=steps.__getitem__, reverse=True):
         try:
             load_checkpoint(path)
         except DamagedCheckpointError as error:
             damaged.append(path)
-            _log.warning("passed over: %s", error)
+            _log.warning("skipped: %s", error)
         else:
             return path
     if damaged:

@@ -1,7 +1,7 @@
-"""Signals that ask a run to stop: the step in hand ends whole, a checkpoint is written, the process leaves.
+"""Signals that ask a run to stop: the current step is finished, a checkpoint is written, the process exits.
 
-In the path of a sample this file stands beside the loop in `pretrain`. Ctrl-C asks (SIGINT), and so do a scheduler that
-wants its machine back (SIGTERM), SLURM shortly before its time limit (SIGUSR1) and submitit (SIGUSR2).
+They come from Ctrl-C (SIGINT), from a scheduler that reclaims its machine (SIGTERM), from SLURM shortly before its time
+limit (SIGUSR1) and from submitit (SIGUSR2).
 """
 
 import signal
@@ -41,10 +41,11 @@ class StopRequest:
 def stop_requests(*, talk: bool = True, pass_on: Callable[[int], None] | None = None) -> Iterator[StopRequest]:
     """Turn the signals that ask a run to stop into a request, which the loop looks at after each step.
 
-    A second Ctrl-C is a KeyboardInterrupt. Outside the main thread, where Python handles no signals, nothing is asked.
+    A second Ctrl-C is a KeyboardInterrupt. Outside the main thread, where Python handles no signals, there are no
+    requests.
 
     Args:
-        talk: Say on standard error that the request was heard.
+        talk: Confirm the request on standard error.
         pass_on: Called with the number of every such signal.
 
     Yields:
@@ -67,7 +68,7 @@ def stop_requests(*, talk: bool = True, pass_on: Callable[[int], None] | None = 
         if request.signal is None:
             request.signal, request.time_seconds = signal.Signals(number), time.monotonic()
             if talk:
-                again = "; Ctrl-C again breaks off at once" if number == signal.SIGINT else ""
+                again = "; Ctrl-C again stops it at once" if number == signal.SIGINT else ""
                 print(f"{request.signal.name}: stopping after this step{again}", file=sys.stderr, flush=True)
         elif number == signal.SIGINT and time.monotonic() - request.time_seconds > SECONDS_TO_SECOND_INTERRUPT:
             raise KeyboardInterrupt

@@ -1,8 +1,9 @@
-"""The processes of a run: which there are, who starts them, and how they are watched.
+"""The processes of a run: how many there are, who starts them, and how they are watched.
 
-Beside the path of a sample: the command line calls it around the loop in `pretrain`. A run is one process on the CPU or
-on one GPU; or several, one a GPU, or of the CPU over gloo. They are started here, by torchrun, or by SLURM's srun; over
-several nodes by torchrun, by srun, or by the original's way: the same command on each node, with its rank.
+Beside the path of a sample: the command line calls `earmark.training.pretrain` in each of them. A run is one process on
+the CPU or on one GPU; or several, one per GPU, or on the CPU over gloo. They are started here, by torchrun, or by
+SLURM's srun; over several nodes by torchrun, by srun, or in the original's way: the same command on each node, with the
+node's rank.
 """
 
 import contextlib
@@ -44,9 +45,9 @@ class Launch:
     Attributes:
         accelerator: What each of them computes on.
         num_local: Processes on this node.
-        num_nodes: Nodes, each with as many processes.
-        node_rank: This node's number.
-        local_rank: This process's number on its node; None if it is the one that starts the others.
+        num_nodes: Nodes, each with the same number of processes.
+        node_rank: This node's number, from 0.
+        local_rank: This process's number on its node, from 0; None if it is the one that starts the others.
         address: Host and port of the first process; None where there is only one.
     """
 
@@ -77,7 +78,7 @@ def plan_launch(
     node_rank: int = 0,
     url: str | None = None,
 ) -> Launch:
-    """Say which processes a run has.
+    """Return which processes a run has.
 
     What torchrun or srun has started is taken as it is. Otherwise `num_local` processes are to be started here, and as
     many on each other node.
@@ -91,7 +92,7 @@ def plan_launch(
         url: ``tcp://HOST:PORT`` of the first node, for several nodes without torchrun or srun.
 
     Raises:
-        LaunchError: If several nodes are asked for without saying where the first is, or this is none of them.
+        LaunchError: If several nodes are asked for without saying where the first is, or node_rank is out of range.
 
     Example:
         >>> plan_launch({}, accelerator="cpu", num_local=1)
@@ -105,7 +106,7 @@ def plan_launch(
     if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         return _srun(environ, accelerator, num_local)
     if not 0 <= node_rank < num_nodes:
-        raise LaunchError(f"node {node_rank} is not one of {num_nodes} nodes, which are counted from 0")
+        raise LaunchError(f"node_rank {node_rank} is out of range for {counted(num_nodes, 'node')}, counted from 0")
     if num_nodes > 1:
         parts = urlsplit(url or "")
         if parts.scheme != "tcp" or not parts.hostname or not parts.port:
@@ -132,13 +133,13 @@ def _torchrun(environ: Mapping[str, str], accelerator: Literal["cpu", "cuda"]) -
 
 
 def _srun(environ: Mapping[str, str], accelerator: Literal["cpu", "cuda"], num_local: int) -> Launch:
-    """Several tasks a node are the processes; a single one a node starts its own."""
+    """Several tasks per node are the processes themselves; a single task per node starts its own."""
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
     num_tasks, num_nodes = int(environ["SLURM_STEP_NUM_TASKS"]), int(environ["SLURM_STEP_NUM_NODES"])
     if num_tasks % num_nodes:
         raise LaunchError(
-            f"srun started {num_tasks} tasks on {counted(num_nodes, 'node')}; each node must have as many"
+            f"srun started {num_tasks} tasks on {counted(num_nodes, 'node')}; each node must have the same number"
         )
     host = environ.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(environ["SLURM_STEP_NODELIST"])
     port = int(environ.get("MASTER_PORT") or 15000 + int(environ["SLURM_JOB_ID"]) % 10000)
@@ -156,7 +157,7 @@ def _free_port() -> int:
 
 
 def join_processes(launch: Launch, *, precision: Any = "32-true", sync_batch_norm: bool = True) -> "Fabric":
-    """Start Lightning Fabric in one of the processes, and meet the others.
+    """Start Lightning Fabric in one of the processes, and connect it to the others.
 
     Args:
         launch: With this process's local rank.
@@ -173,7 +174,7 @@ def join_processes(launch: Launch, *, precision: Any = "32-true", sync_batch_nor
     from lightning_fabric.strategies.ddp import DDPStrategy
     from torch.nn.parallel import DistributedDataParallel
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # how many processes there are is said here
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the number of processes is reported here
 
     if launch.address is None:
         fabric = Fabric(
@@ -261,7 +262,7 @@ def _process(local_rank: int, launch: Launch, results: Any, function: Callable[.
 
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    if "OMP_NUM_THREADS" not in os.environ:  # as many threads as cores in each process would stand in each other's way
+    if "OMP_NUM_THREADS" not in os.environ:  # with one thread per core each, processes would compete for the cores
         torch.set_num_threads(max(1, torch.get_num_threads() // launch.num_local))
     with process_group_left():
         result = function(replace(launch, local_rank=local_rank), *arguments)

@@ -1,48 +1,50 @@
 """The loop over steps and epochs: what is done when, in the same order on every process.
 
-In the path of a sample this file stands between batches (of `clips` and `sampling`) and `train_step`; `pretrain` sets
-it up. It is here to be read.
+In the path of a sample this file stands between the batches and the step, which it calls; `pretrain` sets it up. It is
+here to be read.
 """
 
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from signal import SIGTERM, Signals
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 
+from earmark.methods.base import EpochAware
+from earmark.methods.gathering import world_size
+from earmark.training.batches import Schedule, TrainingBatches
 from earmark.training.checkpoint import rng_state, set_rng_state
 from earmark.training.interrupts import StopRequest
 from earmark.training.processes import on_first_rank
+from earmark.training.ranges import require_in_range
 from earmark.training.run_log import RunLog
 from earmark.training.run_state import Position, RunSaver, Totals
-from earmark.training.step import NonFiniteError, TrainStep, begin_anew
+from earmark.training.step import Learner, NonFiniteError, TrainStep, begin_anew
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-__all__ = ["Embeddings", "SeesAllData", "TrainLoop"]
-
-Embeddings = tuple[Tensor, dict[str, Tensor]]  # index int64 (B,) and embeddings by name
+__all__ = ["Judging", "TrainLoop"]
 
 
-@runtime_checkable
-class SeesAllData(Protocol):
-    """A model that looks at the whole data set before each epoch."""
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """How a model is judged during the run.
 
-    def embed(self, video_before: Tensor, video_after: Tensor, audio: Tensor, /) -> dict[str, Tensor]:
-        """Return embeddings (B, D) by name."""
+    Attributes:
+        evaluate: Judges the model, on the first rank; the higher the first of its numbers, the better. The best
+            checkpoint is kept as ``best.pt``.
+        every_epochs: Epochs between its calls; the last epoch always has one.
 
-    def start_epoch(
-        self, epoch: int, embeddings: Callable[[], Iterator[Embeddings]], /
-    ) -> Iterable[nn.Parameter] | None:
-        """Be told that an epoch begins; the callable goes through all data. Returns the parameters drawn anew."""
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    evaluate: Callable[[nn.Module], Mapping[str, float]]
+    every_epochs: int
+
+    def __post_init__(self) -> None:
+        require_in_range(at_least_1={"every_epochs": self.every_epochs})
 
 
 @dataclass(kw_only=True)
@@ -50,53 +52,33 @@ class TrainLoop:
     """The rest of a run, from where it stands.
 
     Attributes:
-        fabric: The launched Fabric.
-        model: The bare model.
-        ema: Average of its weights, if any.
+        learner: What is trained.
         train_step: Does one step.
-        transform: Makes the model's inputs of a batch.
-        embeddings: Of this rank's share of all data in an epoch, for a model that asks for them.
-        optimizer: The bare optimizer.
-        scheduler: Its schedule, if any.
+        batches: What is read.
         saver: Writes checkpoints.
         position: Where the run stands; moved on with each step.
         log: Where numbers go.
-        request: Whether a signal asked to stop.
-        epochs: Epochs of the whole run.
-        num_batches: Batches of an epoch.
+        schedule: How long the whole run is.
         last_step: Step after which the run ends.
-        log_every: Steps between lines of metrics.
-        evaluate: Judges the model, if asked to; the higher the first of its numbers, the better.
-        evaluate_every: Epochs between its calls.
-        name_batch: Says which samples make up the batch at a position.
+        judging: How the model is judged; None for not.
     """
 
-    fabric: "Fabric"
-    model: nn.Module
-    ema: AveragedModel | None
+    learner: Learner
     train_step: TrainStep
-    transform: Callable[[dict[str, Tensor]], tuple[Tensor, ...]]
-    embeddings: Callable[[int], Iterator[Embeddings]]
-    optimizer: Optimizer
-    scheduler: LRScheduler | None
+    batches: TrainingBatches
     saver: RunSaver
     position: Position
     log: RunLog
-    request: StopRequest
-    epochs: int
-    num_batches: int
+    schedule: Schedule
     last_step: int
-    log_every: int
-    evaluate: Callable[[nn.Module], Mapping[str, float]] | None
-    evaluate_every: int | None
-    name_batch: Callable[[Position], str]
-    _since_line: Totals = field(default_factory=Totals)
+    judging: Judging | None
+    _since_line: Totals = field(default_factory=Totals, init=False)
 
-    def run(self, batches: Generator[dict[str, Tensor], None, None]) -> Signals | None:
+    def run(self, request: StopRequest) -> Signals | None:
         """Do the steps that are left, or those until a signal asks to stop.
 
         Args:
-            batches: From the position on, on the device.
+            request: Whether a signal asked to stop.
 
         Returns:
             The signal that ended the run before its time, or None.
@@ -105,7 +87,7 @@ class TrainLoop:
             NonFiniteError: If the loss or a weight is NaN or infinite.
             CheckpointError: If a checkpoint can't be written.
         """
-        position = self.position
+        position, batches = self.position, self.batches.rest(self.position)
         started = time.perf_counter()  # each step is timed from the end of the one before: a GPU works on meanwhile
         stop = False
         try:
@@ -113,12 +95,12 @@ class TrainLoop:
                 if position.batch == 0:
                     self._begin_epoch()
                 batch, data_wait_seconds = _timed_next(batches)
-                scalars, (stop, save) = self._step(batch)
-                stop = stop or (self.fabric.world_size == 1 and bool(self.request))
+                scalars, (stop, save) = self._step(batch, request)
+                stop = stop or (world_size() == 1 and bool(request))
                 ended = time.perf_counter()
                 self._count(scalars, len(batch["index"]), ended - started, data_wait_seconds)
                 started = ended
-                best = self._end_epoch() if position.batch == self.num_batches else None
+                best = self._end_epoch() if position.batch == self.batches.num_per_epoch else None
                 if self.saver.is_due(
                     position, wanted=stop or save or best is not None or position.step == self.last_step
                 ):
@@ -126,26 +108,26 @@ class TrainLoop:
                     self.saver.save(position, best=best is True)
         finally:
             batches.close()  # ends the readers now; a traceback would keep them
-        return (self.request.signal or SIGTERM) if stop and position.step < self.last_step else None
+        return (request.signal or SIGTERM) if stop and position.step < self.last_step else None
 
     def _begin_epoch(self) -> None:
-        epoch = self.position.epoch
-        if epoch > 0 and self.scheduler is not None:
+        epoch, learner = self.position.epoch, self.learner
+        if epoch > 0 and learner.scheduler is not None:
             with warnings.catch_warnings():
                 # PyTorch counts the optimizer's steps in this process only, so it misses those from before a resume.
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-                self.scheduler.step()
-        if isinstance(self.model, SeesAllData):
-            drawn_anew = self.model.start_epoch(epoch, partial(self.embeddings, epoch))
-            begin_anew(drawn_anew or (), self.model, self.optimizer, self.ema)
+                learner.scheduler.step()
+        if isinstance(learner.model, EpochAware):
+            drawn_anew = learner.model.start_epoch(epoch, partial(self.batches.embeddings, learner.model, epoch))
+            begin_anew(drawn_anew or (), learner.model, learner.optimizer, learner.ema)
 
-    def _step(self, batch: dict[str, Tensor]) -> tuple[dict[str, float], list[bool]]:
+    def _step(self, batch: dict[str, Tensor], request: StopRequest) -> tuple[dict[str, float], list[bool]]:
         labels = {name.removeprefix("label_"): x for name, x in batch.items() if name.startswith("label_")}
-        wishes = (bool(self.request), self.saver.minutes_are_over())
+        flags = (bool(request), self.saver.minutes_are_over())
         try:
-            return self.train_step(self.transform(batch), index=batch["index"], labels=labels, wishes=wishes)
+            return self.train_step(self.batches.model_inputs(batch), index=batch["index"], labels=labels, flags=flags)
         except NonFiniteError as error:
-            raise NonFiniteError(f"{error} on the batch of {self.name_batch(self.position)}") from error
+            raise NonFiniteError(f"{error} on the batch of {self.batches.name_of(self.position)}") from error
 
     def _count(self, scalars: dict[str, float], num_samples: int, seconds: float, data_wait_seconds: float) -> None:
         """Move the position on by a step and write down its numbers."""
@@ -156,13 +138,13 @@ class TrainLoop:
         for sums in (position.epoch_totals, self._since_line):
             sums.add(
                 scalars,
-                samples=num_samples * self.fabric.world_size,
+                samples=num_samples * world_size(),
                 seconds=seconds,
                 data_wait_seconds=data_wait_seconds,
             )
         counts, speed = {"step": position.step, "epoch": position.epoch + 1}, self._since_line.speed()
         self.log.show(**counts, scalars=scalars, speed=speed)
-        if position.step % self.log_every == 0 or position.step in (1, self.last_step):
+        if self.log.is_due(position.step):
             self.log.write("step", counts | scalars | self._learning_rate() | speed)
             self._since_line = Totals()
 
@@ -173,11 +155,12 @@ class TrainLoop:
         numbers = counts | totals.means() | self._learning_rate() | totals.speed() | {"seconds": totals.seconds}
         self.log.write("epoch", numbers)
         position.finish_epoch()
-        if self.evaluate is None or self.evaluate_every is None:
+        judging = self.judging
+        if judging is None:
             return None
-        if position.epoch % self.evaluate_every and position.epoch != self.epochs:
+        if position.epoch % judging.every_epochs and position.epoch != self.schedule.epochs:
             return None
-        scores = on_first_rank(self._probe)
+        scores = on_first_rank(partial(self._probe, judging))
         self.log.write("probe", counts | scores)
         score = next(iter(scores.values()))
         if position.best_score is not None and score <= position.best_score:
@@ -185,22 +168,21 @@ class TrainLoop:
         position.best_score, position.best_epoch = score, position.epoch
         return True
 
-    def _probe(self) -> dict[str, float]:
+    def _probe(self, judging: Judging) -> dict[str, float]:
         """Judge the model as it is; neither it nor what is drawn afterwards is changed by that."""
-        assert self.evaluate is not None
-        judged = self.model if self.ema is None else self.ema.module
+        judged = self.learner.model if self.learner.ema is None else self.learner.ema.module
         modes = {module: module.training for module in judged.modules()}
         state = rng_state()
         try:
             judged.eval()
-            return dict(self.evaluate(judged))
+            return dict(judging.evaluate(judged))
         finally:
             set_rng_state(state)
             for module, training in modes.items():
                 module.training = training
 
     def _learning_rate(self) -> dict[str, float]:
-        return {"lr": float(self.optimizer.param_groups[0]["lr"])}
+        return {"lr": float(self.learner.optimizer.param_groups[0]["lr"])}
 
 
 def _timed_next(batches: Iterator[dict[str, Tensor]]) -> tuple[dict[str, Tensor], float]:

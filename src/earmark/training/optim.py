@@ -1,7 +1,6 @@
 """Optimizer and learning-rate schedules: PyTorch's own, with the published settings.
 
-In the path of a sample this file stands between the losses and the loop in `pretrain`, which steps a schedule once an
-epoch. Schedules are torch schedulers, so that a checkpoint holds their state.
+The loop steps a schedule once per epoch. Schedules are torch schedulers, so that a checkpoint holds their state.
 """
 
 from collections.abc import Iterable, Sequence
@@ -44,7 +43,7 @@ def sgd(
 def one_cycle(
     optimizer: Optimizer, *, max_lr: float, total_steps: int, first_step: int = 1, epochs: int | None = None
 ) -> OneCycleLR:
-    """Return the one-cycle schedule of the published runs, to be stepped once an epoch.
+    """Return the one-cycle schedule of the published runs, to be stepped once per epoch.
 
     The learning rate rises from max_lr / 25 to max_lr over the first 30 % of the steps and falls to max_lr / 250,000,
     both along a cosine; momentum goes from 0.95 to 0.85 and back. Learning rates that parameter groups set for
@@ -84,7 +83,7 @@ def one_cycle(
 
 
 def multi_step(optimizer: Optimizer, *, milestones: Sequence[int], gamma: float = 0.1) -> MultiStepLR:
-    """Return a schedule that multiplies the learning rate by gamma at each milestone, to be stepped once an epoch.
+    """Return a schedule that multiplies the learning rate by gamma at each milestone, to be stepped once per epoch.
 
     Args:
         optimizer: Any optimizer.
@@ -115,5 +114,5 @@ def require_schedule_covers(scheduler: LRScheduler | None, *, epochs: int) -> No
     if isinstance(scheduler, OneCycleLR) and scheduler.total_steps < epochs:
         raise ValueError(
             f"the one-cycle schedule has total_steps={scheduler.total_steps}, but the run has "
-            f"{counted(epochs, 'epoch')}: give it at least as many steps as epochs"
+            f"{counted(epochs, 'epoch')}: give it at least one step per epoch"
         )

@@ -1,6 +1,6 @@
-"""One run, one folder, one process at a time: two that train in one folder would overwrite each other.
+"""The lock of a run's folder: two processes that train in one folder would overwrite each other.
 
-In the path of a sample this file stands beside `run_state`: whoever writes to a run's folder holds its lock.
+Whoever writes to a run's folder holds its lock.
 """
 
 import os
@@ -17,20 +17,18 @@ LOCK_FILE = ".lock"
 
 
 class RunBusyError(RuntimeError):
-    """Another process trains in this folder."""
+    """A process trains in this folder already."""
 
 
 @contextmanager
 def run_lock(run_dir: str | Path) -> Iterator[None]:
-    """Hold the folder of a run; the operating system lets go of it when the process ends, however that happens.
-
-    A process that holds it already may take it again.
+    """Hold the folder of a run; the operating system releases it when the process ends, however that happens.
 
     Args:
         run_dir: Folder of the run; made if need be.
 
     Raises:
-        RunBusyError: If another process holds it; the message says which.
+        RunBusyError: If it is held already; the message says by which process.
 
     Example:
         >>> import tempfile
@@ -43,7 +41,7 @@ def run_lock(run_dir: str | Path) -> Iterator[None]:
     """
     path = Path(run_dir) / LOCK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, is_singleton=True)
+    lock = FileLock(path, is_singleton=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:

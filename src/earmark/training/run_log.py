@@ -1,10 +1,10 @@
 """What a run writes down while it trains: metrics.jsonl, TensorBoard, Weights & Biases, progress on the screen.
 
-In the path of a sample this file hangs on the loop in `train_loop`: numbers go in, nothing comes back.
+`RunLog` is the loop's: numbers go in, nothing comes back. `read_metrics` is for whoever looks at a run afterwards.
 
-``metrics.jsonl`` holds one JSON object a line. Lines of kind "step" hold the numbers of one step, lines of kind "epoch"
-the means over an epoch, lines of kind "probe" what a probe found after it. Steps and epochs are counted from 1, so
-"step" is also the number of steps done. A number that is not finite is written as null. TensorBoard and Weights &
+``metrics.jsonl`` holds one JSON object per line. Lines of kind "step" hold the numbers of one step, lines of kind
+"epoch" the means over an epoch, lines of kind "probe" what a probe found after it. Steps and epochs are counted from 1,
+so "step" is also the number of steps done. A number that is not finite is written as null. TensorBoard and Weights &
 Biases get the same numbers under the same names, those of an epoch with "epoch/" in front and a probe's with "probe/".
 """
 
@@ -14,22 +14,95 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from earmark.atomic import replacing
+from earmark.training.ranges import require_in_range
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+__all__ = ["METRICS_FILE", "Logging", "Metrics", "RunLog", "read_metrics"]
+
 METRICS_FILE = "metrics.jsonl"
 SECONDS_BETWEEN_PLAIN_LINES = 30.0
+
+
+class Metrics(NamedTuple):
+    """What a run has written down.
+
+    Attributes:
+        lines: The records in the order of the file; each has an integer "step".
+        num_damaged: Lines that are no such record: a run that was killed leaves half a line.
+    """
+
+    lines: list[dict[str, Any]]
+    num_damaged: int
+
+
+def read_metrics(path: Path) -> Metrics:
+    r"""Read the metrics of a run.
+
+    Args:
+        path: Its ``metrics.jsonl``; a file that is not there holds nothing.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / METRICS_FILE
+        >>> _ = path.write_text('{"kind": "step", "step": 1, "epoch": 1, "loss": 0.5}\n{"kind": "st')
+        >>> read_metrics(path)
+        Metrics(lines=[{'kind': 'step', 'step': 1, 'epoch': 1, 'loss': 0.5}], num_damaged=1)
+    """
+    records = [record for _, record in _records(path)]
+    lines = [record for record in records if record is not None]
+    return Metrics(lines, len(records) - len(lines))
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Yield the lines of a metrics file, each as it stands there and as a record; None for a damaged one."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        yield line, record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logging:
+    """What a run writes down, and how often.
+
+    Attributes:
+        every_steps: Steps between lines of metrics; the first and the last step always have one.
+        tensorboard: Write TensorBoard files too.
+        wandb: Arguments of ``wandb.init``, to write to Weights & Biases too, under an id that is the folder's own; None
+            for not.
+        progress: Show progress on stderr: live on a terminal, a plain line now and then elsewhere.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> Logging(tensorboard=False).every_steps
+        10
+    """
+
+    every_steps: int = 10
+    tensorboard: bool = True
+    wandb: Mapping[str, Any] | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        require_in_range(at_least_1={"every_steps": self.every_steps})
 
 
 class RunLog:
@@ -40,18 +113,20 @@ class RunLog:
 
     Args:
         run_dir: Folder of the run; made if need be.
+        options: What is written, and how often.
         step: Steps done so far; 0 starts the records anew.
         total_steps: Steps that the whole run will have, for the time left.
         epochs: Epochs that the whole run will have.
         enabled: False on every rank but the first: then nothing is written or shown.
-        tensorboard: Write TensorBoard files too.
-        wandb: Arguments of ``wandb.init``, to write to Weights & Biases too, under an id that is the folder's own.
-        progress: Show progress on stderr: live on a terminal, a plain line now and then elsewhere.
+
+    Raises:
+        ValueError: If Weights & Biases is asked for and not installed.
 
     Example:
         >>> import tempfile
         >>> run_dir = Path(tempfile.mkdtemp())
-        >>> with RunLog(run_dir, step=0, total_steps=9, epochs=1, tensorboard=False) as log:
+        >>> options = Logging(tensorboard=False, progress=False)
+        >>> with RunLog(run_dir, options, step=0, total_steps=9, epochs=1) as log:
         ...     log.write("step", {"step": 1, "epoch": 1, "loss": 0.5})
         >>> print((run_dir / "metrics.jsonl").read_text().strip())
         {"kind": "step", "step": 1, "epoch": 1, "loss": 0.5}
@@ -60,32 +135,30 @@ class RunLog:
     def __init__(
         self,
         run_dir: Path,
+        options: Logging,
         *,
         step: int,
         total_steps: int,
         epochs: int,
         enabled: bool = True,
-        tensorboard: bool = True,
-        wandb: Mapping[str, Any] | None = None,
-        progress: bool = False,
     ) -> None:
-        self._enabled = enabled
+        self._enabled, self._every_steps, self._total_steps = enabled, options.every_steps, total_steps
         self._writer: SummaryWriter | None = None
         self._wandb: Any = None
         self._progress: _ProgressLine | None = None
         if not enabled:
             return
         run_dir.mkdir(parents=True, exist_ok=True)
-        if wandb is not None:
-            self._wandb = _wandb_run(run_dir, wandb)
+        if options.wandb is not None:
+            self._wandb = _wandb_run(run_dir, options.wandb)
         metrics_path = run_dir / METRICS_FILE
         _cut_after(metrics_path, step)
         self._file = metrics_path.open("a", encoding="utf-8", buffering=1)  # by line: a killed run loses none
-        if tensorboard:
+        if options.tensorboard:
             from torch.utils import tensorboard as writers  # torch is slow to import, and `earmark runs` needs none
 
             self._writer = writers.SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
-        if progress:
+        if options.progress:
             self._progress = _ProgressLine(step=step, total_steps=total_steps, epochs=epochs)
 
     def __enter__(self) -> Self:
@@ -103,6 +176,10 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if kind is None else 1)
         self._file.close()
+
+    def is_due(self, step: int) -> bool:
+        """Return whether a step has a line of its own."""
+        return step % self._every_steps == 0 or step in (1, self._total_steps)
 
     def write(self, kind: str, values: Mapping[str, float]) -> None:
         """Write one line of metrics.
@@ -206,12 +283,6 @@ def _cut_after(path: Path, step: int) -> None:
     """Keep only the lines of a metrics file up to and including a step; a line cut short by a crash goes too."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:
-            continue
+    kept = [line + "\n" for line, record in _records(path) if record is not None and record["step"] <= step]
     with replacing(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")

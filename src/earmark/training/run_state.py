@@ -1,7 +1,7 @@
 """The state of a run: where it stands, what a checkpoint of it holds, when one is due, and how it is put back.
 
-In the path of a sample this file stands between `checkpoint` (how a file is written and read) and the loop in
-`pretrain`.
+In the path of a sample this file stands between the loop, which asks it for checkpoints, and `checkpoint` (how a file
+is written and read).
 """
 
 import json
@@ -14,10 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 
 from earmark.training.checkpoint import (
     CheckpointError,
@@ -33,11 +29,13 @@ from earmark.training.checkpoint import (
     set_rng_state,
 )
 from earmark.training.processes import gather_objects, on_first_rank
-from earmark.training.step import HasBounds, NonFiniteError
+from earmark.training.ranges import require_in_range
+from earmark.training.step import HasBounds, Learner, NonFiniteError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+__all__ = ["Checkpointing", "Position", "RunDiffersError", "RunSaver", "Totals"]
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +77,7 @@ class Totals:
         return {name: value / self.steps for name, value in self.scalars.items()}
 
     def speed(self) -> dict[str, float]:
-        """Return samples a second, and the share of the time spent waiting for data."""
+        """Return samples per second, and the share of the time spent waiting for data."""
         return {
             "samples_per_second": self.samples / self.seconds,
             "data_wait_share": self.data_wait_seconds / self.seconds,
@@ -109,6 +107,52 @@ class Position:
         self.epoch_totals = Totals()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Checkpointing:
+    """When a run's checkpoints are written, what says that they are of the same run, and whether it goes on from them.
+
+    Attributes:
+        config: Settings of the run as plain data, stored in every checkpoint.
+        changeable: Keys of the config, dotted, that may differ on a resume; each covers all that is below it.
+        every_epochs: Epochs between the checkpoints that are kept for good; the last epoch always has one.
+        every_minutes: Minutes between the others; None for none.
+        every_steps: Steps between the others; None for none.
+        retain: How many of the others to keep.
+        resume: Go on from the newest checkpoint in the run's folder, if there is one. Without it, such a folder is
+            refused.
+        force: Go on although settings or data differ from the checkpoint's; the new ones hold from there on. It goes
+            with `resume`.
+
+    Raises:
+        ValueError: If a number is out of range, or settings don't go together.
+
+    Example:
+        >>> Checkpointing(config={"optim": {"lr": 0.05}}, every_steps=500).retain
+        2
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    changeable: Sequence[str] = ("environment", "logging", "hydra")
+    every_epochs: int = 10
+    every_minutes: float | None = 30.0
+    every_steps: int | None = None
+    retain: int = 2
+    resume: bool = True
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        require_in_range(
+            at_least_1={"every_epochs": self.every_epochs, "every_steps": self.every_steps, "retain": self.retain},
+            above_0={"every_minutes": self.every_minutes},
+        )
+        if self.force and not self.resume:
+            raise ValueError("force goes on with a run, which resume=False refuses; give one of them")
+        try:
+            json.dumps(self.config)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"config must be plain data, to be stored in checkpoints: {error}") from error
+
+
 @dataclass(kw_only=True)
 class RunSaver:
     """Writes a run's checkpoints when they are due, and puts the newest one back.
@@ -116,61 +160,41 @@ class RunSaver:
     Attributes:
         directory: Folder of the checkpoints.
         fabric: Whose first rank writes, and whose gradient scaler is part of the state.
-        model: The bare model.
-        optimizer: The bare optimizer.
-        scheduler: Its schedule, if any.
+        learner: What is trained.
+        options: When checkpoints are due, and what a resume may differ in.
         arguments: Numbers that make up the run's identity, like its seed; a resume must have the same.
-        config: Settings, stored as they are.
-        changeable: Keys of the config, dotted, that may differ on a resume; each covers all that is below it.
         fingerprint: Identity of the data; a resume must have the same.
         epochs: Epochs of the whole run.
-        every_epochs: Epochs between the checkpoints that are kept for good; the last epoch always has one.
-        every_minutes: Minutes between the others, or None.
-        every_steps: Steps between the others, or None.
-        retain: How many of the others to keep.
-        ema: Average of the model's weights, if any.
         videos: Ids of videos by what they are used for, stored so that an evaluation can tell what was seen. A run that
             goes on adds those of the checkpoint.
-        force: Go on although settings or data differ.
         path: The newest checkpoint written or restored.
     """
 
     directory: Path
     fabric: "Fabric"
-    model: nn.Module
-    optimizer: Optimizer
-    scheduler: LRScheduler | None
+    learner: Learner
+    options: Checkpointing
     arguments: Mapping[str, int]
-    config: Mapping[str, Any]
-    changeable: Sequence[str]
     fingerprint: str
     epochs: int
-    every_epochs: int
-    every_minutes: float | None
-    every_steps: int | None
-    retain: int
-    ema: AveragedModel | None = None
     videos: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    force: bool = False
     path: Path | None = None
 
     def __post_init__(self) -> None:
-        try:
-            self.config = json.loads(json.dumps(self.config))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"config must be plain data, to be stored in checkpoints: {error}") from error
+        self._config = json.loads(json.dumps(self.options.config))  # as a checkpoint gives it back
         self._saved_at = time.monotonic()
 
     def minutes_are_over(self) -> bool:
         """Return whether a checkpoint is due by this process's clock."""
-        return self.every_minutes is not None and (time.monotonic() - self._saved_at) / 60 >= self.every_minutes
+        every = self.options.every_minutes
+        return every is not None and (time.monotonic() - self._saved_at) / 60 >= every
 
     def is_due(self, position: Position, *, wanted: bool) -> bool:
         """Return whether a checkpoint's time has come: because it is wanted, or by the count of epochs or steps."""
         return (
             wanted
             or self._ends_kept_epoch(position)
-            or (self.every_steps is not None and position.step % self.every_steps == 0)
+            or (self.options.every_steps is not None and position.step % self.options.every_steps == 0)
         )
 
     def save(self, position: Position, *, best: bool = False) -> None:
@@ -201,13 +225,10 @@ class RunSaver:
         except (OSError, RuntimeError) as error:  # torch's zip writer says RuntimeError when a disk is full
             kept = f"{self.path} is whole, and a resume goes on from it" if self.path else "there is none before it"
             raise CheckpointError(f"{path}: the checkpoint could not be written ({error}); {kept}") from error
-        remove_old_latest(self.directory, retain=self.retain)
+        remove_old_latest(self.directory, retain=self.options.retain)
 
-    def restore(self, *, resume: bool) -> Position:
+    def restore(self) -> Position:
         """Put back the newest checkpoint, if there is one.
-
-        Args:
-            resume: Without it, a folder that holds checkpoints is refused.
 
         Returns:
             Where the run stands.
@@ -217,28 +238,29 @@ class RunSaver:
             RunDiffersError: If it belongs to other data or other settings.
             FileExistsError: If resume is off and there are checkpoints.
         """
-        path = on_first_rank(lambda: self._to_restore(resume=resume))
+        path = on_first_rank(self._to_restore)
         if path is None:
             return Position()
         state = load_checkpoint(path)
         differences = self._differences(path, state)
-        if differences and not self.force:
+        if differences and not self.options.force:
             raise RunDiffersError(
                 path, differences, ways_out="go back to that, take another run folder, or go on with force=True"
             )
         if differences and self.fabric.is_global_zero:
             _log.warning("%s: goes on although the run was made with other %s", path, ", ".join(differences))
-        chosen = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        learner = self.learner
+        chosen = [{k: v for k, v in group.items() if k != "params"} for group in learner.optimizer.param_groups]
         try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.scheduler is not None and not differences:
-                self.scheduler.load_state_dict(state["scheduler"])
+            learner.model.load_state_dict(state["model"])
+            learner.optimizer.load_state_dict(state["optimizer"])
+            if learner.scheduler is not None and not differences:
+                learner.scheduler.load_state_dict(state["scheduler"])
             if state["scaler"]:
                 self.fabric.strategy.precision.load_state_dict(state["scaler"])
-            if self.ema is not None:
-                self.ema.load_state_dict(state["ema"])
-            for model in (self.model, *([] if self.ema is None else [self.ema.module])):
+            if learner.ema is not None:
+                learner.ema.load_state_dict(state["ema"])
+            for model in (learner.model, *([] if learner.ema is None else [learner.ema.module])):
                 if isinstance(model, HasBounds):  # the bounds may be others than when it was written
                     model.keep_in_range()
             self._restore_rng(state["rng"])
@@ -254,16 +276,15 @@ class RunSaver:
         self.path = path
         return position
 
-    def _to_restore(self, *, resume: bool) -> Path | None:
-        if not resume and any(self.directory.glob("[!.]*.pt")):
+    def _to_restore(self) -> Path | None:
+        if not self.options.resume and any(self.directory.glob("[!.]*.pt")):
             raise FileExistsError(
                 f"{self.directory} holds checkpoints of a run: resume=True goes on with it; or take another run folder"
             )
         return latest_checkpoint(self.directory)
 
-    def _restore_rng(self, states: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> None:
+    def _restore_rng(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Give every rank its own state back; ranks that there were none of before keep what they were seeded with."""
-        states = [states] if isinstance(states, Mapping) else states  # one alone, before several could train
         if self.fabric.global_rank < len(states):
             set_rng_state(states[self.fabric.global_rank])
 
@@ -271,30 +292,32 @@ class RunSaver:
         self, chosen: Sequence[Mapping[str, Any]], position: Position, arguments: Mapping[str, int]
     ) -> None:
         """Have settings that were forced take effect: those of the optimizer, of its schedule, and of the order."""
-        for group, values in zip(self.optimizer.param_groups, chosen, strict=True):
+        for group, values in zip(self.learner.optimizer.param_groups, chosen, strict=True):
             group.update(values)
         if any(arguments.get(name) != self.arguments[name] for name in ("seed", "batch_size", "num_clips")):
             position.batch, position.epoch_totals = 0, Totals()  # the epoch in hand begins anew
-        if self.scheduler is not None:
+        if self.learner.scheduler is not None:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
                 for _ in range(position.epoch if position.batch else max(0, position.epoch - 1)):
-                    self.scheduler.step()
+                    self.learner.scheduler.step()
 
     def _ends_kept_epoch(self, position: Position) -> bool:
-        return position.batch == 0 and (position.epoch % self.every_epochs == 0 or position.epoch == self.epochs)
+        return position.batch == 0 and (
+            position.epoch % self.options.every_epochs == 0 or position.epoch == self.epochs
+        )
 
     def _state(self, position: Position) -> dict[str, Any]:
         return {
-            "config": self.config,
+            "config": self._config,
             "arguments": dict(self.arguments),
             "fingerprint": self.fingerprint,
             "videos": {use: list(ids) for use, ids in self.videos.items()},
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "model": self.learner.model.state_dict(),
+            "optimizer": self.learner.optimizer.state_dict(),
+            "scheduler": None if self.learner.scheduler is None else self.learner.scheduler.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
+            "ema": None if self.learner.ema is None else self.learner.ema.state_dict(),
             "position": {
                 name: getattr(position, name) for name in ("epoch", "batch", "step", "best_score", "best_epoch")
             },
@@ -304,7 +327,7 @@ class RunSaver:
 
     def _require_finite_weights(self, step: int) -> None:
         """A finite loss can still have had a gradient that was not; such weights must not displace good ones."""
-        for name, tensor in self.model.state_dict().items():
+        for name, tensor in self.learner.model.state_dict().items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise NonFiniteError(f"{name} is not finite after step {step}; no checkpoint was written")
 
@@ -313,22 +336,25 @@ class RunSaver:
         missing = {"arguments", "config", "fingerprint", "scheduler", "position"} - state.keys()
         if missing:
             raise CheckpointError(f"{path}: not the checkpoint of a training run (no {', '.join(sorted(missing))})")
-        if (state["scheduler"] is None) != (self.scheduler is None):
-            raise CheckpointError(f"{path}: a run can't be resumed with a schedule if it had none, nor the other way")
-        if (state.get("ema") is None) != (self.ema is None):
+        if (state["scheduler"] is None) != (self.learner.scheduler is None):
             raise CheckpointError(
-                f"{path}: a run can't be resumed with an average of its weights if it had none, nor the other way"
+                f"{path}: a run can't be resumed with a schedule if it had none, or without if it had one"
+            )
+        if (state.get("ema") is None) != (self.learner.ema is None):
+            raise CheckpointError(
+                f"{path}: a run can't be resumed with an average of its weights if it had none, "
+                "or without if it had one"
             )
         differences = []
         if state["fingerprint"] != self.fingerprint:
             differences.append(f"data (fingerprint {state['fingerprint']} there, {self.fingerprint} here)")
         there = dict(_leaves(state["config"])) | state["arguments"]
-        here = dict(_leaves(self.config)) | dict(self.arguments)
+        here = dict(_leaves(self._config)) | dict(self.arguments)
         settings = [
             f"{key} ({there.get(key, 'missing')} there, {here.get(key, 'missing')} here)"
             for key in sorted(there.keys() | here.keys())
             if there.get(key) != here.get(key)
-            and not any(key == prefix or key.startswith(f"{prefix}.") for prefix in self.changeable)
+            and not any(key == prefix or key.startswith(f"{prefix}.") for prefix in self.options.changeable)
         ]
         if settings:
             differences.append(f"settings: {', '.join(settings)}")

@@ -1,4 +1,4 @@
-"""How a model is laid out and run, which changes its speed and not what it computes.
+"""Memory layout and compilation of a model, which change its speed and not what it computes.
 
 Beside the path of a sample: the commands call this before training; `benchmarks/train_step.py` measures it.
 """
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-LAYOUT_CHANNELS = 64  # torch's compiler does not think of channels last below that (torch/_inductor/graph.py)
+LAYOUT_CHANNELS = 64  # below that torch's compiler does not consider channels last (torch/_inductor/graph.py)
 
 
 def use_channels_last(module: nn.Module) -> None:
     """Lay the weights of convolutions out with channels last, in place; inputs then follow them.
 
-    Convolutions take their layout from their weights, and pass it on, so nothing else need be told. Some of those over
-    time alone are computed in the usual layout on the CPU all the same.
+    Convolutions take their layout from their weights, and pass it on, so nothing else needs to change. On the CPU some
+    convolutions over time alone are computed in the usual layout all the same.
 
     Args:
         module: Any module; weights of 2-D and of 3-D convolutions are changed.

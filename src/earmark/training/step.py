@@ -1,21 +1,26 @@
-"""One training step: forward, the look at the loss, backward, the update of the weights and of their average.
+"""One training step: forward, the check of the loss, backward, the update of the weights and of their average.
 
-In the path of a sample this file stands between the model's inputs and the loop in `pretrain`, which calls it.
+In the path of a sample this file stands between the model's inputs and the loop, which calls it.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from earmark.training.ranges import require_in_range
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["HasBounds", "NonFiniteError", "TrainStep", "begin_anew", "ema_of"]
+__all__ = ["HasBounds", "Learner", "NonFiniteError", "StepOptions", "TrainStep", "begin_anew", "ema_of"]
 
 
 @runtime_checkable
@@ -30,6 +35,64 @@ class NonFiniteError(RuntimeError):
     """The loss or a weight is no longer a finite number."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """A model with what changes its weights.
+
+    Attributes:
+        model: The bare model.
+        optimizer: Optimizer of its parameters.
+        scheduler: Its learning-rate schedule, stepped once per epoch; None for a constant rate.
+        ema: Average of the model's weights; `earmark.training.pretrain` makes it where `StepOptions` asks for one.
+
+    Raises:
+        ValueError: If the optimizer is that of another model, or the schedule that of another optimizer.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler | None = None
+    ema: AveragedModel | None = None
+
+    def __post_init__(self) -> None:
+        # either would leave the model as it is, without a word
+        own = {id(parameter) for parameter in self.model.parameters()}
+        foreign = [p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in own]
+        if foreign:
+            raise ValueError(f"the optimizer updates {counted(len(foreign), 'parameter')} that the model does not have")
+        if self.scheduler is not None and self.scheduler.optimizer is not self.optimizer:
+            raise ValueError("the scheduler is that of another optimizer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """How a step is done.
+
+    Attributes:
+        accumulate: Parts that a rank's batch is cut into, where memory is short: the gradient is the mean over the
+            parts. A loss that compares samples, and batch norm, then see one part at a time.
+        max_gradient_norm: Longer gradients are scaled to this length; None for none.
+        ema_decay: Keep an exponential moving average of the weights, of which this share stays at each step; None for
+            none. It is in the checkpoints as ``ema``, and it is what is judged during the run.
+        sync_batch_norm: Where there are several ranks, take batch norm's statistics over the samples of all of them.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    accumulate: int = 1
+    max_gradient_norm: float | None = None
+    ema_decay: float | None = None
+    sync_batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        require_in_range(
+            at_least_1={"accumulate": self.accumulate}, above_0={"max_gradient_norm": self.max_gradient_norm}
+        )
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
+
+
 class TrainStep:
     """A step of gradient descent on a batch.
 
@@ -37,41 +100,33 @@ class TrainStep:
         fabric: The launched Fabric.
         module: The model that Fabric set up.
         optimizer: The optimizer that Fabric set up.
-        accumulate: Parts that a batch is cut into, where memory is short: the gradient is the mean over the parts. A
-            loss that compares samples, and batch norm, then see a part at a time.
-        max_gradient_norm: Longer gradients are scaled to this length; None for none.
+        options: How a step is done.
         ema: Average of the weights, updated after each step; None for none.
     """
 
     def __init__(
-        self,
-        fabric: "Fabric",
-        module: Any,
-        optimizer: Any,
-        *,
-        accumulate: int = 1,
-        max_gradient_norm: float | None = None,
-        ema: AveragedModel | None = None,
+        self, fabric: "Fabric", module: Any, optimizer: Any, options: StepOptions, *, ema: AveragedModel | None = None
     ) -> None:
         self._fabric, self._module, self._optimizer = fabric, module, optimizer
-        self._accumulate, self._max_gradient_norm, self._ema = accumulate, max_gradient_norm, ema
+        self._accumulate, self._max_gradient_norm = options.accumulate, options.max_gradient_norm
+        self._ema = ema
 
     def __call__(
-        self, inputs: tuple[Tensor, ...], *, index: Tensor, labels: Mapping[str, Tensor], wishes: Sequence[bool] = ()
+        self, inputs: tuple[Tensor, ...], *, index: Tensor, labels: Mapping[str, Tensor], flags: Sequence[bool] = ()
     ) -> tuple[dict[str, float], list[bool]]:
         """Do one step.
 
-        The loss is looked at before the weights are touched: waiting for it costs a GPU next to nothing, because the
+        The loss is checked before the weights are touched: waiting for it costs a GPU next to nothing, because the
         backward pass, the longer part, is queued at once and the next batch is prepared meanwhile.
 
         Args:
             inputs: Of the model; (B, ...) each.
             index: (B,), each sample's index in the data set.
             labels: (B,) by name, where the data set has any.
-            wishes: What this process would like to do after the step, such as to stop.
+            flags: What this process asks for after the step, such as to stop.
 
         Returns:
-            The model's scalars, as means over parts and processes; and for each wish whether any process has it, so
+            The model's scalars, as means over parts and processes; and for each flag whether any rank has set it, so
                 that all of them do the same after the same step.
 
         Raises:
@@ -88,7 +143,7 @@ class TrainStep:
                     index=index[rows],
                     labels={name: values[rows] for name, values in labels.items()},
                 )
-                scalars, granted = _mean_over_ranks(self._fabric, output, wishes)
+                scalars, any_rank = _mean_over_ranks(self._fabric, output, flags)
                 if not math.isfinite(scalars["loss"]):
                     raise NonFiniteError(f"the loss is {scalars['loss']}")
                 self._fabric.backward(output["loss"] / self._accumulate)
@@ -103,7 +158,7 @@ class TrainStep:
             self._module.module.keep_in_range()  # before the average is taken
         if self._ema is not None:
             self._ema.update_parameters(self._module.module)
-        return {name: value / self._accumulate for name, value in sums.items()}, granted
+        return {name: value / self._accumulate for name, value in sums.items()}, any_rank
 
 
 def ema_of(model: nn.Module, decay: float) -> AveragedModel:
@@ -161,14 +216,14 @@ def begin_anew(parameters: Iterable[nn.Parameter], model: nn.Module, optimizer: 
 
 
 def _mean_over_ranks(
-    fabric: "Fabric", output: Mapping[str, Tensor], wishes: Sequence[bool]
+    fabric: "Fabric", output: Mapping[str, Tensor], flags: Sequence[bool]
 ) -> tuple[dict[str, float], list[bool]]:
     values = torch.stack([value.detach().float() for value in output.values()])
-    if fabric.world_size > 1:  # wishes go along with the numbers; one process alone need not ask its device for them
-        values = torch.cat([values, values.new_tensor([float(wish) for wish in wishes])])
+    if fabric.world_size > 1:  # flags go along with the numbers; one process alone need not ask its device for them
+        values = torch.cat([values, values.new_tensor([float(flag) for flag in flags])])
     numbers = (_sum_over_ranks(fabric, values) / fabric.world_size).tolist()
-    granted = [number > 0 for number in numbers[len(output) :]] if fabric.world_size > 1 else list(wishes)
-    return dict(zip(output, numbers, strict=False)), granted
+    any_rank = [number > 0 for number in numbers[len(output) :]] if fabric.world_size > 1 else list(flags)
+    return dict(zip(output, numbers, strict=False)), any_rank
 
 
 def _sum_over_ranks(fabric: "Fabric", values: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Batch norm over the samples of all processes, so that N processes learn what one would.
+"""Batch norm over the samples of all processes, so that N processes learn what a single one would.
 
 In the path of a sample it stands in for the encoders' batch norm where a run has several processes. On GPUs this is
-PyTorch's own SyncBatchNorm; that one refuses the CPU, which gets `CPUSyncBatchNorm`, of the same arithmetic.
+PyTorch's own SyncBatchNorm, which does not support the CPU; there it is `CPUSyncBatchNorm`, of the same arithmetic.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from earmark.training.processes import world_size
+from earmark.methods.gathering import world_size
 
 __all__ = ["CPUSyncBatchNorm", "with_sync_batch_norm"]
 

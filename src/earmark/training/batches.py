@@ -1,0 +1,211 @@
+"""What a run reads, and in which order: the batches of this process, ready for the model.
+
+In the path of a sample this file stands between `earmark.clips` (data set, sampling, loading, transforms) and the loop,
+which takes the model's inputs from here.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from earmark.clips import loading
+from earmark.clips.sampling import EpochBatches, sample_seed
+from earmark.methods.base import Embeddings, EpochAware
+from earmark.training.ranges import require_in_range
+from earmark.training.run_state import Position
+from earmark.wording import counted
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Clips", "Schedule", "TrainingBatches", "TrainingData"]
+
+
+class Clips(loading.Clips, Protocol):
+    """A map-style data set of known size: its keys are (index, seed), its samples are NumPy arrays by name."""
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long a run is, and in which order it reads.
+
+    Attributes:
+        epochs: Epochs of the whole run.
+        batch_size: Size of the global batch, over all ranks together. If there are fewer clips, a batch is all of them;
+            clips that do not fill a batch are left out of an epoch, others in each.
+        seed: Seed of order and samples. The model's first weights are the caller's to seed.
+        max_steps: Stop after so many steps of the whole run, if its epochs don't end before; the learning rate goes on
+            as if there were no such limit.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> Schedule(epochs=100, batch_size=128).seed
+        0
+    """
+
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    max_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        require_in_range(
+            at_least_1={"epochs": self.epochs, "batch_size": self.batch_size, "max_steps": self.max_steps},
+            at_least_0={"seed": self.seed},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What a run reads.
+
+    Attributes:
+        clips: The data set, of samples with ``video_before`` and ``video_after`` uint8 (T, H, W, 3), ``audio`` int16
+            (S,), ``index``, ``seed`` and ``video_size`` (height, width), and any ``label_NAME``.
+        collate_fn: Makes one batch of a list of samples.
+        video_transform: Called with (video uint8 (B, T, H, W, 3), seed (B,), video_size (B, 2), stream=0 or 1).
+        audio_transform: Called with (audio int16 (B, S)).
+        fingerprint: Identity of the prepared data; a run is resumed with the same only.
+        shared_crop: Draw the crop of both clips of a sample alike, instead of independently.
+        num_workers: Threads that load data for this rank; 0 loads in the loop's own, between the steps.
+        videos: Ids of videos by use: "pretraining", and "probe" for those that a run is judged on. Stored in every
+            checkpoint, so that an evaluation can tell which of its videos were seen.
+        describe: Names a sample by its index and seed, for errors.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    clips: Clips
+    collate_fn: Callable[[list[Any]], dict[str, Tensor]]
+    video_transform: nn.Module
+    audio_transform: nn.Module
+    fingerprint: str
+    shared_crop: bool = False
+    num_workers: int = 0
+    videos: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    describe: Callable[[int, int], str] | None = None
+
+    def __post_init__(self) -> None:
+        require_in_range(at_least_0={"num_workers": self.num_workers})
+
+
+class TrainingBatches:
+    """The batches of a run, as this process sees them.
+
+    Args:
+        data: What is read; its transforms are moved to the device.
+        schedule: In which order.
+        fabric: The launched Fabric: rank, number of ranks, device and precision.
+
+    Attributes:
+        num_per_epoch: Batches of an epoch.
+        share: Samples of a batch that are this process's.
+
+    Raises:
+        ValueError: If there are no clips, or a batch can't be shared out equally among the ranks.
+    """
+
+    def __init__(self, data: TrainingData, schedule: Schedule, fabric: "Fabric") -> None:
+        self._data, self._schedule, self._fabric = data, schedule, fabric
+        self._num_clips = len(data.clips)
+        self.num_per_epoch = self._of_epoch(0, world_size=fabric.world_size).num_batches
+        self.share = min(self._num_clips, schedule.batch_size) // fabric.world_size
+        data.video_transform.to(fabric.device)
+        data.audio_transform.to(fabric.device)
+
+    def rest(self, position: Position) -> Generator[dict[str, Tensor], None, None]:
+        """Yield this rank's batches from a position to the end of the run, on the device.
+
+        Closing the iterator ends the threads that read ahead.
+        """
+        return self._load(self._keys_of_rest(position.epoch, position.batch))
+
+    def _keys_of_rest(self, start_epoch: int, start_batch: int) -> Iterator[list[tuple[int, int]]]:
+        # one iterator over all epochs, so that reading ahead goes on across their edges
+        for epoch in range(start_epoch, self._schedule.epochs):
+            yield from self._of_epoch(
+                epoch,
+                start_batch=start_batch if epoch == start_epoch else 0,
+                rank=self._fabric.global_rank,
+                world_size=self._fabric.world_size,
+            )
+
+    def model_inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the model takes: clip before, clip after, log-mel of the sound."""
+        data, seed, size = self._data, batch["seed"], batch["video_size"]
+        return (
+            data.video_transform(batch["video_before"], seed, size, stream=0),
+            data.video_transform(batch["video_after"], seed, size, stream=0 if data.shared_crop else 1),
+            data.audio_transform(batch["audio"]),
+        )
+
+    @torch.no_grad()
+    def embeddings(self, model: nn.Module, epoch: int) -> Iterator[Embeddings]:
+        """Yield (index, embeddings by name) of this rank's share of all clips, in order and in evaluation mode.
+
+        Args:
+            model: The bare model, an `EpochAware` one.
+            epoch: Counted from 0; it seeds the samples.
+        """
+        fabric, batch_size = self._fabric, self._schedule.batch_size
+        share = range(fabric.global_rank, self._num_clips, fabric.world_size)
+        size = batch_size // fabric.world_size
+        batches = (share[start : start + size] for start in range(0, len(share), size))
+        keys = ([(index, sample_seed(self._schedule.seed, epoch, index)) for index in batch] for batch in batches)
+        model.eval()
+        try:
+            with closing(self._load(keys)) as loaded:
+                for batch in loaded:
+                    inputs = fabric.strategy.precision.convert_input(self.model_inputs(batch))
+                    with fabric.autocast():
+                        embeddings = cast(EpochAware, model).embed(*inputs)
+                    yield batch["index"], embeddings
+        finally:
+            model.train()
+
+    def name_of(self, position: Position) -> str:
+        """Name the samples of the batch, over all ranks, that comes next at a position."""
+        keys = next(iter(self._of_epoch(position.epoch, start_batch=position.batch)))
+        if self._data.describe is None:
+            return f"indices {[index for index, _ in keys]}"
+        return ", ".join(self._data.describe(index, seed) for index, seed in keys)
+
+    def notes(self) -> Iterator[str]:
+        """Say where a batch is smaller than asked for, or an epoch does not see all clips."""
+        num_clips, batch_size = self._num_clips, self._schedule.batch_size
+        if num_clips < batch_size:
+            yield (
+                f"note: {counted(num_clips, 'clip')}, fewer than a batch of {batch_size}: "
+                f"each batch is of {num_clips}, all there are"
+            )
+        elif rest := num_clips % batch_size:
+            batches = counted(num_clips // batch_size, "batch", "batches")
+            left_out = f"each epoch leaves out {rest}, others each time"
+            yield f"note: {num_clips} clips are {batches} of {batch_size}: {left_out}"
+
+    def _of_epoch(self, epoch: int, *, start_batch: int = 0, rank: int = 0, world_size: int = 1) -> EpochBatches:
+        schedule = self._schedule
+        return EpochBatches(
+            self._num_clips,
+            schedule.batch_size,
+            seed=schedule.seed,
+            epoch=epoch,
+            rank=rank,
+            world_size=world_size,
+            start_batch=start_batch,
+        )
+
+    def _load(self, keys: Iterator[list[tuple[int, int]]]) -> Generator[dict[str, Tensor], None, None]:
+        data = self._data
+        return loading.load_batches(
+            data.clips, keys, collate_fn=data.collate_fn, num_workers=data.num_workers, device=self._fabric.device
+        )
