@@ -6,15 +6,12 @@ encoder is written alone, for use elsewhere. Files are untrusted: nothing but te
 
 import json
 import logging
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,6 +20,7 @@ from earmark.atomic import replacing
 from earmark.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS, Encoder, new_encoder
 from earmark.encoders.published import find_weights
 from earmark.encoders.recognition import recognise
+from earmark.encoders.torch_file import TorchFileError, read_torch_file
 
 __all__ = ["LoadedWeights", "WeightsError", "load_encoder", "load_encoder_weights", "save_encoder"]
 
@@ -170,7 +168,12 @@ def _kind_of(name: str) -> Kind:
 
 
 def load_encoder_weights(
-    encoder: Encoder, path: str | Path, *, kind: Kind, weights: Weights | None = None
+    encoder: Encoder,
+    path: str | Path,
+    *,
+    kind: Kind,
+    weights: Weights | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> LoadedWeights:
     """Fill an encoder with the weights that a file holds for it.
 
@@ -180,6 +183,8 @@ def load_encoder_weights(
         path: A checkpoint or weights file, as `load_encoder` takes.
         kind: Which encoder of the file.
         weights: Which weights of a checkpoint of Earmark, as `load_encoder` has it: the average where there is one.
+        state: What `earmark.encoders.torch_file.read_torch_file` or `earmark.load_checkpoint` returned for this file,
+            where it has been read already: then the file itself is only named, not opened.
 
     Returns:
         What was found, loaded and ignored; the encoder's ``origin`` says the same.
@@ -190,6 +195,7 @@ def load_encoder_weights(
 
     Example:
         >>> import tempfile
+        >>> import torch
         >>> from earmark.encoders import SpecCNN9
         >>> path = Path(tempfile.mkdtemp()) / "avid.pth"
         >>> trained, fresh = SpecCNN9(width=4), SpecCNN9(width=4)
@@ -201,9 +207,9 @@ def load_encoder_weights(
         True
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if state is None and not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    return _load(encoder, _read(path, weights), kind)
+    return _load(encoder, _read(path, weights, state), kind)
 
 
 def save_encoder(encoder: Encoder, path: str | Path) -> None:
@@ -240,24 +246,19 @@ def save_encoder(encoder: Encoder, path: str | Path) -> None:
 # --- reading ---
 
 
-def _read(path: Path, weights: Weights | None) -> _WeightsFile:
+def _read(path: Path, weights: Weights | None, state: Any = None) -> _WeightsFile:
+    """Read a file, or take what was read from it before, and tell what is in it."""
     if weights not in (None, "ema", "model"):
         raise ValueError(f"weights: ema or model, got {weights!r}")
     if path.suffix == ".safetensors":
         if weights is not None:
             raise WeightsError(f"{path}: holds one set of weights, so there is no weights={weights} to choose")
         return _read_safetensors(path)
-    try:
-        if zipfile.is_zipfile(path):  # torch itself does not verify checksums
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise WeightsError(f"the checksum of {damaged} is wrong")
-        with torch.serialization.safe_globals(_numpy_types()):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file may raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path}: not a checkpoint of tensors and plain data ({reason})") from error
+    if state is None:
+        try:
+            state = read_torch_file(path)
+        except TorchFileError as error:
+            raise WeightsError(f"{path}: not a checkpoint of tensors and plain data ({error.reason})") from error
     if isinstance(state, dict) and "format_version" in state and "model" in state:
         return _read_own(path, state, weights)
     if weights == "ema":
@@ -366,18 +367,6 @@ def _described(config: Any) -> dict[Kind, tuple[str, Mapping[str, Any]]]:
 def _unwrapped(name: str) -> str:
     """Return a name as it was before DataParallel, AveragedModel or torch.compile wrapped the model."""
     return name.replace("_orig_mod.", "").removeprefix("module.")
-
-
-def _numpy_types() -> list[Any]:
-    """Return what numpy's plain numbers and arrays are made of in a checkpoint, under its old names and its new ones.
-
-    The original's checkpoints, and others of their time, hold statistics and orders as such.
-    """
-    numbers = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
-    makers = (("_reconstruct", np.empty(0).__reduce__()[0]), ("scalar", np.float64(0).__reduce__()[0]))
-    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
-    named = [(maker, f"{module}.{name}") for module in modules for name, maker in makers]
-    return [np.ndarray, np.dtype, *numbers, *named]
 
 
 # --- loading ---
