@@ -1,6 +1,6 @@
 r"""The objectives as pure functions of embeddings: RepLAI's two, and those of the methods it is compared with.
 
-In the path of a sample they come after the heads; what they return is what the training loop minimises. They need
+In the path of a sample they come after the heads; what they return is what the training loop minimizes. They need
 nothing but torch. All compute in float32, whatever the autocast state, or in float64 if they are given float64.
 
 Throughout, :math:`\hat x = x / \lVert x \rVert`. A zero vector has no direction: it keeps similarity 0 with everything
@@ -9,8 +9,8 @@ and receives no gradient. NaN in an embedding makes the loss NaN, so that the ca
 Those that compare samples with one another take `gather`, which concatenates a tensor (B, ...) over processes to (M,
 ...), and `rank`, this process's place in the concatenation. The B samples of this process are then the anchors, the M
 samples of all processes the candidates, and the mean over processes of the loss is the loss of one process on the
-global batch. So are its gradients with `earmark.training.processes.gather_with_gradient`;
-`earmark.training.processes.gather_without_gradient` is the original code's, with which candidates get no gradient, not
+global batch. So are its gradients with `earmark.methods.gathering.gather_with_gradient`;
+`earmark.methods.gathering.gather_without_gradient` is the original code's, with which candidates get no gradient, not
 even this process's own, and what is left is the same for any number of processes.
 """
 
@@ -71,13 +71,13 @@ def audio_visual_correspondence_loss(
     """
     _check(temperature, video_before=video_before, video_after=video_after, audio=audio)
     with torch.autocast(audio.device.type, enabled=False):
-        before, after, sound = (directions(x) for x in (video_before, video_after, audio))
+        before, after, sound = (l2_normalize(x) for x in (video_before, video_after, audio))
         all_before, all_after, all_sound = before, after, sound
         if gather is not None:
             # One collective for the three.
             all_before, all_after, all_sound = gather(torch.stack([before, after, sound], dim=1)).unbind(dim=1)
         if queue is not None:
-            past = directions(queue)
+            past = l2_normalize(queue)
             all_before, all_after, all_sound = (
                 torch.cat(rows) for rows in zip((all_before, all_after, all_sound), past, strict=True)
             )
@@ -138,9 +138,9 @@ def state_change_logits(
     """
     _check(temperature, change_forward=change_forward, change_backward=change_backward, audio=audio)
     with torch.autocast(audio.device.type, enabled=False):
-        sound = directions(audio)
-        forward = (directions(change_forward) * sound).sum(dim=1) / temperature
-        backward = (directions(change_backward) * sound).sum(dim=1) / temperature
+        sound = l2_normalize(audio)
+        forward = (l2_normalize(change_forward) * sound).sum(dim=1) / temperature
+        backward = (l2_normalize(change_backward) * sound).sum(dim=1) / temperature
         return forward, backward
 
 
@@ -188,7 +188,7 @@ def contrastive_state_change_loss(
     """
     _check(temperature, change_forward=change_forward, change_backward=change_backward, audio=audio)
     with torch.autocast(audio.device.type, enabled=False):
-        forward, backward, sound = (directions(x) for x in (change_forward, change_backward, audio))
+        forward, backward, sound = (l2_normalize(x) for x in (change_forward, change_backward, audio))
         all_forward, all_backward, all_sound = forward, backward, sound
         if gather is not None:
             all_forward, all_backward, all_sound = gather(torch.stack([forward, backward, sound], dim=1)).unbind(dim=1)
@@ -236,7 +236,7 @@ def nt_xent_loss(
     """
     _check(temperature, first=first, second=second)
     with torch.autocast(first.device.type, enabled=False):
-        views = [directions(first), directions(second)]
+        views = [l2_normalize(first), l2_normalize(second)]
         all_first, all_second = views
         if gather is not None:
             all_first, all_second = gather(torch.stack(views, dim=1)).unbind(dim=1)
@@ -289,11 +289,11 @@ def noise_contrastive_loss(
         return (F.softplus(offset - positive) + F.softplus(negative - offset).sum(dim=1)).mean()
 
 
-def directions(x: Tensor) -> Tensor:
+def l2_normalize(x: Tensor) -> Tensor:
     """Scale vectors (..., D) to length 1, in float32 or float64; zero vectors stay zero and get a zero gradient.
 
     Example:
-        >>> directions(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        >>> l2_normalize(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
     """
