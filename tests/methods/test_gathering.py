@@ -8,9 +8,10 @@ from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
+from earmark.methods.gathering import gather_with_gradient, rank, world_size
 from earmark.methods.objectives import audio_visual_correspondence_loss
 from earmark.methods.replai import AudioVisualModel
-from earmark.training.processes import gather_objects, gather_with_gradient, process_group_left, rank, world_size
+from earmark.training.processes import gather_objects, process_group_left
 from tests.helpers.flat_encoder import FlatEncoder
 
 BATCH, DIM = 8, 5

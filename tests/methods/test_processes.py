@@ -14,10 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
+from earmark.methods.gathering import gather_without_gradient, sum_over_processes, world_size
 from earmark.methods.replai import AudioVisualModel, ContrastiveOptions, StateChangeOptions
 from earmark.training.launch import Launch, run_processes
 from earmark.training.pretrain import PretrainResult
-from earmark.training.processes import gather_without_gradient, process_group_left, sum_over_processes, world_size
+from earmark.training.processes import process_group_left
 from earmark.training.speed import compile_encoders, use_channels_last
 from earmark.training.sync_batch_norm import CPUSyncBatchNorm
 from tests.methods.test_methods import METHODS, NUM_SAMPLES, encoders, make_inputs, make_keywords

@@ -25,9 +25,9 @@ from earmark.clips.sampling import sample_seed
 from earmark.clips.transforms import random_integers
 from earmark.encoders import Encoder
 from earmark.methods.base import Views, audio_features, clip_features
+from earmark.methods.gathering import gather_without_gradient, world_size
 from earmark.methods.heads import projection_head
 from earmark.methods.objectives import l2_normalize, noise_contrastive_loss
-from earmark.training.processes import gather_without_gradient, world_size
 
 
 class AVID(nn.Module):

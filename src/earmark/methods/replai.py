@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from earmark.encoders import Encoder
 from earmark.methods.base import Views, audio_features, clip_features
+from earmark.methods.gathering import gather_with_gradient, gather_without_gradient, rank
 from earmark.methods.heads import projection_head
 from earmark.methods.objectives import (
     audible_state_change_loss,
@@ -31,7 +32,6 @@ from earmark.methods.objectives import (
     l2_normalize,
     state_change_logits,
 )
-from earmark.training.processes import gather_with_gradient, gather_without_gradient, rank
 
 MIN_TEMPERATURE = 0.01
 

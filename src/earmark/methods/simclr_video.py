@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from earmark.encoders import Encoder
 from earmark.methods.base import Views, clip_features
+from earmark.methods.gathering import gather_with_gradient, rank
 from earmark.methods.heads import projection_head
 from earmark.methods.objectives import l2_normalize, nt_xent_loss
-from earmark.training.processes import gather_with_gradient, rank
 
 
 class SimCLRVideo(nn.Module):

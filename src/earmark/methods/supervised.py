@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name
 
 from earmark.encoders import Encoder
 from earmark.methods.base import Views, clip_features
-from earmark.training.processes import sum_over_processes, world_size
+from earmark.methods.gathering import sum_over_processes, world_size
 
 
 class Supervised(nn.Module):

@@ -20,9 +20,9 @@ from torch.nn import functional as F  # noqa: N812 - the field's name
 from earmark.clips.sampling import sample_seed
 from earmark.encoders import Encoder
 from earmark.methods.base import Embeddings, Views, audio_features, clip_features
+from earmark.methods.gathering import rank, sum_over_processes
 from earmark.methods.kmeans import kmeans, kmeans_faiss
 from earmark.methods.objectives import l2_normalize
-from earmark.training.processes import rank, sum_over_processes
 
 KMEANS = {"torch": kmeans, "faiss": kmeans_faiss}
 

@@ -1,7 +1,6 @@
-"""What the processes of a run do together: gather embeddings with their gradients, wait for the first, agree.
+"""What the processes of a run do together beside the step: wait for the first, agree, and leave.
 
-In the path of a sample the gathering sits between the heads and the objectives: a process holds B samples, and the
-contrastive loss compares them with the M = B x world size samples of the global batch.
+What a method gathers in a step is in `earmark.methods.gathering`.
 """
 
 import functools
@@ -11,25 +10,17 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
-import torch
-from torch import Tensor
 from torch import distributed as dist
+
+from earmark.methods.gathering import rank, world_size
+
+__all__ = ["OtherProcessError", "connection_lost", "gather_objects", "on_first_rank", "process_group_left"]
 
 T = TypeVar("T")
 
 
 class OtherProcessError(RuntimeError):
     """Another process of the run failed, so this one cannot go on; that one says why."""
-
-
-def rank() -> int:
-    """Return this process's rank, 0 where no process group was started."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def world_size() -> int:
-    """Return the number of processes, 1 where no process group was started."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def on_first_rank(function: Callable[[], T]) -> T:
@@ -133,77 +124,3 @@ def _patient_group() -> Any:
     Over gloo, which notices at once when a process is gone.
     """
     return dist.new_group(backend="gloo", timeout=timedelta(days=30))
-
-
-def gather_with_gradient(x: Tensor) -> Tensor:
-    """Concatenate a tensor over all processes along its first axis, in order of rank, with gradients.
-
-    Backward sums over the ranks what each one's loss asks of this rank's rows. With the mean over ranks that
-    DistributedDataParallel takes of parameter gradients, the result is the gradient of one process on the global batch.
-    The original code gathers without gradients, so its gradient is not that of its loss.
-
-    Every rank must give the same shape.
-
-    Args:
-        x: (B, ...) of this process.
-
-    Returns:
-        (B x world size, ...); `x` itself where there is one process.
-
-    Example:
-        >>> gather_with_gradient(torch.ones(2, 3)).shape
-        torch.Size([2, 3])
-    """
-    if world_size() == 1:
-        return x
-    # A compiled model breaks its graph here instead of tracing the collective.
-    gathered: Tensor = torch.compiler.disable(_Gather.apply)(x)  # type: ignore[no-untyped-call]
-    return gathered
-
-
-def gather_without_gradient(x: Tensor) -> Tensor:
-    """Concatenate a tensor over all processes as `gather_with_gradient` does, without gradients for any row.
-
-    As in the original code, the rows of this process get none either, and so it is where there is one process.
-
-    Args:
-        x: (B, ...) of this process.
-
-    Returns:
-        (B x world size, ...), detached; with one process the values of `x`.
-
-    Example:
-        >>> gather_without_gradient(torch.ones(2, 3, requires_grad=True)).requires_grad
-        False
-    """
-    with torch.no_grad():
-        return gather_with_gradient(x).detach()
-
-
-def sum_over_processes(x: Tensor) -> Tensor:
-    """Return the sum of a tensor over all processes, without gradients; `x` itself where there is one process.
-
-    Example:
-        >>> sum_over_processes(torch.tensor([2.0]))
-        tensor([2.])
-    """
-    if world_size() == 1:
-        return x
-    total = x.detach().clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total)
-    return total
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        rows = [torch.empty_like(x) for _ in range(world_size())]
-        dist.all_gather(rows, x.contiguous())
-        return torch.cat(rows)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # all_reduce and a slice instead of reduce_scatter: gloo has it too, and embeddings are small.
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total.chunk(world_size())[rank()]

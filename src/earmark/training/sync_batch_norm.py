@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from earmark.training.processes import world_size
+from earmark.methods.gathering import world_size
 
 __all__ = ["CPUSyncBatchNorm", "with_sync_batch_norm"]
 
