@@ -70,6 +70,7 @@ def require_clips(x: Tensor) -> None:
         ValueError: If it has another shape.
 
     Example:
+        >>> import torch
         >>> require_clips(torch.zeros(2, 3, 8, 64, 64))
     """
     if x.ndim != 5 or x.shape[1] != 3:
@@ -87,6 +88,7 @@ def require_spectrograms(x: Tensor, *, num_mels: int | None = None) -> None:
         ValueError: If it has another shape.
 
     Example:
+        >>> import torch
         >>> require_spectrograms(torch.zeros(2, 1, 125, 80), num_mels=80)
     """
     if x.ndim != 4 or x.shape[1] != 1 or num_mels not in (None, x.shape[3]):
