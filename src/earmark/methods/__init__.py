@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from earmark.methods.avid import AVID
 from earmark.methods.base import Embeddings, EpochAware, Method, Views
+from earmark.methods.gathering import gather_with_gradient, gather_without_gradient
 from earmark.methods.heads import projection_head
 from earmark.methods.objectives import (
     audible_state_change_loss,
@@ -48,6 +49,8 @@ __all__ = [
     "audible_state_change_loss",
     "audio_visual_correspondence_loss",
     "contrastive_state_change_loss",
+    "gather_with_gradient",
+    "gather_without_gradient",
     "l2_normalize",
     "noise_contrastive_loss",
     "nt_xent_loss",

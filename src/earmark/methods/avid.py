@@ -106,7 +106,7 @@ class AVID(nn.Module):
         self.register_buffer("audio_memory", memories[1].clone())
         self.register_buffer("log_partition", torch.zeros(()))
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
-        # All processes make the same updates, so there is no need to send the whole bank around at each step.
+        # All processes make the same updates, so there is no need to broadcast the whole bank at each step.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
             self, ["video_memory", "audio_memory"]
         )

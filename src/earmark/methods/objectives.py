@@ -9,9 +9,9 @@ and receives no gradient. NaN in an embedding makes the loss NaN, so that the ca
 Those that compare samples with one another take `gather`, which concatenates a tensor (B, ...) over processes to (M,
 ...), and `rank`, this process's place in the concatenation. The B samples of this process are then the anchors, the M
 samples of all processes the candidates, and the mean over processes of the loss is the loss of one process on the
-global batch. So are its gradients with `earmark.methods.gathering.gather_with_gradient`;
-`earmark.methods.gathering.gather_without_gradient` is the original code's, with which candidates get no gradient, not
-even this process's own, and what is left is the same for any number of processes.
+global batch. With `earmark.methods.gathering.gather_with_gradient` the same holds for the gradients. With
+`earmark.methods.gathering.gather_without_gradient`, as in the original code, candidates get no gradient, not even this
+process's own; that gradient, too, is the same for any number of processes.
 """
 
 import math
@@ -43,17 +43,17 @@ def audio_visual_correspondence_loss(
 
         L_{AVC} = \frac{1}{4B} \sum_{i=1}^B \ell(b_i, i, a) + \ell(c_i, i, a) + \ell(a_i, i, b) + \ell(a_i, i, c)
 
-    A sound is contrasted with the before clips and, apart from them, with the after clips. A queue of K past samples
+    A sound is contrasted with the before clips and, separately, with the after clips. A queue of K past samples
     adds K terms to each sum over j, as in MoCo (He et al., arXiv 1911.05722, equation 1).
 
     Args:
         video_before: Embeddings (B, D) of the clips before the moments.
         video_after: Embeddings (B, D) of the clips after.
         audio: Embeddings (B, D) of the sounds.
-        temperature: The positive :math:`\tau`; as a tensor, to be learned, it is taken as it is.
+        temperature: The positive :math:`\tau`; a tensor, for a learned temperature, is not checked.
         queue: Embeddings (3, K, D) of the before clips, after clips and sounds of past samples, further negatives.
-        gather: Concatenates over processes (see the module's text); None where the B samples are all.
-        rank: This process's place; its samples are rows rank * B to rank * B + B - 1 of what `gather` returns.
+        gather: Concatenates over processes (see the module's text); None where one process holds all samples.
+        rank: Rank of this process; its samples are rows rank * B to rank * B + B - 1 of what `gather` returns.
 
     Returns:
         Scalar loss; log (M + K) at chance.
@@ -91,7 +91,7 @@ def audio_visual_correspondence_loss(
 def audible_state_change_loss(
     *, change_forward: Tensor, change_backward: Tensor, audio: Tensor, temperature: float | Tensor = 0.2
 ) -> Tensor:
-    r"""Tell the change of the visual state from its reverse, by the sound (AStC).
+    r"""Tell the change of the visual state from its reverse by the sound (AStC).
 
     With the change :math:`d_i` (after minus before), the reverse :math:`d'_i` (before minus after), the sound
     :math:`a_i` and the logistic function :math:`\sigma`:
@@ -100,13 +100,13 @@ def audible_state_change_loss(
         L_{AStC} = -\frac{1}{2B} \sum_{i=1}^B \log \sigma(\hat d_i \cdot \hat a_i / \tau)
                    + \log\bigl(1 - \sigma(\hat d'_i \cdot \hat a_i / \tau)\bigr)
 
-    It compares only within a sample, so it needs no gathering over processes.
+    It compares only within a sample, so nothing is gathered over processes.
 
     Args:
         change_forward: Embeddings (B, D) of after minus before.
         change_backward: Embeddings (B, D) of before minus after.
         audio: Embeddings (B, D) of the sounds.
-        temperature: The positive :math:`\tau`; as a tensor, to be learned, it is taken as it is.
+        temperature: The positive :math:`\tau`; a tensor, for a learned temperature, is not checked.
 
     Returns:
         Scalar loss; log 2 at chance.
@@ -155,7 +155,7 @@ def contrastive_state_change_loss(
 ) -> Tensor:
     r"""Tell the change that belongs to a sound from its reverse and from the changes of other samples.
 
-    The state change loss with more negatives, an option of ours and not of the paper. With the notation of
+    The state change loss with more negatives, an option that the paper does not have. With the notation of
     `audible_state_change_loss`:
 
     .. math::
@@ -168,9 +168,9 @@ def contrastive_state_change_loss(
         change_forward: Embeddings (B, D) of after minus before.
         change_backward: Embeddings (B, D) of before minus after.
         audio: Embeddings (B, D) of the sounds.
-        temperature: The positive :math:`\tau`; as a tensor, to be learned, it is taken as it is.
-        gather: Concatenates over processes (see the module's text); None where the B samples are all.
-        rank: This process's place in the concatenation.
+        temperature: The positive :math:`\tau`; a tensor, for a learned temperature, is not checked.
+        gather: Concatenates over processes (see the module's text); None where one process holds all samples.
+        rank: Rank of this process: its place in the concatenation.
 
     Returns:
         Scalar loss; (log M + log 2M) / 2 at chance.
@@ -217,9 +217,9 @@ def nt_xent_loss(
     Args:
         first: Embeddings (B, D) of one view of each sample.
         second: Embeddings (B, D) of the other.
-        temperature: The positive :math:`\tau`; as a tensor, to be learned, it is taken as it is.
-        gather: Concatenates over processes (see the module's text); None where the B samples are all.
-        rank: This process's place in the concatenation.
+        temperature: The positive :math:`\tau`; a tensor, for a learned temperature, is not checked.
+        gather: Concatenates over processes (see the module's text); None where one process holds all samples.
+        rank: Rank of this process: its place in the concatenation.
 
     Returns:
         Scalar loss; log (2M - 1) at chance, 0 for a single sample.

@@ -1,7 +1,7 @@
 r"""RepLAI: two encoders, five heads, two objectives.
 
-With before clip :math:`v_b`,
-after clip :math:`v_a`, sound :math:`s`, encoders :math:`f_V, f_A` and heads :math:`h`, the embeddings are
+With before clip :math:`v_b`, after clip :math:`v_a`, sound :math:`s`, encoders :math:`f_V, f_A` and heads :math:`h`,
+the embeddings are
 
 .. math::
     b, c &= h^{clr}_V(f_V(v_b)),\; h^{clr}_V(f_V(v_a)) &\qquad a &= h^{clr}_A(f_A(s)) \\
@@ -156,7 +156,7 @@ class AudioVisualModel(nn.Module):
             generator = torch.Generator().manual_seed(seed)
             self.queue = l2_normalize(torch.randn(3, contrastive.queue_size, out_dim, generator=generator))
             self.register_buffer("queue_position", torch.zeros((), dtype=torch.int64))
-            # All processes put the same into it, so there is no need to send it around at each step.
+            # All processes make the same updates, so there is no need to broadcast it at each step.
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
                 self, ["queue"]
             )
