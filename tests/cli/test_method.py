@@ -1,18 +1,22 @@
 """Every `criterion=` through the command: it trains, its checkpoint goes on, and its encoder can be read."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args, get_type_hints
 
 import pytest
 
+from earmark import methods
 from earmark.cli.config import ConfigError, PretrainConfig, checked, compose
+from earmark.cli.config_schema import Criterion
 from earmark.cli.main import main
-from earmark.cli.method import build_clips, build_encoders, build_model
+from earmark.cli.method import build_clips, build_encoders, build_model, method_name
 from earmark.clips.store import PreparedStore
 from earmark.encoders import R2Plus1D
 from earmark.encoders.weights import load_encoder_weights
 from earmark.kitchen import make_kitchen
+from earmark.methods import ContrastiveOptions, StateChangeOptions
 from earmark.training.checkpoint import latest_checkpoint, load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -117,15 +121,17 @@ def test_every_option_reaches_its_method() -> None:
     )
     assert replai.gather.__name__ == "gather_without_gradient"
     assert replai.log_temperature_scales is not None
-    assert (replai.normalise_states, replai.state_change_negatives) == (True, "batch")
-    assert (replai.queue.shape[1], replai.state_change_temperature) == (5, 0.4)
+    assert replai.contrastive == ContrastiveOptions(queue_size=5)
+    assert replai.state_change == StateChangeOptions(temperature=0.4, normalize_states=True, negatives="batch")
+    assert replai.queue.shape[1] == 5
     plain = built()
     assert plain.gather.__name__ == "gather_with_gradient"
     assert plain.log_temperature_scales is None
-    assert (plain.normalise_states, plain.state_change_negatives, plain.queue) == (False, "reverse", None)
-    for name, coefficients in (("avc", (1, 0)), ("astc", (0, 1)), ("replai_random", (0.5, 0.5))):
+    assert (plain.contrastive, plain.state_change, plain.queue) == (ContrastiveOptions(), StateChangeOptions(), None)
+    for name, weights in (("avc", (1, 0)), ("astc", (0, 1)), ("replai_random", (0.5, 0.5))):
         model = built(f"criterion={name}")
-        assert (model.clr_coeff, model.aot_coeff) == coefficients
+        assert (model.contrastive.weight, model.state_change.weight) == weights
+    assert built("criterion=avc", "criterion.args.temperature=0.3").contrastive.temperature == 0.3
     avid = built("criterion=avid", "criterion.args.num_negatives=7", "criterion.args.momentum=0.25")
     assert (avid.num_negatives, avid.momentum, avid.temperature, len(avid.video_memory)) == (7, 0.25, 0.07, 9)
     xdc = built("criterion=xdc", "criterion.args.num_clusters=4", "criterion.args.kmeans=faiss")
@@ -134,6 +140,24 @@ def test_every_option_reaches_its_method() -> None:
     assert built("criterion=supervised").classifiers["verb"].out_features == 3
     with pytest.raises(ConfigError, match=r"criterion\.args: need from 2 clusters to as many as the 9"):
         built("criterion=xdc")
+
+
+def test_every_criterion_is_a_method_and_every_method_a_criterion() -> None:
+    names = get_args(get_type_hints(Criterion)["name"])
+    assert {method_name(configured(f"criterion={name}")) for name in names} == set(methods.METHODS)
+
+
+@pytest.mark.parametrize("criterion", list(METHODS))
+def test_the_configuration_asks_of_a_method_what_the_method_says_of_itself(criterion: str) -> None:
+    """The configuration is checked where torch need not be installed, so it cannot ask the methods themselves."""
+    method = methods.METHODS[method_name(configured(f"criterion={criterion}"))]
+    for override, key, refused in (
+        ("data.audio_seconds=0.001", "data.audio_seconds", method.uses_sound),
+        ("data.split=all", "data.split", method.needs_labels),
+        ("data_augm.shared_crop=true", "data_augm.shared_crop", method.views == "same_clip"),
+    ):
+        with pytest.raises(ConfigError, match=key) if refused else nullcontext():
+            configured(f"criterion={criterion}", override)
 
 
 def test_the_seed_of_the_run_reaches_what_a_method_draws() -> None:

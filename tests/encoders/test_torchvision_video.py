@@ -37,7 +37,7 @@ def test_features_and_names_are_torchvisions(video: Any, name: str) -> None:
     model = getattr(video, name)(weights=None).eval()
     encoder = VIDEO_ENCODERS[name]().eval()
     published = {
-        key: value for key, value in model.state_dict().items() if key.partition(".")[0] not in encoder.published_beside
+        key: value for key, value in model.state_dict().items() if key.partition(".")[0] not in encoder.not_encoder
     }
     assert recognise(model.state_dict()) == (name, {})
     encoder.load_state_dict(published)

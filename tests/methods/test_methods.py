@@ -9,10 +9,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from earmark import methods
 from earmark.clips.sampling import sample_seed
 from earmark.clips.transforms import random_integers
-from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
-from earmark.methods.replai import AudioVisualModel
+from earmark.methods import (
+    AVID,
+    XDC,
+    AudioVisualModel,
+    ContrastiveOptions,
+    EpochAware,
+    Method,
+    SimCLRVideo,
+    StateChangeOptions,
+    Supervised,
+)
 from tests.helpers.flat_encoder import FlatEncoder
 
 NUM_SAMPLES = 11
@@ -30,9 +40,8 @@ METHODS: dict[str, Callable[[], nn.Module]] = {
         hidden_dim=7,
         out_dim=5,
         learnable_temperature=True,
-        normalise_states=True,
-        state_change_negatives="batch",
-        queue_size=6,
+        contrastive=ContrastiveOptions(queue_size=6),
+        state_change=StateChangeOptions(normalize_states=True, negatives="batch"),
     ),
     "avid": lambda: AVID(*encoders(), num_samples=NUM_SAMPLES, num_negatives=7, hidden_dim=7, out_dim=5),
     "xdc": lambda: XDC(*encoders(), num_samples=NUM_SAMPLES, num_clusters=3),
@@ -154,7 +163,7 @@ def test_what_a_method_draws_is_a_function_of_its_seed_alone(kind: str) -> None:
             avid = AVID(first, second, num_samples=NUM_SAMPLES, num_negatives=7, out_dim=5, seed=seed)
             return [avid.video_memory, avid.audio_memory, avid._draw(torch.arange(3))]
         if kind == "queue":
-            model = AudioVisualModel(first, second, out_dim=5, queue_size=6, seed=seed)
+            model = AudioVisualModel(first, second, out_dim=5, contrastive=ContrastiveOptions(queue_size=6), seed=seed)
             assert model.queue is not None
             return [*model.queue]
         xdc = XDC(first, second, num_samples=NUM_SAMPLES, num_clusters=3, seed=seed)
@@ -301,6 +310,33 @@ def test_supervised_without_any_label_has_no_loss_and_without_a_column_says_so()
 # --- all of them ---
 
 ALL = pytest.mark.parametrize("name", list(METHODS))
+
+
+@ALL
+def test_every_method_is_one_and_says_truly_what_it_needs(name: str) -> None:
+    method: Any = make_method(name)
+    assert isinstance(method, Method)
+    assert type(method) is methods.METHODS[name.removesuffix(" with options")]
+    assert ("audio" in method.backbone) == method.uses_sound
+    assert isinstance(method, EpochAware) == (name == "xdc")
+    (before, after, audio), keywords = make_inputs(), make_keywords()
+
+    def loss(audio: Tensor, labels: dict[str, Tensor]) -> float:
+        torch.manual_seed(0)
+        loss: float = make_method(name)(before, after, audio, index=keywords["index"], labels=labels)["loss"].item()
+        return loss
+
+    usual = loss(audio, keywords["labels"])
+    assert (loss(-audio, keywords["labels"]) != usual) == method.uses_sound
+    if method.needs_labels:
+        with pytest.raises(ValueError, match="no labels"):
+            loss(audio, {})
+    else:
+        assert loss(audio, {}) == usual
+
+
+def test_there_is_a_test_of_every_method() -> None:
+    assert {name.removesuffix(" with options") for name in METHODS} == set(methods.METHODS)
 
 
 @ALL

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
 from earmark.methods.gathering import gather_without_gradient, sum_over_processes, world_size
-from earmark.methods.replai import AudioVisualModel
+from earmark.methods.replai import AudioVisualModel, ContrastiveOptions, StateChangeOptions
 from earmark.training.launch import Launch, run_processes
 from earmark.training.pretraining import PretrainResult
 from earmark.training.processes import process_group_left
@@ -70,7 +70,9 @@ def rank_of(rows: slice) -> int:
 
 def reference_gather_gradients(rows: slice) -> list[Tensor]:
     """The gradients of the correspondence loss with the original's gather."""
-    method = AudioVisualModel(*encoders(), hidden_dim=7, out_dim=5, gather="reference", aot_coeff=0.0).double()
+    method = AudioVisualModel(
+        *encoders(), hidden_dim=7, out_dim=5, gather="reference", state_change=StateChangeOptions(weight=0.0)
+    ).double()
     module = DistributedDataParallel(method) if dist.is_initialized() else method
     module(*(x[rows] for x in make_inputs(BATCH)))["loss"].backward()
     return [p.grad for p in method.parameters() if p.grad is not None]
@@ -136,7 +138,7 @@ def test_the_originals_gather_gives_candidates_no_gradient_in_one_process_too(st
     """Against a loop over the pairs whose candidates are detached, the clip's own sound included."""
 
     def gradients(gather: Any, loss_of: Any = lambda method: method(*make_inputs())["loss"]) -> tuple[Tensor, Tensor]:
-        options = {"gather": gather, "state_change_negatives": state_change_negatives}
+        options = {"gather": gather, "state_change": StateChangeOptions(negatives=state_change_negatives)}
         method = AudioVisualModel(*encoders(), hidden_dim=7, out_dim=5, **options).double()
         loss = loss_of(method)
         loss.backward()
@@ -196,9 +198,9 @@ TRAINED = {
         *normed_encoders(),
         hidden_dim=7,
         out_dim=5,
-        queue_size=6,
+        contrastive=ContrastiveOptions(queue_size=6),
+        state_change=StateChangeOptions(negatives="batch"),
         learnable_temperature=True,
-        state_change_negatives="batch",
     ),
 }
 

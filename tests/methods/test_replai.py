@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from earmark.encoders import R2Plus1D, SpecCNN9
-from earmark.methods.replai import AudioVisualModel
+from earmark.methods.replai import AudioVisualModel, ContrastiveOptions, StateChangeOptions
 from tests.helpers.reference_weights import load_reference_weights
 
-# The reference's names of embeddings: l before, r after, a audio; it normalises those for the correspondence loss.
+# The reference's names of embeddings: l before, r after, a audio; it normalizes those for the correspondence loss.
 EMBEDDINGS = {
     "clr_emb_l": "contrastive_before",
     "clr_emb_r": "contrastive_after",
@@ -178,9 +178,13 @@ def test_exchanging_the_clips_exchanges_the_embeddings() -> None:
 
 def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     inputs = small_inputs()
-    for clr_coeff, aot_coeff in ((0.5, 0.5), (1.0, 0.0), (0.25, 2.0)):
-        outputs = small_model(clr_coeff=clr_coeff, aot_coeff=aot_coeff)(*inputs)
-        expected = clr_coeff * outputs["contrastive_loss"] + aot_coeff * outputs["state_change_loss"]
+    for contrastive_weight, state_change_weight in ((0.5, 0.5), (1.0, 0.0), (0.25, 2.0)):
+        options = {
+            "contrastive": ContrastiveOptions(weight=contrastive_weight),
+            "state_change": StateChangeOptions(weight=state_change_weight),
+        }
+        outputs = small_model(**options)(*inputs)
+        expected = contrastive_weight * outputs["contrastive_loss"] + state_change_weight * outputs["state_change_loss"]
         assert outputs["loss"].item() == pytest.approx(expected.item())
 
 
@@ -188,11 +192,11 @@ def test_temperatures_reach_their_losses() -> None:
     torch.manual_seed(1)
     model, inputs = small_model().eval(), small_inputs()
     usual = model(*inputs)
-    model.temperature = 0.5
+    model.contrastive = ContrastiveOptions(temperature=0.5)
     warmer = model(*inputs)
     assert warmer["contrastive_loss"] != usual["contrastive_loss"]
     assert warmer["state_change_loss"] == usual["state_change_loss"]
-    model.state_change_temperature = 0.5
+    model.state_change = StateChangeOptions(temperature=0.5)
     assert model(*inputs)["state_change_loss"] != usual["state_change_loss"]
 
 
@@ -251,25 +255,25 @@ def test_a_learned_temperature_at_its_bound_gets_the_gradient_of_the_loss_and_ca
 
 
 def test_temperatures_that_would_begin_below_the_bound_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"stay at or above 0.01, but the first ones are 0.005 and 0.2"):
-        small_model(learnable_temperature=True, temperature=0.005)
+    with pytest.raises(ValueError, match=r"stay at or above 0.01, but the initial ones are 0.005 and 0.2"):
+        small_model(learnable_temperature=True, contrastive=ContrastiveOptions(temperature=0.005))
 
 
-def test_normalised_states_are_unit_vectors_and_changes_are_theirs() -> None:
-    model, inputs = small_model(normalise_states=True).eval(), small_inputs()
+def test_normalized_states_are_unit_vectors_and_changes_are_theirs() -> None:
+    model, inputs = small_model(state_change=StateChangeOptions(normalize_states=True)).eval(), small_inputs()
     embeddings = model.embed(*inputs)
     for name in ("state_before", "state_after"):
         torch.testing.assert_close(embeddings[name].norm(dim=1), torch.ones(4))
     change = model.mlp["aot_diff"](embeddings["state_after"] - embeddings["state_before"])
     torch.testing.assert_close(embeddings["change_forward"], change)
-    model.normalise_states = False
+    model.state_change = StateChangeOptions()
     assert (model.embed(*inputs)["state_before"].norm(dim=1) - 1).abs().min() > 1e-3
 
 
 def test_negatives_of_other_samples_reach_the_state_change_loss() -> None:
     from earmark.methods.objectives import contrastive_state_change_loss
 
-    model, inputs = small_model(state_change_negatives="batch").eval(), small_inputs()
+    model, inputs = small_model(state_change=StateChangeOptions(negatives="batch")).eval(), small_inputs()
     embeddings = model.embed(*inputs)
     expected = contrastive_state_change_loss(
         change_forward=embeddings["change_forward"],
@@ -283,7 +287,7 @@ def test_negatives_of_other_samples_reach_the_state_change_loss() -> None:
 def test_the_queue_keeps_the_newest_samples_and_they_are_negatives() -> None:
     from earmark.methods.objectives import audio_visual_correspondence_loss
 
-    model = small_model(queue_size=6)
+    model = small_model(contrastive=ContrastiveOptions(queue_size=6))
     model.backbone.eval()  # so that the same clips are embedded alike, while the model trains
     assert model.queue is not None
     expected_queue = model.queue.clone()
@@ -308,7 +312,7 @@ def test_the_queue_keeps_the_newest_samples_and_they_are_negatives() -> None:
 
 
 def test_a_batch_larger_than_the_queue_leaves_its_last_samples_there() -> None:
-    model = small_model(queue_size=3)
+    model = small_model(contrastive=ContrastiveOptions(queue_size=3))
     model.backbone.eval()
     inputs = small_inputs(5)
     model(*inputs)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from earmark.clips.dataset import collate
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.methods import AVID, XDC
-from earmark.methods.replai import AudioVisualModel
+from earmark.methods.replai import AudioVisualModel, ContrastiveOptions
 from earmark.training.checkpoint import load_checkpoint
 from earmark.training.optim import one_cycle, sgd
 from earmark.training.pretraining import PretrainResult
@@ -79,7 +79,9 @@ def make_model(method: str) -> nn.Module:
     """Build a small model in float64 with weights from NumPy."""
     encoders = R2Plus1D(10, width=4), SpecCNN9(width=4)
     model: nn.Module = {
-        "replai": lambda: AudioVisualModel(*encoders, hidden_dim=16, out_dim=8, queue_size=8),
+        "replai": lambda: AudioVisualModel(
+            *encoders, hidden_dim=16, out_dim=8, contrastive=ContrastiveOptions(queue_size=8)
+        ),
         "avid": lambda: AVID(*encoders, num_samples=NUM_CLIPS, num_negatives=8, hidden_dim=16, out_dim=8),
         "xdc": lambda: XDC(*encoders, num_samples=NUM_CLIPS, num_clusters=3),
     }[method]()

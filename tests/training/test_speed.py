@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
-from earmark.methods.replai import AudioVisualModel
+from earmark.methods.replai import AudioVisualModel, ContrastiveOptions
 from earmark.training.optim import sgd
 from earmark.training.speed import _layout_options, compile_encoders, use_channels_last
 
@@ -22,7 +22,9 @@ def encoders(width: int) -> tuple[R2Plus1D, SpecCNN9]:
 
 def methods(width: int = 4) -> dict[str, nn.Module]:
     built: dict[str, nn.Module] = {
-        "replai": AudioVisualModel(*encoders(width), hidden_dim=16, out_dim=8, queue_size=4),
+        "replai": AudioVisualModel(
+            *encoders(width), hidden_dim=16, out_dim=8, contrastive=ContrastiveOptions(queue_size=4)
+        ),
         "avid": AVID(*encoders(width), num_samples=6, num_negatives=9, hidden_dim=16, out_dim=8),
         "xdc": XDC(*encoders(width), num_samples=6, num_clusters=2),
         "simclr_video": SimCLRVideo(encoders(width)[0], hidden_dim=16, out_dim=8),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from earmark.methods import XDC
-from earmark.methods.replai import MIN_TEMPERATURE, AudioVisualModel
+from earmark.methods.replai import MIN_TEMPERATURE, AudioVisualModel, ContrastiveOptions, StateChangeOptions
 from earmark.training.checkpoint import load_checkpoint, save_checkpoint
 from earmark.training.step import begin_anew, ema_of
 from tests.methods.test_processes import TRAINED, LabelledClips, normed_encoders
@@ -116,7 +116,11 @@ def test_momentum_of_new_classifiers_is_that_of_their_own_gradients(tmp_path: Pa
 def hot_model() -> AudioVisualModel:
     """Its first temperature begins at the bound, and one large update would take it far below."""
     torch.manual_seed(3)
-    options: dict[str, Any] = {"learnable_temperature": True, "temperature": MIN_TEMPERATURE, "aot_coeff": 0.0}
+    options: dict[str, Any] = {
+        "learnable_temperature": True,
+        "contrastive": ContrastiveOptions(temperature=MIN_TEMPERATURE),
+        "state_change": StateChangeOptions(weight=0.0),
+    }
     return AudioVisualModel(*normed_encoders(), hidden_dim=7, out_dim=5, **options)
 
 

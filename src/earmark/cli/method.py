@@ -1,10 +1,7 @@
-"""From the checked configuration to what is trained: the encoders, the method around them, the clips it asks for.
-
-Beside the path of a sample: `earmark.cli.pretrain` calls this; nothing below sees a configuration.
-"""
+"""From the checked configuration to what is trained: the encoders, the method around them, the clips it needs."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from earmark.cli.build import build_encoder, open_dataset, require_clips_fit, require_input_fits
 from earmark.cli.config import ConfigError
@@ -16,27 +13,38 @@ if TYPE_CHECKING:
     from earmark.clips.dataset import MomentClips
     from earmark.clips.store import PreparedStore
     from earmark.encoders import Encoder
+    from earmark.methods import Method
 
-__all__ = ["build_clips", "build_encoders", "build_model"]
+__all__ = ["build_clips", "build_encoders", "build_model", "method_name"]
 
-WITHOUT_SOUND = ("simclr_video", "supervised")
+
+def method_name(config: PretrainConfig) -> str:
+    """Return the name in `earmark.methods.METHODS` of the method that the configuration asks for."""
+    # The configuration keeps the original code's name of RepLAI.
+    return "replai" if config.criterion.name == "ssrl_audiopeak_aotv2" else config.criterion.name
+
+
+def _method_class(config: PretrainConfig) -> "type[Method]":
+    from earmark.methods import METHODS
+
+    return METHODS[method_name(config)]
 
 
 def build_encoders(config: PretrainConfig) -> "dict[str, Encoder]":
-    """Build the encoders that the method trains: ``video`` and, if it listens, ``audio``.
+    """Build the encoders that the method trains: ``video`` and, if it uses sound, ``audio``.
 
     Raises:
-        ConfigError: If criterion.args.in_dim is given and is not what an encoder puts out, a file of weights is not
-            there, or one is named for an encoder that the method does not train, or an encoder cannot take clips or
+        ConfigError: If criterion.args.in_dim is given and is not the output size of an encoder, a file of weights is
+            missing, or one is given for an encoder that the method does not train, or an encoder cannot take clips or
             spectrograms of the size that is asked for.
     """
     encoders = {"video": build_encoder(config.backbone.video, config.environment)}
-    if config.criterion.name not in WITHOUT_SOUND:
+    if _method_class(config).uses_sound:
         encoders["audio"] = build_encoder(config.backbone.audio, config.environment)
     elif config.backbone.audio.args.weights is not None:
         raise ConfigError(
             f"backbone.audio.args.weights: {config.backbone.audio.args.weights} would not be used; criterion "
-            f"{config.criterion.name} does not listen"
+            f"{config.criterion.name} does not use sound"
         )
     in_dim = config.criterion.args.in_dim
     for kind, encoder in encoders.items():
@@ -62,24 +70,24 @@ def _require_inputs_fit(config: PretrainConfig, encoders: "Mapping[str, Encoder]
 
 
 def build_clips(config: PretrainConfig, store: "PreparedStore") -> "tuple[MomentClips, dict[str, int]]":
-    """Build the data set that the method asks for.
+    """Build the data set that the method needs.
 
     Returns:
-        The clips, and the number of classes by label column, for supervision.
+        The clips, and the number of classes by label column; empty for a method that needs no labels.
 
     Raises:
-        ConfigError: If supervision is asked for and the data set has no annotated actions.
+        ConfigError: If the method needs labels and the data set has no annotated actions.
         ValueError: If no moment is usable.
     """
     from earmark.clips.dataset import MomentClips
 
-    data = config.data
+    data, method = config.data, _method_class(config)
     actions, num_classes = [], {}
-    if config.criterion.name == "supervised":
+    if method.needs_labels:
         dataset = open_dataset(data, config.environment)
         num_classes = {column: len(names) for column, names in dataset.classes.items()}
         if not num_classes:
-            raise ConfigError(f"criterion: supervised needs annotated actions; data {data.name} has none")
+            raise ConfigError(f"criterion: {config.criterion.name} needs annotated actions; data {data.name} has none")
         actions = dataset.actions(data.split)
     clips = MomentClips(
         store,
@@ -89,7 +97,7 @@ def build_clips(config: PretrainConfig, store: "PreparedStore") -> "tuple[Moment
         gap_seconds=data.args.delta_non_overlap if data.args.gaps is None else data.args.gaps,
         audio_seconds=data.audio_seconds,
         moments=data.moments,
-        views="same_clip" if config.criterion.name == "simclr_video" else "before_after",
+        views=method.views,
         actions=actions,
     )
     return clips, num_classes
@@ -98,21 +106,22 @@ def build_clips(config: PretrainConfig, store: "PreparedStore") -> "tuple[Moment
 def build_model(
     config: PretrainConfig, encoders: "Mapping[str, Encoder]", *, num_samples: int, num_classes: Mapping[str, int]
 ) -> "nn.Module":
-    """Build the method around the encoders, laid out and compiled as asked for.
+    """Build the method around the encoders, in the memory layout and compiled as the configuration asks.
 
     Args:
         config: The checked configuration.
         encoders: Those of `build_encoders`.
         num_samples: Size of the data set.
-        num_classes: Number of classes by label column, for supervision.
+        num_classes: Number of classes by label column, for a method that needs labels.
 
     Raises:
-        ConfigError: If the method cannot be had with so many samples, or without an extra that is not installed.
+        ConfigError: If the method refuses its options, such as more clusters than samples.
     """
     from earmark.training.speed import compile_encoders, use_channels_last
 
     try:
-        model = _method(config, encoders, num_samples=num_samples, num_classes=num_classes)
+        arguments = _arguments(config, num_samples=num_samples, num_classes=num_classes)[method_name(config)]
+        model = cast("nn.Module", _method_class(config)(*encoders.values(), **arguments))
     except ValueError as error:
         raise ConfigError(f"criterion.args: {error}") from error
     if config.model.channels_last:
@@ -122,51 +131,44 @@ def build_model(
     return model
 
 
-def _method(
-    config: PretrainConfig, encoders: "Mapping[str, Encoder]", *, num_samples: int, num_classes: Mapping[str, int]
-) -> "nn.Module":
-    name, args, seed = config.criterion.name, config.criterion.args, config.environment.seed
-    if name == "ssrl_audiopeak_aotv2":
-        from earmark.methods.replai import AudioVisualModel
+def _arguments(
+    config: PretrainConfig, *, num_samples: int, num_classes: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
+    """Return the arguments of every method, by its name: this is where keys of the configuration become parameters."""
+    from earmark.methods import ContrastiveOptions, StateChangeOptions
 
-        return AudioVisualModel(
-            encoders["video"],
-            encoders["audio"],
-            out_dim=args.out_dim,
-            temperature=args.temperature,
-            state_change_temperature=args.state_change_temperature,
-            clr_coeff=args.clr_coeff,
-            aot_coeff=args.aot_coeff,
-            gather=args.gather,
-            learnable_temperature=args.learnable_temperature,
-            normalise_states=args.normalise_states,
-            state_change_negatives=args.state_change_negatives,
-            queue_size=args.queue_size,
-            seed=seed,
-        )
-    from earmark import methods
-
-    if name == "avid":
-        return methods.AVID(
-            encoders["video"],
-            encoders["audio"],
-            num_samples=num_samples,
-            num_negatives=args.num_negatives,
-            momentum=args.momentum,
-            temperature=args.temperature,
-            out_dim=args.out_dim,
-            seed=seed,
-        )
-    if name == "xdc":
-        return methods.XDC(
-            encoders["video"],
-            encoders["audio"],
-            num_samples=num_samples,
-            num_clusters=args.num_clusters,
-            num_iterations=args.num_iterations,
-            engine=args.kmeans,
-            seed=seed,
-        )
-    if name == "simclr_video":
-        return methods.SimCLRVideo(encoders["video"], temperature=args.temperature, out_dim=args.out_dim)
-    return methods.Supervised(encoders["video"], num_classes=num_classes)
+    args, seed = config.criterion.args, config.environment.seed
+    return {
+        "replai": {
+            "out_dim": args.out_dim,
+            "contrastive": ContrastiveOptions(
+                weight=args.clr_coeff, temperature=args.temperature, queue_size=args.queue_size
+            ),
+            "state_change": StateChangeOptions(
+                weight=args.aot_coeff,
+                temperature=args.state_change_temperature,
+                normalize_states=args.normalise_states,
+                negatives=args.state_change_negatives,
+            ),
+            "gather": args.gather,
+            "learnable_temperature": args.learnable_temperature,
+            "seed": seed,
+        },
+        "avid": {
+            "num_samples": num_samples,
+            "num_negatives": args.num_negatives,
+            "momentum": args.momentum,
+            "temperature": args.temperature,
+            "out_dim": args.out_dim,
+            "seed": seed,
+        },
+        "xdc": {
+            "num_samples": num_samples,
+            "num_clusters": args.num_clusters,
+            "num_iterations": args.num_iterations,
+            "engine": args.kmeans,
+            "seed": seed,
+        },
+        "simclr_video": {"temperature": args.temperature, "out_dim": args.out_dim},
+        "supervised": {"num_classes": num_classes},
+    }

@@ -14,22 +14,22 @@ class Encoder(nn.Module):
 
     Subclasses set ``output_dim`` and define ``forward_features``. The pool here is a maximum, as in the original code,
     and not a mean: one strong response anywhere in the clip decides. Encoders published with another pool override
-    ``pool``, and those that are no convolutional networks ``initialise``.
+    ``pool``, and those that are not convolutional networks override ``initialise``.
 
     Attributes:
         output_dim: Size of the features.
-        name: Under which name `earmark.encoders.new_encoder` built it; empty where it was built by its class.
-        options: With which options, as plain data: name and options are what an exported file says of it.
+        name: The name by which `earmark.encoders.new_encoder` built it; empty where it was built from its class.
+        options: The options it was built with, as plain data; an exported file holds name and options.
         origin: Where its weights came from, in words; empty for random ones.
-        published_beside: First parts of the names of published tensors that are no part of the encoder, such as a
-            classifier; they are left out, and named, when weights are read.
+        not_encoder: Top-level modules of the published network that are not part of the encoder, such as a classifier;
+            their weights are ignored, and named, when weights are loaded.
     """
 
     output_dim: int
     name: str = ""
     options: Mapping[str, Any] = {}
     origin: str = ""
-    published_beside: tuple[str, ...] = ()
+    not_encoder: tuple[str, ...] = ()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the feature map (B, output_dim, ...) before the pool."""
@@ -54,9 +54,43 @@ class Encoder(nn.Module):
     def initialise(self) -> None:
         """Draw all convolutions from N(0, 2 / fan_in) (He et al., arXiv 1502.01852); batch norms keep weight 1, bias 0.
 
-        PyTorch's default, which AVID's code keeps, has a sixth of the variance that ReLU needs. From scratch that
-        matters where no batch norm follows at once, in the sum of a residual block, and for every effective step size.
+        PyTorch's default, which AVID's code keeps, has a sixth of the variance that ReLU needs. In training from
+        scratch that matters where a batch norm does not follow directly, in the sum of a residual block, and for the
+        effective step size of every layer.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+
+
+def require_clips(x: Tensor) -> None:
+    """Raise unless a batch has the shape of clips, (B, 3, T, H, W).
+
+    Raises:
+        ValueError: If it has another shape.
+
+    Example:
+        >>> import torch
+        >>> require_clips(torch.zeros(2, 3, 8, 64, 64))
+    """
+    if x.ndim != 5 or x.shape[1] != 3:
+        raise ValueError(f"clips must have the shape (B, 3, T, H, W), got {tuple(x.shape)}")
+
+
+def require_spectrograms(x: Tensor, *, num_mels: int | None = None) -> None:
+    """Raise unless a batch has the shape of log-mel spectrograms, (B, 1, frames, F).
+
+    Args:
+        x: The batch.
+        num_mels: The number of mel bins F that is needed; None for any.
+
+    Raises:
+        ValueError: If it has another shape.
+
+    Example:
+        >>> import torch
+        >>> require_spectrograms(torch.zeros(2, 1, 125, 80), num_mels=80)
+    """
+    if x.ndim != 4 or x.shape[1] != 1 or num_mels not in (None, x.shape[3]):
+        bins = "F" if num_mels is None else num_mels
+        raise ValueError(f"spectrograms must have the shape (B, 1, frames, {bins}), got {tuple(x.shape)}")

@@ -1,12 +1,12 @@
 """Encoders of Hugging Face transformers: any video or audio model that returns tokens, such as VideoMAE, V-JEPA 2, AST.
 
 In the path of a sample they turn model inputs into features, in place of `R2Plus1D` and `SpecCNN9`. They need the extra
-``earmark[hf]``; transformers is imported when one is built. A model is described by its configuration alone: no code
-that comes with a model is run.
+``earmark[hf]``; transformers is imported when one is built. A model is described by its configuration alone: code that
+comes with a model is not run.
 
-Inputs are what the transforms here give, and no processor of transformers is used:
+Inputs are those of `earmark.clips.transforms`, and no processor of transformers is used:
 
-- Clips are normalised by ImageNet's mean and deviation, as VideoMAE and V-JEPA 2 expect. VideoMAE takes one size and
+- Clips are normalized by ImageNet's mean and deviation, as VideoMAE and V-JEPA 2 expect. VideoMAE takes one size and
   length only (published: 16 frames of 224 x 224), V-JEPA 2 one size and any even number of frames (published: 256 x 256
   or 384 x 384).
 - Spectrograms of `earmark.clips.transforms.LogMel` are 125 frames of 80 bins, which a model that is trained from the
@@ -22,13 +22,13 @@ from typing import Any
 
 from torch import Tensor
 
-from earmark.encoders.base import Encoder
+from earmark.encoders.base import Encoder, require_clips, require_spectrograms
 
 __all__ = ["HuggingFaceAudio", "HuggingFaceVideo"]
 
 
 class _HuggingFace(Encoder):
-    """The part that video and audio share: from a configuration, or a name, to a module and its tokens."""
+    """What video and audio share: from a configuration, or a name, to a module and its tokens."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class _HuggingFace(Encoder):
     ) -> None:
         super().__init__()
         if (model is None) == (config is None):
-            raise ValueError("give either model, a name or folder, or config, the values of its config.json")
+            raise ValueError("give either model, a name or folder, or config, the values of a config.json")
         if pretrained and model is None:
             raise ValueError("pretrained weights need model, the name or folder that has them")
         self.config = _configuration(str(model) if config is None else config)
@@ -67,9 +67,9 @@ class HuggingFaceVideo(_HuggingFace):
     """A video model of transformers; its feature is the mean of its tokens, after its last layer norm where it has one.
 
     Args:
-        model: Name on the Hub, or a folder, with a config.json (and weights, if they are wanted).
+        model: Name on the Hub, or a folder, with a config.json (and weights, for ``pretrained``).
         config: Instead of it, the values of a config.json: ``{"model_type": "videomae", ...}``.
-        pretrained: Load the weights of `model` too; else they are random.
+        pretrained: Load the weights of `model` too; otherwise they are random.
 
     Raises:
         ValueError: If neither or both of model and config are given, or transformers does not know the model.
@@ -84,9 +84,8 @@ class HuggingFaceVideo(_HuggingFace):
         Raises:
             ValueError: If the clips are not of this shape, or not of the size that the model is made for.
         """
-        if x.ndim != 5 or x.shape[1] != 3:
-            raise ValueError(f"clips must have the shape (B, 3, T, H, W), got {tuple(x.shape)}")
-        # V-JEPA 2 calls it crop_size, and would take another size without a word, with wrong positions.
+        require_clips(x)
+        # V-JEPA 2 calls it crop_size, and would accept another size silently, with wrong positions.
         size = getattr(self.config, "image_size", None) or getattr(self.config, "crop_size", None)
         num_frames = getattr(self.config, "num_frames", None)
         tubelet = getattr(self.config, "tubelet_size", 1)
@@ -110,9 +109,9 @@ class HuggingFaceAudio(_HuggingFace):
     Of a model of another type it is the mean of all tokens.
 
     Args:
-        model: Name on the Hub, or a folder, with a config.json (and weights, if they are wanted).
+        model: Name on the Hub, or a folder, with a config.json (and weights, for ``pretrained``).
         config: Instead of it, the values of a config.json: ``{"model_type": "audio-spectrogram-transformer", ...}``.
-        pretrained: Load the weights of `model` too; else they are random.
+        pretrained: Load the weights of `model` too; otherwise they are random.
 
     Raises:
         ValueError: If neither or both of model and config are given, or transformers does not know the model.
@@ -127,8 +126,7 @@ class HuggingFaceAudio(_HuggingFace):
         Raises:
             ValueError: If the spectrograms are not of this shape, or not of the size that the model is made for.
         """
-        if x.ndim != 4 or x.shape[1] != 1:
-            raise ValueError(f"spectrograms must have the shape (B, 1, frames, F), got {tuple(x.shape)}")
+        require_spectrograms(x)
         expected = getattr(self.config, "max_length", None), getattr(self.config, "num_mel_bins", None)
         if None not in expected and tuple(x.shape[2:]) != expected:
             raise ValueError(

@@ -3,21 +3,21 @@
 In the path of a sample they turn log-mel spectrograms into features, in place of `SpecCNN9`. Modules carry the names of
 the published weights, so that those load as they are.
 
-What they are fed decides whether published weights are of use. The files ``Cnn6_mAP=0.343.pth``,
+Published weights are of use only with the input that they were trained on. The files ``Cnn6_mAP=0.343.pth``,
 ``Cnn10_mAP=0.380.pth`` and ``Cnn14_mAP=0.431.pth`` expect sound of 32 kHz, windows of 1024 samples every 320, 64 mel
-bins (Slaney's scale and normalisation) from 50 to 14000 Hz, and 10 log10 of the power, not standardised: the first
+bins (Slaney's scale and normalization) from 50 to 14000 Hz, and 10 log10 of the power, not standardized: the first
 batch norm does that. `earmark.clips.transforms.LogMel` gives 80 HTK bins of 16 kHz sound in natural logarithm,
-standardised: fit for training from the start (``num_mels=80``), while published weights are refused for it, since their
+standardized: fit for training from scratch (``num_mels=80``), while published weights are refused for it, since their
 batch norm has 64 bins. To use them, compute the spectrogram that they expect and load them in your own loop, where
-`load_encoder` takes the 64 from the file.
+`earmark.encoders.load_encoder` takes the 64 from the file.
 """
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name
 
-from earmark.encoders.base import Encoder
+from earmark.encoders.base import Encoder, require_spectrograms
 
-# For each depth: the channels of the blocks, convolutions in a block, their kernel size.
+# For each depth: the channels of the blocks, the number of convolutions per block, their kernel size.
 _SHAPE_OF_DEPTH = {
     6: ((64, 128, 256, 512), 1, 5),
     10: ((64, 128, 256, 512), 2, 3),
@@ -67,7 +67,7 @@ class PannsCnn(Encoder):
         (torch.Size([2, 512]), 512)
     """
 
-    published_beside = ("spectrogram_extractor", "logmel_extractor", "fc_audioset")
+    not_encoder = ("spectrogram_extractor", "logmel_extractor", "fc_audioset")
 
     def __init__(self, depth: int = 14, *, num_mels: int = 64) -> None:
         super().__init__()
@@ -106,8 +106,7 @@ class PannsCnn(Encoder):
         Raises:
             ValueError: If the input is not of this shape, has another F than the encoder, or too few frames or bins.
         """
-        if x.ndim != 4 or x.shape[1] != 1 or x.shape[3] != self.num_mels:
-            raise ValueError(f"spectrograms must have the shape (B, 1, frames, {self.num_mels}), got {tuple(x.shape)}")
+        require_spectrograms(x, num_mels=self.num_mels)
         # Depth 14 has no pool after its last block, the others do.
         num_pools = min(self.num_blocks, 5)
         if min(x.shape[2:]) < 2**num_pools:

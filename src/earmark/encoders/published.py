@@ -1,14 +1,13 @@
-"""Published weights: which file an encoder starts from, where it is looked for, and where it is to be had.
+"""Published weights: which file an encoder starts from, where it is looked for, and which page offers it.
 
-In the path of a sample: before it; the encoders start from these weights where they are asked for. Nothing is fetched
-here: the files are their authors', under their licences.
+Nothing is downloaded here: the files are their authors', under their licences.
 """
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PUBLISHED", "PublishedWeights", "find_weights"]
+__all__ = ["PUBLISHED", "WEIGHTS_VARIABLE", "PublishedWeights", "find_weights"]
 
 WEIGHTS_VARIABLE = "EARMARK_WEIGHTS"
 
@@ -19,8 +18,8 @@ class PublishedWeights:
 
     Attributes:
         file: Its name.
-        trained_on: By what and on what, in words.
-        page: The page that has it.
+        trained_on: The method and the data, in words.
+        page: The page that offers it.
     """
 
     file: str
@@ -64,13 +63,13 @@ def find_weights(name: str, *, given: str | Path | None = None, folder: str | Pa
     """Return the file that an encoder starts from.
 
     Args:
-        name: The encoder's.
-        given: The file, if its user named one; nothing else is looked at then.
-        folder: Where published files are kept under their own names, looked at after the file or folder that the
+        name: Name of the encoder.
+        given: The file, if the user named one; no other place is searched then.
+        folder: Where published files are kept under their own names, searched after the file or folder that the
             environment variable ``EARMARK_WEIGHTS`` names.
 
     Raises:
-        FileNotFoundError: If it is not there; the message says which file to fetch from where.
+        FileNotFoundError: If it is missing; the message says which file to download from where.
 
     Example:
         >>> find_weights("cnn14", given="no.pth")

@@ -1,13 +1,13 @@
 """The video encoder: a residual network of spatial and temporal convolutions, R(2+1)D.
 
-In the path of a sample it turns normalised clips into features. Modules carry the names of the published AVID and
+In the path of a sample it turns normalized clips into features. Modules carry the names of the published AVID and
 RepLAI weights, so that those load as they are.
 """
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name
 
-from earmark.encoders.base import Encoder
+from earmark.encoders.base import Encoder, require_clips
 
 _BLOCKS_OF_STAGE = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -95,7 +95,7 @@ class R2Plus1D(Encoder):
         """Return the feature map before the pool.
 
         Args:
-            x: Normalised clips (B, 3, T, H, W).
+            x: Normalized clips (B, 3, T, H, W).
 
         Returns:
             Feature map (B, output_dim, T / 8, H / 32, W / 32), each length rounded up.
@@ -103,8 +103,7 @@ class R2Plus1D(Encoder):
         Raises:
             ValueError: If the input is not of this shape.
         """
-        if x.ndim != 5 or x.shape[1] != 3:
-            raise ValueError(f"clips must have the shape (B, 3, T, H, W), got {tuple(x.shape)}")
+        require_clips(x)
         for stage in (self.conv1, self.conv2x, self.conv3x, self.conv4x, self.conv5x):
             x = stage(x)
         return x

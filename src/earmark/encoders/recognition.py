@@ -1,7 +1,4 @@
-"""Which encoder a set of weights belongs to, by their names and shapes.
-
-In the path of a sample: before it; `earmark.encoders.weights` asks this where a file does not say.
-"""
+"""Which encoder a set of weights belongs to, by their names and shapes, for files that do not say it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +7,7 @@ from torch import Tensor
 
 __all__ = ["recognise"]
 
-# A tensor that only this encoder has, or that those above it have too; and the size of its kernel where names agree.
+# A tensor that only this encoder, or also those above it, has; and its kernel size where that tells two apart.
 _MARKS: tuple[tuple[str, str, tuple[int, ...] | None], ...] = (
     ("avid_r2plus1d_34", "conv4x.5.spt_conv1.weight", None),
     ("avid_r2plus1d_18", "conv4x.1.spt_conv1.weight", None),
@@ -29,9 +26,10 @@ _MARKS: tuple[tuple[str, str, tuple[int, ...] | None], ...] = (
 
 
 def recognise(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
-    """Return the name of the encoder that these weights are of, and its options; None if it is none of Earmark's.
+    """Return the name of the encoder that these weights belong to, and its options; None if it is not known.
 
-    It goes by marks, so weights of a near relative may pass: loading them, which is strict, tells.
+    It looks at a few tensors only, so weights of a similar network may pass; loading them, which is strict, refuses
+    them.
 
     Args:
         weights: The tensors by their names inside the encoder.

@@ -7,7 +7,7 @@ RepLAI weights, so that those load as they are.
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name
 
-from earmark.encoders.base import Encoder
+from earmark.encoders.base import Encoder, require_spectrograms
 
 
 class _Block(nn.Module):
@@ -69,8 +69,7 @@ class SpecCNN9(Encoder):
         Raises:
             ValueError: If the input is not of this shape.
         """
-        if x.ndim != 4 or x.shape[1] != 1:
-            raise ValueError(f"spectrograms must have the shape (B, 1, frames, F), got {tuple(x.shape)}")
+        require_spectrograms(x)
         for stage in (self.conv1, self.block1, self.block2, self.block3, self.block4):
             x = stage(x)
         return x

@@ -1,10 +1,10 @@
 """Video encoders of torchvision, without their classifiers: r3d_18, mc3_18, r2plus1d_18, s3d, mvit_v2_s, swin3d_t.
 
-In the path of a sample they turn normalised clips into features, in place of `R2Plus1D`. They need the extra
+In the path of a sample they turn normalized clips into features, in place of `R2Plus1D`. They need the extra
 ``earmark[torchvision]``; torchvision is imported when one is built. Each takes over the parts of the torchvision model,
 so its weights have torchvision's own names, and published files load as they are.
 
-Published weights were trained on Kinetics-400, all but swin3d_t's on frames normalised by other means and deviations
+Published weights were trained on Kinetics-400, all but swin3d_t's on frames normalized by other means and deviations
 than ImageNet's, which the transforms here use: close enough to start from, not to reproduce torchvision's accuracy.
 
 Sources: Tran et al., arXiv 1711.11248 (r3d_18, mc3_18, r2plus1d_18); Xie et al., arXiv 1712.04851 (s3d); Li et al.,
@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from earmark.encoders.base import Encoder
+from earmark.encoders.base import Encoder, require_clips
 
 __all__ = ["S3D", "MViT", "Swin3D", "VideoResNet"]
 
@@ -34,6 +34,18 @@ class _MeanPooled(Encoder):
         return features.flatten(2).mean(dim=2)
 
 
+class _Transformer(Encoder):
+    """An encoder of attention and linear layers."""
+
+    def initialise(self) -> None:
+        """Draw the linear layers from N(0, 0.02 squared), truncated, as torchvision does; biases are 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+
 class VideoResNet(_MeanPooled):
     """A residual network of 18 layers: ``r3d_18``, ``mc3_18`` or ``r2plus1d_18``; global mean pool, 512 features.
 
@@ -41,11 +53,11 @@ class VideoResNet(_MeanPooled):
         model_name: Which one.
 
     Raises:
-        ValueError: If it is none of them.
+        ValueError: If there is no such network.
         ImportError: Without torchvision.
     """
 
-    published_beside = ("fc",)
+    not_encoder = ("fc",)
     output_dim = 512
 
     def __init__(self, model_name: str) -> None:
@@ -64,7 +76,7 @@ class VideoResNet(_MeanPooled):
         Raises:
             ValueError: If the clips are not of this shape.
         """
-        _check_clips(x)
+        require_clips(x)
         for stage in (self.stem, self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
         return x
@@ -77,7 +89,7 @@ class S3D(_MeanPooled):
         ImportError: Without torchvision.
     """
 
-    published_beside = ("classifier",)
+    not_encoder = ("classifier",)
     output_dim = 1024
 
     def __init__(self) -> None:
@@ -90,14 +102,14 @@ class S3D(_MeanPooled):
         Raises:
             ValueError: If the clips are not of this shape, or too small for the pools.
         """
-        _check_clips(x)
+        require_clips(x)
         if x.shape[2] < 5 or min(x.shape[3:]) < 17:
             raise ValueError(f"s3d needs at least 5 frames of 17 x 17, got {tuple(x.shape[2:])}")
         features: Tensor = self.features(x)
         return features
 
 
-class MViT(Encoder):
+class MViT(_Transformer):
     """The multiscale vision transformer ``mvit_v2_s``; its class token is the feature, of 768 values.
 
     Its relative positions were learned on clips of 16 frames of 224 x 224 and are interpolated for other sizes.
@@ -106,7 +118,7 @@ class MViT(Encoder):
         ImportError: Without torchvision.
     """
 
-    published_beside = ("head",)
+    not_encoder = ("head",)
     output_dim = 768
 
     def __init__(self) -> None:
@@ -115,17 +127,13 @@ class MViT(Encoder):
         self.conv_proj, self.pos_encoding = model.conv_proj, model.pos_encoding
         self.blocks, self.norm = model.blocks, model.norm
 
-    def initialise(self) -> None:
-        """Draw the linear layers from the truncated normal distribution of deviation 0.02, as torchvision does."""
-        _initialise_transformer(self)
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the tokens (B, 768, 1 + places) of clips (B, 3, T, H, W); the class token comes first.
 
         Raises:
             ValueError: If the clips are not of this shape.
         """
-        _check_clips(x)
+        require_clips(x)
         patches = self.conv_proj(x)
         tokens = self.pos_encoding(patches.flatten(2).transpose(1, 2))
         size = tuple(patches.shape[2:])  # torchvision's own forward takes 16 x 224 x 224 for granted here
@@ -139,14 +147,14 @@ class MViT(Encoder):
         return features[:, :, 0]
 
 
-class Swin3D(_MeanPooled):
+class Swin3D(_Transformer, _MeanPooled):
     """The shifted-window video transformer ``swin3d_t``; global mean pool, 768 features.
 
     Raises:
         ImportError: Without torchvision.
     """
 
-    published_beside = ("head",)
+    not_encoder = ("head",)
     output_dim = 768
 
     def __init__(self) -> None:
@@ -154,17 +162,13 @@ class Swin3D(_MeanPooled):
         model = _torchvision_model("swin3d_t")
         self.patch_embed, self.features, self.norm = model.patch_embed, model.features, model.norm
 
-    def initialise(self) -> None:
-        """Draw the linear layers from the truncated normal distribution of deviation 0.02, as torchvision does."""
-        _initialise_transformer(self)
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the feature map (B, 768, T / 2, H / 32, W / 32) of clips (B, 3, T, H, W), lengths rounded up.
 
         Raises:
             ValueError: If the clips are not of this shape.
         """
-        _check_clips(x)
+        require_clips(x)
         normed: Tensor = self.norm(self.features(self.patch_embed(x)))  # channels last
         return normed.movedim(-1, 1)
 
@@ -179,16 +183,3 @@ def _torchvision_model(name: str) -> Any:
             "install earmark[torchvision] with the torchvision that belongs to your torch"
         ) from error
     return getattr(video, name)(weights=None)
-
-
-def _check_clips(x: Tensor) -> None:
-    if x.ndim != 5 or x.shape[1] != 3:
-        raise ValueError(f"clips must have the shape (B, 3, T, H, W), got {tuple(x.shape)}")
-
-
-def _initialise_transformer(encoder: nn.Module) -> None:
-    for module in encoder.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)

@@ -1,28 +1,27 @@
 """Encoder weights in files: AVID's, the original RepLAI code's, Earmark's own, torchvision's, PANNs'.
 
-In the path of a sample: before it, the encoders start from these weights where they are asked for; and after it, an
-encoder is written alone, for use elsewhere. Files are untrusted: nothing but tensors and plain data is read from them.
+Training and evaluation start from them; `save_encoder` writes an encoder alone, for use elsewhere. Files are untrusted:
+nothing but tensors and plain data is read from them.
 """
 
 import json
 import logging
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from earmark import __version__
 from earmark.atomic import replacing
-from earmark.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS, Encoder, new_encoder
+from earmark.encoders.base import Encoder
+from earmark.encoders.by_name import AUDIO_ENCODERS, VIDEO_ENCODERS, new_encoder
 from earmark.encoders.published import find_weights
 from earmark.encoders.recognition import recognise
+from earmark.encoders.torch_file import TorchFileError, read_torch_file
 
 __all__ = ["LoadedWeights", "WeightsError", "load_encoder", "load_encoder_weights", "save_encoder"]
 
@@ -98,10 +97,10 @@ def load_encoder(
         path_or_name: A checkpoint of Earmark, RepLAI, AVID or AVID-CMA; an exported encoder (``.safetensors``); weights
             of torchvision or PANNs; or the name of an encoder, such as ``avid_r2plus1d_18``, whose published weights
             are then looked for in the file or folder that the environment variable ``EARMARK_WEIGHTS`` names.
-        kind: Which encoder of a file that has several; ``video`` if nothing is said.
-        weights: Which weights of a checkpoint of Earmark: ``ema`` for the average that a run with ``optim.ema_decay``
-            keeps, with the statistics of batch norm that belong to it, or ``model`` for those of the last step. If
-            nothing is said, the average where there is one: it is what the probe of a run judges.
+        kind: Which encoder of a file that has several; ``video`` by default.
+        weights: Which weights of a checkpoint of Earmark: ``ema`` for the moving average that a run may keep, with the
+            statistics of batch norm that belong to it, or ``model`` for those of the last step. By default the average
+            where there is one: it is what the probe of a run judges.
         pretrained: With a name: False for random weights.
         options: With a name: what `earmark.encoders.new_encoder` takes, such as ``width``.
 
@@ -110,8 +109,7 @@ def load_encoder(
 
     Raises:
         FileNotFoundError: If there is no such file; for a name, the message says which one to fetch from where.
-        WeightsError: If the file does not hold exactly the weights of an encoder that there is, or not the weights
-            asked for.
+        WeightsError: If the file does not hold exactly the weights of a known encoder, or not those asked for.
         ValueError: If an option or the kind is not one of the named encoder's, or options come with a file.
 
     Example:
@@ -124,9 +122,11 @@ def load_encoder(
     name = str(path_or_name)
     if name in VIDEO_ENCODERS or name in AUDIO_ENCODERS:
         if kind not in (None, _kind_of(name)):
-            raise ValueError(f"{name} is no {kind} encoder")
+            raise ValueError(f"{name} is not an encoder of {kind}")
         if weights is not None:
-            raise ValueError(f"{name}: weights={weights} chooses among those in a checkpoint; this is a name")
+            raise ValueError(
+                f"{name}: weights={weights} chooses among those of a checkpoint; this is the name of an encoder"
+            )
         return _named_encoder(name, pretrained=pretrained, options=options).eval()
     path = Path(path_or_name).expanduser()
     if not path.is_file():
@@ -135,7 +135,7 @@ def load_encoder(
             f"{', '.join(AUDIO_ENCODERS)} for audio"
         )
     if options or not pretrained:
-        raise ValueError(f"{path}: a file says itself which encoder it holds; options are for encoders by name")
+        raise ValueError(f"{path}: a file says which encoder it holds; options are for encoders that are built by name")
     file = _read(path, weights)
     asked: Kind = kind or ("audio" if "video" not in file.encoders else "video")
     tensors = _encoder_weights(file, asked)
@@ -143,7 +143,7 @@ def load_encoder(
     there = VIDEO_ENCODERS if asked == "video" else AUDIO_ENCODERS
     if found is None or found[0] not in there:
         raise WeightsError(
-            f"{path}: its {asked} encoder is none that Earmark knows (one of its tensors: {min(tensors)})"
+            f"{path}: its {asked} encoder is not one that Earmark knows (one of its tensors: {min(tensors)})"
         )
     try:
         encoder = new_encoder(found[0], **found[1])
@@ -170,16 +170,23 @@ def _kind_of(name: str) -> Kind:
 
 
 def load_encoder_weights(
-    encoder: Encoder, path: str | Path, *, kind: Kind, weights: Weights | None = None
+    encoder: Encoder,
+    path: str | Path,
+    *,
+    kind: Kind,
+    weights: Weights | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> LoadedWeights:
     """Fill an encoder with the weights that a file holds for it.
 
     Args:
-        encoder: The encoder; every one of its weights must be in the file, with its shape, and no others beside those
-            that are known not to be an encoder's (a classifier, projection heads, an optimizer).
+        encoder: The encoder; each of its weights must be in the file, with its shape, and no others except those that
+            are known not to belong to an encoder (a classifier, projection heads, an optimizer).
         path: A checkpoint or weights file, as `load_encoder` takes.
         kind: Which encoder of the file.
-        weights: Which weights of a checkpoint of Earmark, as `load_encoder` has it: the average where there is one.
+        weights: Which weights of a checkpoint of Earmark, as in `load_encoder`: by default the average if there is one.
+        state: What `earmark.encoders.torch_file.read_torch_file` or `earmark.load_checkpoint` returned for this file,
+            where it has been read already: then the file itself is only named, not opened.
 
     Returns:
         What was found, loaded and ignored; the encoder's ``origin`` says the same.
@@ -190,6 +197,7 @@ def load_encoder_weights(
 
     Example:
         >>> import tempfile
+        >>> import torch
         >>> from earmark.encoders import SpecCNN9
         >>> path = Path(tempfile.mkdtemp()) / "avid.pth"
         >>> trained, fresh = SpecCNN9(width=4), SpecCNN9(width=4)
@@ -201,9 +209,9 @@ def load_encoder_weights(
         True
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if state is None and not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    return _load(encoder, _read(path, weights), kind)
+    return _load(encoder, _read(path, weights, state), kind)
 
 
 def save_encoder(encoder: Encoder, path: str | Path) -> None:
@@ -240,28 +248,23 @@ def save_encoder(encoder: Encoder, path: str | Path) -> None:
 # --- reading ---
 
 
-def _read(path: Path, weights: Weights | None) -> _WeightsFile:
+def _read(path: Path, weights: Weights | None, state: Any = None) -> _WeightsFile:
+    """Read a file, or take what was read from it before, and tell what is in it."""
     if weights not in (None, "ema", "model"):
         raise ValueError(f"weights: ema or model, got {weights!r}")
     if path.suffix == ".safetensors":
         if weights is not None:
             raise WeightsError(f"{path}: holds one set of weights, so there is no weights={weights} to choose")
         return _read_safetensors(path)
-    try:
-        if zipfile.is_zipfile(path):  # torch itself does not verify checksums
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise WeightsError(f"the checksum of {damaged} is wrong")
-        with torch.serialization.safe_globals(_numpy_types()):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file may raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path}: not a checkpoint of tensors and plain data ({reason})") from error
+    if state is None:
+        try:
+            state = read_torch_file(path)
+        except TorchFileError as error:
+            raise WeightsError(f"{path}: not a checkpoint of tensors and plain data ({error.reason})") from error
     if isinstance(state, dict) and "format_version" in state and "model" in state:
         return _read_own(path, state, weights)
     if weights == "ema":
-        raise WeightsError(f"{path}: holds no average of the weights (it is no checkpoint of Earmark)")
+        raise WeightsError(f"{path}: holds no average of the weights (it is not a checkpoint of Earmark)")
     model = state.get("model", state) if isinstance(state, dict) else None
     beside = [] if model is state else [str(name) for name in state if name != "model"]
     return _split(path, _tensors(path, model), beside)
@@ -272,8 +275,7 @@ def _read_own(path: Path, state: Mapping[str, Any], weights: Weights | None) -> 
     average = state.get("ema")
     if average is None and weights == "ema":
         raise WeightsError(
-            f"{path}: holds no average of the weights (the run had no optim.ema_decay); weights=model reads those of "
-            "its last step"
+            f"{path}: holds no average of the weights (the run kept none); weights=model reads those of its last step"
         )
     chosen: Weights = weights or ("model" if average is None else "ema")
     held = "" if average is None else f", {'average of the weights' if chosen == 'ema' else 'weights of the last step'}"
@@ -368,18 +370,6 @@ def _unwrapped(name: str) -> str:
     return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
-def _numpy_types() -> list[Any]:
-    """Return what numpy's plain numbers and arrays are made of in a checkpoint, under its old names and its new ones.
-
-    The original's checkpoints, and others of their time, hold statistics and orders as such.
-    """
-    numbers = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
-    makers = (("_reconstruct", np.empty(0).__reduce__()[0]), ("scalar", np.float64(0).__reduce__()[0]))
-    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
-    named = [(maker, f"{module}.{name}") for module in modules for name, maker in makers]
-    return [np.ndarray, np.dtype, *numbers, *named]
-
-
 # --- loading ---
 
 
@@ -391,7 +381,7 @@ def _encoder_weights(file: _WeightsFile, kind: Kind) -> Mapping[str, Tensor]:
 
 def _load(encoder: Encoder, file: _WeightsFile, kind: Kind) -> LoadedWeights:
     found = _encoder_weights(file, kind)
-    weights = {name: value for name, value in found.items() if name.partition(".")[0] not in encoder.published_beside}
+    weights = {name: value for name, value in found.items() if name.partition(".")[0] not in encoder.not_encoder}
     misfits = _misfits(encoder.state_dict(), weights)
     if misfits:
         held = file.described.get(kind) or recognise(found)

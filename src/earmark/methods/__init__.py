@@ -1,13 +1,59 @@
-"""The methods that RepLAI (`earmark.methods.replai`) is compared with: same data, encoders, trainer and probes.
+"""The methods: RepLAI and those that it is compared with, on the same data, encoders, trainer and probes.
 
-Each is a module whose forward takes clips before and after, sounds, and by keyword the samples' indices and labels, and
-returns scalars, ``loss`` among them. State beside the weights (memory bank, cluster assignments) is in buffers, so that
-checkpoints hold it. ``backbone.video`` and, where sound is used, ``backbone.audio`` are the encoders.
+`earmark.methods.base.Method` says what a method is. To add one: write its file beside these and give it a line in
+`METHODS`.
 """
 
+from collections.abc import Mapping
+
 from earmark.methods.avid import AVID
+from earmark.methods.base import Embeddings, EpochAware, Method, Views
+from earmark.methods.gathering import gather_with_gradient, gather_without_gradient
+from earmark.methods.heads import projection_head
+from earmark.methods.objectives import (
+    audible_state_change_loss,
+    audio_visual_correspondence_loss,
+    contrastive_state_change_loss,
+    l2_normalize,
+    noise_contrastive_loss,
+    nt_xent_loss,
+    state_change_logits,
+)
+from earmark.methods.replai import MIN_TEMPERATURE, AudioVisualModel, ContrastiveOptions, StateChangeOptions
 from earmark.methods.simclr_video import SimCLRVideo
 from earmark.methods.supervised import Supervised
 from earmark.methods.xdc import XDC
 
-__all__ = ["AVID", "XDC", "SimCLRVideo", "Supervised"]
+METHODS: Mapping[str, type[Method]] = {
+    "replai": AudioVisualModel,
+    "avid": AVID,
+    "xdc": XDC,
+    "simclr_video": SimCLRVideo,
+    "supervised": Supervised,
+}
+
+__all__ = [
+    "AVID",
+    "METHODS",
+    "MIN_TEMPERATURE",
+    "XDC",
+    "AudioVisualModel",
+    "ContrastiveOptions",
+    "Embeddings",
+    "EpochAware",
+    "Method",
+    "SimCLRVideo",
+    "StateChangeOptions",
+    "Supervised",
+    "Views",
+    "audible_state_change_loss",
+    "audio_visual_correspondence_loss",
+    "contrastive_state_change_loss",
+    "gather_with_gradient",
+    "gather_without_gradient",
+    "l2_normalize",
+    "noise_contrastive_loss",
+    "nt_xent_loss",
+    "projection_head",
+    "state_change_logits",
+]

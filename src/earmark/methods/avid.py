@@ -1,8 +1,7 @@
 r"""AVID: audio-visual instance discrimination against a memory bank.
 
-In the path of a sample it stands where `earmark.methods.replai` does: between the transforms and the training loop.
-Each sample of the data set has two memories, unit vectors :math:`\bar v_i` and :math:`\bar a_i`, moving means of what
-its clips and its sound were embedded as. Clips are to find the memory of their sound among those of samples drawn at
+Each sample of the data set has two memories, unit vectors :math:`\bar v_i` and :math:`\bar a_i`: moving averages of the
+embeddings of its clips and of its sound. Clips must find the memory of their sound among those of samples drawn at
 random, and sounds that of their clips (cross-AVID). With b and c the embeddings of the two clips and
 `noise_contrastive_loss` as :math:`\ell(x, \bar y)`, the similarity over :math:`\tau` of x with the memory of its own
 sample and with K others:
@@ -16,6 +15,7 @@ sample and with K others:
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,30 +24,30 @@ from torch.nn.parallel import DistributedDataParallel
 from earmark.clips.sampling import sample_seed
 from earmark.clips.transforms import random_integers
 from earmark.encoders import Encoder
-from earmark.methods.base import audio_features, clip_features
+from earmark.methods.base import Views, audio_features, clip_features
 from earmark.methods.gathering import gather_without_gradient, world_size
 from earmark.methods.heads import projection_head
-from earmark.methods.objectives import directions, noise_contrastive_loss
+from earmark.methods.objectives import l2_normalize, noise_contrastive_loss
 
 
 class AVID(nn.Module):
     """Cross-modal instance discrimination (cross-AVID) with a memory bank.
 
-    The paper has one clip a sample; here both clips around a moment are compared with the sound, so that the data are
-    those of RepLAI. The first memories are a function of the seed; which are drawn, of the seed, the sample and the
-    number of steps done. So neither depends on the number of processes or on what else was drawn, and the bank is the
-    same in all processes.
+    The paper has one clip per sample; here both clips around a moment are compared with the sound, so that the data are
+    those of RepLAI. The initial memories are a function of the seed; the negatives are one of the seed, the sample and
+    the number of steps done. So neither depends on the number of processes or on what else was drawn, and the bank is
+    the same in all processes.
 
     Args:
         video_encoder: (B, 3, T, H, W) -> features.
         audio_encoder: (B, 1, frames, F) -> features.
         num_samples: Size N of the data set.
         num_negatives: K, memories drawn for each sample.
-        momentum: m, what a memory keeps of itself.
-        temperature: Of the similarities.
+        momentum: m, the share of a memory that stays at an update.
+        temperature: Divides the similarities.
         hidden_dim: Hidden size of the heads.
         out_dim: Size D of the embeddings.
-        seed: Of the first memories and of those that are drawn; not negative.
+        seed: Seeds the initial memories and the draws of negatives; not negative.
 
     Raises:
         ValueError: If there are fewer than 2 samples, no negatives, or momentum is not in [0, 1).
@@ -62,6 +62,10 @@ class AVID(nn.Module):
         >>> outputs = method(clips[0], clips[1], torch.randn(2, 1, 125, 80), index=torch.tensor([3, 7]))
         >>> outputs["loss"].backward()
     """
+
+    uses_sound: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
+    views: ClassVar[Views] = "before_after"
 
     video_memory: Tensor
     audio_memory: Tensor
@@ -95,14 +99,14 @@ class AVID(nn.Module):
                 "audio": projection_head(audio_encoder.output_dim, hidden_dim, out_dim),
             }
         )
-        # A generator of its own: every process must begin with the same memories.
-        memories = directions(torch.randn(2, num_samples, out_dim, generator=torch.Generator().manual_seed(seed)))
+        # A generator of its own: every process must start with the same memories.
+        memories = l2_normalize(torch.randn(2, num_samples, out_dim, generator=torch.Generator().manual_seed(seed)))
         self._seed_of_draws = sample_seed(seed, 0, 0)
         self.register_buffer("video_memory", memories[0].clone())
         self.register_buffer("audio_memory", memories[1].clone())
         self.register_buffer("log_partition", torch.zeros(()))
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
-        # All processes make the same updates, so there is no need to send the whole bank around at each step.
+        # All processes make the same updates, so there is no need to broadcast the whole bank at each step.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
             self, ["video_memory", "audio_memory"]
         )
@@ -116,26 +120,19 @@ class AVID(nn.Module):
         index: Tensor,
         labels: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Return the loss and diagnostics; in train mode also renew the memories of these samples.
+        """Return the loss and diagnostics; in train mode also update the memories of these samples.
 
-        Args:
-            video_before: Normalised clips (B, 3, T, H, W) before the moments.
-            video_after: The same after them.
-            audio: Log-mel spectrograms (B, 1, frames, F).
-            index: Which samples these are, int64 (B,), each at most once in the global batch.
-            labels: Not used.
+        Arguments and errors are those of `earmark.methods.base.Method.forward`; each index occurs at most once in the
+        global batch, and labels are not used.
 
         Returns:
             Scalars: ``loss``, and detached ``positive_similarity`` and ``negative_similarity``, the mean cosine of
             embeddings with the memory of their own sample and with those drawn.
-
-        Raises:
-            ValueError: If the two clips differ in shape or the sounds in number.
         """
         clips = clip_features(self.backbone["video"], video_before, video_after)
         sounds = audio_features(self.backbone["audio"], audio, num_samples=len(video_before))
-        before, after = (directions(self.mlp["video"](x)) for x in clips)
-        sound = directions(self.mlp["audio"](sounds))
+        before, after = (l2_normalize(self.mlp["video"](x)) for x in clips.chunk(2))
+        sound = l2_normalize(self.mlp["audio"](sounds))
         negatives = self._draw(index)
         with torch.autocast(sound.device.type, enabled=False):
             # Similarities (B, 1 + K) of each embedding with the memory of its own sample and with those drawn.
@@ -170,10 +167,10 @@ class AVID(nn.Module):
     @torch.no_grad()
     def _remember(self, index: Tensor, before: Tensor, after: Tensor, sound: Tensor, log_partition: Tensor) -> None:
         all_index = gather_without_gradient(index)
-        new = gather_without_gradient(torch.stack([directions(before + after), sound], dim=1)).unbind(dim=1)
+        new = gather_without_gradient(torch.stack([l2_normalize(before + after), sound], dim=1)).unbind(dim=1)
         for memory, x in zip((self.video_memory, self.audio_memory), new, strict=True):
             kept = self.momentum * memory[all_index] + (1 - self.momentum) * x
-            memory[all_index] = directions(kept).to(memory.dtype)
+            memory[all_index] = l2_normalize(kept).to(memory.dtype)
         self.log_partition.copy_(log_partition)
         self.num_steps += 1
 

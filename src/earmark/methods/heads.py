@@ -1,6 +1,6 @@
 """Projection heads: from features to the embeddings that the objectives compare.
 
-In the path of a sample they stand between the encoders and the objectives, and are dropped after pretraining.
+In the path of a sample they stand between the encoders and the objectives; they are dropped after pretraining.
 """
 
 from torch import nn

@@ -1,7 +1,4 @@
-"""k-means: the clusters of deep clustering, by torch or by faiss.
-
-Beside the path of a sample: between epochs, embeddings of all samples --k-means--> pseudo-labels.
-"""
+"""k-means: the clusters of deep clustering, by torch or by faiss."""
 
 import torch
 from torch import Tensor
@@ -14,14 +11,14 @@ def kmeans(x: Tensor, num_clusters: int, *, num_iterations: int = 20, seed: int 
     r"""Assign points to clusters by Lloyd's algorithm from k-means++ seeds.
 
     Each step lowers :math:`\sum_i \min_k \lVert x_i - c_k \rVert^2`, until no point changes its cluster or
-    `num_iterations` are done. A cluster that lost all its points is given the one farthest from its centre. The same
+    `num_iterations` are done. A cluster that lost all its points is given the point farthest from its centre. The same
     points and seed give the same clusters.
 
     Args:
         x: Points (N, D), floating point.
         num_clusters: K.
-        num_iterations: At most so many steps.
-        seed: Of the first centres.
+        num_iterations: Maximum number of steps.
+        seed: Seeds the initial centres.
 
     Returns:
         The cluster of each point, int64 (N,); none of the K is empty.
@@ -54,13 +51,13 @@ def kmeans(x: Tensor, num_clusters: int, *, num_iterations: int = 20, seed: int 
 
 
 def kmeans_faiss(x: Tensor, num_clusters: int, *, num_iterations: int = 20, seed: int = 0) -> Tensor:
-    """Assign points to clusters by faiss, which is faster for millions of points; it learns from a sample of them.
+    """Assign points to clusters by faiss, which is faster for millions of points; it finds centres on a sample of them.
 
     Args:
         x: Points (N, D), floating point; faiss computes in float32 on the CPU.
         num_clusters: K.
-        num_iterations: Steps.
-        seed: Of the first centres and the sample.
+        num_iterations: Number of steps.
+        seed: Seeds the initial centres and the sample.
 
     Returns:
         The cluster of each point, int64 (N,), on the device of `x`.
@@ -82,7 +79,7 @@ def kmeans_faiss(x: Tensor, num_clusters: int, *, num_iterations: int = 20, seed
     except ImportError as error:
         raise ImportError("k-means by faiss needs `pip install earmark[faiss]`") from error
     points = x.detach().float().cpu().contiguous().numpy()
-    # One point a cluster is enough for it to start; it warns below 39. Its seed is a C int.
+    # One point per cluster is enough for it to start; it warns below 39. Its seed is a C int.
     options = {"niter": num_iterations, "seed": seed % (1 << 31), "min_points_per_centroid": 1}
     model = faiss.Kmeans(points.shape[1], num_clusters, **options)
     model.train(points)

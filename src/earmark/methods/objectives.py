@@ -1,6 +1,6 @@
 r"""The objectives as pure functions of embeddings: RepLAI's two, and those of the methods it is compared with.
 
-In the path of a sample they come after the heads; what they return is what the training loop minimises. They need
+In the path of a sample they come after the heads; what they return is what the training loop minimizes. They need
 nothing but torch. All compute in float32, whatever the autocast state, or in float64 if they are given float64.
 
 Throughout, :math:`\hat x = x / \lVert x \rVert`. A zero vector has no direction: it keeps similarity 0 with everything
@@ -9,9 +9,9 @@ and receives no gradient. NaN in an embedding makes the loss NaN, so that the ca
 Those that compare samples with one another take `gather`, which concatenates a tensor (B, ...) over processes to (M,
 ...), and `rank`, this process's place in the concatenation. The B samples of this process are then the anchors, the M
 samples of all processes the candidates, and the mean over processes of the loss is the loss of one process on the
-global batch. So are its gradients with `earmark.methods.gathering.gather_with_gradient`;
-`earmark.methods.gathering.gather_without_gradient` is the original code's, with which candidates get no gradient, not
-even this process's own, and what is left is the same for any number of processes.
+global batch. With `earmark.methods.gathering.gather_with_gradient` the same holds for the gradients. With
+`earmark.methods.gathering.gather_without_gradient`, as in the original code, candidates get no gradient, not even this
+process's own; that gradient, too, is the same for any number of processes.
 """
 
 import math
@@ -43,17 +43,17 @@ def audio_visual_correspondence_loss(
 
         L_{AVC} = \frac{1}{4B} \sum_{i=1}^B \ell(b_i, i, a) + \ell(c_i, i, a) + \ell(a_i, i, b) + \ell(a_i, i, c)
 
-    A sound is contrasted with the before clips and, apart from them, with the after clips. A queue of K past samples
+    A sound is contrasted with the before clips and, separately, with the after clips. A queue of K past samples
     adds K terms to each sum over j, as in MoCo (He et al., arXiv 1911.05722, equation 1).
 
     Args:
         video_before: Embeddings (B, D) of the clips before the moments.
         video_after: Embeddings (B, D) of the clips after.
         audio: Embeddings (B, D) of the sounds.
-        temperature: The positive :math:`\tau`; as a tensor, to be learned, it is taken as it is.
+        temperature: The positive :math:`\tau`; a tensor, for a learned temperature, is not checked.
         queue: Embeddings (3, K, D) of the before clips, after clips and sounds of past samples, further negatives.
-        gather: Concatenates over processes (see the module's text); None where the B samples are all.
-        rank: This process's place; its samples are rows rank * B to rank * B + B - 1 of what `gather` returns.
+        gather: Concatenates over processes (see the module's text); None where one process holds all samples.
+        rank: Rank of this process; its samples are rows rank * B to rank * B + B - 1 of what `gather` returns.
 
     Returns:
         Scalar loss; log (M + K) at chance.
@@ -71,13 +71,13 @@ def audio_visual_correspondence_loss(
     """
     _check(temperature, video_before=video_before, video_after=video_after, audio=audio)
     with torch.autocast(audio.device.type, enabled=False):
-        before, after, sound = (directions(x) for x in (video_before, video_after, audio))
+        before, after, sound = (l2_normalize(x) for x in (video_before, video_after, audio))
         all_before, all_after, all_sound = before, after, sound
         if gather is not None:
             # One collective for the three.
             all_before, all_after, all_sound = gather(torch.stack([before, after, sound], dim=1)).unbind(dim=1)
         if queue is not None:
-            past = directions(queue)
+            past = l2_normalize(queue)
             all_before, all_after, all_sound = (
                 torch.cat(rows) for rows in zip((all_before, all_after, all_sound), past, strict=True)
             )
@@ -91,7 +91,7 @@ def audio_visual_correspondence_loss(
 def audible_state_change_loss(
     *, change_forward: Tensor, change_backward: Tensor, audio: Tensor, temperature: float | Tensor = 0.2
 ) -> Tensor:
-    r"""Tell the change of the visual state from its reverse, by the sound (AStC).
+    r"""Tell the change of the visual state from its reverse by the sound (AStC).
 
     With the change :math:`d_i` (after minus before), the reverse :math:`d'_i` (before minus after), the sound
     :math:`a_i` and the logistic function :math:`\sigma`:
@@ -100,13 +100,13 @@ def audible_state_change_loss(
         L_{AStC} = -\frac{1}{2B} \sum_{i=1}^B \log \sigma(\hat d_i \cdot \hat a_i / \tau)
                    + \log\bigl(1 - \sigma(\hat d'_i \cdot \hat a_i / \tau)\bigr)
 
-    It compares only within a sample, so it needs no gathering over processes.
+    It compares only within a sample, so nothing is gathered over processes.
 
     Args:
         change_forward: Embeddings (B, D) of after minus before.
         change_backward: Embeddings (B, D) of before minus after.
         audio: Embeddings (B, D) of the sounds.
-        temperature: The positive :math:`\tau`; as a tensor, to be learned, it is taken as it is.
+        temperature: The positive :math:`\tau`; a tensor, for a learned temperature, is not checked.
 
     Returns:
         Scalar loss; log 2 at chance.
@@ -138,9 +138,9 @@ def state_change_logits(
     """
     _check(temperature, change_forward=change_forward, change_backward=change_backward, audio=audio)
     with torch.autocast(audio.device.type, enabled=False):
-        sound = directions(audio)
-        forward = (directions(change_forward) * sound).sum(dim=1) / temperature
-        backward = (directions(change_backward) * sound).sum(dim=1) / temperature
+        sound = l2_normalize(audio)
+        forward = (l2_normalize(change_forward) * sound).sum(dim=1) / temperature
+        backward = (l2_normalize(change_backward) * sound).sum(dim=1) / temperature
         return forward, backward
 
 
@@ -155,7 +155,7 @@ def contrastive_state_change_loss(
 ) -> Tensor:
     r"""Tell the change that belongs to a sound from its reverse and from the changes of other samples.
 
-    The state change loss with more negatives, an option of ours and not of the paper. With the notation of
+    The state change loss with more negatives, an option that the paper does not have. With the notation of
     `audible_state_change_loss`:
 
     .. math::
@@ -168,9 +168,9 @@ def contrastive_state_change_loss(
         change_forward: Embeddings (B, D) of after minus before.
         change_backward: Embeddings (B, D) of before minus after.
         audio: Embeddings (B, D) of the sounds.
-        temperature: The positive :math:`\tau`; as a tensor, to be learned, it is taken as it is.
-        gather: Concatenates over processes (see the module's text); None where the B samples are all.
-        rank: This process's place in the concatenation.
+        temperature: The positive :math:`\tau`; a tensor, for a learned temperature, is not checked.
+        gather: Concatenates over processes (see the module's text); None where one process holds all samples.
+        rank: Rank of this process: its place in the concatenation.
 
     Returns:
         Scalar loss; (log M + log 2M) / 2 at chance.
@@ -188,7 +188,7 @@ def contrastive_state_change_loss(
     """
     _check(temperature, change_forward=change_forward, change_backward=change_backward, audio=audio)
     with torch.autocast(audio.device.type, enabled=False):
-        forward, backward, sound = (directions(x) for x in (change_forward, change_backward, audio))
+        forward, backward, sound = (l2_normalize(x) for x in (change_forward, change_backward, audio))
         all_forward, all_backward, all_sound = forward, backward, sound
         if gather is not None:
             all_forward, all_backward, all_sound = gather(torch.stack([forward, backward, sound], dim=1)).unbind(dim=1)
@@ -217,9 +217,9 @@ def nt_xent_loss(
     Args:
         first: Embeddings (B, D) of one view of each sample.
         second: Embeddings (B, D) of the other.
-        temperature: The positive :math:`\tau`; as a tensor, to be learned, it is taken as it is.
-        gather: Concatenates over processes (see the module's text); None where the B samples are all.
-        rank: This process's place in the concatenation.
+        temperature: The positive :math:`\tau`; a tensor, for a learned temperature, is not checked.
+        gather: Concatenates over processes (see the module's text); None where one process holds all samples.
+        rank: Rank of this process: its place in the concatenation.
 
     Returns:
         Scalar loss; log (2M - 1) at chance, 0 for a single sample.
@@ -236,7 +236,7 @@ def nt_xent_loss(
     """
     _check(temperature, first=first, second=second)
     with torch.autocast(first.device.type, enabled=False):
-        views = [directions(first), directions(second)]
+        views = [l2_normalize(first), l2_normalize(second)]
         all_first, all_second = views
         if gather is not None:
             all_first, all_second = gather(torch.stack(views, dim=1)).unbind(dim=1)
@@ -289,11 +289,11 @@ def noise_contrastive_loss(
         return (F.softplus(offset - positive) + F.softplus(negative - offset).sum(dim=1)).mean()
 
 
-def directions(x: Tensor) -> Tensor:
+def l2_normalize(x: Tensor) -> Tensor:
     """Scale vectors (..., D) to length 1, in float32 or float64; zero vectors stay zero and get a zero gradient.
 
     Example:
-        >>> directions(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        >>> l2_normalize(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
     """

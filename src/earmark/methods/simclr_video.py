@@ -1,19 +1,19 @@
 """SimCLR on video: two crops of one clip against all other clips, without sound.
 
-In the path of a sample it stands where `earmark.methods.replai` does: between the transforms and the training loop. The
-loss is `earmark.methods.objectives.nt_xent_loss`.
+The loss is `earmark.methods.objectives.nt_xent_loss`.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from earmark.encoders import Encoder
-from earmark.methods.base import clip_features
+from earmark.methods.base import Views, clip_features
 from earmark.methods.gathering import gather_with_gradient, rank
 from earmark.methods.heads import projection_head
-from earmark.methods.objectives import directions, nt_xent_loss
+from earmark.methods.objectives import l2_normalize, nt_xent_loss
 
 
 class SimCLRVideo(nn.Module):
@@ -21,12 +21,13 @@ class SimCLRVideo(nn.Module):
 
     Args:
         video_encoder: (B, 3, T, H, W) -> features.
-        temperature: Of the similarities.
+        temperature: Divides the similarities.
         hidden_dim: Hidden size of the head.
         out_dim: Size D of the embeddings.
 
     Source: Chen et al., arXiv 2002.05709, equation 1; on video Qian et al., arXiv 2008.03800, equation 1, with the same
-    crop for all frames and temperature 0.1. Their stronger colour augmentation is ``data_augm.color_jitter``.
+    crop for all frames and temperature 0.1. Their stronger colour augmentation is the option `color_jitter` of
+    `earmark.clips.transforms.VideoCrop`.
 
     Example:
         >>> from earmark.encoders import R2Plus1D
@@ -34,6 +35,10 @@ class SimCLRVideo(nn.Module):
         >>> views = torch.randn(2, 2, 3, 4, 32, 32)
         >>> method(views[0], views[1])["loss"].backward()
     """
+
+    uses_sound: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
+    views: ClassVar[Views] = "same_clip"
 
     def __init__(
         self, video_encoder: Encoder, *, temperature: float = 0.1, hidden_dim: int = 512, out_dim: int = 128
@@ -54,27 +59,21 @@ class SimCLRVideo(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the loss and diagnostics.
 
-        Args:
-            video_before: One view of each clip, normalised (B, 3, T, H, W).
-            video_after: The other.
-            audio: Not used.
-            index: Not used.
-            labels: Not used.
+        Arguments and errors are those of `earmark.methods.base.Method.forward`, the two views of each clip in place of
+        the clips before and after; audio, index and labels are not used.
 
         Returns:
             Scalars: ``loss``, and detached, over this process's samples, ``positive_similarity`` and
             ``negative_similarity``, the mean cosine of views with the other view of their clip and with those of other
             clips (NaN in a batch of 1).
-
-        Raises:
-            ValueError: If the two views differ in shape.
         """
-        first, second = (self.mlp["video"](x) for x in clip_features(self.backbone["video"], video_before, video_after))
+        views = clip_features(self.backbone["video"], video_before, video_after).chunk(2)
+        first, second = (self.mlp["video"](x) for x in views)
         loss = nt_xent_loss(
             first=first, second=second, temperature=self.temperature, gather=gather_with_gradient, rank=rank()
         )
         with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
-            similarity = directions(first) @ directions(second).T
+            similarity = l2_normalize(first) @ l2_normalize(second).T
         num_samples = len(similarity)
         own = similarity.diagonal().sum()
         return {

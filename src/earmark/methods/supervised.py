@@ -1,6 +1,5 @@
-r"""Supervision: the classes of the annotated action at each moment, for what labels alone are worth.
+r"""Supervision by the class of the annotated action at each moment: a baseline that learns from labels, not from sound.
 
-In the path of a sample it stands where `earmark.methods.replai` does: between the transforms and the training loop.
 With linear classifiers :math:`W_t` for the label columns t (verb, noun), features f of the two clips of a sample, and
 its classes :math:`y_t`, over the n labelled samples of the global batch:
 
@@ -9,13 +8,14 @@ its classes :math:`y_t`, over the n labelled samples of the global batch:
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name
 
 from earmark.encoders import Encoder
-from earmark.methods.base import clip_features
+from earmark.methods.base import Views, clip_features
 from earmark.methods.gathering import sum_over_processes, world_size
 
 
@@ -39,6 +39,10 @@ class Supervised(nn.Module):
         >>> method(clips[0], clips[1], labels={"verb": torch.tensor([4, -1])})["loss"].backward()
     """
 
+    uses_sound: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
+    views: ClassVar[Views] = "before_after"
+
     def __init__(self, video_encoder: Encoder, *, num_classes: Mapping[str, int]) -> None:
         super().__init__()
         if not num_classes:
@@ -59,16 +63,11 @@ class Supervised(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the loss and the accuracies.
 
-        Args:
-            video_before: Normalised clips (B, 3, T, H, W) before the moments.
-            video_after: The same after them.
-            audio: Not used.
-            labels: For each label column the classes int64 (B,), -1 where a sample has none.
-            index: Not used.
+        Arguments are those of `earmark.methods.base.Method.forward`; audio and index are not used.
 
         Returns:
             Scalars: ``loss``, 0 where no sample is labelled; and detached ``COLUMN_accuracy``, the share of clips whose
-            class is right.
+            class is predicted correctly.
 
         Raises:
             ValueError: If the two clips differ in shape or a label column is missing.
@@ -76,7 +75,7 @@ class Supervised(nn.Module):
         missing = [column for column in self.classifiers if column not in labels]
         if missing:
             raise ValueError(f"the data have no labels {', '.join(missing)} (there are: {', '.join(labels) or 'none'})")
-        features = torch.cat(clip_features(self.backbone["video"], video_before, video_after))
+        features = clip_features(self.backbone["video"], video_before, video_after)
         outputs = {"loss": features.new_zeros((), dtype=torch.promote_types(features.dtype, torch.float32))}
         for column, classifier in self.classifiers.items():
             target = labels[column].repeat(2)

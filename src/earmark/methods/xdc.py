@@ -1,9 +1,8 @@
 r"""XDC: cross-modal deep clustering, where the clusters of each modality are the classes of the other.
 
-In the path of a sample it stands where `earmark.methods.replai` does: between the transforms and the training loop.
-Before each epoch the features of all samples are clustered by k-means, clips and sounds apart. With :math:`k^V_i,
-k^A_i` the clusters that sample i is in, and linear classifiers :math:`W`, drawn anew because clusters have no fixed
-numbers:
+Before each epoch the features of all samples are clustered by k-means, clips and sounds separately. With :math:`k^V_i,
+k^A_i` the clusters that sample i is in, and linear classifiers :math:`W`, drawn anew for each epoch because the numbers
+of clusters are arbitrary:
 
 .. math::
     L = -\frac{1}{B} \sum_{i=1}^B \tfrac12 \Bigl[
@@ -12,7 +11,7 @@ numbers:
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +19,10 @@ from torch.nn import functional as F  # noqa: N812 - the field's name
 
 from earmark.clips.sampling import sample_seed
 from earmark.encoders import Encoder
-from earmark.methods.base import audio_features, clip_features
+from earmark.methods.base import Embeddings, Views, audio_features, clip_features
 from earmark.methods.gathering import rank, sum_over_processes
 from earmark.methods.kmeans import kmeans, kmeans_faiss
-from earmark.methods.objectives import directions
+from earmark.methods.objectives import l2_normalize
 
 KMEANS = {"torch": kmeans, "faiss": kmeans_faiss}
 
@@ -31,8 +30,8 @@ KMEANS = {"torch": kmeans, "faiss": kmeans_faiss}
 class XDC(nn.Module):
     """Classify clips by the clusters of their sounds, and sounds by the clusters of their clips.
 
-    The paper has one clip a sample; here both clips around a moment are classified, and the mean of their features is
-    clustered, so that the data are those of RepLAI. Features are scaled to unit length before clustering. The loss is
+    The paper has one clip per sample; here both clips around a moment are classified, and the mean of their features is
+    clustered, so that the data are those of RepLAI. Features are L2-normalized before clustering. The loss is
     NaN until `start_epoch` has been called. The assignments are buffers, so a checkpoint holds them. Clusters and
     classifiers are functions of the seed, the epoch and the features, whatever else was drawn before.
 
@@ -42,8 +41,8 @@ class XDC(nn.Module):
         num_samples: Size N of the data set.
         num_clusters: K, of each modality.
         num_iterations: Steps of k-means.
-        engine: Who does the k-means: ``torch`` or ``faiss``.
-        seed: Of k-means and of the classifiers; not negative.
+        engine: The implementation of k-means: ``torch`` or ``faiss``.
+        seed: Seeds k-means and the classifiers; not negative.
 
     Raises:
         ValueError: If there are fewer than 2 clusters, or more than samples.
@@ -58,6 +57,10 @@ class XDC(nn.Module):
         >>> new = method.start_epoch(0, lambda: [(index, method.embed(clips[0], clips[1], audio))])
         >>> method(clips[0], clips[1], audio, index=index)["loss"].backward()
     """
+
+    uses_sound: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
+    views: ClassVar[Views] = "before_after"
 
     video_cluster: Tensor
     audio_cluster: Tensor
@@ -91,18 +94,16 @@ class XDC(nn.Module):
         """Return the features that are clustered, (B, output_dim) of ``video`` (the mean of both clips) and ``audio``.
 
         Args:
-            video_before: Normalised clips (B, 3, T, H, W) before the moments.
+            video_before: Normalized clips (B, 3, T, H, W) before the moments.
             video_after: The same after them.
             audio: Log-mel spectrograms (B, 1, frames, F).
         """
-        before, after = clip_features(self.backbone["video"], video_before, video_after)
+        before, after = clip_features(self.backbone["video"], video_before, video_after).chunk(2)
         sound = audio_features(self.backbone["audio"], audio, num_samples=len(video_before))
         return {"video": (before + after) / 2, "audio": sound}
 
     @torch.no_grad()
-    def start_epoch(
-        self, epoch: int, embeddings: Callable[[], Iterable[tuple[Tensor, dict[str, Tensor]]]]
-    ) -> list[nn.Parameter]:
+    def start_epoch(self, epoch: int, embeddings: Callable[[], Iterable[Embeddings]]) -> list[nn.Parameter]:
         """Cluster all samples and draw new classifiers.
 
         Args:
@@ -111,7 +112,7 @@ class XDC(nn.Module):
 
         Returns:
             The parameters of the classifiers. Momentum that an optimizer holds for them belongs to those of the epoch
-            before, and so does an average of them: `earmark.training.pretrain` begins both anew.
+            before, and so does an average of them: the training loop resets both.
 
         Raises:
             ValueError: If a sample is missing or a feature is not finite.
@@ -122,7 +123,7 @@ class XDC(nn.Module):
             assigned = torch.zeros_like(clusters)
             if rank() == 0:  # one process's clusters for all
                 assigned = KMEANS[self.engine](
-                    directions(features), self.num_clusters, num_iterations=self.num_iterations, seed=seed_of_epoch
+                    l2_normalize(features), self.num_clusters, num_iterations=self.num_iterations, seed=seed_of_epoch
                 )
             clusters.copy_(sum_over_processes(assigned))
         generator = torch.Generator().manual_seed(seed_of_epoch)
@@ -132,8 +133,8 @@ class XDC(nn.Module):
             classifier.bias.zero_()
         return list(self.classifiers.parameters())
 
-    def _of_all_samples(self, batches: Iterable[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
-        """Put the embeddings of all processes together, (N, output_dim) by modality."""
+    def _of_all_samples(self, batches: Iterable[Embeddings]) -> dict[str, Tensor]:
+        """Collect the embeddings of all processes, (N, output_dim) by modality."""
         num_samples = len(self.video_cluster)
         seen = torch.zeros(num_samples, 1, device=self.video_cluster.device)
         features = {
@@ -160,21 +161,13 @@ class XDC(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the loss and the accuracies.
 
-        Args:
-            video_before: Normalised clips (B, 3, T, H, W) before the moments.
-            video_after: The same after them.
-            audio: Log-mel spectrograms (B, 1, frames, F).
-            index: Which samples these are, int64 (B,).
-            labels: Not used.
+        Arguments and errors are those of `earmark.methods.base.Method.forward`; labels are not used.
 
         Returns:
             Scalars: ``loss`` and its parts ``video_loss`` and ``audio_loss``, and detached ``video_accuracy`` and
-            ``audio_accuracy``, the share of clips and sounds whose cluster in the other modality is found.
-
-        Raises:
-            ValueError: If the two clips differ in shape or the sounds in number.
+            ``audio_accuracy``, the share of clips and sounds whose cluster in the other modality is predicted.
         """
-        clips = torch.cat(clip_features(self.backbone["video"], video_before, video_after))
+        clips = clip_features(self.backbone["video"], video_before, video_after)
         sounds = audio_features(self.backbone["audio"], audio, num_samples=len(video_before))
         video_loss, video_accuracy = _classify(self.classifiers["video"](clips), self.audio_cluster[index].repeat(2))
         audio_loss, audio_accuracy = _classify(self.classifiers["audio"](sounds), self.video_cluster[index])

@@ -10,7 +10,6 @@ import platform
 import random
 import re
 import shutil
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 
 from earmark import __version__
 from earmark.atomic import replacing
+from earmark.encoders.torch_file import DamagedTorchFileError, TorchFileError, read_torch_file
 
 FORMAT_VERSION = 1
 
@@ -179,21 +179,14 @@ def _num_steps(path: Path) -> int:
 
 def _read(path: Path, *, whole: bool) -> dict[str, Any]:
     """Read a checkpoint; without `whole`, tensors stay on the disk and checksums unchecked, which is fast."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip() if whole else None  # torch itself does not verify checksums
-    except Exception as error:  # what a mangled zip file raises is not documented
-        raise DamagedCheckpointError(f"{path}: damaged or not a checkpoint ({error})") from error
-    if broken is not None:
-        raise DamagedCheckpointError(f"{path}: damaged (the checksum of {broken} is wrong)")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=not whole)
-    except Exception as error:
-        if not whole:  # it may only be damaged
-            return _read(path, whole=True)
-        raise CheckpointError(f"{path}: holds more than tensors and plain data, or is not torch's ({error})") from error
+        state = read_torch_file(path, whole=whole)
+    except FileNotFoundError as error:
+        raise CheckpointError(str(error)) from error
+    except DamagedTorchFileError as error:
+        raise DamagedCheckpointError(str(error)) from error
+    except TorchFileError as error:
+        raise CheckpointError(str(error)) from error
     if not isinstance(state, dict) or not isinstance(state.get("format_version"), int):
         raise CheckpointError(f"{path}: not an Earmark checkpoint (it has no format_version)")
     if state["format_version"] > FORMAT_VERSION:
