@@ -43,7 +43,7 @@ from earmark.kitchen.sound import render_sound
 from earmark.kitchen.writing import draw_video
 from earmark.media import FrameReader, SoundReader, VideoWriter
 from earmark.moments import find_moments
-from earmark.preparation.prepare import prepare
+from earmark.preparation.preparing import prepare
 
 BATCH = 32
 CLIP_FPS = 4.0  # of every task, so that an encoder can go on from one to the next

@@ -41,7 +41,7 @@ import json, sys, time
 from pathlib import Path
 import earmark.media, earmark.moments
 from earmark.datasets.records import VideoRecord
-from earmark.preparation.prepare import prepare
+from earmark.preparation.preparing import prepare
 source, store, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 before = time.process_time()
 prepare([VideoRecord("a", Path(source), "train")], store, progress=False, **options)
@@ -49,7 +49,7 @@ prepare([VideoRecord("a", Path(source), "train")], store, progress=False, **opti
 VERIFY = """
 import json, sys, time
 from pathlib import Path
-from earmark.preparation.verify import verify
+from earmark.preparation.verifying import verify
 before = time.process_time()
 assert not verify(sys.argv[1], progress=False).faults
 """

@@ -44,7 +44,7 @@ from earmark.kitchen import make_kitchen
 from earmark.media import read_frames
 from earmark.methods import Supervised
 from earmark.methods.replai import AudioVisualModel
-from earmark.preparation.prepare import prepare
+from earmark.preparation.preparing import prepare
 from earmark.training.optim import one_cycle, sgd
 from earmark.training.speed import use_channels_last
 

@@ -34,7 +34,7 @@ PUBLIC = {
     "moments_of_file",
     "prepare",
     "pretrain",
-    "probe",
+    "media_info",
     "projection_head",
     "save_encoder",
     "write_report",

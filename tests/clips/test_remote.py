@@ -14,7 +14,9 @@ from earmark.cli.build import open_store, store_path
 from earmark.cli.config import ConfigError, checked, compose
 from earmark.cli.config_schema import PretrainConfig
 from earmark.clips.remote import RemoteFolder, default_cache_dir, is_url
-from earmark.clips.store import PacketIndex, PreparedStore, StoreError
+from earmark.clips.store import PreparedStore
+from earmark.media import PacketIndex
+from earmark.preparation.catalog import StoreError
 from tests.helpers.made_store import add_video, finish_store, number_of
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from earmark.datasets import Folder
 from earmark.preparation.disk_space import SourceLength, estimated_bytes, free_bytes, source_lengths
-from earmark.preparation.prepare import prepare
+from earmark.preparation.preparing import prepare
 from tests.helpers.clicking import make_video
 
 PARAMETERS = {"fps": 16, "short_side": 128, "quality": 90, "audio_rate": 16000}

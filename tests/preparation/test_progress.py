@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from earmark.clips.store import PreparedVideo, stretched
+from earmark.preparation.catalog import PreparedVideo, stretched
 from earmark.preparation.progress import PrepareReport, ProgressBars, progress_bars
 
 

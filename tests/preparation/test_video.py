@@ -5,11 +5,12 @@ import av
 import numpy as np
 import pytest
 
-from earmark.clips.store import PacketIndex, PreparedStore, StoreError
+from earmark.clips.store import PreparedStore
 from earmark.datasets.records import ActionRecord, VideoRecord
-from earmark.media import packet_table
-from earmark.preparation.prepare import prepare
-from earmark.preparation.verify import verify
+from earmark.media import PacketIndex
+from earmark.preparation.catalog import StoreError
+from earmark.preparation.preparing import prepare
+from earmark.preparation.verifying import verify
 from tests.helpers.clicking import make_video, without_sound
 
 CLICKS = (2.0, 8.5, 9.6, 17.2, 24.9)
@@ -69,7 +70,7 @@ def test_the_windows_outlive_the_index(stores: tuple[PreparedStore, PreparedStor
     before = PacketIndex.load(path)
     assert len(before.windows) == 4
     assert PacketIndex.of_file(path.with_name("a.mov")).windows.tolist() == before.windows.tolist()
-    assert packet_table(stores[0].root / "videos" / "a.mov").windows.tolist() == [
+    assert PacketIndex.of_file(stores[0].root / "videos" / "a.mov").windows.tolist() == [
         [0, stores[0].videos["a"].num_frames, 0, stores[0].videos["a"].num_samples]
     ]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.datasets import DatasetRecords
     from earmark.encoders import Encoder
-    from earmark.preparation.prepare import PrepareReport
+    from earmark.preparation.preparing import PrepareReport
 
 __all__ = [
     "build_encoder",
@@ -130,9 +130,9 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
     Raises:
         ConfigError: If the folder of the videos is not given.
         earmark.datasets.DatasetError: If the data set is damaged.
-        earmark.preparation.prepare.PrepareError: If the store was made with other parameters.
+        earmark.preparation.preparing.PrepareError: If the store was made with other parameters.
     """
-    from earmark.preparation.prepare import prepare as prepare_videos
+    from earmark.preparation.preparing import prepare as prepare_videos
 
     videos = open_dataset(data, environment).videos()
     root = store_path(data, environment, prepare)
@@ -164,7 +164,7 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
 
     Raises:
         ConfigError: If ``data.store`` holds videos prepared otherwise than asked for.
-        earmark.clips.store.StoreError: If the store is damaged.
+        earmark.preparation.catalog.StoreError: If the store is damaged.
     """
     from earmark.clips.remote import is_url
     from earmark.clips.store import PreparedStore
@@ -287,7 +287,7 @@ def require_clips_fit(encoder: "Encoder", data: Data, crop_size: int) -> None:
 
 def describe_store(store: "PreparedStore") -> str:
     """Say in a line how videos were prepared, and how many of them hold more than their sources gave."""
-    from earmark.clips.store import stretched
+    from earmark.preparation.catalog import stretched
 
     parameters = store.parameters
     lacking = stretched(store.catalog, fps=store.fps, sample_rate=store.sample_rate)
@@ -326,7 +326,7 @@ def build_fabric(environment: Environment) -> "Fabric":
 
 
 def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
-    """Return the arguments of `earmark.preparation.prepare.prepare` that change what it writes."""
+    """Return the arguments of `earmark.preparation.preparing.prepare` that change what it writes."""
     from earmark.moments import detector_parameters
 
     sparse = {} if prepare.around is None else {"around": prepare.around, "around_seconds": prepare.around_seconds}

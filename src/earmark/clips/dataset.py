@@ -145,7 +145,7 @@ class _StoredClips(Dataset[Sample]):
             The batch as the module's text has it.
 
         Raises:
-            earmark.clips.store.StoreError: If a video is damaged; the message names video, time and file.
+            earmark.preparation.catalog.StoreError: If a video is damaged; the message names video, time and file.
         """
         visits = [self._visit(key) for key in keys]
         windows = [self._window(*visit) for visit in visits]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from earmark.atomic import replacing
-from earmark.clips.packets import StoreError
+from earmark.preparation.catalog import StoreError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

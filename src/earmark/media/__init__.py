@@ -13,19 +13,21 @@ and named there.
 """
 
 from earmark.media.frames import FrameReader, iter_frames, read_frames
+from earmark.media.interleaved import read_interleaved
 from earmark.media.opening import MediaError
-from earmark.media.prepared import PacketTable, Window, packet_table, write_prepared
-from earmark.media.probing import AudioStreamInfo, MediaInfo, VideoStreamInfo, declared, probe
+from earmark.media.packet_index import BYTES_PER_SAMPLE, PacketIndex
+from earmark.media.prepared import Window, write_prepared
+from earmark.media.probing import AudioStreamInfo, MediaInfo, VideoStreamInfo, declared, media_info
 from earmark.media.sound import Resampler, SoundReader
-from earmark.media.together import read_together
 from earmark.media.writing import VideoWriter
 
 __all__ = [
+    "BYTES_PER_SAMPLE",
     "AudioStreamInfo",
     "FrameReader",
     "MediaError",
     "MediaInfo",
-    "PacketTable",
+    "PacketIndex",
     "Resampler",
     "SoundReader",
     "VideoStreamInfo",
@@ -33,9 +35,8 @@ __all__ = [
     "Window",
     "declared",
     "iter_frames",
-    "packet_table",
-    "probe",
+    "media_info",
     "read_frames",
-    "read_together",
+    "read_interleaved",
     "write_prepared",
 ]

@@ -142,7 +142,7 @@ class FrameReader:
             yield from self.read(container.demux(stream), stream, time_zero(container))
 
     def read(self, packets: Iterator[Any], stream: Any, zero: float) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-        """Yield the pictures of a stream that somebody else opened (see :func:`earmark.media.read_together`).
+        """Yield the pictures of a stream that somebody else opened (see :func:`earmark.media.read_interleaved`).
 
         Args:
             packets: all packets of the stream, in order.

@@ -94,7 +94,7 @@ class MediaInfo:
     num_audio_streams: int
 
 
-def probe(path: str | Path, *, video_stream: int | None = None, audio_stream: int | None = None) -> MediaInfo:
+def media_info(path: str | Path, *, video_stream: int | None = None, audio_stream: int | None = None) -> MediaInfo:
     """Say what a media file holds.
 
     Args:
@@ -115,7 +115,7 @@ def probe(path: str | Path, *, video_stream: int | None = None, audio_stream: in
         ...     with VideoWriter(f"{folder}/a.mp4", width=64, height=48, fps=16, sample_rate=16000) as writer:
         ...         for _ in range(8):
         ...             writer.write_frame(np.zeros((48, 64, 3), np.uint8))
-        ...     info = probe(f"{folder}/a.mp4")
+        ...     info = media_info(f"{folder}/a.mp4")
         >>> info.duration_seconds, info.video.fps, info.audio
         (0.5, 16.0, None)
     """

@@ -173,7 +173,7 @@ class SoundReader:
             yield from self.read(container.demux(stream), stream, time_zero(container))
 
     def read(self, packets: Iterator[Any], stream: Any, zero: float) -> Iterator[NDArray[np.float32]]:
-        """Yield the blocks of a stream that somebody else opened (see :func:`earmark.media.read_together`).
+        """Yield the blocks of a stream that somebody else opened (see :func:`earmark.media.read_interleaved`).
 
         Args:
             packets: all packets of the stream, in order.

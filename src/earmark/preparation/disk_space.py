@@ -1,6 +1,6 @@
 """How much a run will write, and whether there is room for it.
 
-Beside the path of a sample: `earmark.preparation.prepare` asks before it starts.
+Beside the path of a sample: `earmark.preparation.preparing` asks before it starts.
 """
 
 import shutil

@@ -1,6 +1,6 @@
 """What `earmark prepare` shows: two bars while it runs, a table at its end.
 
-Beside the path of a sample: only `earmark.preparation.prepare`, `earmark.preparation.verify` and the command use it.
+Beside the path of a sample: preparing and verifying show it.
 """
 
 import threading
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark.clips.store import PreparedVideo
+from earmark.preparation.catalog import PreparedVideo
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,8 +31,8 @@ class PrepareReport:
         videos: A row for each source of this run, in the order given.
         num_reused: How many were finished by an earlier run.
         detector: Name of what found the moments.
-        num_elsewhere: Videos of other parts (see `earmark.preparation.prepare.prepare`) that are not prepared yet.
-        stretched: Which videos hold more than their source gave (`earmark.clips.store.stretched`).
+        num_elsewhere: Videos of other parts (see `earmark.preparation.preparing.prepare`) that are not prepared yet.
+        stretched: Which videos hold more than their source gave (`earmark.preparation.catalog.stretched`).
     """
 
     root: Path

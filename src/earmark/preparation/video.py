@@ -1,7 +1,7 @@
 """Prepare one video: transcode it, find its moments, leave a record of what was made.
 
 Path of a sample: video file --media + prepare_video--> prepared video + packet index, moments.
-`earmark.preparation.prepare` calls this in many processes, on one machine or on several.
+`earmark.preparation.preparing` calls this in many processes, on one machine or on several.
 
 The prepared file, its index and the record are written in this order, each whole or not at all, and only the record
 makes a video count: so a process can be killed anywhere. A video is decoded once, picture and sound in one pass over
@@ -17,30 +17,30 @@ from dataclasses import asdict
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
 from earmark.atomic import replacing
-from earmark.clips.store import PacketIndex, PreparedVideo, StoreError, prepared_name
 from earmark.datasets.records import VideoRecord, printable
 from earmark.media import (
     FrameReader,
     MediaError,
     MediaInfo,
+    PacketIndex,
     Resampler,
     SoundReader,
     Window,
-    probe,
-    read_together,
+    media_info,
+    read_interleaved,
     write_prepared,
 )
 from earmark.moments import Moment, detector_from, with_detector
+from earmark.preparation.catalog import PreparedVideo, StoreError, prepared_name
 from earmark.preparation.locks import VideoLock, locked
 
-__all__ = ["index_checksum", "prepare_video", "read_record", "record_path", "refused_row"]
+__all__ = ["prepare_video", "read_record", "record_path", "refused_row"]
 
 NO_PRETRAINING = "left out of pretraining"
 TELL_SECONDS = 1.0
@@ -54,7 +54,7 @@ def prepare_video(
     Args:
         video: Which source.
         root: Folder of the store.
-        parameters: As `earmark.preparation.prepare.prepare` wrote them to ``store.json``.
+        parameters: As `earmark.preparation.preparing.prepare` wrote them to ``store.json``.
         num_threads: Of the decoder; what is written of an undamaged source does not depend on it.
         wait: Whether to wait where another process is at this video.
 
@@ -152,11 +152,6 @@ def refused_row(video: VideoRecord, reason: str) -> PreparedVideo:
     )
 
 
-def index_checksum(index: PacketIndex) -> int:
-    """Return one number for all the checksums of a prepared video's packets."""
-    return crc32(index.sound_checksums.tobytes(), crc32(index.frame_checksums.tobytes()))
-
-
 def _source_fingerprint(path: Path) -> str:
     """Return what tells a changed source: its size and time of change; empty when it is not there."""
     try:
@@ -169,7 +164,7 @@ def _source_fingerprint(path: Path) -> str:
 def _transcode(
     video: VideoRecord, target: Path, parameters: dict[str, Any], lock: VideoLock, num_threads: int
 ) -> tuple[PreparedVideo, list[Moment], int]:
-    info = probe(video.path)
+    info = media_info(video.path)
     if info.video is None:
         raise MediaError(f"{video.path}: no picture stream")
     sound = _Sound(video.path, info, parameters)
@@ -185,7 +180,7 @@ def _transcode(
         if sound.reader is None:
             pictures, prepared_sound = iter(frames), None
         elif windows is None:
-            pictures, blocks = stack.enter_context(read_together(frames, sound.reader))
+            pictures, blocks = stack.enter_context(read_interleaved(frames, sound.reader))
             prepared_sound = sound.prepared(blocks)
         else:
             pictures, prepared_sound = iter(frames), sound.in_windows(windows)
@@ -200,7 +195,7 @@ def _transcode(
         )
         index = PacketIndex.of_file(temporary)
     index.save(target.with_suffix(".index.npz"))
-    return _row(video, info, frames, sound, index, parameters), sound.moments, index_checksum(index)
+    return _row(video, info, frames, sound, index, parameters), sound.moments, index.checksum
 
 
 def _row(

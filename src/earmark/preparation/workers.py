@@ -1,8 +1,8 @@
 """Spread videos over processes: on this machine (loky), or over a Ray cluster, both through joblib.
 
-Beside the path of a sample: `earmark.preparation.prepare` hands the videos in and gets their rows back, in the order in
-which they are done. A process that dies (memory, a fault in a codec) stops no other video, and videos that another run
-is at are left to it and collected at the end.
+Beside the path of a sample: `earmark.preparation.prepare` hands the videos in and gets their catalog rows back as they
+finish. A process that dies (out of memory, a fault in a codec) stops no other video. Videos that another run is working
+on are left to it and collected at the end.
 """
 
 import importlib.util
@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import joblib
 
-from earmark.clips.store import PreparedVideo
 from earmark.datasets.records import VideoRecord
+from earmark.preparation.catalog import PreparedVideo
 from earmark.preparation.locks import left_behind
 from earmark.preparation.video import prepare_video, refused_row
 
@@ -40,7 +40,7 @@ def prepared_rows(
     Args:
         videos: Which ones.
         root: Folder of the store; on a cluster, where all machines see it.
-        parameters: As `earmark.preparation.prepare.prepare` wrote them to ``store.json``.
+        parameters: As `earmark.preparation.preparing.prepare` wrote them to ``store.json``.
         num_workers: Processes side by side, a video each; -1 for as many as the cluster has processors.
         backend: ``loky`` or ``ray``.
 

@@ -20,15 +20,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from earmark.atomic import replacing
-from earmark.clips.store import CATALOG_SCHEMA, STORE_VERSION, PreparedVideo, StoreError, stretched
 from earmark.datasets.records import VideoRecord
 from earmark.moments import (
     DEFAULT_DETECTOR,
     detector_parameters,
     moments_table,
     own_parameters,
-    with_detector,
     write_moments,
+)
+from earmark.preparation.catalog import (
+    CATALOG_SCHEMA,
+    STORE_VERSION,
+    PreparedVideo,
+    StoreError,
+    read_parameters,
+    stretched,
 )
 from earmark.preparation.disk_space import SourceLength, estimated_bytes, free_bytes, source_lengths
 from earmark.preparation.locks import clear_leftovers, left_behind, running_seconds
@@ -209,9 +215,9 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2))
     try:
-        existing = with_detector(json.loads(path.read_text())["parameters"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise PrepareError(f"{path}: not the description of a prepared store ({error})") from error
+        existing = read_parameters(root)
+    except StoreError as error:
+        raise PrepareError(str(error)) from error
     differing = [name for name in {**parameters, **existing} if existing.get(name) != parameters.get(name)]
     if differing:
         was = ", ".join(f"{name}={existing.get(name)}" for name in differing)

@@ -20,7 +20,7 @@ from earmark.datasets import Folder
 from earmark.datasets.records import VideoRecord
 from earmark.media import VideoWriter, read_frames
 from earmark.moments import DETECTORS, detector_parameters, moments_of_file, read_moments
-from earmark.preparation.prepare import PrepareError, prepare
+from earmark.preparation.preparing import PrepareError, prepare
 from tests.helpers.clicking import RATE, make_video, without_sound
 from tests.helpers.media_clips import click_track, grey_ramp, write_clip
 
@@ -269,7 +269,7 @@ def test_split_and_participant_follow_the_records_of_the_last_run(folder: Path, 
 
 
 PREPARE = (
-    "import sys; from earmark.datasets import Folder; from earmark.preparation.prepare import prepare\n"
+    "import sys; from earmark.datasets import Folder; from earmark.preparation.preparing import prepare\n"
     "prepare(Folder(sys.argv[1]).videos(), sys.argv[2], num_workers=2, progress=False)"
 )
 
@@ -325,7 +325,7 @@ def test_a_full_disk_stops_the_run_by_name_and_keeps_what_is_done(
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a small disk cannot be mounted here")
     monkeypatch.setattr(
-        "earmark.preparation.prepare.free_bytes", lambda root: 1 << 40
+        "earmark.preparation.preparing.free_bytes", lambda root: 1 << 40
     )  # the estimate does not see it coming
     try:
         prepare(records[:-2], small / "store", progress=False)
@@ -354,13 +354,13 @@ def make_noise(path: Path, *, seconds: float) -> None:
 def test_a_disk_without_room_is_refused_before_anything_is_done(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("earmark.preparation.prepare.free_bytes", lambda root: 1000)
+    monkeypatch.setattr("earmark.preparation.preparing.free_bytes", lambda root: 1000)
     with pytest.raises(PrepareError, match=r"h of video will take about .* MB; 0.0 MB are free"):
         prepare(Folder(folder).videos(), tmp_path / "store", progress=False)
     assert not list((tmp_path / "store").rglob("*.mov"))
     monkeypatch.undo()
     prepare(Folder(folder).videos(), tmp_path / "store", progress=False)
-    monkeypatch.setattr("earmark.preparation.prepare.free_bytes", lambda root: 1000)
+    monkeypatch.setattr("earmark.preparation.preparing.free_bytes", lambda root: 1000)
     records = [record for record in Folder(folder).videos() if record.video_id != "text"]
     assert prepare(records, tmp_path / "store", progress=False).num_reused == 3  # what is there needs no room
 

@@ -20,7 +20,7 @@ _MAX_WAITING_BYTES = 64 << 20
 
 
 @contextmanager
-def read_together(
+def read_interleaved(
     frames: FrameReader, sound: SoundReader
 ) -> Iterator[tuple[Iterator[tuple[float, NDArray[np.uint8]]], Iterator[NDArray[np.float32]]]]:
     """Open a file once for its pictures and its sound, so that it is read once from start to end.
@@ -49,7 +49,7 @@ def read_together(
         ...             writer.write_frame(np.zeros((48, 64, 3), np.uint8))
         ...         writer.write_sound(np.zeros(16384, np.float32))
         ...     readers = FrameReader(f"{folder}/a.mp4", fps=2), SoundReader(f"{folder}/a.mp4")
-        ...     with read_together(*readers) as (pictures, blocks):
+        ...     with read_interleaved(*readers) as (pictures, blocks):
         ...         len(list(pictures)), [len(block) for block in blocks]
         (2, [16000, 384])
     """
