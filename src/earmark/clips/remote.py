@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from earmark.atomic import replacing
+from earmark.atomic import replacing, temporaries
 from earmark.preparation.catalog import StoreError
 
 if TYPE_CHECKING:
@@ -151,8 +151,7 @@ def _is_there(target: Path, num_bytes: int | None) -> bool:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove what killed processes left of a file; who calls holds its lock, so that nobody is writing one."""
-    name = re.compile(rf"\.{re.escape(target.stem)}\.\d+-[0-9a-f]{{8}}\.tmp{re.escape(target.suffix)}")
-    for path in target.parent.iterdir():
-        if name.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    """Remove what killed processes left of a file; the caller holds its lock, so that nobody is writing one."""
+    for temporary, path in temporaries(target.parent):
+        if path == target:
+            temporary.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ work, and what a dead process left half-written can be told from what a living o
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -15,12 +14,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from earmark.atomic import temporaries
+
 __all__ = ["VideoLock", "clear_leftovers", "left_behind", "locked", "running_seconds"]
 
 FOLDER = ".running"
 PROGRESS_SUFFIX = ".seconds"
 LEFTOVER_SECONDS = 600.0  # where files cannot be locked, a temporary one untouched for so long has no writer any more
-_TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\d+-[0-9a-f]{8}\.tmp\.\w+")  # names that `earmark.atomic.replacing` gives
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +114,14 @@ def running_seconds(root: Path, video_ids: Collection[str]) -> float:
 
 def clear_leftovers(root: Path) -> None:
     """Remove what killed runs left half-written; what is being written stays."""
-    for path in (root / "videos").rglob(".*.tmp.*"):
-        match = _TEMPORARY.fullmatch(path.name)
-        if match is None:
-            continue
-        stem = match["stem"].removesuffix(".index") if path.suffix == ".npz" else match["stem"]
-        with locked(root, path.with_name(stem).relative_to(root / "videos").as_posix()) as lock:
-            if lock is not None and (lock.exclusive or _is_old(path)):
-                path.unlink(missing_ok=True)
-    for path in root.glob(".*.tmp.*"):
-        if _is_old(path):
-            path.unlink(missing_ok=True)
+    for temporary, path in temporaries(root / "videos", recursive=True):
+        name = path.stem.removesuffix(".index") if path.suffix == ".npz" else path.stem
+        with locked(root, path.with_name(name).relative_to(root / "videos").as_posix()) as lock:
+            if lock is not None and (lock.exclusive or _is_old(temporary)):
+                temporary.unlink(missing_ok=True)
+    for temporary, _ in temporaries(root):
+        if _is_old(temporary):
+            temporary.unlink(missing_ok=True)
 
 
 def _is_old(path: Path) -> bool:
