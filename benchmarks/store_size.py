@@ -44,7 +44,7 @@ from earmark.kitchen import make_kitchen
 from earmark.media import read_frames
 from earmark.methods import Supervised
 from earmark.methods.replai import AudioVisualModel
-from earmark.preparation.preparing import prepare
+from earmark.preparation import Transcoding, prepare
 from earmark.training.optim import one_cycle, sgd
 from earmark.training.speed import use_channels_last
 
@@ -81,7 +81,12 @@ def kitchen_at(folder: Path, options: argparse.Namespace) -> Path:
 
 def kitchen_store(folder: Path, short_side: int, options: argparse.Namespace) -> PreparedStore:
     videos = Kitchen(kitchen_at(folder, options)).videos()
-    prepare(videos, folder / f"prepared{short_side}", short_side=short_side, num_workers=options.workers)
+    prepare(
+        videos,
+        folder / f"prepared{short_side}",
+        transcoding=Transcoding(short_side=short_side),
+        num_workers=options.workers,
+    )
     return PreparedStore(folder / f"prepared{short_side}")
 
 
@@ -112,7 +117,12 @@ def sharpness(folder: Path, options: argparse.Namespace) -> None:
     num_used = 0
     stores = {}
     for short_side in (small, large):
-        prepare(sources, folder / f"clips{short_side}", short_side=short_side, num_workers=options.workers)
+        prepare(
+            sources,
+            folder / f"clips{short_side}",
+            transcoding=Transcoding(short_side=short_side),
+            num_workers=options.workers,
+        )
         stores[short_side] = PreparedStore(folder / f"clips{short_side}")
     for source in sources[:: max(1, len(sources) // 20)]:
         video = stores[small].videos.get(source.video_id)

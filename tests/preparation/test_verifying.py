@@ -11,8 +11,8 @@ from earmark.cli.main import main
 from earmark.clips.store import PreparedStore
 from earmark.datasets import Folder
 from earmark.media import PacketIndex
+from earmark.preparation import prepare
 from earmark.preparation.catalog import StoreError
-from earmark.preparation.preparing import prepare
 from earmark.preparation.verifying import invalidate, verify
 from tests.helpers.clicking import make_video
 

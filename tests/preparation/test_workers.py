@@ -14,8 +14,8 @@ import earmark.preparation.preparing
 from earmark.clips.store import PreparedStore
 from earmark.datasets import Folder
 from earmark.datasets.records import VideoRecord
+from earmark.preparation import PrepareError, prepare
 from earmark.preparation.locks import locked
-from earmark.preparation.preparing import PrepareError, prepare
 from earmark.preparation.workers import BackendError
 from tests.helpers.clicking import make_video
 
@@ -73,7 +73,7 @@ def test_two_runs_at_once_share_the_work_and_make_one_store(sources: Path, whole
         "    print('made', video.video_id)\n"
         "    return real(video, *rest)\n"
         "one._transcode = noted\n"
-        "from earmark.preparation.preparing import prepare\n"
+        "from earmark.preparation import prepare\n"
         "report = prepare(Folder(sys.argv[1]).videos(), sys.argv[2], progress=False)\n"
         "assert len(report.videos) == 5 and not report.with_status('refused')\n"
     )

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.datasets import DatasetRecords
     from earmark.encoders import Encoder
-    from earmark.preparation.preparing import PrepareReport
+    from earmark.preparation import MomentSearch, PrepareReport, Transcoding
 
 __all__ = [
     "build_encoder",
@@ -130,9 +131,9 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
     Raises:
         ConfigError: If the folder of the videos is not given.
         earmark.datasets.DatasetError: If the data set is damaged.
-        earmark.preparation.preparing.PrepareError: If the store was made with other parameters.
+        earmark.preparation.PrepareError: If the store was made with other parameters.
     """
-    from earmark.preparation.preparing import prepare as prepare_videos
+    from earmark.preparation import prepare as prepare_videos
 
     videos = open_dataset(data, environment).videos()
     root = store_path(data, environment, prepare)
@@ -143,7 +144,8 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
         part=_part(prepare),
         num_workers=prepare_workers(prepare),
         backend=prepare.backend,
-        **_prepare_parameters(prepare),
+        transcoding=_transcoding(prepare),
+        search=_search(prepare),
     )
 
 
@@ -325,28 +327,23 @@ def build_fabric(environment: Environment) -> "Fabric":
     return fabric
 
 
-def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
-    """Return the arguments of `earmark.preparation.preparing.prepare` that change what it writes."""
-    from earmark.moments import detector_parameters
+def _transcoding(prepare: Prepare) -> "Transcoding":
+    from earmark.preparation import Transcoding
 
-    sparse = {} if prepare.around is None else {"around": prepare.around, "around_seconds": prepare.around_seconds}
-    track = {} if prepare.audio_stream is None else {"audio_stream": prepare.audio_stream}
-    return {
-        "fps": prepare.fps,
-        "short_side": prepare.short_side,
-        "quality": prepare.quality,
-        "audio_rate": prepare.audio_rate,
-        **detector_parameters(
-            prepare.detector,
-            segment_seconds=prepare.segment_seconds,
-            min_score=prepare.min_score,
-            min_distance_seconds=prepare.min_distance_seconds,
-            min_prominence=prepare.min_prominence,
-            min_distance=prepare.min_distance,
-        ),
-        **track,
-        **sparse,
-    }
+    return Transcoding(**{field.name: getattr(prepare, field.name) for field in fields(Transcoding)})
+
+
+def _search(prepare: Prepare) -> "MomentSearch":
+    from earmark.preparation import MomentSearch
+
+    return MomentSearch(**{field.name: getattr(prepare, field.name) for field in fields(MomentSearch)})
+
+
+def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
+    """Return what the content of a store depends on."""
+    from earmark.preparation import store_parameters
+
+    return store_parameters(_transcoding(prepare), _search(prepare))
 
 
 def num_cpus() -> int:

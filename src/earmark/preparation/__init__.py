@@ -11,6 +11,7 @@ from earmark.preparation.catalog import (
     read_parameters,
     stretched,
 )
+from earmark.preparation.options import MomentSearch, Transcoding, store_parameters
 from earmark.preparation.preparing import PrepareError, prepare
 from earmark.preparation.progress import PrepareReport
 from earmark.preparation.verifying import Fault, VerifyReport, invalidate, verify
@@ -20,16 +21,19 @@ __all__ = [
     "Backend",
     "BackendError",
     "Fault",
+    "MomentSearch",
     "PrepareError",
     "PrepareReport",
     "PreparedVideo",
     "StoreError",
+    "Transcoding",
     "VerifyReport",
     "invalidate",
     "prepare",
     "prepared_file",
     "read_catalog",
     "read_parameters",
+    "store_parameters",
     "stretched",
     "verify",
 ]

@@ -14,20 +14,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from earmark.atomic import replacing
 from earmark.datasets.records import VideoRecord
-from earmark.moments import (
-    DEFAULT_DETECTOR,
-    detector_parameters,
-    moments_table,
-    own_parameters,
-    write_moments,
-)
+from earmark.moments import moments_table, own_parameters, write_moments
 from earmark.preparation.catalog import (
     CATALOG_SCHEMA,
     STORE_VERSION,
@@ -38,12 +32,16 @@ from earmark.preparation.catalog import (
 )
 from earmark.preparation.disk_space import SourceLength, estimated_bytes, free_bytes, source_lengths
 from earmark.preparation.locks import clear_leftovers, left_behind, running_seconds
+from earmark.preparation.options import MomentSearch, Transcoding, store_parameters
 from earmark.preparation.progress import PrepareReport, progress_bars, size_text
 from earmark.preparation.video import read_record, record_path
 from earmark.preparation.workers import Backend, prepared_rows
 from earmark.wording import counted
 
 __all__ = ["PrepareError", "PrepareReport", "prepare"]
+
+DEFAULT_TRANSCODING = Transcoding()
+DEFAULT_SEARCH = MomentSearch()
 
 
 class PrepareError(ValueError):
@@ -54,19 +52,8 @@ def prepare(
     videos: Sequence[VideoRecord],
     root: str | os.PathLike[str],
     *,
-    fps: int = 16,
-    short_side: int = 128,
-    quality: int = 90,
-    audio_rate: int = 16000,
-    segment_seconds: float = 10.0,
-    detector: str = DEFAULT_DETECTOR,
-    min_score: float | None = None,
-    min_distance_seconds: float | None = None,
-    min_prominence: float | None = None,
-    min_distance: int | None = None,
-    audio_stream: int | None = None,
-    around: Literal["moments"] | None = None,
-    around_seconds: float = 1.0,
+    transcoding: Transcoding = DEFAULT_TRANSCODING,
+    search: MomentSearch = DEFAULT_SEARCH,
     part: tuple[int, int] = (1, 1),
     num_workers: int = 1,
     backend: Backend = "loky",
@@ -81,21 +68,8 @@ def prepare(
     Args:
         videos: What to prepare; ids must be unique.
         root: Folder of the store; made if missing.
-        fps: Frames a second of the prepared picture.
-        short_side: Its shorter side in pixels.
-        quality: JPEG quality, 1 to 100.
-        audio_rate: Sample rate of the prepared sound in Hz.
-        segment_seconds: Length of the segments of which an epoch visits one moment each (see
-            `earmark.moments.segment_number`).
-        detector: What finds the moments: ``earmark``, or ``replai``, the original code's.
-        min_score: Of ``earmark`` alone: least score of a moment; None for 3.
-        min_distance_seconds: Of ``earmark`` alone: least distance of two moments; None for 0.05.
-        min_prominence: Of ``replai`` alone: least prominence of a moment; None for 1.
-        min_distance: Of ``replai`` alone: least distance of two moments, in windows of the curve; None for 10.
-        audio_stream: The n-th sound stream of each video, from 0; None for its container's default. A video that has
-            fewer is prepared without sound, and says so.
-        around: ``"moments"`` keeps nothing but windows around the moments; None keeps all.
-        around_seconds: How much is kept on each side of a moment: at least gap and clip, and half of the sound.
+        transcoding: What is kept of a source.
+        search: What finds the moments.
         part: (k, n): of all videos, in their order, only every n-th from the k-th on, k from 1 to n. The catalog
             holds what all parts have made so far.
         num_workers: Processes that work side by side, a video each; -1 for one a processor.
@@ -115,25 +89,8 @@ def prepare(
         >>> from earmark.datasets import Folder
         >>> report = prepare(Folder("clips").videos(), "data/prepared/clips")  # doctest: +SKIP
     """
-    parameters: dict[str, Any] = {
-        "fps": fps,
-        "short_side": short_side,
-        "quality": quality,
-        "audio_rate": audio_rate,
-        **_detector_parameters(
-            detector,
-            segment_seconds=segment_seconds,
-            min_score=min_score,
-            min_distance_seconds=min_distance_seconds,
-            min_prominence=min_prominence,
-            min_distance=min_distance,
-        ),
-    }
-    if audio_stream is not None:
-        parameters["audio_stream"] = audio_stream
-    if around is not None:
-        parameters |= {"around": around, "around_seconds": around_seconds}
-    _check(videos, parameters, part)
+    parameters = store_parameters(transcoding, search)
+    _check(videos, part)
     root = Path(root)
     _claim(root, parameters)
     clear_leftovers(root)
@@ -167,18 +124,16 @@ def prepare(
     num_elsewhere = len(videos) - len(catalog)
     made = tuple(rows[video.video_id] for video in mine)
     return PrepareReport(
-        root, made, num_reused, detector, num_elsewhere, stretched=stretched(made, fps=fps, sample_rate=audio_rate)
+        root,
+        made,
+        num_reused,
+        search.detector,
+        num_elsewhere,
+        stretched=stretched(made, fps=transcoding.fps, sample_rate=transcoding.audio_rate),
     )
 
 
-def _detector_parameters(detector: str, **options: Any) -> dict[str, Any]:
-    try:
-        return detector_parameters(detector, **options)
-    except ValueError as error:
-        raise PrepareError(str(error)) from error
-
-
-def _check(videos: Sequence[VideoRecord], parameters: dict[str, Any], part: tuple[int, int]) -> None:
+def _check(videos: Sequence[VideoRecord], part: tuple[int, int]) -> None:
     if not videos:
         raise PrepareError("no videos to prepare")
     seen: set[str] = set()
@@ -186,20 +141,6 @@ def _check(videos: Sequence[VideoRecord], parameters: dict[str, Any], part: tupl
         if video.video_id in seen:
             raise PrepareError(f"video id {video.video_id!r} is given twice")
         seen.add(video.video_id)
-    least = {"fps": 1, "short_side": 16, "quality": 1, "audio_rate": 4000, "segment_seconds": 1}
-    for name, value in least.items():
-        if parameters[name] < value:
-            raise PrepareError(f"{name} must be at least {value}, got {parameters[name]}")
-    if parameters["quality"] > 100:
-        raise PrepareError(f"quality must be at most 100, got {parameters['quality']}")
-    if parameters["short_side"] % 2:
-        raise PrepareError(f"short_side must be even, got {parameters['short_side']}")
-    if parameters.get("around", "moments") != "moments":
-        raise PrepareError(f"around must be 'moments' or None, got {parameters['around']!r}")
-    if parameters.get("around_seconds", 1.0) <= 0:
-        raise PrepareError(f"around_seconds must be above 0, got {parameters['around_seconds']}")
-    if parameters.get("audio_stream", 0) < 0:
-        raise PrepareError(f"audio_stream must be at least 0, got {parameters['audio_stream']}")
     if not 1 <= part[0] <= part[1]:
         raise PrepareError(f"part must be (k, n) with k from 1 to n, got {part}")
 
