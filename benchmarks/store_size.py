@@ -33,8 +33,9 @@ from torch import nn
 from earmark.clips.dataset import ActionClips, MomentClips, collate
 from earmark.clips.loading import load_batches
 from earmark.clips.sampling import EpochBatches
+from earmark.clips.splitmix64 import random_integers
 from earmark.clips.store import PreparedStore
-from earmark.clips.transforms import LogMel, VideoCrop, random_integers
+from earmark.clips.transforms import LogMel, VideoCrop
 from earmark.datasets import Folder, Kitchen
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.evaluation.features import extract_features

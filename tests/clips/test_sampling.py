@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from earmark.clips.sampling import EpochBatches, _mix, epoch_order, sample_seed
+from earmark.clips.sampling import EpochBatches, epoch_order, sample_seed
+from earmark.clips.splitmix64 import mixed
 
 
-def test_mix_gives_the_published_outputs_of_splitmix64() -> None:
+def test_mixed_gives_the_published_outputs_of_splitmix64() -> None:
     """The first three outputs from state 0; SplitMix64 adds a constant to its state at each step."""
     golden = 0x9E3779B97F4A7C15
-    outputs = [_mix(golden * step) for step in range(3)]
+    outputs = [mixed(golden * step) for step in range(3)]
     assert outputs == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
 
 

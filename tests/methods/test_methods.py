@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from earmark.clips.sampling import sample_seed
-from earmark.clips.transforms import random_integers
+from earmark.clips.splitmix64 import random_integers
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
 from earmark.methods.replai import AudioVisualModel
 from tests.helpers.flat_encoder import FlatEncoder

@@ -8,8 +8,9 @@ from earmark.clips.dataset import ActionClips, MomentClips
 from earmark.clips.loading import load_batches
 from earmark.clips.remote import is_url
 from earmark.clips.sampling import EpochBatches, epoch_order, sample_seed, uniform_draw
+from earmark.clips.splitmix64 import random_integers
 from earmark.clips.store import PreparedStore
-from earmark.clips.transforms import LogMel, VideoCrop, evenly_spaced, random_integers
+from earmark.clips.transforms import LogMel, VideoCrop, evenly_spaced
 
 __all__ = [
     "ActionClips",

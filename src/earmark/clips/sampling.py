@@ -14,18 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from earmark.clips.splitmix64 import mixed
+
 Key = int | tuple[int, int]
 """An index, or an index and the seed of the visit."""
-
-_MASK_64 = (1 << 64) - 1
-
-
-def _mix(value: int) -> int:
-    """Return the next output of SplitMix64 (Steele et al., 2014) from a 64-bit state: a bijection that avalanches."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK_64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK_64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK_64
-    return value ^ (value >> 31)
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
@@ -48,7 +40,7 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     """
     if min(seed, epoch, index) < 0:
         raise ValueError(f"seed, epoch and index can't be negative, got {seed}, {epoch}, {index}")
-    return _mix(_mix(_mix(seed) ^ epoch) ^ index) >> 1
+    return mixed(mixed(mixed(seed) ^ epoch) ^ index) >> 1
 
 
 def uniform_draw(seed: int, *, stream: int) -> float:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from earmark.clips.splitmix64 import random_integers
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _REFERENCE_RATE = 16000  # Hz, in whose powers spectrograms are, as the mean and the deviation below
@@ -291,47 +293,6 @@ class VideoCrop(nn.Module):
             return resized, room // 2, torch.zeros_like(short_side, dtype=torch.bool)
         mirrored = _below(draws[:, 3], 2).bool() if self.flip else torch.zeros_like(short_side, dtype=torch.bool)
         return resized, _below(draws[:, 1:3], room + 1), mirrored
-
-
-def random_integers(seed: Tensor, *, num_draws: int, stream: int = 0) -> Tensor:
-    """Return `num_draws` independent draws for each seed, uniform in [0, 2^31).
-
-    The generator is splitmix64 (Steele, Lea and Flood, OOPSLA 2014), in int64 arithmetic, which is the same on any
-    device. A stream's own state is the seed's draw of that number.
-
-    Args:
-        seed: int64 (B,).
-        num_draws: Draws a seed.
-        stream: Number of an independent sequence, from 0.
-
-    Returns:
-        int64 (B, num_draws).
-
-    Example:
-        >>> random_integers(torch.tensor([1, 2, 1]), num_draws=2)
-        tensor([[ 790680964, 2026288756],
-                [ 842278439,  181916518],
-                [ 790680964, 2026288756]])
-    """
-    state = _splitmix64(seed, torch.tensor(stream, device=seed.device))
-    return _shift_right(_splitmix64(state[:, None], torch.arange(num_draws, device=seed.device)), 33)
-
-
-def _splitmix64(state: Tensor, draw: Tensor) -> Tensor:
-    """Return the given draws, from 0, of the generators in the given states; all int64, wrapping around."""
-    z = state + (draw + 1) * _signed(0x9E3779B97F4A7C15)
-    z = (z ^ _shift_right(z, 30)) * _signed(0xBF58476D1CE4E5B9)
-    z = (z ^ _shift_right(z, 27)) * _signed(0x94D049BB133111EB)
-    return z ^ _shift_right(z, 31)
-
-
-def _signed(x: int) -> int:
-    return x - (1 << 64)
-
-
-def _shift_right(x: Tensor, num_bits: int) -> Tensor:
-    """Shift as if unsigned: torch's own shift drags the sign along."""
-    return (x >> num_bits) & ((1 << (64 - num_bits)) - 1)
 
 
 def _below(draws: Tensor, limit: Tensor | int) -> Tensor:
