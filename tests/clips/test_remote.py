@@ -210,7 +210,7 @@ def test_a_missing_index_is_made_from_the_movie(prepared: Path, as_url: str, tmp
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", "a\\b"])
 def test_names_that_would_leave_the_folder_are_refused(name: str, as_url: str, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no file below the store"):
+    with pytest.raises(StoreError, match="not a file below the store"):
         RemoteFolder(as_url, tmp_path / "cache").fetch(name)
 
 

@@ -92,7 +92,7 @@ def test_without_shuffling_items_come_in_their_own_order() -> None:
     [
         ({"num_items": 0}, "at least one item"),
         ({"batch_size": 0}, "at least one item"),
-        ({"rank": 2, "world_size": 2}, "rank 2 is not one of 2"),
+        ({"rank": 2, "world_size": 2}, "rank 2 is out of range: there are 2 ranks"),
         ({"start_batch": 6}, "can't start at batch 6 of an epoch of 5"),
         ({"world_size": 3}, "batches of 8 from 43 items can't be shared out equally among 3 ranks"),
         ({"num_items": 3, "world_size": 2}, "can't be shared out equally"),

@@ -332,7 +332,7 @@ def test_a_window_that_is_not_the_recording_gives_no_wrong_picture(store: Prepar
     if window[0] or window[2] > 0:
         with pytest.raises(StoreError, match=r"P01_01\.mov: .*windows"):
             again.read("P01/P01_01", [0.0], sound_start_seconds=0.0, num_samples=4)
-    else:  # it does not fit the file: the index was made anew
+    else:  # it does not fit the file: the index was rebuilt
         assert _numbers(again, [6.0]) == [96]
 
 

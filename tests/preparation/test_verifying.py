@@ -68,7 +68,7 @@ def flip_a_byte_and_rebuild_the_index(root: Path) -> str:
     flip_a_byte_of_a_picture(root)
     path = root / "videos/b.index.npz"
     PacketIndex.of_file(root / "videos/b.mov").save(path)
-    return f"{path}: its checksums are not those that were written with the video"
+    return f"{path}: its checksums differ from those written with the video"
 
 
 def lose_the_video(root: Path) -> str:

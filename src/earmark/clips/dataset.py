@@ -4,7 +4,7 @@ Path of a sample: prepared store --clips (+ sampling)--> batch --transforms--> m
 
 An item is asked for by a key ``(index, seed)``: which item, and the randomness of this visit (see
 `earmark.clips.sampling`). An index alone is a key, too, as in any data set of torch: its seed is a function of the
-index and of the epoch that `set_epoch` was told. The data sets draw nothing themselves, so loader workers, their number
+index and of the epoch given to `set_epoch`. The data sets draw nothing themselves, so loader workers, their number
 and the place where a run was resumed change nothing.
 
 Batch of `MomentClips` (B samples, T frames, S samples of sound)::
@@ -55,7 +55,7 @@ class MomentClips(StoredClips):
         store: Prepared videos.
         splits: Only videos of these splits; None for all.
         clip_seconds: Length of a clip.
-        clip_fps: Its frames a second, of which the store's must be a multiple.
+        clip_fps: Its frames per second; the store's rate must be a multiple of it.
         gap_seconds: Time between the moment and each clip; of several gaps each visit draws one, and moments are usable
             with all of them.
         audio_seconds: Length of the sound.
@@ -67,9 +67,9 @@ class MomentClips(StoredClips):
         num_frames: Frames of a clip, T.
         num_samples: Samples of sound, S.
         sample_rate: Sample rate of the sound in Hz.
-        num_moments: Usable moments in all; of random moments one a segment.
+        num_moments: Usable moments in all; for random moments, one per segment.
         num_segments_without_moment: Segments of videos with sound that have no usable moment.
-        num_unusable_moments: Moments found that are too near an end of their video; 0 of random moments.
+        num_unusable_moments: Moments found that are too near an end of their video; 0 for random moments.
         num_videos_without_sound: Videos of the splits that are left out because they have none.
         num_labelled_moments: Usable moments that lie in one of the actions; None without actions or of random moments.
 
@@ -259,15 +259,15 @@ class ActionClips(StoredClips):
     """Labelled clips of annotated actions: the data of the linear probe and of the tasks.
 
     Every action gives `num_clips` items. Their places are spread evenly over the action (one clip: its centre), or
-    drawn anew at each visit with `random`, as in the original's probe. An action shorter than a clip gives the clip
+    drawn at each visit with `random`, as in the original's probe. An action shorter than a clip gives the clip
     around its centre; clips are moved inside the video.
 
     Args:
         store: Prepared videos.
         actions: What was annotated.
         clip_seconds: Length of a clip.
-        clip_fps: Its frames a second, of which the store's must be a multiple.
-        num_clips: Clips of each action.
+        clip_fps: Its frames per second; the store's rate must be a multiple of it.
+        num_clips: Clips per action.
         random: Draw the clip's place from the visit's seed.
         audio_seconds: Also return sound of this length, centred on the clip; None for none.
 

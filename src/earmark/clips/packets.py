@@ -1,6 +1,6 @@
 """Read a prepared file by byte ranges: the bytes of any frames and runs of sound, found by its packet index.
 
-Path of a sample: the lower half of `earmark.clips.store`. Every frame of a prepared video is a JPEG of its own at a
+Path of a sample: `earmark.clips.store` reads through this. Every frame of a prepared video is a JPEG of its own at a
 known offset and its sound is raw PCM, so what a sample needs is one or two system calls away: no demuxing and no
 seeking.
 """
@@ -21,7 +21,7 @@ from earmark.preparation.catalog import StoreError, index_path
 
 __all__ = ["OpenVideo", "SoundPiece", "open_video"]
 
-MAX_GAP_BYTES = 128 * 1024  # ranges nearer than this are read by one call: cheaper than a second one
+MAX_GAP_BYTES = 128 * 1024  # ranges nearer than this are read by one call, which is cheaper than two
 
 # Each thread reads into a buffer of its own that it keeps: a fresh one would be mapped and zeroed for every sample.
 _scratch = threading.local()
@@ -79,7 +79,7 @@ class OpenVideo:
         return self.index.num_bytes + self.sound_starts.nbytes + self.windows_before.nbytes
 
     def frame_places(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return where frames stand in the file.
+        """Return the positions of frames in the file.
 
         Args:
             numbers: int64 (T,), of frames of the recording, from 0 on.
@@ -179,7 +179,7 @@ class OpenVideo:
 
 
 def open_video(path: Path, *, num_bytes: int, num_frames: int, num_samples: int, is_whole: bool) -> OpenVideo:
-    """Open a prepared file and its index; an index that is missing, damaged or of another file is made anew.
+    """Open a prepared file and its index; an index that is missing, damaged or of another file is rebuilt.
 
     Args:
         path: The ``.mov``.

@@ -1,6 +1,6 @@
 """Read frames and sound of any window of any prepared video, by byte ranges.
 
-Path of a sample: prepared video + packet index --store--> clip (frames, sound). `earmark.preparation.preparing` writes
+Path of a sample: prepared video + packet index --store--> clip (frames, sound). `earmark.preparation` writes
 what is read here. Every frame of a prepared video is a JPEG of its own at a known offset and its sound is raw PCM, so a
 clip and its sound are one or two `pread` calls and a few JPEG decodes: no demuxing and no seeking.
 """
@@ -36,8 +36,8 @@ from earmark.preparation.catalog import (
 
 __all__ = ["PreparedStore"]
 
-TIE_FRAMES = 1e-6  # as far as rounding may move a time that stands exactly between two frames
-MAX_OPEN_VIDEOS = 256  # file handles a process keeps open
+TIE_FRAMES = 1e-6  # how far rounding may move a time exactly between two frames
+MAX_OPEN_VIDEOS = 256  # file handles that a process keeps open
 MAX_INDEX_BYTES = 64 * 1024 * 1024  # memory that their indexes may take: an hour of video has 1.3 MB
 
 
@@ -60,7 +60,7 @@ class PreparedStore:
 
     Attributes:
         root: That folder; of a URL, the local folder that its files are fetched to.
-        fps: Frames a second of every prepared video.
+        fps: Frames per second of every prepared video.
         sample_rate: Sample rate of every prepared sound, in Hz.
         parameters: What the videos were prepared with.
         around_seconds: How much of them was kept on each side of a moment; None where all is kept.
@@ -106,7 +106,7 @@ class PreparedStore:
         self._forget_open_files()
 
     def _forget_open_files(self) -> None:
-        """Begin without open files, in a process of its own: after opening, unpickling and a fork."""
+        """Start without open files, as each process must: after opening, unpickling and a fork."""
         self._open: OrderedDict[str, OpenVideo] = OrderedDict()
         self._index_bytes = 0
         self._lock = threading.Lock()  # at a fork another thread may have held the old one
@@ -120,7 +120,7 @@ class PreparedStore:
         digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
         for video_id in sorted(self.videos):
             video = self.videos[video_id]
-            # the size of the file stands for its pictures, which nothing else here tells
+            # the size of the file represents its pictures, which nothing else here describes
             content = [video_id, video.split, video.num_frames, video.num_samples, video.num_bytes]
             digest.update(json.dumps(content).encode())
             digest.update(self.moments[video_id].tobytes())
@@ -194,7 +194,7 @@ class PreparedStore:
         *,
         sound_start_seconds: float,
     ) -> None:
-        """Do what `read` does, into arrays that are there already, such as the rows of a batch.
+        """Do what `read` does, into existing arrays such as the rows of a batch.
 
         Every picture is compared with its checksum. The sound is, too, by runs of half a second; a run of which only
         a part is asked for, at either end, can't be.
@@ -207,7 +207,7 @@ class PreparedStore:
             sound_start_seconds: Time of the first sample, see `sound`.
 
         Raises:
-            StoreError: As `frames` and `sound`; damage is told with video, time and file.
+            StoreError: As `frames` and `sound`; damage is reported with video, time and file.
             ValueError: If there are not as many frames as times.
         """
         if len(frames) != len(times_seconds):
@@ -311,7 +311,7 @@ class PreparedStore:
         path = prepared_file(self.root, video)
         if self._remote:
             self._remote.fetch(video.prepared_path, num_bytes=video.num_bytes)
-            with contextlib.suppress(StoreError):  # without it the index is made anew
+            with contextlib.suppress(StoreError):  # without it the index is rebuilt
                 self._remote.fetch(video.prepared_path.removesuffix(".mov") + ".index.npz")
         return path
 

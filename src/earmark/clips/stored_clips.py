@@ -1,4 +1,4 @@
-"""What the data sets of clips share: reading what a key stands for, alone or as a whole batch.
+"""What the data sets of clips share: reading the sample of a key, alone or in a whole batch.
 
 Path of a sample: store --> `StoredClips` --> batch; `earmark.clips.dataset` says which clips of which videos.
 """
@@ -26,7 +26,7 @@ Sample = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ClipWindow:
-    """What a sample shows of which video.
+    """Which part of which video a sample shows.
 
     Attributes:
         video_id: The video.
@@ -40,12 +40,12 @@ class ClipWindow:
 
 
 class StoredClips(Dataset[Sample]):
-    """What both data sets share: reading what a key stands for, alone or as a whole batch.
+    """What both data sets share: reading the sample of a key, alone or in a whole batch.
 
     Attributes:
         store: Prepared videos.
-        clip_names: The clips of a sample, in the order of time.
-        same_clips: Further names, each with the name of the clip that it stands for, too.
+        clip_names: The clips of a sample, in temporal order.
+        same_clips: Further names, each with the clip that it is an alias of.
         num_frames: Frames of each, T.
         num_samples: Samples of sound, S; None for no sound.
     """
@@ -63,7 +63,7 @@ class StoredClips(Dataset[Sample]):
         raise NotImplementedError
 
     def set_epoch(self, epoch: int, *, seed: int = 0) -> None:
-        """Say which epoch begins, so that keys without a seed draw anew: moments, gaps, crops.
+        """Say which epoch begins, so that keys without a seed get new draws: moments, gaps, crops.
 
         Call it before each pass of a `torch.utils.data.DataLoader`, as for torch's own DistributedSampler; otherwise
         every pass is that of epoch 0. Item i is then what the key ``(i, sample_seed(seed, epoch, i))`` gives (see
@@ -163,15 +163,15 @@ def num_frames_of(clip_seconds: float, clip_fps: float, store: PreparedStore) ->
     """Return how many frames a clip has.
 
     Raises:
-        ValueError: If it has none, or the store does not hold a frame of its own for each, at its time.
+        ValueError: If it has none, or the store does not hold a separate frame for each at its time.
     """
     if clip_seconds <= 0 or clip_fps <= 0 or round(clip_seconds * clip_fps) < 1:
-        raise ValueError(f"a clip of {clip_seconds} s at {clip_fps} frames a second has no frame")
+        raise ValueError(f"a clip of {clip_seconds} s at {clip_fps} frames per second has no frame")
     ratio = store.fps / clip_fps
     if ratio < 1 - 1e-9 or abs(ratio - round(ratio)) > 1e-9:
-        how = "stand twice" if ratio < 1 else "be unevenly spaced"
+        how = "be repeated" if ratio < 1 else "be unevenly spaced"
         raise ValueError(
-            f"{store.root}: holds {store.fps:g} frames a second, which clips of {clip_fps:g} frames a second do not "
-            f"divide: frames would {how}"
+            f"{store.root}: holds {store.fps:g} frames per second, which clips of {clip_fps:g} frames per second do "
+            f"not divide: frames would {how}"
         )
     return round(clip_seconds * clip_fps)

@@ -16,7 +16,7 @@ from earmark.clips.splitmix64 import random_integers
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _REFERENCE_RATE = 16000  # Hz, in whose powers spectrograms are, as the mean and the deviation below
-_ROUNDING = 1e-6  # of a sample or hop: as far as a number of them may miss a whole one
+_ROUNDING = 1e-6  # tolerance of a number of samples or hops that should be whole
 
 
 class LogMel(nn.Module):
@@ -27,8 +27,8 @@ class LogMel(nn.Module):
     seconds and in Hz, and powers are those of the same sound at 16 kHz, so that any sample rate gives the same frames.
 
     The number of frames is that of whole hops in the sound: 125 for 2 s. Windows of two hops that lie fully inside it
-    are one fewer, 124, and the first stands twice, as in the original. Where windows are longer, more frames are
-    missing, and as many stand twice, evenly spaced.
+    are one fewer, 124, and the first is repeated, as in the original. Where windows are longer, more frames are
+    missing, and as many are repeated, evenly spaced.
 
     Args:
         sample_rate: Of the sound, Hz; at least twice `max_frequency`.

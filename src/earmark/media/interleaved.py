@@ -1,4 +1,4 @@
-"""Reading the pictures and the sound of a file side by side, in one pass over the file."""
+"""Reading the pictures and the sound of a file in one pass over it."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ def read_interleaved(
     """Open a file once for its pictures and its sound, so that it is read once from start to end.
 
     Both are what iterating over the readers gives, and the readers' ``problem`` is set. The two are to be read at about
-    the same pace: what one lags behind is held in memory, compressed, up to 64 MiB; beyond that (streams that stand one
-    after the other in the file) the file is opened a second time.
+    the same pace: packets that one of them has not used yet are held in memory, compressed, up to 64 MiB; beyond that
+    (streams stored one after the other) the file is opened a second time.
 
     Args:
         frames: reader of the pictures.
@@ -102,7 +102,7 @@ class _Demuxer:
             yield from (packet for number, packet in enumerate(alone) if number >= num_given)
 
     def _next_packet(self) -> Any:
-        """Return the next packet of any stream, None at the end; every reader is told of what breaks the reading."""
+        """Return the next packet of any stream, None at the end; an error that ends reading is raised in each."""
         if self._error is not None:
             raise self._error
         try:

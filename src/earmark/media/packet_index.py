@@ -1,7 +1,7 @@
 """The packet index of a prepared video: where every picture and all sound lie in its file.
 
-In the path of a sample this file stands beside the prepared video: the index is saved with it (``.index.npz``), and the
-clips of a sample are read by it. It can be rebuilt from the ``.mov`` at any time.
+Path of a sample: prepared video --index--> byte ranges of its clips. The index is saved beside the video
+(``.index.npz``). It can be rebuilt from the ``.mov`` at any time.
 """
 
 import json

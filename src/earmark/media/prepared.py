@@ -98,7 +98,7 @@ def write_prepared(
     except BaseException as error:
         path.unlink(missing_ok=True)
         if isinstance(error, av.FFmpegError) and isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(path)) from error  # a plain one: can be sent to a process
+            raise OSError(error.errno, error.strerror, str(path)) from error  # a plain OSError can be pickled
         raise
 
 
@@ -133,7 +133,7 @@ def _sound_packets(
 
 def _encoded_sound(stream: Any, sound: Iterable[NDArray[np.int16]], sample_rate: int) -> Iterator[_Packet]:
     start = 0
-    # Half a second a packet: short enough to interleave well, long enough to keep the tables small.
+    # Half a second per packet: short enough to interleave well, long enough to keep the tables small.
     for block in rechunk(sound, max(1, sample_rate // 2)):
         if block.dtype != np.int16 or block.ndim != 1:
             raise ValueError(f"sound must be one-dimensional int16, not {block.dtype} of shape {block.shape}")

@@ -139,7 +139,7 @@ def media_info(path: str | Path, *, video_stream: int | None = None, audio_strea
 
 
 def declared(path: str | Path) -> tuple[float | None, int, int]:
-    """Return what a file's header says of its picture; nothing is decoded, so this is quick.
+    """Return what a file's header declares of its picture; nothing is decoded, so this is quick.
 
     Args:
         path: the file.
@@ -201,7 +201,7 @@ def _audio_info(container: InputContainer, stream: Any, zero: float) -> AudioStr
 
 
 def _video_info(path: Path, container: InputContainer, stream: Any, zero: float) -> VideoStreamInfo:
-    # Where no frame can be decoded the header's word has to do; the readers will refuse the stream.
+    # Where no frame can be decoded the header has to be trusted; the readers will refuse the stream.
     geometry = PictureGeometry.of(stream, first_frame(container, stream))
     return VideoStreamInfo(
         index=stream.index,

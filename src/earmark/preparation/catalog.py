@@ -1,6 +1,6 @@
-"""What a store on disk is: its files, its catalog and its description, written by `prepare` and read by all others.
+"""What a store on disk is: its files, its catalog and its description, written by `prepare`, read by all else.
 
-In the path of a sample this file stands between preparing and reading clips: both know a store through it.
+In the path of a sample this file stands between preparing and reading clips: both describe a store through it.
 
 Layout of a store::
 
@@ -106,15 +106,15 @@ CATALOG_SCHEMA = pa.schema(
 
 
 def stretched(videos: Iterable[PreparedVideo], *, fps: float, sample_rate: int) -> dict[str, list[str]]:
-    """Return which usable videos hold more pixels, frames or samples than their source gave, so that some are made up.
+    """Return which usable videos hold more pixels, frames or samples than their source, so that some are interpolated.
 
     Args:
         videos: Rows of a catalog.
-        fps: Frames a second of the store.
-        sample_rate: Of its sound, Hz.
+        fps: Frames per second of the store.
+        sample_rate: Sample rate of its sound, Hz.
 
     Returns:
-        The ids of the videos by what their source has less of; without what no video lacks.
+        The ids of the videos by what their source has less of; only what some video lacks.
 
     Example:
         >>> video = PreparedVideo("a", "a.mp4", source_width=170, source_height=96, width=226, height=128)
@@ -125,7 +125,7 @@ def stretched(videos: Iterable[PreparedVideo], *, fps: float, sample_rate: int) 
     lacking = {
         "smaller pictures": [v for v in usable if 0 < min(v.source_width, v.source_height) < min(v.width, v.height)],
         # an average rate may be a little off where the last frame is long
-        "fewer frames a second": [v for v in usable if 0 < v.source_fps < FPS_TOLERANCE * fps],
+        "fewer frames per second": [v for v in usable if 0 < v.source_fps < FPS_TOLERANCE * fps],
         "sound of a lower rate": [v for v in usable if 0 < v.source_audio_rate < sample_rate],
     }
     return {what: [video.video_id for video in found] for what, found in lacking.items() if found}
@@ -155,7 +155,7 @@ def prepared_file(root: Path, video: PreparedVideo) -> Path:
     """Return the path of a prepared file.
 
     Raises:
-        StoreError: If the catalog leads elsewhere than to the video's own file below the store.
+        StoreError: If the catalog points elsewhere than to the video's own file below the store.
     """
     if video.prepared_path != f"{prepared_name(video.video_id)}.mov":
         raise StoreError(f"{root / 'videos.parquet'}: file of {video.video_id!r} is {video.prepared_path!r}")

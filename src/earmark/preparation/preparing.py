@@ -2,7 +2,7 @@
 
 Path of a sample: video file --media + prepare--> prepared video + packet index, moments --store--> clip.
 
-Every video leaves a small record of what was made of it (`earmark.preparation.video`), so an interrupted run goes on
+Every video leaves a small record of what was made of it (`earmark.preparation.video`), so an interrupted run continues
 where it was, several runs can work on one store, and a run over finished videos only gathers the records. A source that
 cannot be used is refused: it stays in the catalog, with the reason.
 """
@@ -61,9 +61,9 @@ def prepare(
 ) -> PrepareReport:
     """Prepare videos for training: transcode, find moments, write the catalog.
 
-    Run again after an interruption it goes on where it was; a video whose source has not changed is not done again.
-    Several runs may work on one store at once, on one machine or on many that share a folder: each does what no other
-    is at.
+    Run again after an interruption, it continues where it was; a video whose source has not changed is not done again.
+    Several runs may work on one store at once, on one machine or on many that share a folder: each takes videos that no
+    other is working on.
 
     Args:
         videos: What to prepare; ids must be unique.
@@ -72,7 +72,7 @@ def prepare(
         search: What finds the moments.
         part: (k, n): of all videos, in their order, only every n-th from the k-th on, k from 1 to n. The catalog
             holds what all parts have made so far.
-        num_workers: Processes that work side by side, a video each; -1 for one a processor.
+        num_workers: Concurrent processes, one video each; -1 for one per processor.
         backend: ``"loky"`` for processes on this machine, ``"ray"`` for a Ray cluster.
         progress: Whether to show progress and the estimated size on standard error.
 
@@ -119,7 +119,7 @@ def prepare(
             raise
         raise PrepareError(
             f"{root}: the disk is full ({error.strerror}): done, and kept: {len(rows)} of "
-            f"{counted(len(mine), 'video')}; make room and give the same command again"
+            f"{counted(len(mine), 'video')}; make room and run the same command again"
         ) from error
     num_elsewhere = len(videos) - len(catalog)
     made = tuple(rows[video.video_id] for video in mine)
@@ -149,7 +149,7 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
     """Make the folder a store of these parameters, or say why it cannot be."""
     path = root / "store.json"
     if not path.exists():
-        # Another run may be making it this very moment: its half-written file counts for nothing.
+        # Another run may be making it at this moment: its half-written file is ignored.
         if root.exists() and (not root.is_dir() or any(entry.name[0] != "." for entry in root.iterdir())):
             raise PrepareError(f"{root}: is not empty and not a prepared store; choose another folder")
         content = {"format_version": STORE_VERSION, "parameters": parameters}
@@ -167,7 +167,7 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
 
 
 def _check_space(root: Path, lengths: list[SourceLength], parameters: dict[str, Any], *, tell: bool) -> None:
-    """Compare what will be written with the room there is; windows around moments are not known beforehand."""
+    """Compare the estimated size with the free space; windows around moments are not known beforehand."""
     needed, free = estimated_bytes(lengths, parameters), free_bytes(root)
     hours = sum(length.seconds for length in lengths) / 3600
     most = "at most " if "around" in parameters else "about "
@@ -187,8 +187,8 @@ def _write_tables(
 ) -> list[PreparedVideo]:
     """Gather what all runs have made into the catalog and the table of moments; return the catalog.
 
-    Another run may do the same at the same time. Each looks again after writing whether there are more records than it
-    had read: so the last one to write has them all, whatever the order.
+    Another run may do the same at the same time. Each checks after writing whether there are more records than it had
+    read, so the last one to write has them all, whatever the order.
     """
     while True:
         before = _record_times(root, videos)

@@ -56,7 +56,7 @@ class VerifyReport:
         num_videos: Read back.
         num_frames: Decoded, in all.
         hours: Of the recordings.
-        faults: In the order of the catalog; empty where all is well.
+        faults: In the order of the catalog; empty if nothing is wrong.
     """
 
     root: Path
@@ -73,12 +73,12 @@ def verify(
 
     Args:
         root: The store.
-        num_workers: Processes side by side; -1 for one a processor.
-        backend: See `earmark.preparation.preparing.prepare`.
+        num_workers: Concurrent processes; -1 for one per processor.
+        backend: See `earmark.preparation.prepare`.
         progress: Whether to show progress on standard error.
 
     Returns:
-        What was read and what is wrong.
+        What was read, and what is wrong.
 
     Raises:
         StoreError: If the catalog, the table of moments or ``store.json`` cannot be read.
@@ -107,7 +107,7 @@ def verify(
 
 
 def invalidate(root: str | os.PathLike[str], video_ids: Collection[str]) -> None:
-    """Remove the records of videos, so that the next run of `earmark.preparation.preparing.prepare` makes them anew.
+    """Remove the records of videos, so that the next run of `earmark.preparation.prepare` prepares them again.
 
     Args:
         root: The store.
@@ -164,7 +164,7 @@ def _index_faults(root: Path, video: PreparedVideo, actual: PacketIndex, fps: fl
         index = actual
     checksum = _recorded_checksum(root, video)
     if checksum is not None and checksum != index.checksum:
-        yield f"{saved}: its checksums are not those that were written with the video"
+        yield f"{saved}: its checksums differ from those written with the video"
     places = [field.name for field in fields(PacketIndex) if "checksums" not in field.name]
     wrong = [name for name in places if not np.array_equal(getattr(index, name), getattr(actual, name))]
     if wrong:
