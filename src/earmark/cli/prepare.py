@@ -1,6 +1,6 @@
 """The command `earmark prepare`.
 
-Beside the path of a sample: calls `earmark.preparation.preparing` and `earmark.preparation.verifying`. What the command
+Beside the path of a sample: calls `earmark.preparation`. What the command
 needs is imported when it runs.
 """
 
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 def _damaged(config: "PretrainConfig") -> list[str]:
     """Read the store back, print what is wrong, and return the ids of the damaged videos."""
     from earmark.cli.build import prepare_workers, say, screen, store_path
-    from earmark.preparation.verifying import verify
+    from earmark.preparation import verify
 
     root = store_path(config.data, config.environment, config.prepare)
     say(f"reading {root} back")
@@ -92,6 +92,6 @@ def _damaged(config: "PretrainConfig") -> list[str]:
 
 def _invalidate(config: "PretrainConfig", video_ids: list[str]) -> None:
     from earmark.cli.build import store_path
-    from earmark.preparation.verifying import invalidate
+    from earmark.preparation import invalidate
 
     invalidate(store_path(config.data, config.environment, config.prepare), video_ids)

@@ -30,6 +30,7 @@ from earmark.clips.collation import collate
 from earmark.clips.sampling import uniform_draw
 from earmark.clips.store import PreparedStore
 from earmark.clips.stored_clips import ClipWindow, StoredClips, num_frames_of
+from earmark.moments import segment_number
 from earmark.wording import counted
 
 if TYPE_CHECKING:
@@ -169,8 +170,6 @@ class MomentClips(StoredClips):
 
     def _find_moments(self, durations: npt.NDArray[np.float64], segment_seconds: float) -> None:
         """Find the usable moments of each segment."""
-        from earmark.moments import segment_number  # which brings what reads media
-
         margin = self.gap_seconds + self.clip_seconds
         found = [self.store.moments[video_id] for video_id in self._video_ids]
         times = np.concatenate([*found, np.zeros(0)])
