@@ -43,7 +43,7 @@ from earmark.kitchen.sound import render_sound
 from earmark.kitchen.writing import draw_video
 from earmark.media import FrameReader, SoundReader, VideoWriter
 from earmark.moments import find_moments
-from earmark.preparation.prepare import prepare
+from earmark.preparation import Transcoding, prepare
 
 BATCH = 32
 CLIP_FPS = 4.0  # of every task, so that an encoder can go on from one to the next
@@ -137,7 +137,12 @@ class World:
 
     def prepared(self) -> PreparedStore:
         """Prepare it for small encoders."""
-        prepare(Kitchen(self.path).videos(), self.path.with_name("prepared"), short_side=72, num_workers=2)
+        prepare(
+            Kitchen(self.path).videos(),
+            self.path.with_name("prepared"),
+            transcoding=Transcoding(short_side=72),
+            num_workers=2,
+        )
         return PreparedStore(self.path.with_name("prepared"))
 
 

@@ -46,7 +46,7 @@ from earmark.clips.sampling import EpochBatches
 from earmark.clips.store import PreparedStore
 from earmark.clips.transforms import IMAGENET_MEAN, IMAGENET_STD, LogMel, VideoCrop
 from earmark.datasets import Folder
-from earmark.preparation.prepare import prepare
+from earmark.preparation import prepare
 
 WIDTH, HEIGHT, FPS, SECONDS, SOUND_RATE = 640, 360, 16, 10, 48000
 CLIP_FRAMES, CLIP_SECONDS, GAP_SECONDS, AUDIO_SECONDS = 8, 0.5, 0.1, 2.0

@@ -41,15 +41,16 @@ import json, sys, time
 from pathlib import Path
 import earmark.media, earmark.moments
 from earmark.datasets.records import VideoRecord
-from earmark.preparation.prepare import prepare
+from earmark.preparation import MomentSearch, Transcoding, prepare
 source, store, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 before = time.process_time()
-prepare([VideoRecord("a", Path(source), "train")], store, progress=False, **options)
+prepare([VideoRecord("a", Path(source), "train")], store, progress=False,
+        transcoding=Transcoding(**options.get("transcoding", {})), search=MomentSearch(**options.get("search", {})))
 """
 VERIFY = """
 import json, sys, time
 from pathlib import Path
-from earmark.preparation.verify import verify
+from earmark.preparation import verify
 before = time.process_time()
 assert not verify(sys.argv[1], progress=False).faults
 """
@@ -111,7 +112,10 @@ def compare(name: str, source: Path, folder: Path, seconds: float, rounds: int) 
     for number in range(rounds):
         theirs.append(run(TRANSCODE, source=source, target=folder / "ffmpeg.mov"))
         ours.append(prepare_once(source, folder / f"whole_{number}")["seconds"])
-        options = {"around": "moments", "detector": "replai", "min_prominence": 1.5}
+        options = {
+            "transcoding": {"around": "moments"},
+            "search": {"detector": "replai", "min_prominence": 1.5},
+        }
         sparse.append(prepare_once(source, folder / f"sparse_{number}", **options)["seconds"])
     ratios = [one / other for one, other in zip(theirs, ours, strict=True)]
     rates = [seconds / statistics.median(times) for times in (theirs, ours, sparse)]

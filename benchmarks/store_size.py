@@ -33,8 +33,9 @@ from torch import nn
 from earmark.clips.dataset import ActionClips, MomentClips, collate
 from earmark.clips.loading import load_batches
 from earmark.clips.sampling import EpochBatches
+from earmark.clips.splitmix64 import random_integers
 from earmark.clips.store import PreparedStore
-from earmark.clips.transforms import LogMel, VideoCrop, random_integers
+from earmark.clips.transforms import LogMel, VideoCrop
 from earmark.datasets import Folder, Kitchen
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.evaluation.features import extract_features
@@ -44,7 +45,7 @@ from earmark.kitchen import make_kitchen
 from earmark.media import read_frames
 from earmark.methods import Supervised
 from earmark.methods.replai import AudioVisualModel
-from earmark.preparation.prepare import prepare
+from earmark.preparation import Transcoding, prepare
 from earmark.training.optim import one_cycle, sgd
 from earmark.training.speed import use_channels_last
 
@@ -81,7 +82,12 @@ def kitchen_at(folder: Path, options: argparse.Namespace) -> Path:
 
 def kitchen_store(folder: Path, short_side: int, options: argparse.Namespace) -> PreparedStore:
     videos = Kitchen(kitchen_at(folder, options)).videos()
-    prepare(videos, folder / f"prepared{short_side}", short_side=short_side, num_workers=options.workers)
+    prepare(
+        videos,
+        folder / f"prepared{short_side}",
+        transcoding=Transcoding(short_side=short_side),
+        num_workers=options.workers,
+    )
     return PreparedStore(folder / f"prepared{short_side}")
 
 
@@ -112,7 +118,12 @@ def sharpness(folder: Path, options: argparse.Namespace) -> None:
     num_used = 0
     stores = {}
     for short_side in (small, large):
-        prepare(sources, folder / f"clips{short_side}", short_side=short_side, num_workers=options.workers)
+        prepare(
+            sources,
+            folder / f"clips{short_side}",
+            transcoding=Transcoding(short_side=short_side),
+            num_workers=options.workers,
+        )
         stores[short_side] = PreparedStore(folder / f"clips{short_side}")
     for source in sources[:: max(1, len(sources) // 20)]:
         video = stores[small].videos.get(source.video_id)

@@ -34,7 +34,7 @@ PUBLIC = {
     "moments_of_file",
     "prepare",
     "pretrain",
-    "probe",
+    "media_info",
     "projection_head",
     "save_encoder",
     "write_report",
@@ -54,6 +54,49 @@ def test_importing_earmark_brings_in_no_heavy_module() -> None:
     code = "import sys, earmark; print({'hydra', 'av', 'lightning_fabric', 'torch', 'cv2'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+ALL_MODULES = """
+import importlib, pkgutil, sys, types
+import earmark
+names = [m.name for m in pkgutil.walk_packages(earmark.__path__, "earmark.") if not m.name.endswith("__main__")]
+for name in sorted(names, reverse=sys.argv[1] == "reversed"):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+for name in ["earmark", *names]:
+    package = sys.modules.get(name)
+    for public in getattr(package, "__all__", ()) if hasattr(package, "__path__") else ():
+        try:
+            if isinstance(getattr(package, public), types.ModuleType):
+                print(f"{name}.{public} is a module")
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+"""
+
+
+@pytest.mark.parametrize("order", ["sorted", "reversed"])
+def test_no_public_name_is_shadowed_by_a_module_whatever_was_imported(order: str) -> None:
+    done = subprocess.run([sys.executable, "-c", ALL_MODULES, order], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "unwanted"), [("media", "torch"), ("preparation", "torch"), ("preparation", "earmark.clips")]
+)
+def test_a_package_brings_in_nothing_that_comes_after_it(package: str, unwanted: str) -> None:
+    code = (
+        "import importlib, pkgutil, sys\n"
+        f"import earmark.{package} as package\n"
+        "for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "    importlib.import_module(module.name)\n"
+        f"print({unwanted!r} in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 MODULES = [

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from earmark.evaluation.probe import linear_probe
     from earmark.evaluation.report import write_report
     from earmark.kitchen import make_kitchen
-    from earmark.media import probe
+    from earmark.media import media_info
     from earmark.methods.heads import projection_head
     from earmark.methods.objectives import audible_state_change_loss, audio_visual_correspondence_loss
     from earmark.methods.replai import AudioVisualModel
     from earmark.moments import Moment, find_moments, moments_of_file
-    from earmark.preparation.prepare import prepare
+    from earmark.preparation.preparing import prepare
     from earmark.training.checkpoint import load_checkpoint
     from earmark.training.pretraining import pretrain
 
@@ -57,9 +57,9 @@ _MODULE_OF = {
     "load_encoder": "encoders.weights",
     "make_kitchen": "kitchen",
     "moments_of_file": "moments",
-    "prepare": "preparation.prepare",
+    "prepare": "preparation.preparing",
     "pretrain": "training.pretraining",
-    "probe": "media",
+    "media_info": "media",
     "projection_head": "methods.heads",
     "save_encoder": "encoders.weights",
     "write_report": "evaluation.report",
@@ -86,10 +86,10 @@ __all__ = [
     "load_checkpoint",
     "load_encoder",
     "make_kitchen",
+    "media_info",
     "moments_of_file",
     "prepare",
     "pretrain",
-    "probe",
     "projection_head",
     "save_encoder",
     "write_report",

@@ -23,7 +23,7 @@ from earmark.cli import moments as cli_moments
 from earmark.cli.main import main
 from earmark.cli.moments import DETECTORS
 from earmark.cli.moments_file import Search, find
-from earmark.media import SoundReader, probe
+from earmark.media import SoundReader, media_info
 from tests.conftest import ROOT
 from tests.helpers.media_clips import click_track, grey_ramp, write_clip
 from tests.moments.test_writing import vtt_cues
@@ -376,7 +376,7 @@ def test_pages_and_clips_are_made_for_each_file() -> None:
     assert sorted(path.name for path in Path("pages").iterdir()) == ["a.html", "b.html", "index.html"]
     clips = sorted(Path("clips").iterdir())
     assert [path.name.split("_")[:2] for path in clips] == [["a", "0001"], ["b", "0001"], ["b", "0002"]]
-    assert all(probe(path).audio for path in clips)
+    assert all(media_info(path).audio for path in clips)
     assert main(["moments", "a.mp4", "--plot", "new/a.png"]) == 0
     assert Path("new/a.png").read_bytes().startswith(b"\x89PNG")
 

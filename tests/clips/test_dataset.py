@@ -214,8 +214,8 @@ def test_short_and_border_actions_give_a_whole_clip_inside_the_video(store: Prep
 
 def test_frames_that_the_store_does_not_hold_at_their_times_are_refused(store: PreparedStore) -> None:
     actions = [_action("x", "a", 2.0, 4.0)]
-    for clip_fps, how in ((32.0, "stand twice"), (12.0, "be unevenly spaced"), (15.0, "be unevenly spaced")):
-        message = rf"holds 16 frames a second, which clips of {clip_fps:g} frames a second .*frames would {how}"
+    for clip_fps, how in ((32.0, "be repeated"), (12.0, "be unevenly spaced"), (15.0, "be unevenly spaced")):
+        message = rf"holds 16 frames per second, which clips of {clip_fps:g} frames per second .*frames would {how}"
         with pytest.raises(ValueError, match=message):
             MomentClips(store, clip_fps=clip_fps)
         with pytest.raises(ValueError, match=message):
@@ -317,7 +317,7 @@ def test_an_index_alone_is_the_visit_of_its_epoch(store: PreparedStore, make: An
     assert _equal(collate([clips[1]]), collate([clips[(1, sample_seed(7, 3, 1))]]))
     assert [sample["index"] for sample in clips] == list(range(len(clips)))
     for key in (len(clips), -len(clips) - 1, (len(clips), 5)):
-        with pytest.raises(IndexError, match=f"is not one of {len(clips)}"):
+        with pytest.raises(IndexError, match=f"is out of range: there are {len(clips)}"):
             clips[key]
     with pytest.raises(TypeError):
         clips["1"]

@@ -12,8 +12,10 @@ import torch
 from earmark.clips.dataset import ActionClips, MomentClips, collate
 from earmark.clips.loading import BATCHES_AHEAD, load_batches
 from earmark.clips.sampling import EpochBatches
-from earmark.clips.store import PacketIndex, PreparedStore, StoreError
+from earmark.clips.store import PreparedStore
 from earmark.datasets.records import ActionRecord
+from earmark.media import PacketIndex
+from earmark.preparation.catalog import StoreError
 from tests.helpers.made_store import add_video, finish_store
 
 CPU = torch.device("cpu")

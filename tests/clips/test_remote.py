@@ -14,7 +14,9 @@ from earmark.cli.build import open_store, store_path
 from earmark.cli.config import ConfigError, checked, compose
 from earmark.cli.config_schema import PretrainConfig
 from earmark.clips.remote import RemoteFolder, default_cache_dir, is_url
-from earmark.clips.store import PacketIndex, PreparedStore, StoreError
+from earmark.clips.store import PreparedStore
+from earmark.media import PacketIndex
+from earmark.preparation.catalog import StoreError
 from tests.helpers.made_store import add_video, finish_store, number_of
 
 
@@ -208,7 +210,7 @@ def test_a_missing_index_is_made_from_the_movie(prepared: Path, as_url: str, tmp
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", "a\\b"])
 def test_names_that_would_leave_the_folder_are_refused(name: str, as_url: str, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no file below the store"):
+    with pytest.raises(StoreError, match="not a file below the store"):
         RemoteFolder(as_url, tmp_path / "cache").fetch(name)
 
 

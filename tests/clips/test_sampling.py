@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from earmark.clips.sampling import EpochBatches, epoch_order, sample_seed, splitmix64
+from earmark.clips.sampling import EpochBatches, epoch_order, sample_seed
+from earmark.clips.splitmix64 import mixed
 
 
-def test_mix_gives_the_published_outputs_of_splitmix64() -> None:
+def test_mixed_gives_the_published_outputs_of_splitmix64() -> None:
     """The first three outputs from state 0; SplitMix64 adds a constant to its state at each step."""
     golden = 0x9E3779B97F4A7C15
-    outputs = [splitmix64(golden * step) for step in range(3)]
+    outputs = [mixed(golden * step) for step in range(3)]
     assert outputs == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
 
 
@@ -91,7 +92,7 @@ def test_without_shuffling_items_come_in_their_own_order() -> None:
     [
         ({"num_items": 0}, "at least one item"),
         ({"batch_size": 0}, "at least one item"),
-        ({"rank": 2, "world_size": 2}, "rank 2 is not one of 2"),
+        ({"rank": 2, "world_size": 2}, "rank 2 is out of range: there are 2 ranks"),
         ({"start_batch": 6}, "can't start at batch 6 of an epoch of 5"),
         ({"world_size": 3}, "batches of 8 from 43 items can't be shared out equally among 3 ranks"),
         ({"num_items": 3, "world_size": 2}, "can't be shared out equally"),

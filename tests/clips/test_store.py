@@ -16,17 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
-from earmark.clips.store import (
-    CATALOG_SCHEMA,
-    MAX_INDEX_BYTES,
-    STORE_VERSION,
-    PacketIndex,
-    PreparedStore,
-    PreparedVideo,
-    StoreError,
-    prepared_name,
-)
+from earmark.clips.store import MAX_INDEX_BYTES, PreparedStore
+from earmark.media import MediaError, PacketIndex
 from earmark.moments import Moment, moments_table, write_moments
+from earmark.preparation.catalog import CATALOG_SCHEMA, STORE_VERSION, PreparedVideo, StoreError, prepared_name
 from tests.helpers.made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
 
 
@@ -119,7 +112,7 @@ def test_a_damaged_or_stale_index_is_rebuilt(store: PreparedStore) -> None:
 def test_an_index_that_needs_pickle_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "x.index.npz"
     np.savez(path, frame_offsets=np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(StoreError, match=r"x\.index\.npz: not a packet index"):
+    with pytest.raises(MediaError, match=r"x\.index\.npz: not a packet index"):
         PacketIndex.load(path)
 
 
@@ -314,7 +307,7 @@ def test_an_index_whose_columns_do_not_go_together_is_made_anew(store: PreparedS
     path = _movie(store).with_suffix(".index.npz")
     good = PacketIndex.load(path)
     _save_index(store, **{column: getattr(good, column)[:-1]})
-    with pytest.raises(StoreError, match=r"P01_01\.index\.npz: not a packet index"):
+    with pytest.raises(MediaError, match=r"P01_01\.index\.npz: not a packet index"):
         PacketIndex.load(path)
     assert _numbers(PreparedStore(store.root), [6.0]) == [96]
     np.testing.assert_array_equal(getattr(PacketIndex.load(path), column), getattr(good, column))
@@ -339,7 +332,7 @@ def test_a_window_that_is_not_the_recording_gives_no_wrong_picture(store: Prepar
     if window[0] or window[2] > 0:
         with pytest.raises(StoreError, match=r"P01_01\.mov: .*windows"):
             again.read("P01/P01_01", [0.0], sound_start_seconds=0.0, num_samples=4)
-    else:  # it does not fit the file: the index was made anew
+    else:  # it does not fit the file: the index was rebuilt
         assert _numbers(again, [6.0]) == [96]
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name
 
-from earmark.clips import transforms
-from earmark.clips.sampling import splitmix64
-from earmark.clips.transforms import IMAGENET_MEAN, IMAGENET_STD, LogMel, VideoCrop, evenly_spaced, random_integers
+from earmark.clips import splitmix64, transforms
+from earmark.clips.splitmix64 import random_integers
+from earmark.clips.transforms import IMAGENET_MEAN, IMAGENET_STD, LogMel, VideoCrop, evenly_spaced
 from earmark.media import Resampler
 
 
@@ -131,7 +131,13 @@ def test_draws_are_those_of_splitmix64() -> None:
         16408922859458223821,
     ]
     state = torch.tensor(1234567)
-    assert [x % 2**64 for x in splitmix64(state, torch.arange(5)).tolist()] == published
+    assert [x % 2**64 for x in splitmix64._draws(state, torch.arange(5)).tolist()] == published
+
+
+def test_integers_and_tensors_give_the_same_outputs() -> None:
+    states = [0, 1, 1234567, 2**62 + 11]
+    outputs = splitmix64._draws(torch.tensor(states), torch.tensor(0)).tolist()
+    assert [output % 2**64 for output in outputs] == [splitmix64.mixed(state) for state in states]
 
 
 def test_draws_are_uniform_and_independent_over_seeds_draws_and_streams() -> None:

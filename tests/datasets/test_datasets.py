@@ -14,7 +14,7 @@ import pytest
 
 from earmark.datasets import DATASETS, DatasetError, EpicKitchens, Folder, Kitchen
 from earmark.datasets.epic_kitchens import parse_timestamp
-from earmark.preparation.prepare import prepare
+from earmark.preparation import prepare
 
 TIME_COLUMNS = ["narration_timestamp", "start_timestamp", "stop_timestamp", "start_frame", "stop_frame"]
 LABEL_COLUMNS = ["narration", "verb", "verb_class", "noun", "noun_class", "all_nouns", "all_noun_classes"]

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 
-from earmark.clips.store import CATALOG_SCHEMA, STORE_VERSION, PacketIndex, PreparedVideo
-from earmark.media import write_prepared
+from earmark.media import PacketIndex, write_prepared
 from earmark.moments import Moment, detector_parameters, moments_table, write_moments
+from earmark.preparation.catalog import CATALOG_SCHEMA, STORE_VERSION, PreparedVideo
 
 FPS = 16
 SAMPLE_RATE = 16000

@@ -18,7 +18,7 @@ from earmark.kitchen.picture import Picture
 from earmark.kitchen.room import Thing
 from earmark.kitchen.script import LOOKS, write_script
 from earmark.kitchen.writing import draw_video
-from earmark.media import FrameReader, SoundReader, VideoWriter, probe
+from earmark.media import FrameReader, SoundReader, VideoWriter, media_info
 from earmark.moments import find_moments
 
 SMALL: dict[str, Any] = {"num_kitchens": 3, "videos_per_kitchen": 1, "video_seconds": 5, "progress": False}
@@ -235,7 +235,7 @@ def test_annotations_have_the_columns_and_formats_of_epic_kitchens(made: Made) -
         assert list(classes[0]) == ["id", "key", "instances", "category"]
         assert [(int(row["id"]), row["key"]) for row in classes] == list(enumerate(names))
     for row in rows_of(folder / "EPIC_100_video_info.csv"):
-        info = probe(made.path / row["video_id"][:3] / "videos" / f"{row['video_id']}.MP4")
+        info = media_info(made.path / row["video_id"][:3] / "videos" / f"{row['video_id']}.MP4")
         assert info.video is not None
         assert info.duration_seconds == pytest.approx(float(row["duration"]), abs=0.05)
         assert (info.video.fps, f"{info.video.width}x{info.video.height}") == (float(row["fps"]), row["resolution"])

@@ -19,7 +19,7 @@ from earmark.kitchen.epic_sounds_tables import collision_class, sound_class, sou
 from earmark.kitchen.epic_tables import tail_classes
 from earmark.kitchen.script import Event, Script, write_script
 from earmark.kitchen.writing import draw_video
-from earmark.media import probe
+from earmark.media import media_info
 
 FPS = 10
 EPIC_FILES = {
@@ -387,7 +387,7 @@ def test_videos_are_linked_and_are_as_the_metadata_says(made: Path) -> None:
         assert not link.readlink().is_absolute()
         source = made / row["origin_video_id"][:3] / "videos" / f"{row['origin_video_id']}.MP4"
         assert link.samefile(source)
-        info, metadata = probe(link), row["video_metadata"]
+        info, metadata = media_info(link), row["video_metadata"]
         assert info.video is not None
         assert info.audio is not None
         assert (info.video.fps, info.audio.sample_rate) == (metadata["fps"], metadata["audio_base_denominator"])

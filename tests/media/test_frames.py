@@ -9,7 +9,7 @@ import pytest
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from earmark.media import FrameReader, MediaError, VideoWriter, probe, read_frames
+from earmark.media import FrameReader, MediaError, VideoWriter, media_info, read_frames
 from tests.helpers.media_clips import grey_ramp, number_of, write_clip
 
 VFR_MS = [0, 40, 50, 200, 210, 220, 500, 530, 800, 1300, 1340, 1400, 1900, 1950]
@@ -111,7 +111,7 @@ def test_pictures_are_turned_as_the_file_says(tmp_path: Path, clockwise: int, mi
     path = tmp_path / "a.mp4"
     write_clip(path, frames=[four_corners()] * 4, rotation=-clockwise, mirrored=mirrored)
     size = (64, 96) if clockwise % 180 else (96, 64)
-    video = probe(path).video
+    video = media_info(path).video
     assert video
     assert (video.rotation, video.width, video.height) == (clockwise, *size)
     reader = FrameReader(path, fps=16)
@@ -133,7 +133,7 @@ def test_the_real_upside_down_clip_is_turned(media: Path) -> None:
 def test_pixels_that_are_not_square_are_widened(tmp_path: Path, rotation: int | None, size: tuple[int, int]) -> None:
     path = tmp_path / "a.mp4"
     write_clip(path, frames=[four_corners()] * 4, pixel_aspect=Fraction(2, 1), rotation=rotation)
-    video = probe(path).video
+    video = media_info(path).video
     assert video
     assert (video.width, video.height) == size
     assert FrameReader(path, fps=16).size == size
@@ -237,7 +237,7 @@ def test_a_file_in_which_no_picture_decodes_is_refused(tmp_path: Path) -> None:
     for read in (lambda: FrameReader(path, fps=16), lambda: read_frames(path, [0.0])):
         with pytest.raises(MediaError, match=r"a\.mp4: no picture could be decoded"):
             read()
-    assert probe(path).video  # its header still says what it was meant to be
+    assert media_info(path).video  # its header still says what it was meant to be
 
 
 def test_a_picture_time_stamp_far_off_does_not_become_hours_of_pictures(tmp_path: Path) -> None:

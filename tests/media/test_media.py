@@ -12,7 +12,7 @@ import pytest
 import scipy.io.wavfile
 from numpy.typing import NDArray
 
-from earmark.media import FrameReader, MediaError, Resampler, SoundReader, packet_table, probe, read_frames
+from earmark.media import FrameReader, MediaError, PacketIndex, Resampler, SoundReader, media_info, read_frames
 from earmark.media.opening import open_media
 from tests.helpers.media_clips import CLICK_SAMPLES, click_track, grey_ramp, number_of, write_clip
 
@@ -69,7 +69,7 @@ def test_sound_and_picture_agree_however_late_either_starts(
     priming = 1024 / RATE if container in ("ts", "mp4") else 0.0
     assert abs(flash - click) < 0.004
     assert -0.004 < flash - true_seconds < priming + 0.004 < HALF_A_FRAME
-    info = probe(path)
+    info = media_info(path)
     assert info.video
     assert info.audio
     late = info.audio.start_seconds - info.video.start_seconds
@@ -286,17 +286,17 @@ def test_each_of_several_streams_can_be_chosen(tmp_path: Path) -> None:
     waves = [click_track(RATE, at) for at in (RATE // 4, RATE // 2)]
     path = tmp_path / "a.mkv"
     write_clip(path, frames=grey_ramp(16), waves=waves)
-    assert probe(path).num_audio_streams == 2
+    assert media_info(path).num_audio_streams == 2
     for number, at in enumerate((0.25, 0.5)):
         sound = np.abs(sound_of(path, audio_stream=number))
         assert sound.argmax() / RATE == pytest.approx(at, abs=0.002)
-        audio = probe(path, audio_stream=number).audio
+        audio = media_info(path, audio_stream=number).audio
         assert audio
         assert audio.index == 1 + number
     with pytest.raises(MediaError, match=r"no audio stream 2, it has 2"):
         SoundReader(path, audio_stream=2)
     with pytest.raises(MediaError, match=r"no video stream 1, it has 1"):
-        probe(path, video_stream=1)
+        media_info(path, video_stream=1)
 
 
 def test_a_cover_is_no_video(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_cover_is_no_video(tmp_path: Path) -> None:
         container.mux(audio.encode(None))
     with av.open(str(path)) as container:
         assert [s.type for s in container.streams] == ["audio", "video"]  # the cover is there
-    info = probe(path)
+    info = media_info(path)
     assert info.video is None
     assert info.num_video_streams == 0
     with pytest.raises(MediaError, match="no picture stream"):
@@ -331,7 +331,7 @@ def test_a_recording_streamed_to_disk_is_walked_for_its_length(tmp_path: Path) -
             if packet.size:
                 packet.stream = stream
                 out.mux_one(packet)
-    info = probe(tmp_path / "a.mkv")
+    info = media_info(tmp_path / "a.mkv")
     assert info.duration_seconds == pytest.approx(1.2, abs=0.05)
     assert info.video
     assert info.video.duration_seconds is None
@@ -341,21 +341,23 @@ def test_a_recording_streamed_to_disk_is_walked_for_its_length(tmp_path: Path) -
 def test_a_declared_rate_that_is_a_time_base_is_measured_instead(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     write_clip(path, frames=grey_ramp(30), fps=1000, times_ms=[40 * k for k in range(30)])
-    video = probe(path).video
+    video = media_info(path).video
     assert video
     assert video.fps == pytest.approx(25, abs=1)
 
 
 ENTRIES = [
-    probe,
+    media_info,
     SoundReader,
     lambda path: FrameReader(path, fps=16),
     lambda path: read_frames(path, [0.0]),
-    packet_table,
+    PacketIndex.of_file,
 ]
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=["probe", "SoundReader", "FrameReader", "read_frames", "packet_table"])
+@pytest.mark.parametrize(
+    "entry", ENTRIES, ids=["media_info", "SoundReader", "FrameReader", "read_frames", "PacketIndex"]
+)
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -382,7 +384,7 @@ def test_what_is_no_media_file_is_refused_by_name(tmp_path: Path, entry, content
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="a directory"):
-        probe(tmp_path)
+        media_info(tmp_path)
 
 
 def test_nothing_is_printed_about_damage(tmp_path: Path) -> None:
@@ -426,7 +428,7 @@ def test_every_real_clip_is_read_to_its_end(media: Path) -> None:
     clips = sorted(media.iterdir())
     assert len(clips) == 21
     for path in clips:
-        info = probe(path)
+        info = media_info(path)
         assert info.video, path
         pictures = FrameReader(path, fps=8, short_side=64)
         times = [time for time, picture in pictures if picture.shape[:2] == pictures.size[::-1]]
@@ -445,16 +447,16 @@ def test_every_real_clip_is_read_to_its_end(media: Path) -> None:
 
 
 def test_real_clips_are_described_as_they_are(media: Path) -> None:
-    odd = probe(media / "odd_fps.mp4").video
+    odd = media_info(media / "odd_fps.mp4").video
     assert odd
     assert odd.fps == pytest.approx(25 / 2.38, abs=0.01)
     assert odd.rotation == 180
-    several = probe(media / "multi_stream.mp4", video_stream=0, audio_stream=0)
+    several = media_info(media / "multi_stream.mp4", video_stream=0, audio_stream=0)
     assert several.num_video_streams == several.num_audio_streams == 2
     assert several.video
     assert several.audio
     assert (several.video.width, several.audio.sample_rate) == (320, 8000)
-    other = probe(media / "multi_stream.mp4", video_stream=1, audio_stream=1)
+    other = media_info(media / "multi_stream.mp4", video_stream=1, audio_stream=1)
     assert other.video
     assert other.audio
     assert (other.video.width, other.audio.sample_rate) == (480, 16000)
@@ -471,7 +473,7 @@ def test_tags_that_are_not_utf8_keep_nobody_from_reading(tmp_path: Path) -> None
     content = (tmp_path / "a.wav").read_bytes() + b"LIST" + len(item).to_bytes(4, "little") + item
     content = content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:]
     (tmp_path / "b.wav").write_bytes(content)
-    info = probe(tmp_path / "b.wav")
+    info = media_info(tmp_path / "b.wav")
     assert info.audio is not None
     assert info.audio.sample_rate == 8000
     np.testing.assert_array_equal(sound_of(tmp_path / "b.wav"), sound_of(tmp_path / "a.wav"))

@@ -12,7 +12,7 @@ import simplejpeg
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from earmark.media import FrameReader, SoundReader, probe, read_frames, write_prepared
+from earmark.media import FrameReader, SoundReader, media_info, read_frames, write_prepared
 from earmark.media.picture import PictureGeometry
 from tests.helpers.media_clips import click_track, grey_ramp, number_of, write_clip
 
@@ -153,7 +153,7 @@ def test_picture_and_sound_of_an_avi_agree_whatever_the_codec_holds_back(tmp_pat
 
 def test_real_packed_streams_show_each_of_their_frames(media: Path) -> None:
     for name, num_frames in (("mpeg4_mp3.avi", 164), ("hmdb_no_audio.avi", 48)):
-        video = probe(media / name).video
+        video = media_info(media / name).video
         assert video
         reader = FrameReader(media / name, fps=video.fps)
         pictures = [picture for _, picture in reader]
@@ -232,7 +232,7 @@ def test_frames_that_carry_what_pyav_has_no_name_for_are_read(tmp_path: Path) ->
     path = tmp_path / "a.mov"
     jpegs = [with_exif(simplejpeg.encode_jpeg(picture, colorspace="RGB"), 1) for picture in grey_ramp(20)]
     write_prepared(path, jpegs, fps=FPS, size=(64, 48), sound=[np.zeros(RATE // 2, np.int16)], sample_rate=RATE)
-    info = probe(path)
+    info = media_info(path)
     assert info.video
     assert (info.video.width, info.video.height, info.video.rotation) == (64, 48, 0)
     reader = FrameReader(path, fps=FPS)
@@ -279,7 +279,7 @@ def test_what_lies_before_a_transport_streams_clock_wraps_is_read(tmp_path: Path
     plain, wrapped = tmp_path / "plain.ts", tmp_path / "wrapped.ts"
     for path, start in ((plain, 100.0), (wrapped, WRAPS_AT - seconds_before)):
         write_clip(path, frames=frames, fps=FPS, picture_start=start, sound_start=start, waves=[wave])
-    assert probe(wrapped).duration_seconds == pytest.approx(probe(plain).duration_seconds, abs=0.05)
+    assert media_info(wrapped).duration_seconds == pytest.approx(media_info(plain).duration_seconds, abs=0.05)
     for found, expected in zip(events(wrapped), events(plain), strict=True):
         assert len(expected) == len(times)
         np.testing.assert_allclose(found, expected, atol=0.011)

@@ -15,7 +15,7 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
-from earmark.media import FrameReader, MediaError, SoundReader, probe
+from earmark.media import FrameReader, MediaError, SoundReader, media_info
 from earmark.media.mixing import Mixer
 from tests.helpers.media_clips import click_track, grey_ramp, write_clip
 
@@ -222,7 +222,7 @@ def test_a_wav_from_a_pipe_is_read_to_its_last_sample(tmp_path: Path, dtype: typ
     streamed, problem = read(path)
     np.testing.assert_array_equal(streamed, whole)
     assert problem is None
-    assert probe(path).duration_seconds == pytest.approx(num_samples / RATE, abs=1e-3)
+    assert media_info(path).duration_seconds == pytest.approx(num_samples / RATE, abs=1e-3)
 
 
 def test_an_rf64_from_a_pipe_is_read_to_its_last_sample(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_an_avi_from_a_pipe_ends_where_it_ends(tmp_path: Path) -> None:
     pictures = FrameReader(path, fps=25)
     assert len(list(pictures)) == 25
     assert pictures.problem is None
-    assert probe(path).duration_seconds == pytest.approx(1.0, abs=0.1)
+    assert media_info(path).duration_seconds == pytest.approx(1.0, abs=0.1)
 
 
 def test_a_wav_that_is_cut_says_how_much_is_missing(tmp_path: Path) -> None:
@@ -276,12 +276,12 @@ def test_an_mp4_without_its_index_is_told_from_other_files(tmp_path: Path) -> No
     index = content.index(b"moov") - 4
     for length, what in ((index, "missing"), (index // 2, "missing"), (60, "missing"), (index + 40, "cut")):
         path.write_bytes(content[:length])
-        for read_it in (probe, SoundReader):
+        for read_it in (media_info, SoundReader):
             with pytest.raises(MediaError, match=rf"a\.mp4: .*not finished or is cut: its index \(moov\) is {what}"):
                 read_it(path)
     path.write_bytes(content[: index - 8] + b"\0\0\0\0mdat" + content[index : index + 5])  # a length never filled in
     with pytest.raises(MediaError, match="not finished or is cut"):
-        probe(path)
+        media_info(path)
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.ogg", "a.mp4"])

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from earmark.media import (
     FrameReader,
     MediaError,
+    PacketIndex,
     SoundReader,
     VideoWriter,
-    packet_table,
-    probe,
+    media_info,
     write_prepared,
 )
 from earmark.media.sound import rechunk
@@ -37,25 +37,25 @@ def prepared(path: Path, *, num_frames: int = 30, sound: NDArray[np.int16] | Non
 
 
 @pytest.mark.parametrize("seconds_of_sound", [0.3, 1.875, 1.9, 4.0])
-def test_the_packet_table_agrees_with_the_file_byte_for_byte(tmp_path: Path, seconds_of_sound: float) -> None:
+def test_the_packet_index_agrees_with_the_file_byte_for_byte(tmp_path: Path, seconds_of_sound: float) -> None:
     path, sound = tmp_path / "a.mov", noise(round(seconds_of_sound * 16000))
     prepared(path, sound=sound)
-    table = packet_table(path)
+    index = PacketIndex.of_file(path)
     content = path.read_bytes()
-    frames = [content[o : o + n] for o, n in zip(table.frame_offsets.tolist(), table.frame_sizes.tolist(), strict=True)]
+    frames = [content[o : o + n] for o, n in zip(index.frame_offsets.tolist(), index.frame_sizes.tolist(), strict=True)]
     assert frames == jpegs(30)
     runs = b"".join(
-        content[o : o + n] for o, n in zip(table.sound_offsets.tolist(), table.sound_sizes.tolist(), strict=True)
+        content[o : o + n] for o, n in zip(index.sound_offsets.tolist(), index.sound_sizes.tolist(), strict=True)
     )
     np.testing.assert_array_equal(np.frombuffer(runs, "<i2"), sound)
-    assert (table.fps, table.width, table.height, table.sample_rate) == (16, 96, 64, 16000)
-    assert (table.num_frames, table.num_samples) == (30, len(sound))
+    assert index.file_size == len(content)
+    assert (index.num_frames, index.num_samples) == (30, len(sound))
 
 
 def test_a_prepared_video_is_an_ordinary_file(tmp_path: Path) -> None:
     path, sound = tmp_path / "a.mov", noise(30000)
     prepared(path, sound=sound)
-    info = probe(path)
+    info = media_info(path)
     assert info.video
     assert info.audio
     assert (info.video.codec, info.video.width, info.video.height, info.video.fps) == ("mjpeg", 96, 64, 16)
@@ -70,17 +70,17 @@ def test_a_prepared_video_is_an_ordinary_file(tmp_path: Path) -> None:
 
 def test_sound_and_picture_stand_interleaved(tmp_path: Path) -> None:
     prepared(tmp_path / "a.mov", num_frames=64, sound=noise(64000))
-    table = packet_table(tmp_path / "a.mov")
-    assert len(table.sound_offsets) == 8  # half a second each
-    for run, offset in enumerate(table.sound_offsets):
-        assert int((table.frame_offsets < offset).sum()) == pytest.approx(run * 8, abs=1)
+    index = PacketIndex.of_file(tmp_path / "a.mov")
+    assert len(index.sound_offsets) == 8  # half a second each
+    for run, offset in enumerate(index.sound_offsets):
+        assert int((index.frame_offsets < offset).sum()) == pytest.approx(run * 8, abs=1)
 
 
 def test_a_prepared_video_may_lack_sound(tmp_path: Path) -> None:
     prepared(tmp_path / "a.mov")
-    table = packet_table(tmp_path / "a.mov")
-    assert (table.sample_rate, table.num_samples, len(table.sound_offsets)) == (None, 0, 0)
-    assert probe(tmp_path / "a.mov").audio is None
+    index = PacketIndex.of_file(tmp_path / "a.mov")
+    assert (index.num_samples, len(index.sound_offsets)) == (0, 0)
+    assert media_info(tmp_path / "a.mov").audio is None
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_other_files_are_no_prepared_videos(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mp4", frames=grey_ramp(8))
     with pytest.raises(MediaError, match=r"a\.mp4: not a prepared video: its pictures"):
-        packet_table(tmp_path / "a.mp4")
+        PacketIndex.of_file(tmp_path / "a.mp4")
     prepared(tmp_path / "c.mov", sound=noise(100))
     with av.open(str(tmp_path / "c.mov")) as source, av.open(str(tmp_path / "b.mov"), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
@@ -130,15 +130,15 @@ def test_other_files_are_no_prepared_videos(tmp_path: Path) -> None:
             if number != 5:
                 out.mux_one(packet)
     with pytest.raises(MediaError, match=r"b\.mov: not a prepared video: frame 1 is at"):
-        packet_table(tmp_path / "b.mov")
+        PacketIndex.of_file(tmp_path / "b.mov")
     stereo = [np.zeros((2, 800), np.int16)]
     write_clip(tmp_path / "d.mov", frames=grey_ramp(8), video_codec="mjpeg", waves=stereo, audio_codec="pcm_s16le")
     with pytest.raises(MediaError, match=r"d\.mov: not a prepared video: its sound"):
-        packet_table(tmp_path / "d.mov")
+        PacketIndex.of_file(tmp_path / "d.mov")
     content = (tmp_path / "c.mov").read_bytes()
     (tmp_path / "c.mov").write_bytes(content[: len(content) // 2])
     with pytest.raises(MediaError, match=r"c\.mov: not a media file"):
-        packet_table(tmp_path / "c.mov")
+        PacketIndex.of_file(tmp_path / "c.mov")
 
 
 @pytest.mark.parametrize("sample_rate", [16000, 24000, 48000])
@@ -157,7 +157,7 @@ def test_a_written_flash_and_click_come_back_at_their_instant(tmp_path: Path, sa
     assert np.flatnonzero(sound > sound.max() / 2)[0] / sample_rate == pytest.approx(instant, abs=0.002)
     flashes = [time for time, picture in FrameReader(path, fps=fps) if picture.mean() > 100]
     assert flashes == [instant]
-    assert probe(path).duration_seconds == pytest.approx(2.5)
+    assert media_info(path).duration_seconds == pytest.approx(2.5)
 
 
 def test_written_pictures_keep_their_colours(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from earmark import methods
 from earmark.clips.sampling import sample_seed
-from earmark.clips.transforms import random_integers
+from earmark.clips.splitmix64 import random_integers
 from earmark.methods import (
     AVID,
     XDC,

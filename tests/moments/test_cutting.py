@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.io.wavfile
 
-from earmark.media import FrameReader, MediaError, SoundReader, iter_frames, probe, read_frames
+from earmark.media import FrameReader, MediaError, SoundReader, iter_frames, media_info, read_frames
 from earmark.moments.cutting import _windows, cut_clips
 from tests.helpers.media_clips import click_track, grey_ramp, number_of, write_clip
 
@@ -35,7 +35,7 @@ def test_a_clip_holds_the_frames_and_the_sound_of_its_time(tmp_path: Path) -> No
     (clip,) = cut_clips(source(tmp_path / "a.mp4"), [1.5], tmp_path / "out", before_seconds=0.5, after_seconds=0.7)
     assert clip == tmp_path / "out" / "a_0001_1.500s.mp4"
     assert [number_of(picture) for _, picture in FrameReader(clip, fps=10)] == list(range(10, 22))
-    info = probe(clip)
+    info = media_info(clip)
     assert info.video
     assert info.audio
     assert (info.video.codec, info.video.width, info.video.height, info.video.fps) == ("h264", 64, 48, 10)
@@ -78,7 +78,7 @@ def test_overlapping_moments_get_clips_of_their_own(tmp_path: Path) -> None:
 def test_sound_alone_becomes_a_clip_with_a_picture_of_it(tmp_path: Path, rate: int, written: int) -> None:
     scipy.io.wavfile.write(tmp_path / "a.wav", rate, (click_track(3 * rate, 2 * rate) * 32767).astype(np.int16))
     (clip,) = cut_clips(tmp_path / "a.wav", [2.0], tmp_path, before_seconds=1.0, after_seconds=0.5)
-    info = probe(clip)
+    info = media_info(clip)
     assert info.audio
     assert info.video
     assert (info.audio.sample_rate, info.video.duration_seconds) == (written, 1.52)  # whole frames at 25 fps
@@ -91,7 +91,7 @@ def test_sound_alone_becomes_a_clip_with_a_picture_of_it(tmp_path: Path, rate: i
 def test_sides_that_h264_cannot_hold_are_made_even(tmp_path: Path) -> None:
     path = source(tmp_path / "a.mkv", frames=grey_ramp(30, width=75, height=49), video_codec="mjpeg")
     (clip,) = cut_clips(path, [1.0], tmp_path)
-    info = probe(clip)
+    info = media_info(clip)
     assert info.video
     assert (info.video.width, info.video.height) == (74, 48)
 
@@ -135,11 +135,11 @@ def test_clips_of_real_footage_sound_and_look_like_it(media: Path, tmp_path: Pat
     (clip,) = cut_clips(media / name, [2.0], tmp_path, before_seconds=0.5, after_seconds=0.5)
     rate = SoundReader(clip).sample_rate
     whole = np.concatenate(list(SoundReader(media / name, sample_rate=rate)))
-    start = round((2.0 - (probe(clip).duration_seconds / 2)) * rate)
+    start = round((2.0 - (media_info(clip).duration_seconds / 2)) * rate)
     wave, around = sound_of(clip), whole[max(0, start - rate // 4) :]
     wave = wave[: rate * 3 // 4]
     offsets = np.correlate(around[: len(wave) + rate // 2], wave, "valid").argmax() + max(0, start - rate // 4)
-    video = probe(clip).video
+    video = media_info(clip).video
     assert video
     assert 1.5 - 1 / video.fps <= offsets / rate <= 1.501  # on the grid of the frames
     begins = offsets / rate

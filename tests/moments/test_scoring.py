@@ -107,7 +107,7 @@ def test_audacity_labels_are_read_with_bands_and_blank_lines(tmp_path: Path) -> 
 
 
 def test_hand_labels_lie_within_their_clips(media: Path) -> None:
-    from earmark.media import probe
+    from earmark.media import media_info
 
     files = sorted(LABELS.glob("*.txt"))
     assert len(files) == 8
@@ -115,7 +115,7 @@ def test_hand_labels_lie_within_their_clips(media: Path) -> None:
         (path,) = media.glob(f"{file.stem}.*")
         onsets = read_truth(file)[file.stem]
         assert (np.diff(onsets) > 0.04).all()
-        assert onsets[-1] < probe(path).duration_seconds
+        assert onsets[-1] < media_info(path).duration_seconds
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from earmark.datasets import Folder
+from earmark.preparation import Transcoding, prepare
 from earmark.preparation.disk_space import SourceLength, estimated_bytes, free_bytes, source_lengths
-from earmark.preparation.prepare import prepare
 from tests.helpers.clicking import make_video
 
 PARAMETERS = {"fps": 16, "short_side": 128, "quality": 90, "audio_rate": 16000}
@@ -23,7 +23,7 @@ def test_lengths_come_from_the_headers(tmp_path: Path) -> None:
 def test_the_estimate_is_near_what_real_clips_take(media: Path, tmp_path: Path, short_side: int, quality: int) -> None:
     names = ("ego_stirring", "kinetics_segway", "ego_weeding", "hitting_bag", "drumstick_1")
     videos = [video for video in Folder(media).videos() if video.video_id in names]
-    report = prepare(videos, tmp_path, short_side=short_side, quality=quality, progress=False)
+    report = prepare(videos, tmp_path, transcoding=Transcoding(short_side=short_side, quality=quality), progress=False)
     parameters = PARAMETERS | {"short_side": short_side, "quality": quality}
     estimate = estimated_bytes(list(source_lengths(videos).values()), parameters)
     assert 0.6 < estimate / report.num_bytes < 1.7

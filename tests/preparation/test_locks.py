@@ -11,7 +11,7 @@ from earmark.preparation.locks import clear_leftovers, left_behind, locked, runn
 HOLD = """
 import sys, time; from pathlib import Path; from earmark.preparation.locks import locked
 with locked(Path(sys.argv[1]), "a/b") as lock:
-    lock.tell(12.5); print("held", flush=True); time.sleep(60)
+    lock.report(12.5); print("held", flush=True); time.sleep(60)
 """
 
 

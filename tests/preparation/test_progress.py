@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from earmark.clips.store import PreparedVideo, stretched
+from earmark.preparation.catalog import PreparedVideo, stretched
 from earmark.preparation.progress import PrepareReport, ProgressBars, progress_bars
 
 
@@ -31,8 +31,8 @@ def test_the_table_says_what_was_made_and_what_was_refused_and_why() -> None:
         "without sound": "1: kept for evaluation, left out of pretraining",
         "refused": "c: the file is empty",
         "length": "2.0 hours",
-        "moments": "900 (7.5 a minute), detector replai",
-        "size": "2.00 GB (1.00 GB an hour)",
+        "moments": "900 (7.5 per minute), detector replai",
+        "size": "2.00 GB (1.00 GB per hour)",
     }
 
 
@@ -51,7 +51,7 @@ def test_videos_that_hold_more_than_their_sources_are_counted_and_named() -> Non
     found = stretched(videos, fps=16, sample_rate=16000)
     assert found == {
         "smaller pictures": ["s", "t", "u", "v", "w", "x"],
-        "fewer frames a second": ["y"],
+        "fewer frames per second": ["y"],
         "sound of a lower rate": ["z"],
     }
     text = text_of(PrepareReport(Path("store"), videos, num_reused=0, detector="earmark", stretched=found))

@@ -5,14 +5,16 @@ import av
 import numpy as np
 import pytest
 
-from earmark.clips.store import PacketIndex, PreparedStore, StoreError
+from earmark.clips.store import PreparedStore
 from earmark.datasets.records import ActionRecord, VideoRecord
-from earmark.media import packet_table
-from earmark.preparation.prepare import prepare
-from earmark.preparation.verify import verify
+from earmark.media import PacketIndex
+from earmark.preparation import MomentSearch, Transcoding, prepare
+from earmark.preparation.catalog import StoreError
+from earmark.preparation.verifying import verify
 from tests.helpers.clicking import make_video, without_sound
 
 CLICKS = (2.0, 8.5, 9.6, 17.2, 24.9)
+SEARCH = MomentSearch("replai", min_prominence=6.0)
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +25,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreparedStore, Pre
     without_sound(folder / "a.mp4", folder / "mute.mp4")
     videos = [VideoRecord(name, folder / f"{name}.mp4", "train") for name in ("a", "mute")]
     # noise has peaks too: only the clicks are to be moments
-    prepare(videos, folder / "whole", detector="replai", min_prominence=6.0, progress=False)
-    prepare(videos, folder / "sparse", detector="replai", min_prominence=6.0, around="moments", progress=False)
+    prepare(videos, folder / "whole", search=SEARCH, progress=False)
+    prepare(videos, folder / "sparse", transcoding=Transcoding(around="moments"), search=SEARCH, progress=False)
     return PreparedStore(folder / "whole"), PreparedStore(folder / "sparse")
 
 
@@ -69,7 +71,7 @@ def test_the_windows_outlive_the_index(stores: tuple[PreparedStore, PreparedStor
     before = PacketIndex.load(path)
     assert len(before.windows) == 4
     assert PacketIndex.of_file(path.with_name("a.mov")).windows.tolist() == before.windows.tolist()
-    assert packet_table(stores[0].root / "videos" / "a.mov").windows.tolist() == [
+    assert PacketIndex.of_file(stores[0].root / "videos" / "a.mov").windows.tolist() == [
         [0, stores[0].videos["a"].num_frames, 0, stores[0].videos["a"].num_samples]
     ]
 
@@ -177,14 +179,13 @@ def test_the_time_of_damage_is_that_of_the_recording(
 @pytest.mark.parametrize("name", ["chopping.mp4", "pancake.mkv", "kinetics_segway.mp4"])
 def test_real_clips_are_kept_around_their_moments_as_in_the_whole(media: Path, tmp_path: Path, name: str) -> None:
     videos = [VideoRecord("a", media / name, "train")]
-    prepare(videos, tmp_path / "whole", detector="replai", min_prominence=1.5, progress=False)
+    search = MomentSearch("replai", min_prominence=1.5)
+    prepare(videos, tmp_path / "whole", search=search, progress=False)
     prepare(
         videos,
         tmp_path / "sparse",
-        detector="replai",
-        min_prominence=1.5,
-        around="moments",
-        around_seconds=0.2,
+        transcoding=Transcoding(around="moments", around_seconds=0.2),
+        search=search,
         progress=False,
     )
     whole, sparse = PreparedStore(tmp_path / "whole"), PreparedStore(tmp_path / "sparse")
@@ -210,9 +211,8 @@ def test_a_picture_that_ends_before_its_sound_is_kept_as_far_as_it_goes(tmp_path
     report = prepare(
         [VideoRecord("b", tmp_path / "b.mkv", "train")],
         tmp_path / "store",
-        detector="replai",
-        min_prominence=6.0,
-        around="moments",
+        transcoding=Transcoding(around="moments"),
+        search=SEARCH,
         progress=False,
     )
     assert report.videos[0].duration_seconds == pytest.approx(6.0, abs=0.2)

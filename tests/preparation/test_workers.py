@@ -10,12 +10,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-import earmark.preparation.prepare
+import earmark.preparation.preparing
 from earmark.clips.store import PreparedStore
 from earmark.datasets import Folder
 from earmark.datasets.records import VideoRecord
+from earmark.preparation import PrepareError, prepare
 from earmark.preparation.locks import locked
-from earmark.preparation.prepare import PrepareError, prepare
 from earmark.preparation.workers import BackendError
 from tests.helpers.clicking import make_video
 
@@ -73,7 +73,7 @@ def test_two_runs_at_once_share_the_work_and_make_one_store(sources: Path, whole
         "    print('made', video.video_id)\n"
         "    return real(video, *rest)\n"
         "one._transcode = noted\n"
-        "from earmark.preparation.prepare import prepare\n"
+        "from earmark.preparation import prepare\n"
         "report = prepare(Folder(sys.argv[1]).videos(), sys.argv[2], progress=False)\n"
         "assert len(report.videos) == 5 and not report.with_status('refused')\n"
     )
@@ -106,7 +106,7 @@ def test_the_catalog_holds_what_another_run_finishes_while_it_is_written(
 ) -> None:
     records = Folder(sources).videos()
     written = []
-    real = earmark.preparation.prepare.write_moments
+    real = earmark.preparation.preparing.write_moments
 
     def slow(path: Path, table: object) -> None:
         if not written:
@@ -114,7 +114,7 @@ def test_the_catalog_holds_what_another_run_finishes_while_it_is_written(
             prepare(records, tmp_path / "store", part=(2, 2), progress=False)
         real(path, table)
 
-    monkeypatch.setattr(earmark.preparation.prepare, "write_moments", slow)
+    monkeypatch.setattr(earmark.preparation.preparing, "write_moments", slow)
     prepare(records, tmp_path / "store", part=(1, 2), progress=False)
     assert_equal_stores(tmp_path / "store", whole)
 

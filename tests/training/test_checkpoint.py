@@ -178,7 +178,7 @@ def test_only_step_checkpoints_are_removed_and_the_newest_stay(tmp_path: Path) -
     for step in (5, 40, 300):
         latest_checkpoint_path(tmp_path, step).touch()
     epoch_checkpoint_path(tmp_path, 1).touch()
-    (tmp_path / ".latest_00000400.99-abcd.tmp.pt").touch()
+    (tmp_path / ".latest_00000400.99-0123abcd.tmp.pt").touch()
     (tmp_path / "latest_mine.pt").touch()
     remove_old_latest(tmp_path, retain=2)
     assert {path.name for path in tmp_path.iterdir()} == {

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.datasets import DatasetRecords
     from earmark.encoders import Encoder
-    from earmark.preparation.prepare import PrepareReport
+    from earmark.preparation import MomentSearch, PrepareReport, Transcoding
 
 __all__ = [
     "build_encoder",
@@ -135,9 +136,9 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
     Raises:
         ConfigError: If the folder of the videos is not given.
         earmark.datasets.DatasetError: If the data set is damaged.
-        earmark.preparation.prepare.PrepareError: If the store was made with other parameters.
+        earmark.preparation.PrepareError: If the store was made with other parameters.
     """
-    from earmark.preparation.prepare import prepare as prepare_videos
+    from earmark.preparation import prepare as prepare_videos
 
     videos = open_dataset(data, environment).videos()
     root = store_path(data, environment, prepare)
@@ -148,7 +149,8 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
         part=_part(prepare),
         num_workers=prepare_workers(prepare),
         backend=prepare.backend,
-        **_prepare_parameters(prepare),
+        transcoding=_transcoding(prepare),
+        search=_search(prepare),
     )
 
 
@@ -169,7 +171,7 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
 
     Raises:
         ConfigError: If ``data.store`` holds videos prepared otherwise than asked for.
-        earmark.clips.store.StoreError: If the store is damaged.
+        earmark.preparation.catalog.StoreError: If the store is damaged.
     """
     from earmark.clips.remote import is_url
     from earmark.clips.store import PreparedStore
@@ -292,7 +294,7 @@ def require_clips_fit(encoder: "Encoder", data: Data, crop_size: int) -> None:
 
 def describe_store(store: "PreparedStore") -> str:
     """Say in a line how videos were prepared, and how many of them hold more than their sources gave."""
-    from earmark.clips.store import stretched
+    from earmark.preparation.catalog import stretched
 
     parameters = store.parameters
     lacking = stretched(store.catalog, fps=store.fps, sample_rate=store.sample_rate)
@@ -330,28 +332,23 @@ def build_fabric(environment: Environment) -> "Fabric":
     return fabric
 
 
-def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
-    """Return the arguments of `earmark.preparation.prepare.prepare` that change what it writes."""
-    from earmark.moments import detector_parameters
+def _transcoding(prepare: Prepare) -> "Transcoding":
+    from earmark.preparation import Transcoding
 
-    sparse = {} if prepare.around is None else {"around": prepare.around, "around_seconds": prepare.around_seconds}
-    track = {} if prepare.audio_stream is None else {"audio_stream": prepare.audio_stream}
-    return {
-        "fps": prepare.fps,
-        "short_side": prepare.short_side,
-        "quality": prepare.quality,
-        "audio_rate": prepare.audio_rate,
-        **detector_parameters(
-            prepare.detector,
-            segment_seconds=prepare.segment_seconds,
-            min_score=prepare.min_score,
-            min_distance_seconds=prepare.min_distance_seconds,
-            min_prominence=prepare.min_prominence,
-            min_distance=prepare.min_distance,
-        ),
-        **track,
-        **sparse,
-    }
+    return Transcoding(**{field.name: getattr(prepare, field.name) for field in fields(Transcoding)})
+
+
+def _search(prepare: Prepare) -> "MomentSearch":
+    from earmark.preparation import MomentSearch
+
+    return MomentSearch(**{field.name: getattr(prepare, field.name) for field in fields(MomentSearch)})
+
+
+def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
+    """Return what the content of a store depends on."""
+    from earmark.preparation import store_parameters
+
+    return store_parameters(_transcoding(prepare), _search(prepare))
 
 
 def num_cpus() -> int:

@@ -242,11 +242,11 @@ def _progress_bar(jobs: Sequence[Job], quiet: bool) -> Iterator[None]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from earmark.cli.build import screen
-    from earmark.media import MediaError, probe
+    from earmark.media import MediaError, media_info
 
     def duration(job: Job) -> float:
         try:
-            return probe(job.path).duration_seconds
+            return media_info(job.path).duration_seconds
         except (MediaError, OSError):
             return 0.0
 

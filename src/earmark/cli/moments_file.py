@@ -134,11 +134,11 @@ def find(path: Path, search: Search, heard: Callable[[float], None]) -> "FileMom
     """
     import numpy as np
 
-    from earmark.media import MediaError, SoundReader, probe
+    from earmark.media import MediaError, SoundReader, media_info
     from earmark.moments import MomentStream
     from earmark.moments.writing import FileMoments
 
-    info = probe(path)
+    info = media_info(path)
     if search.track is not None and search.track > info.num_audio_streams > 0:
         raise MediaError(
             f"{path}: no sound track {search.track}, there {'is' if info.num_audio_streams == 1 else 'are'} only "
@@ -146,7 +146,7 @@ def find(path: Path, search: Search, heard: Callable[[float], None]) -> "FileMom
         )
     reader = SoundReader(path, audio_stream=search.audio_stream)
     if search.track is not None:
-        info = probe(path, audio_stream=search.audio_stream)
+        info = media_info(path, audio_stream=search.audio_stream)
     peak = 0.0
 
     def blocks() -> Iterator[Any]:

@@ -1,6 +1,6 @@
 """The command `earmark prepare`.
 
-Beside the path of a sample: calls `earmark.preparation.prepare` and `earmark.preparation.verify`. What the command
+Beside the path of a sample: calls `earmark.preparation`. What the command
 needs is imported when it runs.
 """
 
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         damaged = _damaged(config)
         if not damaged or not options.repair:
             return FAILED if damaged else DONE
-        _forget(config, damaged)
+        _invalidate(config, damaged)
     report = prepare_store(config.data, config.environment, config.prepare)
     screen().print(report.table())
     return FAILED if len(report.with_status("refused")) == len(report.videos) else DONE
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 def _damaged(config: "PretrainConfig") -> list[str]:
     """Read the store back, print what is wrong, and return the ids of the damaged videos."""
     from earmark.cli.build import prepare_workers, say, screen, store_path
-    from earmark.preparation.verify import verify
+    from earmark.preparation import verify
 
     root = store_path(config.data, config.environment, config.prepare)
     say(f"reading {root} back")
@@ -90,8 +90,8 @@ def _damaged(config: "PretrainConfig") -> list[str]:
     return damaged
 
 
-def _forget(config: "PretrainConfig", video_ids: list[str]) -> None:
+def _invalidate(config: "PretrainConfig", video_ids: list[str]) -> None:
     from earmark.cli.build import store_path
-    from earmark.preparation.verify import forget
+    from earmark.preparation import invalidate
 
-    forget(store_path(config.data, config.environment, config.prepare), video_ids)
+    invalidate(store_path(config.data, config.environment, config.prepare), video_ids)

@@ -1,1 +1,30 @@
-"""Prepared videos to batches."""
+"""Prepared videos to batches of clips: reading by byte ranges, data sets, order, loading, augmentation on the device.
+
+In the path of a sample this package stands between a prepared store and the inputs of a model.
+"""
+
+from earmark.clips.collation import collate
+from earmark.clips.dataset import ActionClips, MomentClips
+from earmark.clips.loading import load_batches
+from earmark.clips.remote import is_url
+from earmark.clips.sampling import EpochBatches, epoch_order, sample_seed, uniform_draw
+from earmark.clips.splitmix64 import random_integers
+from earmark.clips.store import PreparedStore
+from earmark.clips.transforms import LogMel, VideoCrop, evenly_spaced
+
+__all__ = [
+    "ActionClips",
+    "EpochBatches",
+    "LogMel",
+    "MomentClips",
+    "PreparedStore",
+    "VideoCrop",
+    "collate",
+    "epoch_order",
+    "evenly_spaced",
+    "is_url",
+    "load_batches",
+    "random_integers",
+    "sample_seed",
+    "uniform_draw",
+]

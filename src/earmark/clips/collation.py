@@ -1,6 +1,6 @@
 """From samples to one batch: stacking, and padding where pictures differ in size.
 
-Path of a sample: clips --collation--> batch; `earmark.clips.dataset` has the contract of both.
+Path of a sample: clips --collation--> batch; `earmark.clips.dataset` describes both.
 """
 
 import math
@@ -17,7 +17,7 @@ __all__ = ["collate", "empty_rows"]
 
 
 def collate(samples: Sequence[Mapping[str, Any]] | dict[str, Tensor]) -> dict[str, Tensor]:
-    """Assemble samples to a batch, padding pictures of different sizes (see `earmark.clips.dataset`).
+    """Assemble samples into a batch, padding pictures of different sizes (see `earmark.clips.dataset`).
 
     Args:
         samples: What the data sets return, all with the same keys; or a batch that a data set read as a whole, which

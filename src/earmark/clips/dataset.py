@@ -4,7 +4,7 @@ Path of a sample: prepared store --clips (+ sampling)--> batch --transforms--> m
 
 An item is asked for by a key ``(index, seed)``: which item, and the randomness of this visit (see
 `earmark.clips.sampling`). An index alone is a key, too, as in any data set of torch: its seed is a function of the
-index and of the epoch that `set_epoch` was told. The data sets draw nothing themselves, so loader workers, their number
+index and of the epoch given to `set_epoch`. The data sets draw nothing themselves, so loader workers, their number
 and the place where a run was resumed change nothing.
 
 Batch of `MomentClips` (B samples, T frames, S samples of sound)::
@@ -20,21 +20,17 @@ action covers the moment. `ActionClips` gives ``video`` in place of the two, ``a
 ``label_<column>`` int64 (B,) for each label column.
 """
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from earmark.clips.collation import collate, empty_rows
-from earmark.clips.sampling import Key, Visits, uniform_draw
+from earmark.clips.collation import collate
+from earmark.clips.sampling import uniform_draw
 from earmark.clips.store import PreparedStore
+from earmark.clips.stored_clips import ClipWindow, StoredClips, num_frames_of
+from earmark.moments import segment_number
 from earmark.wording import counted
 
 if TYPE_CHECKING:
@@ -42,145 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ActionClips", "MomentClips", "collate"]
 
-Sample = dict[str, Any]
 
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """What a sample shows of which video.
-
-    Attributes:
-        video_id: The video.
-        times_seconds: Times of the frames of all clips, one clip after another.
-        sound_start_seconds: Time of the first sample of sound.
-    """
-
-    video_id: str
-    times_seconds: npt.NDArray[np.float64]
-    sound_start_seconds: float
-
-
-class _StoredClips(Dataset[Sample]):
-    """What both data sets share: reading what a key stands for, alone or as a whole batch.
-
-    Attributes:
-        store: Prepared videos.
-        clip_names: The clips of a sample, in the order of time.
-        same_clips: Further names, each with the name of the clip that it stands for, too.
-        num_frames: Frames of each, T.
-        num_samples: Samples of sound, S; None for no sound.
-    """
-
-    store: PreparedStore
-    clip_names: tuple[str, ...]
-    same_clips: Mapping[str, str] = MappingProxyType({})
-    num_frames: int
-    num_samples: int | None
-
-    def __init__(self) -> None:
-        self._visits = Visits()
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def set_epoch(self, epoch: int, *, seed: int = 0) -> None:
-        """Say which epoch begins, so that keys without a seed draw anew: moments, gaps, crops.
-
-        Call it before each pass of a `torch.utils.data.DataLoader`, as for torch's own DistributedSampler; otherwise
-        every pass is that of epoch 0. Item i is then what the key ``(i, sample_seed(seed, epoch, i))`` gives (see
-        `earmark.clips.sampling`).
-
-        Args:
-            epoch: Counted from 0.
-            seed: Seed of the run.
-
-        Raises:
-            ValueError: If a number is negative or too large for an int64.
-        """
-        self._visits.set_epoch(epoch, seed=seed)
-
-    def _visit(self, key: Key) -> tuple[int, int]:
-        return self._visits.of(key, num_items=len(self))
-
-    def _window(self, index: int, seed: int) -> _Window:
-        """Return what a visit reads."""
-        raise NotImplementedError
-
-    def _labels(self, index: int, seed: int) -> dict[str, int]:
-        """Return what else a visit carries."""
-        return {}
-
-    def __getitem__(self, key: Key) -> Sample:
-        visit = self._visit(key)
-        window = self._window(*visit)
-        video = self.store.videos[window.video_id]
-        clips = [np.empty((self.num_frames, video.height, video.width, 3), np.uint8) for _ in self.clip_names]
-        sound = np.empty(self.num_samples or 0, np.int16)
-        self._read(window, clips, sound)
-        sample: Sample = dict(zip(self.clip_names, clips, strict=True))
-        sample |= {name: sample[clip] for name, clip in self.same_clips.items()}
-        if self.num_samples is not None:
-            sample["audio"] = sound
-        return sample | {"index": visit[0], "seed": visit[1]} | self._labels(*visit)
-
-    def __getitems__(self, keys: Sequence[Key]) -> dict[str, Tensor]:
-        """Return a whole batch, which is how a DataLoader asks; `collate` lets it pass as it is."""
-        return self.read_batch(keys)
-
-    def read_batch(
-        self,
-        keys: Sequence[Key],
-        *,
-        run: Callable[..., Iterable[Any]] = map,
-        pin_memory: bool = False,
-    ) -> dict[str, Tensor]:
-        """Return a whole batch, with the pictures decoded straight into it.
-
-        Args:
-            keys: The (index, seed), or the index, of each sample.
-            run: Applies a function to each row: `map`, or that of a pool of threads.
-            pin_memory: Read into pinned memory, from which a GPU copies by itself.
-
-        Returns:
-            The batch as the module's text has it.
-
-        Raises:
-            earmark.clips.store.StoreError: If a video is damaged; the message names video, time and file.
-        """
-        visits = [self._visit(key) for key in keys]
-        windows = [self._window(*visit) for visit in visits]
-        sizes = {(video.height, video.width) for video in (self.store.videos[w.video_id] for w in windows)}
-        if len(sizes) > 1:
-            batch = collate(list(run(self.__getitem__, visits)))
-            return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin_memory else batch
-        height, width = sizes.pop()
-        shape = (len(keys), self.num_frames, height, width, 3)
-        batch = {name: empty_rows(shape, torch.uint8, pin_memory) for name in self.clip_names}
-        audio = empty_rows((len(keys), self.num_samples or 0), torch.int16, pin_memory)
-        clips, sounds = [batch[name].numpy() for name in self.clip_names], audio.numpy()
-
-        def read_row(row: int) -> None:
-            self._read(windows[row], [clip[row] for clip in clips], sounds[row])
-
-        deque(run(read_row, range(len(keys))), maxlen=0)  # waits for all, and raises what one raised
-        batch |= {name: batch[clip] for name, clip in self.same_clips.items()}
-        if self.num_samples is not None:
-            batch["audio"] = audio
-        batch["video_size"] = torch.tensor([height, width]).repeat(len(keys), 1)
-        others = [{"index": index, "seed": seed} | self._labels(index, seed) for index, seed in visits]
-        return batch | collate(others)
-
-    def _read(self, window: _Window, clips: Sequence[npt.NDArray[np.uint8]], sound: npt.NDArray[np.int16]) -> None:
-        self.store.read_into(
-            [frame for clip in clips for frame in clip],
-            sound,
-            window.video_id,
-            window.times_seconds,
-            sound_start_seconds=window.sound_start_seconds,
-        )
-
-
-class MomentClips(_StoredClips):
+class MomentClips(StoredClips):
     """Before clip, after clip and sound of one moment of each segment: the pretraining data.
 
     An item is a segment with at least one usable moment; each visit draws one of its moments, as in the paper
@@ -197,7 +56,7 @@ class MomentClips(_StoredClips):
         store: Prepared videos.
         splits: Only videos of these splits; None for all.
         clip_seconds: Length of a clip.
-        clip_fps: Its frames a second, of which the store's must be a multiple.
+        clip_fps: Its frames per second; the store's rate must be a multiple of it.
         gap_seconds: Time between the moment and each clip; of several gaps each visit draws one, and moments are usable
             with all of them.
         audio_seconds: Length of the sound.
@@ -209,9 +68,9 @@ class MomentClips(_StoredClips):
         num_frames: Frames of a clip, T.
         num_samples: Samples of sound, S.
         sample_rate: Sample rate of the sound in Hz.
-        num_moments: Usable moments in all; of random moments one a segment.
+        num_moments: Usable moments in all; for random moments, one per segment.
         num_segments_without_moment: Segments of videos with sound that have no usable moment.
-        num_unusable_moments: Moments found that are too near an end of their video; 0 of random moments.
+        num_unusable_moments: Moments found that are too near an end of their video; 0 for random moments.
         num_videos_without_sound: Videos of the splits that are left out because they have none.
         num_labelled_moments: Usable moments that lie in one of the actions; None without actions or of random moments.
 
@@ -250,7 +109,7 @@ class MomentClips(_StoredClips):
         self.moments, self.views = moments, views
         if views == "same_clip":
             self.clip_names, self.same_clips = ("video_before",), {"video_after": "video_before"}
-        self.num_frames = _num_frames(clip_seconds, clip_fps, store)
+        self.num_frames = num_frames_of(clip_seconds, clip_fps, store)
         self.sample_rate = store.sample_rate
         self.num_samples = round(audio_seconds * store.sample_rate)
         if min(self._gaps, default=-1.0) < 0 or self.num_samples < 1:
@@ -311,8 +170,6 @@ class MomentClips(_StoredClips):
 
     def _find_moments(self, durations: npt.NDArray[np.float64], segment_seconds: float) -> None:
         """Find the usable moments of each segment."""
-        from earmark.moments import segment_number  # which brings what reads media
-
         margin = self.gap_seconds + self.clip_seconds
         found = [self.store.moments[video_id] for video_id in self._video_ids]
         times = np.concatenate([*found, np.zeros(0)])
@@ -373,7 +230,7 @@ class MomentClips(_StoredClips):
         )
         return self._video_ids[self._videos[index]], float(time_seconds)
 
-    def _window(self, index: int, seed: int) -> _Window:
+    def _window(self, index: int, seed: int) -> ClipWindow:
         video_id, moment = self.moment_of(index, seed)
         steps = np.arange(self.num_frames) / self.clip_fps
         if self.views == "same_clip":
@@ -381,7 +238,7 @@ class MomentClips(_StoredClips):
         else:
             gap = self._gaps[int(len(self._gaps) * uniform_draw(seed, stream=0x474150))]
             times = np.concatenate([moment - gap - self.clip_seconds + steps, moment + gap + steps])
-        return _Window(video_id, times, moment - self.audio_seconds / 2)
+        return ClipWindow(video_id, times, moment - self.audio_seconds / 2)
 
     def _labels(self, index: int, seed: int) -> dict[str, int]:
         if not self._label_columns:
@@ -397,19 +254,19 @@ class MomentClips(_StoredClips):
         return {f"label_{column}": labels.get(column, -1) for column in self._label_columns}
 
 
-class ActionClips(_StoredClips):
+class ActionClips(StoredClips):
     """Labelled clips of annotated actions: the data of the linear probe and of the tasks.
 
     Every action gives `num_clips` items. Their places are spread evenly over the action (one clip: its centre), or
-    drawn anew at each visit with `random`, as in the original's probe. An action shorter than a clip gives the clip
+    drawn at each visit with `random`, as in the original's probe. An action shorter than a clip gives the clip
     around its centre; clips are moved inside the video.
 
     Args:
         store: Prepared videos.
         actions: What was annotated.
         clip_seconds: Length of a clip.
-        clip_fps: Its frames a second, of which the store's must be a multiple.
-        num_clips: Clips of each action.
+        clip_fps: Its frames per second; the store's rate must be a multiple of it.
+        num_clips: Clips per action.
         random: Draw the clip's place from the visit's seed.
         audio_seconds: Also return sound of this length, centred on the clip; None for none.
 
@@ -448,7 +305,7 @@ class ActionClips(_StoredClips):
         self.clip_seconds, self.clip_fps = clip_seconds, clip_fps
         self.num_clips, self.random = num_clips, random
         self.audio_seconds = audio_seconds
-        self.num_frames = _num_frames(clip_seconds, clip_fps, store)
+        self.num_frames = num_frames_of(clip_seconds, clip_fps, store)
         self.num_samples = None if audio_seconds is None else round(audio_seconds * store.sample_rate)
         self.left_out: list[tuple[str, str]] = []
         self.actions: list[ActionRecord] = []
@@ -503,31 +360,13 @@ class ActionClips(_StoredClips):
             start = action.start_seconds + room * (index % self.num_clips + 0.5) / self.num_clips
         return float(min(max(start, 0.0), max(0.0, video.duration_seconds - self.clip_seconds)))
 
-    def _window(self, index: int, seed: int) -> _Window:
+    def _window(self, index: int, seed: int) -> ClipWindow:
         video_id = self.actions[self.action_of_item[index]].video_id
         start = self.start_of(index, seed)
         last = self.store.videos[video_id].duration_seconds - 1 / self.store.fps
         times = np.minimum(start + np.arange(self.num_frames) / self.clip_fps, last)  # a clip of rounded length
-        return _Window(video_id, times, start + (self.clip_seconds - (self.audio_seconds or 0.0)) / 2)
+        return ClipWindow(video_id, times, start + (self.clip_seconds - (self.audio_seconds or 0.0)) / 2)
 
     def _labels(self, index: int, seed: int) -> dict[str, int]:
         number = self.action_of_item[index]
         return {f"label_{column}": int(labels[number]) for column, labels in self.labels.items()}
-
-
-def _num_frames(clip_seconds: float, clip_fps: float, store: PreparedStore) -> int:
-    """Return how many frames a clip has.
-
-    Raises:
-        ValueError: If it has none, or the store does not hold a frame of its own for each, at its time.
-    """
-    if clip_seconds <= 0 or clip_fps <= 0 or round(clip_seconds * clip_fps) < 1:
-        raise ValueError(f"a clip of {clip_seconds} s at {clip_fps} frames a second has no frame")
-    ratio = store.fps / clip_fps
-    if ratio < 1 - 1e-9 or abs(ratio - round(ratio)) > 1e-9:
-        how = "stand twice" if ratio < 1 else "be unevenly spaced"
-        raise ValueError(
-            f"{store.root}: holds {store.fps:g} frames a second, which clips of {clip_fps:g} frames a second do not "
-            f"divide: frames would {how}"
-        )
-    return round(clip_seconds * clip_fps)

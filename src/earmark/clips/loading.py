@@ -40,14 +40,14 @@ def load_batches(
 ) -> Generator[dict[str, Tensor], None, None]:
     """Yield batches on the device, in the order asked for, whatever the number of threads.
 
-    What is wrong with a sample is raised when its batch is asked for, as the data set raised it. Closing the iterator
-    ends the threads.
+    An error in a sample is raised when its batch is asked for, as the data set raised it. Closing the iterator ends
+    the threads.
 
     Args:
         clips: The data set, such as `earmark.clips.dataset.MomentClips`.
         batches: The keys of each batch.
         collate_fn: Makes a batch of a list of samples, for a data set without `read_batch`.
-        num_workers: Threads that read and decode; 0 reads in the caller's own, when a batch is asked for.
+        num_workers: Threads that read and decode; 0 reads in the calling thread when a batch is asked for.
         device: Where the batches go. To a CUDA device they are copied from pinned memory on a stream of their own.
 
     Yields:
@@ -71,7 +71,7 @@ def load_batches(
         return
     rows = ThreadPoolExecutor(num_workers, "earmark-read")
     # These wait for the rows of their batch, and copy it. Pinned memory belongs to the current device of its thread,
-    # which is the first one unless it is told: every rank would take some of the first GPU's memory.
+    # which is the first one by default: every rank would take some of the first GPU's memory.
     on_device = partial(torch.cuda.set_device, stream.device) if stream else None
     ahead = ThreadPoolExecutor(BATCHES_AHEAD, "earmark-batch", initializer=on_device)
     try:

@@ -1,6 +1,6 @@
-"""Read a prepared file by byte ranges: its packet index, and the bytes of any frames and runs of sound.
+"""Read a prepared file by byte ranges: the bytes of any frames and runs of sound, found by its packet index.
 
-Path of a sample: the lower half of `earmark.clips.store`. Every frame of a prepared video is a JPEG of its own at a
+Path of a sample: `earmark.clips.store` reads through this. Every frame of a prepared video is a JPEG of its own at a
 known offset and its sound is raw PCM, so what a sample needs is one or two system calls away: no demuxing and no
 seeking.
 """
@@ -8,133 +8,23 @@ seeking.
 import contextlib
 import os
 import threading
-import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from earmark.atomic import replacing
+from earmark.media import BYTES_PER_SAMPLE, MediaError, PacketIndex
+from earmark.preparation.catalog import StoreError, index_path
 
-__all__ = ["OpenVideo", "PacketIndex", "SoundPiece", "StoreError", "open_video"]
+__all__ = ["OpenVideo", "SoundPiece", "open_video"]
 
-BYTES_PER_SAMPLE = 2  # PCM s16le, mono
-MAX_GAP_BYTES = 128 * 1024  # ranges nearer than this are read by one call: cheaper than a second one
+MAX_GAP_BYTES = 128 * 1024  # ranges nearer than this are read by one call, which is cheaper than two
 
 # Each thread reads into a buffer of its own that it keeps: a fresh one would be mapped and zeroed for every sample.
 _scratch = threading.local()
-
-
-class StoreError(ValueError):
-    """A store or one of its videos cannot be read; the message names the file and the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class PacketIndex:
-    """Where every packet of a prepared video lies.
-
-    Attributes:
-        frame_offsets: int64 (num_frames,), byte offset of each JPEG.
-        frame_sizes: int64 (num_frames,), its size in bytes.
-        sound_offsets: int64 (num_chunks,), byte offset of each run of PCM samples.
-        sound_sizes: int64 (num_chunks,), its size in bytes.
-        frame_checksums: uint32 (num_frames,), CRC-32 of each JPEG.
-        sound_checksums: uint32 (num_chunks,), CRC-32 of each run of PCM samples.
-        windows: int64 (num_windows, 4): the number of a first frame and of how many follow one another from it on, of
-            a first sample and of how many; numbered on the recording's clock. The file holds these parts of the
-            recording one after the other; it holds all of it where there is one window that begins at 0.
-        file_size: Size of the ``.mov`` that the index belongs to.
-    """
-
-    frame_offsets: npt.NDArray[np.int64]
-    frame_sizes: npt.NDArray[np.int64]
-    sound_offsets: npt.NDArray[np.int64]
-    sound_sizes: npt.NDArray[np.int64]
-    frame_checksums: npt.NDArray[np.uint32]
-    sound_checksums: npt.NDArray[np.uint32]
-    windows: npt.NDArray[np.int64]
-    file_size: int
-
-    @staticmethod
-    def of_file(path: Path) -> "PacketIndex":
-        """Rebuild the index by walking the packets of a ``.mov``.
-
-        Raises:
-            earmark.media.MediaError: If the file is not readable media.
-        """
-        from earmark.media import packet_table  # PyAV is needed only to rebuild
-
-        table = packet_table(path)
-        return PacketIndex(
-            table.frame_offsets,
-            table.frame_sizes,
-            table.sound_offsets,
-            table.sound_sizes,
-            table.frame_checksums,
-            table.sound_checksums,
-            table.windows,
-            path.stat().st_size,
-        )
-
-    def save(self, path: Path) -> None:
-        """Write the index as an ``.npz`` file, atomically."""
-        columns: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
-        with replacing(path) as temporary:
-            np.savez(temporary, allow_pickle=False, **columns)
-
-    @staticmethod
-    def load(path: Path) -> "PacketIndex":
-        """Read an index.
-
-        Raises:
-            StoreError: If the file is not an index.
-            FileNotFoundError: If there is none.
-        """
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                columns = {
-                    column.name: arrays[column.name].astype(np.uint32 if "checksums" in column.name else np.int64)
-                    for column in fields(PacketIndex)
-                }
-            index = PacketIndex(**{**columns, "file_size": int(columns["file_size"])})
-            index._check_columns()
-            return index
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise StoreError(f"{path}: not a packet index ({error})") from error
-
-    @property
-    def num_frames(self) -> int:
-        """Frames in the file."""
-        return len(self.frame_offsets)
-
-    @property
-    def num_samples(self) -> int:
-        """Samples of sound in the file."""
-        return int(self.sound_sizes.sum()) // BYTES_PER_SAMPLE
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory that the columns take."""
-        return sum(getattr(self, column.name).nbytes for column in fields(self) if column.name != "file_size")
-
-    def _check_columns(self) -> None:
-        """Raise ValueError where columns do not go together."""
-        for offsets, sizes, checksums in (
-            (self.frame_offsets, self.frame_sizes, self.frame_checksums),
-            (self.sound_offsets, self.sound_sizes, self.sound_checksums),
-        ):
-            if offsets.ndim != 1 or not offsets.shape == sizes.shape == checksums.shape:
-                shapes = f"{offsets.shape}, sizes {sizes.shape} and checksums {checksums.shape}"
-                raise ValueError(f"offsets {shapes} do not go together")
-        if self.windows.ndim != 2 or self.windows.shape[1] != 4 or (self.windows < 0).any():
-            raise ValueError("its windows are none")
-        if self.windows[:, 1].sum() != self.num_frames or self.windows[:, 3].sum() != self.num_samples:
-            raise ValueError("its windows are not those of its frames and its sound")
 
 
 class SoundPiece(NamedTuple):
@@ -189,7 +79,7 @@ class OpenVideo:
         return self.index.num_bytes + self.sound_starts.nbytes + self.windows_before.nbytes
 
     def frame_places(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return where frames stand in the file.
+        """Return the positions of frames in the file.
 
         Args:
             numbers: int64 (T,), of frames of the recording, from 0 on.
@@ -261,7 +151,7 @@ class OpenVideo:
             return []
         order = sorted(range(len(offsets)), key=offsets.__getitem__)
         if offsets[order[0]] < 0 or min(sizes) <= 0 or max(map(int.__add__, offsets, sizes)) > self.index.file_size:
-            raise StoreError(f"{self.path}: its index points outside the file: {_index_path(self.path).name} is wrong")
+            raise StoreError(f"{self.path}: its index points outside the file: {index_path(self.path).name} is wrong")
         payloads: list[memoryview] = [memoryview(b"")] * len(offsets)
         blocks: list[tuple[int, int, list[int]]] = []  # first byte, the byte after the last, the ranges inside
         for position in order:
@@ -289,7 +179,7 @@ class OpenVideo:
 
 
 def open_video(path: Path, *, num_bytes: int, num_frames: int, num_samples: int, is_whole: bool) -> OpenVideo:
-    """Open a prepared file and its index; an index that is missing, damaged or of another file is made anew.
+    """Open a prepared file and its index; an index that is missing, damaged or of another file is rebuilt.
 
     Args:
         path: The ``.mov``.
@@ -325,22 +215,17 @@ def open_video(path: Path, *, num_bytes: int, num_frames: int, num_samples: int,
     return OpenVideo(path, descriptor, index)
 
 
-def _index_path(path: Path) -> Path:
-    return path.with_suffix(".index.npz")
-
-
 def _index_of(path: Path, file_size: int) -> PacketIndex:
-    index_path = _index_path(path)
-    with contextlib.suppress(StoreError, FileNotFoundError):
-        index = PacketIndex.load(index_path)
+    with contextlib.suppress(MediaError, FileNotFoundError):
+        index = PacketIndex.load(index_path(path))
         if index.file_size == file_size:
             return index
     try:
         index = PacketIndex.of_file(path)
-    except ValueError as error:  # earmark.media.MediaError, which names the file
+    except MediaError as error:  # names the file
         raise StoreError(str(error)) from error
     with contextlib.suppress(OSError):  # a read-only store is used as it is; the index is kept in memory
-        index.save(index_path)
+        index.save(index_path(path))
     return index
 
 

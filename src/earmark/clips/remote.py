@@ -1,6 +1,6 @@
 """Stores in object storage, read through whole files that this machine keeps.
 
-Path of a sample: beside `earmark.clips.store`, which reads the files that this brings. A prepared video is read at
+Beside the path of a sample: `earmark.clips.store` reads the files that this fetches. A prepared video is read at
 random for many epochs, so it is fetched once, whole, by whichever process of the machine needs it first; the others
 wait for it.
 """
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from earmark.atomic import replacing
-from earmark.clips.packets import StoreError
+from earmark.atomic import replacing, temporaries
+from earmark.preparation.catalog import StoreError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -46,8 +46,8 @@ class RemoteFolder:
     """A folder of an object storage, and the local folder that its files are fetched to.
 
     Any protocol that fsspec knows will do; credentials and endpoints are given as fsspec and the storage's own library
-    take them (for S3: the variables and files of AWS). A file appears under its name only when it is whole, whoever is
-    killed meanwhile.
+    take them (for S3: the variables and files of AWS). A file appears under its name only when it is whole, whichever
+    process is killed meanwhile.
 
     Args:
         url: Of the folder, such as ``s3://bucket/folder``.
@@ -69,7 +69,7 @@ class RemoteFolder:
         self.folder = (cache_dir or default_cache_dir()) / f"{name}-{digest}"
 
     def refresh(self, name: str) -> Path:
-        """Fetch a file unless the one that is here is that of the storage still; return its local path.
+        """Fetch a file unless the local copy is up to date; return its local path.
 
         Args:
             name: Path below the folder.
@@ -94,11 +94,11 @@ class RemoteFolder:
         return target
 
     def fetch(self, name: str, *, num_bytes: int | None = None) -> Path:
-        """Fetch a file that does not change, unless it is here; return its local path.
+        """Fetch a file that never changes, unless it is here already; return its local path.
 
         Args:
             name: Path below the folder.
-            num_bytes: Its size: a file here of another size is fetched anew. None takes what is there.
+            num_bytes: Its size: a local file of another size is fetched again. None accepts any.
 
         Raises:
             StoreError: If the file cannot be fetched or has another size; the message names its URL.
@@ -129,7 +129,7 @@ class RemoteFolder:
     def _target(self, name: str) -> Path:
         parts = PurePosixPath(name).parts
         if not parts or ".." in parts or PurePosixPath(name).is_absolute() or "\\" in name:
-            raise StoreError(f"{self.url}: {name!r} is no file below the store")
+            raise StoreError(f"{self.url}: {name!r} is not a file below the store")
         return self.folder / name
 
     def _lock(self, target: Path) -> FileLock:
@@ -151,8 +151,7 @@ def _is_there(target: Path, num_bytes: int | None) -> bool:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove what killed processes left of a file; who calls holds its lock, so that nobody is writing one."""
-    name = re.compile(rf"\.{re.escape(target.stem)}\.\d+-[0-9a-f]{{8}}\.tmp{re.escape(target.suffix)}")
-    for path in target.parent.iterdir():
-        if name.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    """Remove what killed processes left of a file; the caller holds its lock, so that nobody is writing one."""
+    for temporary, path in temporaries(target.parent):
+        if path == target:
+            temporary.unlink(missing_ok=True)

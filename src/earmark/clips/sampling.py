@@ -1,58 +1,23 @@
 """Order and per-sample seeds: which items make up each batch, as pure functions of (seed, epoch, index).
 
-In the path of a sample this file stands beside `clips`: it draws the keys ``(index, seed)`` that a map-style data set
-turns into samples. Nothing here touches a global generator, and only `Visits`, for data sets that are asked by index
+In the path of a sample this file stands before the data sets: it draws the keys ``(index, seed)`` that a data set turns
+into samples. Nothing here touches a global generator, and only `Visits`, for data sets that are asked by index
 alone, has any state, the epoch; so a run that is stopped anywhere and started again, with any number of workers or
 ranks, walks the same batches.
 """
 
 import operator
 from collections.abc import Iterator
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Sampler
+
+from earmark.clips.splitmix64 import mixed
 
 Key = int | tuple[int, int]
 """An index, or an index and the seed of the visit."""
-
-_MASK_64 = (1 << 64) - 1
-_GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)  # as signed, to go with int64; modulo 2^64 that is the same
-
-_Bits = TypeVar("_Bits", int, Tensor)
-
-
-def splitmix64(state: _Bits, draw: _Bits | int = 0) -> _Bits:
-    """Return a draw of the SplitMix64 generator (Steele, Lea and Flood, OOPSLA 2014): a bijection that avalanches.
-
-    Args:
-        state: 64 bits: a Python integer in [0, 2^64), or an int64 tensor, whose arithmetic is the same on any device.
-        draw: Number of the draw, from 0.
-
-    Returns:
-        64 bits, of the kind of `state`.
-
-    Example:
-        >>> hex(splitmix64(0)), splitmix64(torch.tensor(0)).item() % 2**64 == splitmix64(0)
-        ('0xe220a8397b1dcdaf', True)
-    """
-    z = _wrapped(state + (draw + 1) * _GAMMA)
-    z = _wrapped((z ^ shift_right(z, 30)) * (0xBF58476D1CE4E5B9 - (1 << 64)))
-    z = _wrapped((z ^ shift_right(z, 27)) * (0x94D049BB133111EB - (1 << 64)))
-    return z ^ shift_right(z, 31)
-
-
-def shift_right(bits: _Bits, num_bits: int) -> _Bits:
-    """Shift 64 bits as if unsigned: torch's own shift drags the sign along."""
-    return (bits >> num_bits) & ((1 << (64 - num_bits)) - 1)
-
-
-def _wrapped(bits: _Bits) -> _Bits:
-    """Keep 64 bits, which an int64 tensor does by itself."""
-    return bits & _MASK_64 if isinstance(bits, int) else bits
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
@@ -75,11 +40,11 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     """
     if min(seed, epoch, index) < 0:
         raise ValueError(f"seed, epoch and index can't be negative, got {seed}, {epoch}, {index}")
-    return splitmix64(splitmix64(splitmix64(seed) ^ epoch) ^ index) >> 1
+    return mixed(mixed(mixed(seed) ^ epoch) ^ index) >> 1
 
 
 def uniform_draw(seed: int, *, stream: int) -> float:
-    """Return a number in [0, 1) that a seed stands for.
+    """Return the number in [0, 1) that a seed determines.
 
     A stream of its own, so that the draw does not repeat those the transforms make from the same seed, and Philox's raw
     output, which NumPy promises to keep, so that a run can be resumed under another NumPy.
@@ -109,7 +74,7 @@ class Visits:
     """
 
     def __init__(self) -> None:
-        # In memory that the workers of a DataLoader share, so that those that live on see a new epoch, too.
+        # In memory that the workers of a DataLoader share, so that persistent workers see a new epoch, too.
         self._seed_and_epoch = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def set_epoch(self, epoch: int, *, seed: int = 0) -> None:
@@ -127,7 +92,7 @@ class Visits:
         self._seed_and_epoch.copy_(torch.tensor([seed, epoch]))
 
     def of(self, key: Key, *, num_items: int) -> tuple[int, int]:
-        """Return the index, counted from the start, and the seed that a key stands for.
+        """Return the index, counted from the start, and the seed of a key.
 
         Args:
             key: An index, negative ones from the end, or (index, seed).
@@ -140,7 +105,7 @@ class Visits:
         given, seed = key if isinstance(key, tuple | list) else (key, None)
         index = operator.index(given)
         if not -num_items <= index < num_items:
-            raise IndexError(f"item {index} is not one of {num_items}")
+            raise IndexError(f"item {index} is out of range: there are {num_items}")
         index %= num_items
         if seed is not None:
             return index, operator.index(seed)
@@ -173,7 +138,7 @@ def epoch_order(num_items: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """The batches of one epoch, as lists of the keys ``(index, seed)`` of one rank's samples.
 
-    Every global batch is cut into contiguous slices, one a rank: the ranks' slices put together are the global batch,
+    Every global batch is cut into contiguous slices, one per rank: the ranks' slices put together are the global batch,
     whatever the number of ranks.
 
     Args:
@@ -209,14 +174,14 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         shuffle: bool = True,
     ) -> None:
         if num_items < 1 or batch_size < 1:
-            raise ValueError(f"need at least one item and one sample a batch, got {num_items} and {batch_size}")
+            raise ValueError(f"need at least one item and one sample per batch, got {num_items} and {batch_size}")
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} is not one of {world_size} ranks")
+            raise ValueError(f"rank {rank} is out of range: there are {world_size} ranks")
         last_size = min(num_items, batch_size) if drop_last else num_items % batch_size or batch_size
         if batch_size % world_size or last_size % world_size:
             raise ValueError(
                 f"batches of {batch_size} from {num_items} items can't be shared out equally among {world_size} ranks; "
-                f"a batch size that {world_size} divides, and no more than {num_items}, can"
+                f"give a batch size of at most {num_items} that {world_size} divides"
             )
         self.num_batches = max(1, num_items // batch_size) if drop_last else -(-num_items // batch_size)
         if not 0 <= start_batch <= self.num_batches:

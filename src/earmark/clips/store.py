@@ -1,18 +1,8 @@
 """Read frames and sound of any window of any prepared video, by byte ranges.
 
-Path of a sample: prepared video + packet index --store--> clip (frames, sound). `earmark.preparation.prepare` writes
+Path of a sample: prepared video + packet index --store--> clip (frames, sound). `earmark.preparation` writes
 what is read here. Every frame of a prepared video is a JPEG of its own at a known offset and its sound is raw PCM, so a
 clip and its sound are one or two `pread` calls and a few JPEG decodes: no demuxing and no seeking.
-
-Layout of a store::
-
-    store.json               format version and the parameters that every video was prepared with
-    videos.parquet           the catalog: a row for each source, refused ones included, with the reason
-    moments.parquet          the moments of interaction of every video
-    videos/ID.mov            MJPEG + PCM, plays in any player
-    videos/ID.index.npz      byte offset and size of every packet; rebuilt from the .mov when it is missing
-    videos/ID.json           what is known of this source: its catalog row, its moments, its fingerprint
-    .running/                locks of the videos that are being prepared
 """
 
 import contextlib
@@ -22,143 +12,33 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import simplejpeg
 
-from earmark.clips.packets import BYTES_PER_SAMPLE, OpenVideo, PacketIndex, StoreError, open_video
+from earmark.clips.packets import OpenVideo, open_video
 from earmark.clips.remote import RemoteFolder, is_url
-
-__all__ = ["PacketIndex", "PreparedStore", "PreparedVideo", "StoreError", "stretched"]
-
-STORE_VERSION = 1
-FPS_TOLERANCE = 0.95
-TIE_FRAMES = 1e-6  # as far as rounding may move a time that stands exactly between two frames
-TABLES = ("store.json", "videos.parquet", "moments.parquet")
-MAX_OPEN_VIDEOS = 256  # file handles a process keeps open
-MAX_INDEX_BYTES = 64 * 1024 * 1024  # memory that their indexes may take: an hour of video has 1.3 MB
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedVideo:
-    """One row of the catalog.
-
-    Attributes:
-        video_id: Name of the video, unique in the store.
-        path: The source file.
-        prepared_path: The prepared file, relative to the store; empty for a refused source.
-        split: Split that the data set gave it.
-        participant_id: Who wore the camera; empty where unknown.
-        duration_seconds: Length of the picture, with what lies between windows that were kept.
-        source_fps: Average frame rate of the source.
-        source_width: Displayed width of the source in pixels.
-        source_height: Displayed height of the source in pixels.
-        rotation: Clockwise rotation in degrees that the source asked for (already applied).
-        num_frames: Frames in the prepared file.
-        width: Width of the prepared picture in pixels.
-        height: Height of the prepared picture in pixels.
-        has_audio: Whether there is sound.
-        source_audio_rate: Sample rate of the source in Hz; 0 without sound.
-        num_samples: Samples of sound in the prepared file.
-        num_moments: Moments found.
-        num_bytes: Size of the prepared file.
-        status: ``ok``, ``degraded`` (usable, something is missing) or ``refused``.
-        reason: Why it is degraded or refused; empty when ok.
-    """
-
-    video_id: str
-    path: str
-    prepared_path: str = ""
-    split: str = ""
-    participant_id: str = ""
-    duration_seconds: float = 0.0
-    source_fps: float = 0.0
-    source_width: int = 0
-    source_height: int = 0
-    rotation: int = 0
-    num_frames: int = 0
-    width: int = 0
-    height: int = 0
-    has_audio: bool = False
-    source_audio_rate: int = 0
-    num_samples: int = 0
-    num_moments: int = 0
-    num_bytes: int = 0
-    status: str = "ok"
-    reason: str = ""
-
-
-CATALOG_SCHEMA = pa.schema(
-    [
-        (field.name, {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}[field.type])  # type: ignore[index]
-        for field in fields(PreparedVideo)
-    ]
+from earmark.media import BYTES_PER_SAMPLE
+from earmark.preparation.catalog import (
+    TABLES,
+    PreparedVideo,
+    StoreError,
+    prepared_file,
+    read_catalog,
+    read_moments_of_store,
+    read_parameters,
 )
 
+__all__ = ["PreparedStore"]
 
-def stretched(videos: Iterable[PreparedVideo], *, fps: float, sample_rate: int) -> dict[str, list[str]]:
-    """Return which usable videos hold more pixels, frames or samples than their source gave, so that some are made up.
-
-    Args:
-        videos: Rows of a catalog.
-        fps: Frames a second of the store.
-        sample_rate: Of its sound, Hz.
-
-    Returns:
-        The ids of the videos by what their source has less of; without what no video lacks.
-
-    Example:
-        >>> video = PreparedVideo("a", "a.mp4", source_width=170, source_height=96, width=226, height=128)
-        >>> stretched([video], fps=16, sample_rate=16000)
-        {'smaller pictures': ['a']}
-    """
-    usable = [video for video in videos if video.status != "refused"]
-    lacking = {
-        "smaller pictures": [v for v in usable if 0 < min(v.source_width, v.source_height) < min(v.width, v.height)],
-        # an average rate may be a little off where the last frame is long
-        "fewer frames a second": [v for v in usable if 0 < v.source_fps < FPS_TOLERANCE * fps],
-        "sound of a lower rate": [v for v in usable if 0 < v.source_audio_rate < sample_rate],
-    }
-    return {what: [video.video_id for video in found] for what, found in lacking.items() if found}
-
-
-def prepared_name(video_id: str) -> str:
-    """Return the path of a video's prepared file below the store, without a suffix.
-
-    Args:
-        video_id: Name of the video; ``/`` makes folders.
-
-    Raises:
-        StoreError: If the name would leave the store or cannot be a file name.
-
-    Example:
-        >>> prepared_name("P01/P01_01")
-        'videos/P01/P01_01'
-    """
-    parts = video_id.split("/")
-    bad = any(part in ("", ".", "..") or "\\" in part or "\0" in part or len(part.encode()) > 200 for part in parts)
-    if bad or PurePosixPath(video_id).is_absolute() or video_id[1:2] == ":":
-        raise StoreError(f"video id {video_id!r} cannot be a file name below the store")
-    return f"videos/{video_id}"
-
-
-def prepared_file(root: Path, video: PreparedVideo) -> Path:
-    """Return the path of a prepared file.
-
-    Raises:
-        StoreError: If the catalog leads elsewhere than to the video's own file below the store.
-    """
-    if video.prepared_path != f"{prepared_name(video.video_id)}.mov":
-        raise StoreError(f"{root / 'videos.parquet'}: file of {video.video_id!r} is {video.prepared_path!r}")
-    return root / video.prepared_path
+TIE_FRAMES = 1e-6  # how far rounding may move a time exactly between two frames
+MAX_OPEN_VIDEOS = 256  # file handles that a process keeps open
+MAX_INDEX_BYTES = 64 * 1024 * 1024  # memory that their indexes may take: an hour of video has 1.3 MB
 
 
 _stores: "weakref.WeakSet[PreparedStore]" = weakref.WeakSet()
@@ -175,12 +55,12 @@ class PreparedStore:
     `earmark.clips.remote`).
 
     Args:
-        root: Folder that `earmark.preparation.prepare.prepare` wrote, or the URL of one (``s3://bucket/folder``).
+        root: Folder that `earmark.preparation.preparing.prepare` wrote, or the URL of one (``s3://bucket/folder``).
         cache_dir: Where files of a URL are kept; None for ``$EARMARK_CACHE`` or the user's cache folder.
 
     Attributes:
         root: That folder; of a URL, the local folder that its files are fetched to.
-        fps: Frames a second of every prepared video.
+        fps: Frames per second of every prepared video.
         sample_rate: Sample rate of every prepared sound, in Hz.
         parameters: What the videos were prepared with.
         around_seconds: How much of them was kept on each side of a moment; None where all is kept.
@@ -204,12 +84,12 @@ class PreparedStore:
         if self._remote:
             for name in TABLES:
                 self._remote.refresh(name)
-        self.parameters = _read_parameters(self.root)
+        self.parameters = read_parameters(self.root)
         self.fps = float(self.parameters["fps"])
         self.sample_rate = int(self.parameters["audio_rate"])
         is_sparse = self.parameters.get("around") is not None
         self.around_seconds = float(self.parameters["around_seconds"]) if is_sparse else None
-        self.catalog = _read_catalog(self.root / "videos.parquet")
+        self.catalog = read_catalog(self.root)
         self.videos = {video.video_id: video for video in self.catalog if video.status != "refused"}
         self.moments: dict[str, npt.NDArray[np.float64]] = {}
         self.scores: dict[str, npt.NDArray[np.float64]] = {}
@@ -226,7 +106,7 @@ class PreparedStore:
         self._forget_open_files()
 
     def _forget_open_files(self) -> None:
-        """Begin without open files, in a process of its own: after opening, unpickling and a fork."""
+        """Start without open files, as each process must: after opening, unpickling and a fork."""
         self._open: OrderedDict[str, OpenVideo] = OrderedDict()
         self._index_bytes = 0
         self._lock = threading.Lock()  # at a fork another thread may have held the old one
@@ -240,7 +120,7 @@ class PreparedStore:
         digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
         for video_id in sorted(self.videos):
             video = self.videos[video_id]
-            # the size of the file stands for its pictures, which nothing else here tells
+            # the size of the file represents its pictures, which nothing else here describes
             content = [video_id, video.split, video.num_frames, video.num_samples, video.num_bytes]
             digest.update(json.dumps(content).encode())
             digest.update(self.moments[video_id].tobytes())
@@ -314,7 +194,7 @@ class PreparedStore:
         *,
         sound_start_seconds: float,
     ) -> None:
-        """Do what `read` does, into arrays that are there already, such as the rows of a batch.
+        """Do what `read` does, into existing arrays such as the rows of a batch.
 
         Every picture is compared with its checksum. The sound is, too, by runs of half a second; a run of which only
         a part is asked for, at either end, can't be.
@@ -327,7 +207,7 @@ class PreparedStore:
             sound_start_seconds: Time of the first sample, see `sound`.
 
         Raises:
-            StoreError: As `frames` and `sound`; damage is told with video, time and file.
+            StoreError: As `frames` and `sound`; damage is reported with video, time and file.
             ValueError: If there are not as many frames as times.
         """
         if len(frames) != len(times_seconds):
@@ -431,20 +311,12 @@ class PreparedStore:
         path = prepared_file(self.root, video)
         if self._remote:
             self._remote.fetch(video.prepared_path, num_bytes=video.num_bytes)
-            with contextlib.suppress(StoreError):  # without it the index is made anew
+            with contextlib.suppress(StoreError):  # without it the index is rebuilt
                 self._remote.fetch(video.prepared_path.removesuffix(".mov") + ".index.npz")
         return path
 
     def _read_moments(self) -> None:
-        from earmark.moments import read_moments
-
-        path = self.root / "moments.parquet"
-        try:
-            table = read_moments(path)
-        except FileNotFoundError as error:
-            raise StoreError(f"{path}: is missing; run `earmark prepare` again to finish the store") from error
-        except ValueError as error:
-            raise StoreError(str(error)) from error
+        table = read_moments_of_store(self.root)
         # names as numbers: a store of 10,000 videos has millions of moments
         names = table["video_id"].combine_chunks().dictionary_encode()
         number_of = {video_id: number for number, video_id in enumerate(self.videos)}
@@ -471,33 +343,6 @@ def _decode_into(frame: npt.NDArray[np.uint8], jpeg: memoryview, checksum: int) 
     decoded = simplejpeg.decode_jpeg(jpeg, "RGB", buffer=frame, fastupsample=True)
     if decoded.shape != frame.shape:  # a smaller picture would fill a part of the buffer
         raise ValueError(f"a picture of {decoded.shape[1]} x {decoded.shape[0]}")
-
-
-def _read_parameters(root: Path) -> dict[str, Any]:
-    from earmark.moments import with_detector
-
-    path = root / "store.json"
-    try:
-        content = json.loads(path.read_text())
-        version, parameters = int(content["format_version"]), with_detector(content["parameters"])
-    except FileNotFoundError as error:
-        raise StoreError(f"{root}: not a prepared store (no store.json); make one with `earmark prepare`") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not the description of a prepared store ({error})") from error
-    if version > STORE_VERSION:
-        raise StoreError(f"{path}: written by a newer Earmark (format {version}, this one reads up to {STORE_VERSION})")
-    return parameters
-
-
-def _read_catalog(path: Path) -> list[PreparedVideo]:
-    try:
-        table = pq.read_table(path)
-        columns = [table[field.name].to_pylist() for field in fields(PreparedVideo)]
-    except FileNotFoundError as error:
-        raise StoreError(f"{path}: the catalog is missing; run `earmark prepare` again to finish the store") from error
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise StoreError(f"{path}: not a catalog of prepared videos ({error})") from error
-    return [PreparedVideo(*row) for row in zip(*columns, strict=True)]
 
 
 def _after_fork() -> None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from earmark.clips.sampling import shift_right, splitmix64
+from earmark.clips.splitmix64 import random_integers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _REFERENCE_RATE = 16000  # Hz, in whose powers spectrograms are, as the mean and the deviation below
-_ROUNDING = 1e-6  # of a sample or hop: as far as a number of them may miss a whole one
+_ROUNDING = 1e-6  # tolerance of a number of samples or hops that should be whole
 
 
 class LogMel(nn.Module):
@@ -27,8 +27,8 @@ class LogMel(nn.Module):
     seconds and in Hz, and powers are those of the same sound at 16 kHz, so that any sample rate gives the same frames.
 
     The number of frames is that of whole hops in the sound: 125 for 2 s. Windows of two hops that lie fully inside it
-    are one fewer, 124, and the first stands twice, as in the original. Where windows are longer, more frames are
-    missing, and as many stand twice, evenly spaced.
+    are one fewer, 124, and the first is repeated, as in the original. Where windows are longer, more frames are
+    missing, and as many are repeated, evenly spaced.
 
     Args:
         sample_rate: Of the sound, Hz; at least twice `max_frequency`.
@@ -293,30 +293,6 @@ class VideoCrop(nn.Module):
             return resized, room // 2, torch.zeros_like(short_side, dtype=torch.bool)
         mirrored = _below(draws[:, 3], 2).bool() if self.flip else torch.zeros_like(short_side, dtype=torch.bool)
         return resized, _below(draws[:, 1:3], room + 1), mirrored
-
-
-def random_integers(seed: Tensor, *, num_draws: int, stream: int = 0) -> Tensor:
-    """Return `num_draws` independent draws for each seed, uniform in [0, 2^31).
-
-    The generator is that of `earmark.clips.sampling.splitmix64`, the same on any device. A stream's own state is the
-    seed's draw of that number.
-
-    Args:
-        seed: int64 (B,).
-        num_draws: Draws a seed.
-        stream: Number of an independent sequence, from 0.
-
-    Returns:
-        int64 (B, num_draws).
-
-    Example:
-        >>> random_integers(torch.tensor([1, 2, 1]), num_draws=2)
-        tensor([[ 790680964, 2026288756],
-                [ 842278439,  181916518],
-                [ 790680964, 2026288756]])
-    """
-    state = splitmix64(seed, torch.tensor(stream, device=seed.device))
-    return shift_right(splitmix64(state[:, None], torch.arange(num_draws, device=seed.device)), 33)
 
 
 def _below(draws: Tensor, limit: Tensor | int) -> Tensor:

@@ -1,6 +1,6 @@
 """What a data set says of its videos and actions: records, before anything is decoded.
 
-Path of a sample: data set --records--> `earmark.preparation.prepare` (videos) and `earmark.clips.dataset` (actions).
+Path of a sample: data set --records--> `earmark.preparation.preparing` (videos) and `earmark.clips.dataset` (actions).
 """
 
 import os

@@ -1,4 +1,4 @@
-"""From packets to frames with times, past whatever is damaged, and what was wrong on the way, in words."""
+"""From packets to frames with times, past whatever is damaged, and a description of what was wrong."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import av
 
 from earmark.media.unfinished import num_missing_bytes
 
-# A step back by more than this is no disorder of neighbours: the clock was set back, as where recordings were joined.
+# A step back by more than this is not reordering: the clock was set back, as where recordings were joined.
 _MAX_STEP_BACK_SECONDS = 1.0
 # A stream that ends this much before its declared end broke off; containers round declared ends to packets.
 _BROKE_OFF_SECONDS = 0.25
@@ -51,7 +51,7 @@ class Damage:
         self.num_not_shown += 1
 
     def leave_out(self, length_seconds: float, seconds: float) -> None:
-        """Count sound that is left out at a time because its place is taken."""
+        """Count sound that is left out at a time because other sound is there already."""
         if not self.left_out_seconds:
             self.first_left_out_seconds = seconds
         self.left_out_seconds += length_seconds
@@ -67,12 +67,12 @@ class Damage:
             self.note(f"the {what} breaks off at {seconds:.2f} s of {expected_seconds:.2f} s")
 
     def note_cut(self, what: str, seconds: float, path: Path) -> None:
-        """Note that a file ends before its container says, where nothing that was missing has told so already."""
+        """Note that a file ends before its container says, unless a problem noted before has already said so."""
         if self.problem() is None and (num_bytes := num_missing_bytes(path)):
             self.note(f"the {what} breaks off at {seconds:.2f} s, where the file is cut: {num_bytes} bytes are missing")
 
     def problem(self) -> str | None:
-        """Put it in words, or None if all was well."""
+        """Describe what went wrong, or return None if nothing did."""
         texts = []
         if self.num_skipped:
             packets = "packet" if self.num_skipped == 1 else "packets"
@@ -135,7 +135,7 @@ class PictureTimes:
         self._num_faulty_dts = 0
 
     def sent(self, packet: Any) -> None:
-        """Take note of a packet that the decoder accepts."""
+        """Record a packet that the decoder accepts."""
         if self._delay is not None or packet.dts is None:
             return
         if self._first_dts is None:
@@ -225,7 +225,7 @@ def _decoded(packets: Iterator[Any], stream: Any, zero: float, damage: Damage) -
 
 
 def _timed(packets: Iterator[Any], time_base: float, zero: float, damage: Damage) -> Iterator[tuple[Any, float]]:
-    """Yield packets and their times, without one the last one's, up to where reading breaks off."""
+    """Yield packets and their times (the previous one's where it has none), up to where reading breaks off."""
     seconds = 0.0
     while True:
         try:

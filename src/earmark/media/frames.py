@@ -25,7 +25,7 @@ from earmark.media.picture import PictureConverter, PictureGeometry, first_frame
 _TIE_SECONDS = 1e-6
 # Going on decoding is cheaper than a seek over less than this, and seeks that come late are retried this much earlier.
 _SHORT_WAY_SECONDS = 2.0
-# Of a file with hardly a key frame, no more packets wait than this.
+# In a file with hardly any key frames, no more packets wait than this.
 _MAX_HELD_PACKETS = 1000
 
 
@@ -73,7 +73,7 @@ class FrameReader:
     Iterating yields (time_seconds, uint8 RGB ``(H, W, 3)``). Picture k is the source frame nearest in presentation time
     to k / fps: right for variable frame rates too. Before the first source frame that one is shown; the last picture
     lies before the end of the last source frame. A picture shown twice is the same array: copy before writing into it.
-    Each iteration reads the file anew; memory does not grow with its length.
+    Each iteration reads the file again; memory does not grow with its length.
 
     Args:
         path: the file.
@@ -81,7 +81,7 @@ class FrameReader:
         short_side: scale the displayed picture so that its short side has as many pixels, the other an even number in
             proportion; None leaves the size.
         video_stream: the n-th picture stream instead of the container's default.
-        num_threads: of the decoder; 0 for one a core.
+        num_threads: of the decoder; 0 for one per core.
         windows: (first, stop) numbers k of the pictures wanted, ascending and apart; None for all. What only others
             need is not decoded, as far as key frames allow.
 
@@ -92,7 +92,7 @@ class FrameReader:
         problem: None, or what is wrong with the pictures: damaged packets, an early end. Complete after the last one.
 
     Raises:
-        MediaError: on construction, if the file can't be opened or no picture of it decoded.
+        MediaError: on construction, if the file can't be opened or no picture of it can be decoded.
 
     Example:
         >>> import tempfile
@@ -142,7 +142,7 @@ class FrameReader:
             yield from self.read(container.demux(stream), stream, time_zero(container))
 
     def read(self, packets: Iterator[Any], stream: Any, zero: float) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-        """Yield the pictures of a stream that somebody else opened (see :func:`earmark.media.read_together`).
+        """Yield the pictures of a stream that somebody else opened (see :func:`earmark.media.read_interleaved`).
 
         Args:
             packets: all packets of the stream, in order.
@@ -203,7 +203,7 @@ class FrameReader:
         left_out = False
         # Where only decoding times are known, a key frame may be shown some frames later than its packet says.
         by_decoding_time = has_only_decoding_times(stream)
-        rate = float(stream.average_rate or MAX_REORDERED_FRAMES)  # unknown: a second will do
+        rate = float(stream.average_rate or MAX_REORDERED_FRAMES)  # unknown: one second is enough
         lag_seconds = MAX_REORDERED_FRAMES / rate if by_decoding_time else 0.0
         for packet in packets:
             if self._next is None:
@@ -242,7 +242,7 @@ def read_frames(
         uint8 RGB ``(T, H, W, 3)``.
 
     Raises:
-        MediaError: if the file can't be opened or no picture be decoded.
+        MediaError: if the file can't be opened or no picture can be decoded.
         ValueError: if a time is not finite.
 
     Example:
@@ -285,7 +285,7 @@ def iter_frames(
         uint8 RGB ``(H, W, 3)``, all of one size.
 
     Raises:
-        MediaError: if the file can't be opened or no picture be decoded.
+        MediaError: if the file can't be opened or no picture can be decoded.
 
     Example:
         >>> import tempfile
@@ -325,7 +325,7 @@ def _seek(
 ) -> tuple[tuple[float, VideoFrame], Iterator[tuple[float, VideoFrame]]]:
     """Return a frame at or before a time (the first one, if none is) and an iterator over those that follow.
 
-    Containers seek by decoding time, or not at all: what counts is where the first decoded frame stands.
+    Containers seek by decoding time, or not at all: what counts is the time of the first decoded frame.
     """
     for lead_seconds in (0.0, _SHORT_WAY_SECONDS, 5 * _SHORT_WAY_SECONDS):
         walk = _frames_from(path, video_stream, seconds - lead_seconds)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from earmark.media.opening import MediaError
 
 # An FFmpeg frame has room for as many planes; PyAV (18 and 19) finds their number by looking for an empty one behind
-# them, so that with as many or more it reads what is no plane: the process dies.
+# them, so that with that many or more it reads past the planes, and the process dies.
 _NUM_PLANES = 8
 # What swresample makes of formats that are planar or that PyAV knows no arrays of: no narrower, and packed.
 _PACKED = {

@@ -17,7 +17,7 @@ _CONTAINERS = (
     "matroska,mov,mp4,mpegts,mpeg,avi,webm,asf,dv,flv,ivf,mxf,nut,ogg,rm,wtv,"
     "aac,ac3,aiff,amr,au,caf,eac3,flac,mp3,w64,wav"
 )
-# PyAV before 19 refuses tags that are not UTF-8 unless told how to take them; 19 always takes them so.
+# PyAV before 19 refuses tags that are not UTF-8 unless given an error handler; 19 always has one.
 _TAGS: dict[str, Any] = {"metadata_errors": "surrogateescape"} if int(av.__version__.partition(".")[0]) < 19 else {}
 # Time stamps are rounded (to 1 ms in Matroska, to a frame in AVI): only a step beyond this is a gap or an overlap.
 JITTER_SECONDS = 0.02

@@ -94,7 +94,7 @@ class MediaInfo:
     num_audio_streams: int
 
 
-def probe(path: str | Path, *, video_stream: int | None = None, audio_stream: int | None = None) -> MediaInfo:
+def media_info(path: str | Path, *, video_stream: int | None = None, audio_stream: int | None = None) -> MediaInfo:
     """Say what a media file holds.
 
     Args:
@@ -115,7 +115,7 @@ def probe(path: str | Path, *, video_stream: int | None = None, audio_stream: in
         ...     with VideoWriter(f"{folder}/a.mp4", width=64, height=48, fps=16, sample_rate=16000) as writer:
         ...         for _ in range(8):
         ...             writer.write_frame(np.zeros((48, 64, 3), np.uint8))
-        ...     info = probe(f"{folder}/a.mp4")
+        ...     info = media_info(f"{folder}/a.mp4")
         >>> info.duration_seconds, info.video.fps, info.audio
         (0.5, 16.0, None)
     """
@@ -139,7 +139,7 @@ def probe(path: str | Path, *, video_stream: int | None = None, audio_stream: in
 
 
 def declared(path: str | Path) -> tuple[float | None, int, int]:
-    """Return what a file's header says of its picture; nothing is decoded, so this is quick.
+    """Return what a file's header declares of its picture; nothing is decoded, so this is quick.
 
     Args:
         path: the file.
@@ -201,7 +201,7 @@ def _audio_info(container: InputContainer, stream: Any, zero: float) -> AudioStr
 
 
 def _video_info(path: Path, container: InputContainer, stream: Any, zero: float) -> VideoStreamInfo:
-    # Where no frame can be decoded the header's word has to do; the readers will refuse the stream.
+    # Where no frame can be decoded the header has to be trusted; the readers will refuse the stream.
     geometry = PictureGeometry.of(stream, first_frame(container, stream))
     return VideoStreamInfo(
         index=stream.index,

@@ -24,12 +24,12 @@ from earmark.media.opening import (
 )
 from earmark.media.sound_clock import JUDGED_PIECES, JUDGED_SECONDS, Lookahead, Piece, clock_is_off
 
-# What a codec puts before the first sample (up to 80 ms) is no sound that is missed.
+# What a codec puts before the first sample (up to 80 ms) is not missing sound.
 _MAX_PRIMING_SECONDS = 0.15
 
 
 def rechunk(blocks: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
-    """Cut a stream of one-dimensional blocks anew into blocks of one size.
+    """Regroup a stream of one-dimensional blocks into blocks of one size.
 
     Args:
         blocks: arrays of shape ``(S,)``, any lengths.
@@ -110,13 +110,13 @@ class SoundReader:
 
     Iterating yields float32 blocks ``(S,)``, the mean of the channels. Sample k of their concatenation is at time
     k / sample_rate on the file's clock: a late start and gaps are silence, overlaps are cut; where its time stamps
-    contradict its length throughout, samples are counted. Each iteration reads the file anew; memory does not grow with
-    its length.
+    contradict its length throughout, samples are counted. Each iteration reads the file again; memory does not grow
+    with its length.
 
     Args:
         path: the file.
         sample_rate: in Hz; None for the file's own.
-        block_seconds: length of every block but the last; a second still fits a processor's cache.
+        block_seconds: length of every block but the last; one second still fits a processor's cache.
         audio_stream: the n-th sound stream instead of the container's default.
 
     Attributes:
@@ -124,7 +124,7 @@ class SoundReader:
         stream_number: the n-th sound stream, or None for the container's default.
         sample_rate: of the blocks, in Hz.
         num_samples: yielded so far.
-        problem: None, or what is wrong with the sound: damaged packets, an early end, samples that are no numbers.
+        problem: None, or what is wrong with the sound: damaged packets, an early end, samples that are not finite.
             Complete after the last block.
 
     Raises:
@@ -173,7 +173,7 @@ class SoundReader:
             yield from self.read(container.demux(stream), stream, time_zero(container))
 
     def read(self, packets: Iterator[Any], stream: Any, zero: float) -> Iterator[NDArray[np.float32]]:
-        """Yield the blocks of a stream that somebody else opened (see :func:`earmark.media.read_together`).
+        """Yield the blocks of a stream that somebody else opened (see :func:`earmark.media.read_interleaved`).
 
         Args:
             packets: all packets of the stream, in order.
@@ -262,7 +262,7 @@ class SoundReader:
                 yield from blocks
                 continue
             resampler = Resampler(rate, self.sample_rate)
-            # A codec's frames are short; a second at a time keeps the cost of a call low.
+            # A codec's frames are short; one second at a time keeps the cost per call low.
             for block in rechunk(blocks, rate):
                 yield resampler(block)
             yield resampler.flush()

@@ -57,7 +57,7 @@ class Lookahead:
         return self._waiting.popleft() if self._waiting else next(self._pieces)
 
     def ahead(self, length_seconds: float, num_pieces: int) -> Sequence[Piece]:
-        """Return what comes next, without taking it: at least so long and so many pieces, or all that is left."""
+        """Return what comes next, without taking it: at least this long and this many pieces, or all that is left."""
         seconds = sum(piece.length_seconds for piece in self._waiting)
         while seconds < length_seconds or len(self._waiting) < num_pieces:
             piece = next(self._pieces, None)
@@ -71,11 +71,11 @@ class Lookahead:
 def clock_is_off(pieces: Sequence[Piece], *, only_slow: bool) -> bool:
     """Return whether the time stamps of neighbouring pieces go at another rate than their samples.
 
-    A few jumps, as at a seam or a gap, are no wrong rate: then the stamps between them agree with the samples.
+    A few jumps, as at a seam or a gap, do not mean a wrong rate: then the stamps between them agree with the samples.
 
     Args:
         pieces: in the order of the file.
-        only_slow: time stamps that run too fast are gaps, as codecs leave them that send nothing in silence.
+        only_slow: ignore time stamps that run too fast: codecs that send nothing in silence leave such gaps.
 
     Example:
         >>> second = np.zeros(8000, np.float32)

@@ -10,13 +10,13 @@ from pathlib import Path
 from struct import unpack
 from typing import BinaryIO
 
-# What a file of the MP4 family may begin with; its index (moov) says where in the data (mdat) pictures and sound stand.
+# What a file of the MP4 family may begin with; its index (moov) says where in the data (mdat) pictures and sound are.
 _FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"styp"}
 _BOXES_OF_MEDIA = {b"moov", b"mdat", b"moof"}
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 # Programs that write to a pipe put a size in the header that no file has: 0, 2^31 - 1 or 2^32 - 1, less what precedes.
 _MAX_KNOWN_SIZE = 0x7FFF0000
-# Many programs count a header to the data, or do not: that is no cut.
+# Many programs count a header to the data, or do not: that does not mean a cut.
 _SLOPPY_BYTES = 64
 _MAX_OGG_PAGE_BYTES = 27 + 255 + 255 * 255
 _BOX_HEAD_BYTES = 8
@@ -30,7 +30,7 @@ def missing_index(path: Path) -> str | None:
         path: of the file.
 
     Returns:
-        None if the index is there, or the file is none of the MP4 family.
+        None if the index is there, or the file is not of the MP4 family.
 
     Example:
         >>> import tempfile

@@ -86,8 +86,8 @@ class VideoWriter:
         self._num_samples = 0
         self._reformatter = VideoReformatter()
         self._container = open_for_writing(self._path, "mp4")
-        # x264's macroblock tree gives other bits from run to run (seen with its vector code, on one thread): without it
-        # the same input gives the same file, as promised.
+        # x264's macroblock tree gives different bits from run to run (seen with its vector code on one thread); without
+        # it the same input gives the same file, as promised.
         options = {"crf": str(crf), "preset": preset, "threads": str(threads), "x264-params": "mbtree=0"}
         self._video = self._container.add_stream("libx264", rate=self._fps, options=options)
         video = self._video.codec_context

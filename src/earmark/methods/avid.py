@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from earmark.clips.sampling import sample_seed
-from earmark.clips.transforms import random_integers
+from earmark.clips.splitmix64 import random_integers
 from earmark.encoders import Encoder
 from earmark.methods.base import Views, audio_features, clip_features
 from earmark.methods.gathering import gather_without_gradient, world_size

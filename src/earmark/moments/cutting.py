@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.signal import spectrogram
 
 from earmark.atomic import replacing
-from earmark.media import MediaError, MediaInfo, SoundReader, VideoWriter, iter_frames, probe, read_frames
+from earmark.media import MediaError, MediaInfo, SoundReader, VideoWriter, iter_frames, media_info, read_frames
 
 __all__ = ["clip_name", "cut_clips"]
 
@@ -77,14 +77,14 @@ def cut_clips(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     scipy.io.wavfile.write(f"{folder}/a.wav", 16000, np.zeros(48000, np.int16))
         ...     (clip,) = cut_clips(f"{folder}/a.wav", [0.5], f"{folder}/clips")
-        ...     clip.name, probe(clip).video.duration_seconds
+        ...     clip.name, media_info(clip).video.duration_seconds
         ('a_0001_0.500s.mp4', 1.52)
     """
     if not (before_seconds >= 0 and after_seconds >= 0 and before_seconds + after_seconds > 0):
         raise ValueError(f"a clip can't last from {before_seconds} s before a moment to {after_seconds} s after it")
     if not len(times_seconds):
         return []
-    info = probe(path, audio_stream=audio_stream)
+    info = media_info(path, audio_stream=audio_stream)
     reader = SoundReader(path, audio_stream=audio_stream)
     if reader.sample_rate not in _AAC_RATES:
         rate = min((r for r in _AAC_RATES if r > reader.sample_rate), default=48000)

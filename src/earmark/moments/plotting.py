@@ -27,7 +27,7 @@ from scipy.signal import ShortTimeFFT, resample_poly
 from scipy.signal.windows import hann
 
 from earmark.atomic import replacing
-from earmark.media import MediaError, SoundReader, probe, read_frames
+from earmark.media import MediaError, SoundReader, media_info, read_frames
 from earmark.moments import DETECTORS, Moment
 
 __all__ = ["write_plot"]
@@ -271,7 +271,7 @@ def _frames(
 
     They are nearer where the picture begins or ends, and on the same side where it is not there yet or no more.
     """
-    info = probe(path)
+    info = media_info(path)
     for time in times_seconds:
         offsets = (-FRAME_SECONDS, FRAME_SECONDS)
         if info.video is None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark.media import MediaInfo, SoundReader, probe
+from earmark.media import MediaInfo, SoundReader, media_info
 from earmark.moments.detector import Moment
 from earmark.moments.onsets import OnsetDetector
 from earmark.moments.options import DEFAULT_DETECTOR, DETECTORS, detector_from, detector_parameters
@@ -73,7 +73,7 @@ class MomentStream:
         if isinstance(source, (str, Path)):
             if sample_rate is not None:
                 raise ValueError("sample_rate is for blocks: a file is read at its own rate")
-            self.info = probe(source, audio_stream=audio_stream)
+            self.info = media_info(source, audio_stream=audio_stream)
             self._blocks = SoundReader(source, audio_stream=audio_stream)
             self._sample_rate = self._blocks.sample_rate
         else:

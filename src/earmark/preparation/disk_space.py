@@ -1,4 +1,4 @@
-"""How much a run will write, and whether there is room for it.
+"""How much a run will write, and how much space is free.
 
 Beside the path of a sample: `earmark.preparation.prepare` asks before it starts.
 """
@@ -19,19 +19,19 @@ from earmark.media import MediaError, declared
 __all__ = ["SourceLength", "estimated_bytes", "free_bytes", "source_lengths"]
 
 # Bytes of a JPEG per pixel by quality, the mean of 11 real clips at a short side of 128 pixels; at 256 there were 0.72
-# times as many to the pixel.
+# times as many per pixel.
 _QUALITIES = (50, 75, 90, 95, 100)
 _BYTES_PER_PIXEL = (0.115, 0.171, 0.282, 0.399, 0.777)
-_BYTES_PER_FRAME = 650  # headers and tables of a JPEG, its place in the file's own index and in ours
+_BYTES_PER_FRAME = 650  # headers and tables of a JPEG, its entries in the file's own index and in ours
 _NUM_THREADS = 16  # opening files is mostly waiting
 
 
 @dataclass(frozen=True, slots=True)
 class SourceLength:
-    """What the header of a source says.
+    """What the header of a source declares.
 
     Attributes:
-        seconds: Its length; 0 where it is not said, or the file cannot be opened.
+        seconds: Its length; 0 where it is not declared, or the file cannot be opened.
         aspect: The long side of the picture over the short one.
     """
 
@@ -65,10 +65,10 @@ def estimated_bytes(lengths: Sequence[SourceLength], parameters: dict[str, Any])
 
     Args:
         lengths: Of the sources.
-        parameters: Of the store. Windows around moments are not known beforehand: the whole is reckoned with.
+        parameters: Of the store. Windows around moments are not known beforehand, so whole videos are assumed.
 
     Returns:
-        Bytes, for pictures and sound as they are on average.
+        Bytes, for average pictures and sound.
 
     Example:
         >>> parameters = {"fps": 16, "short_side": 128, "quality": 90, "audio_rate": 16000}
@@ -85,7 +85,7 @@ def estimated_bytes(lengths: Sequence[SourceLength], parameters: dict[str, Any])
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the room on the disk of a folder that need not be there yet."""
+    """Return the free space on the disk of a folder, which need not exist yet."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free

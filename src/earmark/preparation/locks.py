@@ -1,12 +1,11 @@
-"""Who works on which video of a store: locks that a killed process gives up, with how far it has come.
+"""Which process works on which video of a store: locks that end with their process, and its progress.
 
-Beside the path of a sample: `earmark.preparation.video` holds one while it writes, so that runs side by side share the
-work, and what a dead process left half-written can be told from what a living one is writing.
+Beside the path of a sample: `earmark.preparation.video` holds one while it writes, so that concurrent runs share the
+work, and half-written files of a dead process can be distinguished from those being written.
 """
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -15,12 +14,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from earmark.atomic import temporaries
+
 __all__ = ["VideoLock", "clear_leftovers", "left_behind", "locked", "running_seconds"]
 
 FOLDER = ".running"
 PROGRESS_SUFFIX = ".seconds"
-LEFTOVER_SECONDS = 600.0  # where files cannot be locked, a temporary one untouched for so long has no writer any more
-_TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\d+-[0-9a-f]{8}\.tmp\.\w+")  # names that `earmark.atomic.replacing` gives
+LEFTOVER_SECONDS = 600.0  # where files cannot be locked: a temporary file untouched for this long has no writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,15 @@ class VideoLock:
     """A video that this process works on.
 
     Attributes:
-        exclusive: whether no other process can hold it too; not so where the file system has no locks.
-        progress_path: where it says how far it has come; beside the locked file, which not every system lets others
-            read.
+        exclusive: whether no other process can hold it too; False where the file system has no locks.
+        progress_path: where it writes its progress; beside the locked file, which not every system lets others read.
     """
 
     exclusive: bool
     progress_path: Path
 
-    def tell(self, seconds: float) -> None:
-        """Leave word how much of the video is done, for `running_seconds`."""
+    def report(self, seconds: float) -> None:
+        """Write how much of the video is done, for `running_seconds`."""
         with self.progress_path.open("r+b", buffering=0) as file:
             file.write(f"{seconds:12.1f}".encode())  # over what was there: never empty, never half of it
 
@@ -63,8 +62,8 @@ def locked(root: Path, video_id: str, *, wait: bool = False) -> Iterator[VideoLo
     """
     path = root / FOLDER / _name(video_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()  # what keeps the file from being made is told; what keeps it from being locked is another matter
-    # A lock that is no more than a file would outlive a process that is killed.
+    path.touch()  # raises if the file cannot be created; whether it can be locked is a separate question
+    # A lock that is only a file would outlive a killed process.
     lock = FileLock(path, is_singleton=False, fallback_to_soft=False)
     exclusive = True
     try:
@@ -72,7 +71,7 @@ def locked(root: Path, video_id: str, *, wait: bool = False) -> Iterator[VideoLo
     except Timeout:
         yield None
         return
-    except OSError:  # a file system without locks: work done twice does no harm
+    except OSError:  # a file system without locks: doing the work twice is harmless
         exclusive = False
     progress_path = path.with_suffix(PROGRESS_SUFFIX)
     try:
@@ -81,7 +80,7 @@ def locked(root: Path, video_id: str, *, wait: bool = False) -> Iterator[VideoLo
     finally:
         progress_path.unlink(missing_ok=True)
         with suppress(PermissionError):  # Windows removes no file that is open
-            path.unlink(missing_ok=True)  # while it is held: whoever waits for it then sees that it is gone
+            path.unlink(missing_ok=True)  # while it is held: a process that waits for it then sees that it is gone
         lock.release()
         if os.name == "nt":
             with suppress(PermissionError):  # the next one has it
@@ -89,7 +88,7 @@ def locked(root: Path, video_id: str, *, wait: bool = False) -> Iterator[VideoLo
 
 
 def left_behind(root: Path, video_ids: Collection[str]) -> set[str]:
-    """Return the videos whose lock was held by a process that is dead, and remove those locks."""
+    """Return the videos whose lock was held by a dead process, and remove those locks."""
     dead = set()
     for video_id in video_ids:
         if (root / FOLDER / _name(video_id)).exists():
@@ -100,7 +99,7 @@ def left_behind(root: Path, video_ids: Collection[str]) -> set[str]:
 
 
 def running_seconds(root: Path, video_ids: Collection[str]) -> float:
-    """Return how much of some videos is done by the processes that are at them."""
+    """Return how many seconds of some videos the processes working on them have done."""
     names = {_name(video_id) for video_id in video_ids}
     total = 0.0
     for path in (root / FOLDER).glob(f"*{PROGRESS_SUFFIX}"):
@@ -113,18 +112,15 @@ def running_seconds(root: Path, video_ids: Collection[str]) -> float:
 
 
 def clear_leftovers(root: Path) -> None:
-    """Remove what killed runs left half-written; what is being written stays."""
-    for path in (root / "videos").rglob(".*.tmp.*"):
-        match = _TEMPORARY.fullmatch(path.name)
-        if match is None:
-            continue
-        stem = match["stem"].removesuffix(".index") if path.suffix == ".npz" else match["stem"]
-        with locked(root, path.with_name(stem).relative_to(root / "videos").as_posix()) as lock:
-            if lock is not None and (lock.exclusive or _is_old(path)):
-                path.unlink(missing_ok=True)
-    for path in root.glob(".*.tmp.*"):
-        if _is_old(path):
-            path.unlink(missing_ok=True)
+    """Remove half-written files of killed runs; files being written stay."""
+    for temporary, path in temporaries(root / "videos", recursive=True):
+        name = path.stem.removesuffix(".index") if path.suffix == ".npz" else path.stem
+        with locked(root, path.with_name(name).relative_to(root / "videos").as_posix()) as lock:
+            if lock is not None and (lock.exclusive or _is_old(temporary)):
+                temporary.unlink(missing_ok=True)
+    for temporary, _ in temporaries(root):
+        if _is_old(temporary):
+            temporary.unlink(missing_ok=True)
 
 
 def _is_old(path: Path) -> bool:

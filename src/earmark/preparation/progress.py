@@ -1,6 +1,6 @@
 """What `earmark prepare` shows: two bars while it runs, a table at its end.
 
-Beside the path of a sample: only `earmark.preparation.prepare`, `earmark.preparation.verify` and the command use it.
+Beside the path of a sample: preparing and verifying show it.
 """
 
 import threading
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark.clips.store import PreparedVideo
+from earmark.preparation.catalog import PreparedVideo
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,10 +29,10 @@ class PrepareReport:
     Attributes:
         root: The store.
         videos: A row for each source of this run, in the order given.
-        num_reused: How many were finished by an earlier run.
+        num_reused: How many an earlier run had finished.
         detector: Name of what found the moments.
-        num_elsewhere: Videos of other parts (see `earmark.preparation.prepare.prepare`) that are not prepared yet.
-        stretched: Which videos hold more than their source gave (`earmark.clips.store.stretched`).
+        num_elsewhere: Videos of other parts (see `earmark.preparation.prepare`) that are not prepared yet.
+        stretched: Which videos hold more than their source (`earmark.preparation.catalog.stretched`).
     """
 
     root: Path
@@ -64,7 +64,7 @@ class PrepareReport:
     def table(self) -> "Table":
         """Return the report as a table to print: totals, then each degraded or refused file with its reason."""
         from rich.table import Table
-        from rich.text import Text  # names are no markup: [brackets] in them stay
+        from rich.text import Text  # names are not markup: [brackets] in them stay
 
         minutes = self.hours * 60
         usable = [video for video in self.videos if video.status != "refused"]
@@ -83,9 +83,9 @@ class PrepareReport:
             table.add_row("stretched", Text(text))
         table.add_row("refused", str(len(self.with_status("refused"))))
         table.add_row("length", f"{minutes:.1f} minutes" if minutes < 120 else f"{self.hours:.1f} hours")
-        rate = f"{self.num_moments / minutes:.1f} a minute" if minutes else "no video"
+        rate = f"{self.num_moments / minutes:.1f} per minute" if minutes else "no video"
         table.add_row("moments", f"{self.num_moments} ({rate}), detector {self.detector}")
-        per_hour = f" ({size_text(self.num_bytes / self.hours)} an hour)" if self.hours else ""
+        per_hour = f" ({size_text(self.num_bytes / self.hours)} per hour)" if self.hours else ""
         table.add_row("size", size_text(self.num_bytes) + per_hour)
         for status in ("degraded", "refused"):
             for video in self.with_status(status):
@@ -120,12 +120,12 @@ class ProgressBars:
         self._hours = self.progress.add_task("hours", total=total_seconds or None, text="")
 
     def video_done(self, seconds: float) -> None:
-        """Count a video of so many seconds, as its header said."""
+        """Count a finished video of this declared length."""
         self._done_seconds += seconds
         self.progress.advance(self._videos)
 
     def refresh(self) -> None:
-        """Show how far things are, running videos included."""
+        """Update both bars, running videos included."""
         done = min(self._done_seconds + self._running_seconds(), self._total_seconds)
         videos = self.progress.tasks[self._videos]
         self.progress.update(self._videos, text=f"{videos.completed:.0f}/{videos.total:.0f}")
@@ -150,11 +150,11 @@ def progress_bars(
     Args:
         num_videos: In all.
         total_seconds: Their length.
-        running_seconds: Tells how much is done of videos that are not finished.
+        running_seconds: Returns how many seconds of unfinished videos are done.
         shown: False shows nothing.
 
     Yields:
-        To be called with the length of each video that is done.
+        A function to call with the length of each finished video.
     """
     if not shown or not num_videos:
         yield lambda seconds: None

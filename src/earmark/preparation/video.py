@@ -1,11 +1,11 @@
-"""Prepare one video: transcode it, find its moments, leave a record of what was made.
+"""Prepare one video: transcode it, find its moments, leave a record of the result.
 
 Path of a sample: video file --media + prepare_video--> prepared video + packet index, moments.
-`earmark.preparation.prepare` calls this in many processes, on one machine or on several.
+`earmark.preparation.preparing` calls this in many processes, on one machine or on several.
 
 The prepared file, its index and the record are written in this order, each whole or not at all, and only the record
 makes a video count: so a process can be killed anywhere. A video is decoded once, picture and sound in one pass over
-the file. With ``around`` among the parameters it is first listened to, and then only looked at near its moments.
+the file. With ``around`` among the parameters its sound is read first, and then pictures only near its moments.
 """
 
 import contextlib
@@ -17,33 +17,33 @@ from dataclasses import asdict
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
 from earmark.atomic import replacing
-from earmark.clips.store import PacketIndex, PreparedVideo, StoreError, prepared_name
 from earmark.datasets.records import VideoRecord, printable
 from earmark.media import (
     FrameReader,
     MediaError,
     MediaInfo,
+    PacketIndex,
     Resampler,
     SoundReader,
     Window,
-    probe,
-    read_together,
+    media_info,
+    read_interleaved,
     write_prepared,
 )
 from earmark.moments import Moment, detector_from, with_detector
+from earmark.preparation.catalog import PreparedVideo, StoreError, prepared_name
 from earmark.preparation.locks import VideoLock, locked
 
-__all__ = ["index_checksum", "prepare_video", "read_record", "record_path", "refused_row"]
+__all__ = ["prepare_video", "read_record", "record_path", "refused_row"]
 
 NO_PRETRAINING = "left out of pretraining"
-TELL_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 
 
 def prepare_video(
@@ -54,15 +54,15 @@ def prepare_video(
     Args:
         video: Which source.
         root: Folder of the store.
-        parameters: As `earmark.preparation.prepare.prepare` wrote them to ``store.json``.
+        parameters: As `earmark.preparation.preparing.prepare` wrote them to ``store.json``.
         num_threads: Of the decoder; what is written of an undamaged source does not depend on it.
-        wait: Whether to wait where another process is at this video.
+        wait: Whether to wait while another process works on this video.
 
     Returns:
-        Its row of the catalog, or None if another process is at it.
+        Its row of the catalog, or None if another process works on it.
 
     Raises:
-        OSError: If the store itself cannot be written (no space, no permission): that is no fault of the source.
+        OSError: If the store itself cannot be written (no space, no permission), which is not a fault of the source.
     """
     try:
         name = prepared_name(video.video_id)
@@ -79,7 +79,7 @@ def prepare_video(
         checksum = None
         try:
             row, found, checksum = _transcode(video, root / f"{name}.mov", parameters, lock, num_threads)
-        except ValueError as error:  # a MediaError, or what a library says of sizes and rates that it can't take
+        except ValueError as error:  # a MediaError, or a library's error about sizes and rates that it can't handle
             row = refused_row(video, printable(str(error).removeprefix(f"{video.path}: ")))
         content = {
             "parameters": parameters,
@@ -98,11 +98,11 @@ def read_record(
 ) -> tuple[PreparedVideo, list[Moment]] | None:
     """Return what an earlier run made of a video, or None if it must be (re)done.
 
-    A source that has been deleted since is as good as unchanged.
+    A source that has been deleted since counts as unchanged.
 
     Args:
         root: The store.
-        video: Which video; its split and participant stand in the row returned.
+        video: Which video; its split and participant are put into the row returned.
         parameters: It must have been made with these.
 
     Returns:
@@ -152,13 +152,8 @@ def refused_row(video: VideoRecord, reason: str) -> PreparedVideo:
     )
 
 
-def index_checksum(index: PacketIndex) -> int:
-    """Return one number for all the checksums of a prepared video's packets."""
-    return crc32(index.sound_checksums.tobytes(), crc32(index.frame_checksums.tobytes()))
-
-
 def _source_fingerprint(path: Path) -> str:
-    """Return what tells a changed source: its size and time of change; empty when it is not there."""
+    """Return a digest of the source's size and modification time, by which a change is seen; empty if it is missing."""
     try:
         state = path.stat()
     except OSError:
@@ -169,7 +164,7 @@ def _source_fingerprint(path: Path) -> str:
 def _transcode(
     video: VideoRecord, target: Path, parameters: dict[str, Any], lock: VideoLock, num_threads: int
 ) -> tuple[PreparedVideo, list[Moment], int]:
-    info = probe(video.path)
+    info = media_info(video.path)
     if info.video is None:
         raise MediaError(f"{video.path}: no picture stream")
     sound = _Sound(video.path, info, parameters)
@@ -185,7 +180,7 @@ def _transcode(
         if sound.reader is None:
             pictures, prepared_sound = iter(frames), None
         elif windows is None:
-            pictures, blocks = stack.enter_context(read_together(frames, sound.reader))
+            pictures, blocks = stack.enter_context(read_interleaved(frames, sound.reader))
             prepared_sound = sound.prepared(blocks)
         else:
             pictures, prepared_sound = iter(frames), sound.in_windows(windows)
@@ -200,7 +195,7 @@ def _transcode(
         )
         index = PacketIndex.of_file(temporary)
     index.save(target.with_suffix(".index.npz"))
-    return _row(video, info, frames, sound, index, parameters), sound.moments, index_checksum(index)
+    return _row(video, info, frames, sound, index, parameters), sound.moments, index.checksum
 
 
 def _row(
@@ -252,16 +247,16 @@ def _num_frames_of_recording(info: MediaInfo, index: PacketIndex, parameters: di
 
 
 def _jpegs(pictures: Iterable[tuple[float, npt.NDArray[np.uint8]]], quality: int, lock: VideoLock) -> Iterator[bytes]:
-    told = time.monotonic()
+    reported = time.monotonic()
     for seconds, picture in pictures:
-        if time.monotonic() - told > TELL_SECONDS:
-            told = time.monotonic()
-            lock.tell(seconds)
+        if time.monotonic() - reported > REPORT_SECONDS:
+            reported = time.monotonic()
+            lock.report(seconds)
         yield simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=quality, colorsubsampling="420")
 
 
 class _Sound:
-    """The sound of a source: what passes through leaves its moments behind, and what is wrong with it.
+    """The sound of a source: reading it also finds its moments and what is wrong with it.
 
     Attributes:
         reader: None where there is no sound.
@@ -284,11 +279,11 @@ class _Sound:
             self._note(error)
 
     def prepared(self, blocks: Iterable[npt.NDArray[np.float32]]) -> Iterator[npt.NDArray[np.int16]]:
-        """Listen to all sound and yield it as it is stored."""
+        """Read all sound, find its moments, and yield it as it is stored."""
         yield from self._stored(self._listened(blocks))
 
     def windows_around_moments(self) -> list[Window]:
-        """Listen to all sound and return what is to be kept.
+        """Read all sound and return the windows to keep.
 
         Raises:
             MediaError: If there is no moment.

@@ -1,8 +1,8 @@
 """Spread videos over processes: on this machine (loky), or over a Ray cluster, both through joblib.
 
-Beside the path of a sample: `earmark.preparation.prepare` hands the videos in and gets their rows back, in the order in
-which they are done. A process that dies (memory, a fault in a codec) stops no other video, and videos that another run
-is at are left to it and collected at the end.
+Beside the path of a sample: `earmark.preparation.prepare` hands the videos in and gets their catalog rows back as they
+finish. A process that dies (out of memory, a fault in a codec) stops no other video. Videos that another run is working
+on are left to it and collected at the end.
 """
 
 import importlib.util
@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import joblib
 
-from earmark.clips.store import PreparedVideo
 from earmark.datasets.records import VideoRecord
+from earmark.preparation.catalog import PreparedVideo
 from earmark.preparation.locks import left_behind
 from earmark.preparation.video import prepare_video, refused_row
 
@@ -24,7 +24,7 @@ Backend = Literal["loky", "ray"]
 
 
 class BackendError(ValueError):
-    """Processes cannot be started as asked for; the message says why."""
+    """Processes cannot be started as requested; the message says why."""
 
 
 def prepared_rows(
@@ -40,8 +40,8 @@ def prepared_rows(
     Args:
         videos: Which ones.
         root: Folder of the store; on a cluster, where all machines see it.
-        parameters: As `earmark.preparation.prepare.prepare` wrote them to ``store.json``.
-        num_workers: Processes side by side, a video each; -1 for as many as the cluster has processors.
+        parameters: As `earmark.preparation.prepare` wrote them to ``store.json``.
+        num_workers: Concurrent processes, one video each; -1 for as many as the cluster has processors.
         backend: ``loky`` or ``ray``.
 
     Yields:
@@ -66,7 +66,7 @@ def prepared_rows(
                 del waiting[row.video_id]
                 yield row
 
-    for wait in (False, True):  # what another run is at comes last
+    for wait in (False, True):  # videos that another run works on come last
         while len(waiting) > len(suspects):
             try:
                 yield from prepared([video for name, video in waiting.items() if name not in suspects], wait=wait)
@@ -85,11 +85,11 @@ def prepared_rows(
 
 
 def in_processes(calls: Sequence[Any], *, num_workers: int, backend: Backend = "loky") -> Iterator[Any]:
-    """Make calls in other processes (in this one, if one will do) and yield what they return as it comes.
+    """Make calls in other processes (in this one, if one is enough) and yield what they return as it comes.
 
     Args:
         calls: Made by ``joblib.delayed``.
-        num_workers: Processes side by side; -1 for as many as there are processors.
+        num_workers: Concurrent processes; -1 for as many as there are processors.
         backend: ``loky`` or ``ray``.
 
     Raises:
@@ -127,7 +127,7 @@ def _ray_backend() -> Any:
 
 
 def _worker_death(backend: Backend) -> tuple[type[Exception], ...]:
-    """Return the exceptions that tell of a dead process."""
+    """Return the exceptions that mean a process died."""
     if backend == "loky":
         return (BrokenProcessPool,)
     from ray.exceptions import RayActorError

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from earmark import __version__
-from earmark.atomic import replacing
+from earmark.atomic import replacing, temporaries
 from earmark.encoders.torch_file import DamagedTorchFileError, TorchFileError, read_torch_file
 
 FORMAT_VERSION = 1
@@ -205,7 +205,8 @@ def remove_old_latest(directory: Path, *, retain: int) -> None:
     """
     steps = {path: int(match[1]) for path in directory.glob("*.pt") if (match := _LATEST_NAME.fullmatch(path.name))}
     newest_first = sorted(steps, key=steps.__getitem__, reverse=True)
-    for path in [*newest_first[retain:], *directory.glob(".*.tmp.pt")]:
+    half_written = [temporary for temporary, path in temporaries(directory) if path.suffix == ".pt"]
+    for path in [*newest_first[retain:], *half_written]:
         path.unlink(missing_ok=True)
 
 

@@ -1,7 +1,7 @@
 """Read a whole store back and say what is wrong with it.
 
-Beside the path of a sample: `earmark prepare --verify`. Nothing is changed by it; `forget` lets the next run make the
-damaged videos anew.
+Beside the path of a sample: `earmark prepare --verify`. Verifying changes nothing; `invalidate` makes the next run of
+`earmark.preparation.prepare` prepare the damaged videos again.
 """
 
 import json
@@ -15,15 +15,23 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from earmark.clips.store import PacketIndex, PreparedStore, PreparedVideo, StoreError, prepared_file
-from earmark.media import MediaError
+from earmark.media import MediaError, PacketIndex
+from earmark.preparation.catalog import (
+    PreparedVideo,
+    StoreError,
+    index_path,
+    prepared_file,
+    read_catalog,
+    read_moments_of_store,
+    read_parameters,
+)
 from earmark.preparation.locks import locked
 from earmark.preparation.progress import progress_bars
-from earmark.preparation.video import index_checksum, record_path
+from earmark.preparation.video import record_path
 from earmark.preparation.workers import Backend, in_processes
 from earmark.wording import counted
 
-__all__ = ["Fault", "VerifyReport", "forget", "verify"]
+__all__ = ["Fault", "VerifyReport", "invalidate", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class VerifyReport:
         num_videos: Read back.
         num_frames: Decoded, in all.
         hours: Of the recordings.
-        faults: In the order of the catalog; empty where all is well.
+        faults: In the order of the catalog; empty if nothing is wrong.
     """
 
     root: Path
@@ -65,38 +73,41 @@ def verify(
 
     Args:
         root: The store.
-        num_workers: Processes side by side; -1 for one a processor.
-        backend: See `earmark.preparation.prepare.prepare`.
+        num_workers: Concurrent processes; -1 for one per processor.
+        backend: See `earmark.preparation.prepare`.
         progress: Whether to show progress on standard error.
 
     Returns:
-        What was read and what is wrong.
+        What was read, and what is wrong.
 
     Raises:
         StoreError: If the catalog, the table of moments or ``store.json`` cannot be read.
     """
-    store = PreparedStore(root)
-    videos = list(store.videos.values())
+    root = Path(root)
+    fps = float(read_parameters(root)["fps"])
+    videos = {video.video_id: video for video in read_catalog(root) if video.status != "refused"}
+    counts = read_moments_of_store(root)["video_id"].value_counts().to_pylist()
+    num_moments = {count["values"]: count["counts"] for count in counts}
     faults: dict[str, list[Fault]] = {}
     calls = [
-        joblib.delayed(_verified)(store.root, video, len(store.moments[video.video_id]), store.fps) for video in videos
+        joblib.delayed(_verified)(root, video, num_moments.get(video.video_id, 0), fps) for video in videos.values()
     ]
-    total_seconds = sum(video.duration_seconds for video in videos)
+    total_seconds = sum(video.duration_seconds for video in videos.values())
     with progress_bars(len(videos), total_seconds, shown=progress) as video_done:
         for video_id, found in in_processes(calls, num_workers=num_workers, backend=backend):
             faults[video_id] = found
-            video_done(store.videos[video_id].duration_seconds)
+            video_done(videos[video_id].duration_seconds)
     return VerifyReport(
-        root=store.root,
+        root=root,
         num_videos=len(videos),
-        num_frames=sum(video.num_frames for video in videos),
+        num_frames=sum(video.num_frames for video in videos.values()),
         hours=total_seconds / 3600,
-        faults=tuple(fault for video in videos for fault in faults[video.video_id]),
+        faults=tuple(fault for video_id in videos for fault in faults[video_id]),
     )
 
 
-def forget(root: str | os.PathLike[str], video_ids: Collection[str]) -> None:
-    """Remove the records of videos, so that the next run of `earmark.preparation.prepare.prepare` makes them anew.
+def invalidate(root: str | os.PathLike[str], video_ids: Collection[str]) -> None:
+    """Remove the records of videos, so that the next run of `earmark.preparation.prepare` prepares them again.
 
     Args:
         root: The store.
@@ -145,19 +156,19 @@ def _record_faults(root: Path, video: PreparedVideo, num_moments: int) -> Iterat
 def _index_faults(root: Path, video: PreparedVideo, actual: PacketIndex, fps: float) -> Iterator[str]:
     """Compare the index that was written with the video with what the file holds."""
     path = root / video.prepared_path
-    index_path = path.with_suffix(".index.npz")
+    saved = index_path(path)
     try:
-        index = PacketIndex.load(index_path)
-    except (FileNotFoundError, StoreError) as error:
-        yield f"{index_path}: is missing" if isinstance(error, FileNotFoundError) else str(error)
+        index = PacketIndex.load(saved)
+    except (FileNotFoundError, MediaError) as error:
+        yield f"{saved}: is missing" if isinstance(error, FileNotFoundError) else str(error)
         index = actual
     checksum = _recorded_checksum(root, video)
-    if checksum is not None and checksum != index_checksum(index):
-        yield f"{index_path}: its checksums are not those that were written with the video"
+    if checksum is not None and checksum != index.checksum:
+        yield f"{saved}: its checksums differ from those written with the video"
     places = [field.name for field in fields(PacketIndex) if "checksums" not in field.name]
     wrong = [name for name in places if not np.array_equal(getattr(index, name), getattr(actual, name))]
     if wrong:
-        yield f"{index_path}: wrong index: {', '.join(wrong)} are not those of {path.name}"
+        yield f"{saved}: wrong index: {', '.join(wrong)} are not those of {path.name}"
         return
     for number in np.flatnonzero(index.frame_checksums != actual.frame_checksums).tolist():
         yield f"{path}: frame {number} ({_frame_seconds(actual, fps)[number]:.3f} s) has changed since it was written"

@@ -4,8 +4,8 @@ import av
 import numpy as np
 import pytest
 
-import earmark.media.together as together
-from earmark.media import FrameReader, MediaError, SoundReader, read_together
+import earmark.media.interleaved as interleaved
+from earmark.media import FrameReader, MediaError, SoundReader, read_interleaved
 from tests.helpers.clicking import make_video
 
 
@@ -13,7 +13,7 @@ def assert_as_if_read_apart(path: Path) -> None:
     frames, sound = FrameReader(path, fps=16, short_side=64), SoundReader(path, block_seconds=1.0)
     apart = list(frames), list(sound)
     problems = frames.problem, sound.problem
-    with read_together(frames, sound) as (pictures, blocks):
+    with read_interleaved(frames, sound) as (pictures, blocks):
         both = list(pictures), list(blocks)  # all pictures first: the worst order
     assert (frames.problem, sound.problem) == problems
     assert [time for time, _ in both[0]] == [time for time, _ in apart[0]]
@@ -53,13 +53,13 @@ def test_streams_that_stand_one_after_the_other_are_read_in_bounded_memory(
                 if packet.stream.type == kind:
                     packet.stream = streams[packet.stream_index]
                     output.mux_one(packet)
-    monkeypatch.setattr(together, "_MAX_WAITING_BYTES", 2000)
+    monkeypatch.setattr(interleaved, "_MAX_WAITING_BYTES", 2000)
     openings = []
     monkeypatch.setattr(
-        together, "open_media", lambda path, real=together.open_media: (openings.append(path), real(path))[1]
+        interleaved, "open_media", lambda path, real=interleaved.open_media: (openings.append(path), real(path))[1]
     )
     frames, sound = FrameReader(tmp_path / "b.mkv", fps=16), SoundReader(tmp_path / "b.mkv", block_seconds=0.5)
-    with read_together(frames, sound) as (pictures, blocks):
+    with read_interleaved(frames, sound) as (pictures, blocks):
         first = next(blocks)  # lies behind all pictures
         num_pictures = len(list(pictures))
         rest = list(blocks)
@@ -73,7 +73,7 @@ def test_readers_of_different_files_are_refused(tmp_path: Path) -> None:
     make_video(tmp_path / "b.mp4", seconds=1.0, times=())
     with (
         pytest.raises(ValueError, match="different files"),
-        read_together(FrameReader(tmp_path / "a.mp4", fps=16), SoundReader(tmp_path / "b.mp4")),
+        read_interleaved(FrameReader(tmp_path / "a.mp4", fps=16), SoundReader(tmp_path / "b.mp4")),
     ):
         pass
 
@@ -127,12 +127,12 @@ def test_what_lies_between_windows_is_not_decoded(tmp_path: Path, monkeypatch: p
             output.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 96, 3), k % 200, np.uint8), "rgb24")))
         output.mux(stream.encode(None))
     decoded = []
-    real = together.FrameReader.read.__globals__["decode"]
+    real = interleaved.FrameReader.read.__globals__["decode"]
 
     def counting(packets: object, *rest: object) -> object:
         return real((decoded.append(packet) or packet for packet in packets), *rest)  # type: ignore[attr-defined]
 
-    monkeypatch.setitem(together.FrameReader.read.__globals__, "decode", counting)
+    monkeypatch.setitem(interleaved.FrameReader.read.__globals__, "decode", counting)
     list(FrameReader(tmp_path / "a.mp4", fps=16, windows=[(160, 164)]))
     assert 7 <= len(decoded) <= 40  # 0.25 s of pictures, and at most a group of pictures before them
 
@@ -159,7 +159,7 @@ def test_a_file_that_breaks_off_is_told_of_by_both_readers(tmp_path: Path) -> No
     content = (tmp_path / "b.mkv").read_bytes()
     (tmp_path / "c.mkv").write_bytes(content[: len(content) // 2])
     frames, sound = FrameReader(tmp_path / "c.mkv", fps=16), SoundReader(tmp_path / "c.mkv")
-    with read_together(frames, sound) as (pictures, blocks):
+    with read_interleaved(frames, sound) as (pictures, blocks):
         list(pictures)
         list(blocks)
     assert frames.problem is not None

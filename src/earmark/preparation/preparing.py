@@ -2,7 +2,7 @@
 
 Path of a sample: video file --media + prepare--> prepared video + packet index, moments --store--> clip.
 
-Every video leaves a small record of what was made of it (`earmark.preparation.video`), so an interrupted run goes on
+Every video leaves a small record of what was made of it (`earmark.preparation.video`), so an interrupted run continues
 where it was, several runs can work on one store, and a run over finished videos only gathers the records. A source that
 cannot be used is refused: it stays in the catalog, with the reason.
 """
@@ -14,30 +14,34 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from earmark.atomic import replacing
-from earmark.clips.store import CATALOG_SCHEMA, STORE_VERSION, PreparedVideo, StoreError, stretched
 from earmark.datasets.records import VideoRecord
-from earmark.moments import (
-    DEFAULT_DETECTOR,
-    detector_parameters,
-    moments_table,
-    own_parameters,
-    with_detector,
-    write_moments,
+from earmark.moments import moments_table, own_parameters, write_moments
+from earmark.preparation.catalog import (
+    CATALOG_SCHEMA,
+    STORE_VERSION,
+    PreparedVideo,
+    StoreError,
+    read_parameters,
+    stretched,
 )
 from earmark.preparation.disk_space import SourceLength, estimated_bytes, free_bytes, source_lengths
 from earmark.preparation.locks import clear_leftovers, left_behind, running_seconds
+from earmark.preparation.options import MomentSearch, Transcoding, store_parameters
 from earmark.preparation.progress import PrepareReport, progress_bars, size_text
 from earmark.preparation.video import read_record, record_path
 from earmark.preparation.workers import Backend, prepared_rows
 from earmark.wording import counted
 
 __all__ = ["PrepareError", "PrepareReport", "prepare"]
+
+DEFAULT_TRANSCODING = Transcoding()
+DEFAULT_SEARCH = MomentSearch()
 
 
 class PrepareError(ValueError):
@@ -48,19 +52,8 @@ def prepare(
     videos: Sequence[VideoRecord],
     root: str | os.PathLike[str],
     *,
-    fps: int = 16,
-    short_side: int = 128,
-    quality: int = 90,
-    audio_rate: int = 16000,
-    segment_seconds: float = 10.0,
-    detector: str = DEFAULT_DETECTOR,
-    min_score: float | None = None,
-    min_distance_seconds: float | None = None,
-    min_prominence: float | None = None,
-    min_distance: int | None = None,
-    audio_stream: int | None = None,
-    around: Literal["moments"] | None = None,
-    around_seconds: float = 1.0,
+    transcoding: Transcoding = DEFAULT_TRANSCODING,
+    search: MomentSearch = DEFAULT_SEARCH,
     part: tuple[int, int] = (1, 1),
     num_workers: int = 1,
     backend: Backend = "loky",
@@ -68,31 +61,18 @@ def prepare(
 ) -> PrepareReport:
     """Prepare videos for training: transcode, find moments, write the catalog.
 
-    Run again after an interruption it goes on where it was; a video whose source has not changed is not done again.
-    Several runs may work on one store at once, on one machine or on many that share a folder: each does what no other
-    is at.
+    Run again after an interruption, it continues where it was; a video whose source has not changed is not done again.
+    Several runs may work on one store at once, on one machine or on many that share a folder: each takes videos that no
+    other is working on.
 
     Args:
         videos: What to prepare; ids must be unique.
         root: Folder of the store; made if missing.
-        fps: Frames a second of the prepared picture.
-        short_side: Its shorter side in pixels.
-        quality: JPEG quality, 1 to 100.
-        audio_rate: Sample rate of the prepared sound in Hz.
-        segment_seconds: Length of the segments of which an epoch visits one moment each (see
-            `earmark.moments.segment_number`).
-        detector: What finds the moments: ``earmark``, or ``replai``, the original code's.
-        min_score: Of ``earmark`` alone: least score of a moment; None for 3.
-        min_distance_seconds: Of ``earmark`` alone: least distance of two moments; None for 0.05.
-        min_prominence: Of ``replai`` alone: least prominence of a moment; None for 1.
-        min_distance: Of ``replai`` alone: least distance of two moments, in windows of the curve; None for 10.
-        audio_stream: The n-th sound stream of each video, from 0; None for its container's default. A video that has
-            fewer is prepared without sound, and says so.
-        around: ``"moments"`` keeps nothing but windows around the moments; None keeps all.
-        around_seconds: How much is kept on each side of a moment: at least gap and clip, and half of the sound.
+        transcoding: What is kept of a source.
+        search: What finds the moments.
         part: (k, n): of all videos, in their order, only every n-th from the k-th on, k from 1 to n. The catalog
             holds what all parts have made so far.
-        num_workers: Processes that work side by side, a video each; -1 for one a processor.
+        num_workers: Concurrent processes, one video each; -1 for one per processor.
         backend: ``"loky"`` for processes on this machine, ``"ray"`` for a Ray cluster.
         progress: Whether to show progress and the estimated size on standard error.
 
@@ -109,25 +89,8 @@ def prepare(
         >>> from earmark.datasets import Folder
         >>> report = prepare(Folder("clips").videos(), "data/prepared/clips")  # doctest: +SKIP
     """
-    parameters: dict[str, Any] = {
-        "fps": fps,
-        "short_side": short_side,
-        "quality": quality,
-        "audio_rate": audio_rate,
-        **_detector_parameters(
-            detector,
-            segment_seconds=segment_seconds,
-            min_score=min_score,
-            min_distance_seconds=min_distance_seconds,
-            min_prominence=min_prominence,
-            min_distance=min_distance,
-        ),
-    }
-    if audio_stream is not None:
-        parameters["audio_stream"] = audio_stream
-    if around is not None:
-        parameters |= {"around": around, "around_seconds": around_seconds}
-    _check(videos, parameters, part)
+    parameters = store_parameters(transcoding, search)
+    _check(videos, part)
     root = Path(root)
     _claim(root, parameters)
     clear_leftovers(root)
@@ -156,23 +119,21 @@ def prepare(
             raise
         raise PrepareError(
             f"{root}: the disk is full ({error.strerror}): done, and kept: {len(rows)} of "
-            f"{counted(len(mine), 'video')}; make room and give the same command again"
+            f"{counted(len(mine), 'video')}; make room and run the same command again"
         ) from error
     num_elsewhere = len(videos) - len(catalog)
     made = tuple(rows[video.video_id] for video in mine)
     return PrepareReport(
-        root, made, num_reused, detector, num_elsewhere, stretched=stretched(made, fps=fps, sample_rate=audio_rate)
+        root,
+        made,
+        num_reused,
+        search.detector,
+        num_elsewhere,
+        stretched=stretched(made, fps=transcoding.fps, sample_rate=transcoding.audio_rate),
     )
 
 
-def _detector_parameters(detector: str, **options: Any) -> dict[str, Any]:
-    try:
-        return detector_parameters(detector, **options)
-    except ValueError as error:
-        raise PrepareError(str(error)) from error
-
-
-def _check(videos: Sequence[VideoRecord], parameters: dict[str, Any], part: tuple[int, int]) -> None:
+def _check(videos: Sequence[VideoRecord], part: tuple[int, int]) -> None:
     if not videos:
         raise PrepareError("no videos to prepare")
     seen: set[str] = set()
@@ -180,20 +141,6 @@ def _check(videos: Sequence[VideoRecord], parameters: dict[str, Any], part: tupl
         if video.video_id in seen:
             raise PrepareError(f"video id {video.video_id!r} is given twice")
         seen.add(video.video_id)
-    least = {"fps": 1, "short_side": 16, "quality": 1, "audio_rate": 4000, "segment_seconds": 1}
-    for name, value in least.items():
-        if parameters[name] < value:
-            raise PrepareError(f"{name} must be at least {value}, got {parameters[name]}")
-    if parameters["quality"] > 100:
-        raise PrepareError(f"quality must be at most 100, got {parameters['quality']}")
-    if parameters["short_side"] % 2:
-        raise PrepareError(f"short_side must be even, got {parameters['short_side']}")
-    if parameters.get("around", "moments") != "moments":
-        raise PrepareError(f"around must be 'moments' or None, got {parameters['around']!r}")
-    if parameters.get("around_seconds", 1.0) <= 0:
-        raise PrepareError(f"around_seconds must be above 0, got {parameters['around_seconds']}")
-    if parameters.get("audio_stream", 0) < 0:
-        raise PrepareError(f"audio_stream must be at least 0, got {parameters['audio_stream']}")
     if not 1 <= part[0] <= part[1]:
         raise PrepareError(f"part must be (k, n) with k from 1 to n, got {part}")
 
@@ -202,16 +149,16 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
     """Make the folder a store of these parameters, or say why it cannot be."""
     path = root / "store.json"
     if not path.exists():
-        # Another run may be making it this very moment: its half-written file counts for nothing.
+        # Another run may be making it at this moment: its half-written file is ignored.
         if root.exists() and (not root.is_dir() or any(entry.name[0] != "." for entry in root.iterdir())):
             raise PrepareError(f"{root}: is not empty and not a prepared store; choose another folder")
         content = {"format_version": STORE_VERSION, "parameters": parameters}
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2))
     try:
-        existing = with_detector(json.loads(path.read_text())["parameters"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise PrepareError(f"{path}: not the description of a prepared store ({error})") from error
+        existing = read_parameters(root)
+    except StoreError as error:
+        raise PrepareError(str(error)) from error
     differing = [name for name in {**parameters, **existing} if existing.get(name) != parameters.get(name)]
     if differing:
         was = ", ".join(f"{name}={existing.get(name)}" for name in differing)
@@ -220,7 +167,7 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
 
 
 def _check_space(root: Path, lengths: list[SourceLength], parameters: dict[str, Any], *, tell: bool) -> None:
-    """Compare what will be written with the room there is; windows around moments are not known beforehand."""
+    """Compare the estimated size with the free space; windows around moments are not known beforehand."""
     needed, free = estimated_bytes(lengths, parameters), free_bytes(root)
     hours = sum(length.seconds for length in lengths) / 3600
     most = "at most " if "around" in parameters else "about "
@@ -240,8 +187,8 @@ def _write_tables(
 ) -> list[PreparedVideo]:
     """Gather what all runs have made into the catalog and the table of moments; return the catalog.
 
-    Another run may do the same at the same time. Each looks again after writing whether there are more records than it
-    had read: so the last one to write has them all, whatever the order.
+    Another run may do the same at the same time. Each checks after writing whether there are more records than it had
+    read, so the last one to write has them all, whatever the order.
     """
     while True:
         before = _record_times(root, videos)

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -20,7 +21,8 @@ from earmark.datasets import Folder
 from earmark.datasets.records import VideoRecord
 from earmark.media import VideoWriter, read_frames
 from earmark.moments import DETECTORS, detector_parameters, moments_of_file, read_moments
-from earmark.preparation.prepare import PrepareError, prepare
+from earmark.preparation import MomentSearch, PrepareError, Transcoding, prepare, store_parameters
+from earmark.preparation.catalog import STORE_VERSION
 from tests.helpers.clicking import RATE, make_video, without_sound
 from tests.helpers.media_clips import click_track, grey_ramp, write_clip
 
@@ -80,7 +82,8 @@ def test_picture_and_sound_of_a_prepared_video_share_the_clock_of_the_source(fol
 @pytest.mark.parametrize("detector", [None, *DETECTORS])
 def test_moments_are_those_of_the_sound_at_its_own_rate(folder: Path, tmp_path: Path, detector: str | None) -> None:
     chosen = {} if detector is None else {"detector": detector}
-    prepare(Folder(folder).videos(), tmp_path / "store", progress=False, **chosen)  # type: ignore[arg-type]
+    search = MomentSearch(**chosen)  # type: ignore[arg-type]
+    prepare(Folder(folder).videos(), tmp_path / "store", search=search, progress=False)
     expected, _ = moments_of_file(folder / "one.mp4", **chosen)  # type: ignore[arg-type]
     store = PreparedStore(tmp_path / "store")
     np.testing.assert_array_equal(store.moments["one"], [moment.time_seconds for moment in expected])
@@ -104,23 +107,80 @@ def _as_of_before(root: Path) -> None:
 
 def test_a_store_that_names_no_detector_is_one_of_replai_and_goes_on_as_that(folder: Path, tmp_path: Path) -> None:
     records, root = Folder(folder).videos(), tmp_path / "store"
-    prepare(records, root, detector="replai", progress=False)
+    prepare(records, root, search=MomentSearch("replai"), progress=False)
     fingerprint = PreparedStore(root).fingerprint
     _as_of_before(root)
     assert PreparedStore(root).parameters["detector"] == "replai"
     assert PreparedStore(root).fingerprint == fingerprint  # a run that was trained on it goes on
-    report = prepare(records, root, detector="replai", progress=False)
+    report = prepare(records, root, search=MomentSearch("replai"), progress=False)
     assert report.num_reused == len(records) - 1  # what was refused is tried again
     with pytest.raises(PrepareError, match=r"made with detector=replai, .*; asked for detector=earmark, "):
         prepare(records, root, progress=False)
 
 
-def test_a_detector_takes_no_options_of_another(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(PrepareError, match="min_prominence is no option of the detector earmark"):
-        prepare(Folder(folder).videos(), tmp_path / "store", min_prominence=1.0, progress=False)
-    with pytest.raises(PrepareError, match="min_score is no option of the detector replai"):
-        prepare(Folder(folder).videos(), tmp_path / "store", detector="replai", min_score=1.0, progress=False)
-    assert not (tmp_path / "store").exists()
+def test_a_store_of_a_newer_version_is_not_written_to(folder: Path, tmp_path: Path) -> None:
+    prepare(Folder(folder).videos()[:1], tmp_path / "store", progress=False)
+    description = tmp_path / "store" / "store.json"
+    description.write_text(json.dumps(json.loads(description.read_text()) | {"format_version": STORE_VERSION + 1}))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.*")}
+    with pytest.raises(PrepareError, match=r"store\.json: written by a newer Earmark \(format 2, "):
+        prepare(Folder(folder).videos(), tmp_path / "store", progress=False)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.*")} == before
+
+
+def test_the_parameters_of_a_store_are_written_as_ever() -> None:
+    assert store_parameters(Transcoding(), MomentSearch()) == {
+        "fps": 16,
+        "short_side": 128,
+        "quality": 90,
+        "audio_rate": 16000,
+        "detector": "earmark",
+        "segment_seconds": 10.0,
+        "min_score": 3.0,
+        "min_distance_seconds": 0.05,
+    }
+    sparse = store_parameters(Transcoding(audio_stream=1, around="moments"), MomentSearch("replai", min_distance=5))
+    assert sparse == {
+        "fps": 16,
+        "short_side": 128,
+        "quality": 90,
+        "audio_rate": 16000,
+        "detector": "replai",
+        "segment_seconds": 10.0,
+        "min_prominence": 1.0,
+        "min_distance": 5,
+        "audio_stream": 1,
+        "around": "moments",
+        "around_seconds": 1.0,
+    }
+
+
+def test_a_detector_takes_no_options_of_another() -> None:
+    with pytest.raises(ValueError, match="min_prominence is no option of the detector earmark"):
+        MomentSearch(min_prominence=1.0)
+    with pytest.raises(ValueError, match="min_score is no option of the detector replai"):
+        MomentSearch("replai", min_score=1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"fps": 0}, "fps must be at least 1, got 0"),
+        ({"short_side": 14}, "short_side must be at least 16, got 14"),
+        ({"short_side": 127}, "short_side must be even, got 127"),
+        ({"quality": 0}, "quality must be at least 1, got 0"),
+        ({"quality": 101}, "quality must be at most 100, got 101"),
+        ({"audio_rate": 3999}, "audio_rate must be at least 4000, got 3999"),
+        ({"audio_stream": -1}, "audio_stream must be at least 0, got -1"),
+        ({"around": "actions"}, "around must be 'moments' or None, got 'actions'"),
+        ({"around_seconds": 0.0}, "around_seconds must be above 0, got 0.0"),
+    ],
+)
+def test_what_is_out_of_range_is_said_by_name(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Transcoding(**options)
+    with pytest.raises(ValueError, match=r"segment_seconds must be at least 1, got 0\.5"):
+        MomentSearch(segment_seconds=0.5)
 
 
 def test_a_sound_track_can_be_chosen_and_one_that_is_not_there_leaves_the_picture(tmp_path: Path) -> None:
@@ -129,7 +189,7 @@ def test_a_sound_track_can_be_chosen_and_one_that_is_not_there_leaves_the_pictur
     sources.mkdir()
     write_clip(sources / "two.mkv", frames=grey_ramp(30), fps=10, waves=waves)
     write_clip(sources / "one.mkv", frames=grey_ramp(30), fps=10, waves=waves[:1])
-    report = prepare(Folder(sources).videos(), root, audio_stream=1, progress=False)
+    report = prepare(Folder(sources).videos(), root, transcoding=Transcoding(audio_stream=1), progress=False)
     rows = {video.video_id: video for video in report.videos}
     store = PreparedStore(root)
     assert store.moments["two"] == pytest.approx([2.1], abs=0.02)
@@ -200,13 +260,11 @@ def test_other_parameters_and_foreign_folders_are_refused(folder: Path, tmp_path
     records = Folder(folder).videos()
     prepare(records, tmp_path / "store", progress=False)
     with pytest.raises(PrepareError, match="was made with fps=16; asked for fps=8"):
-        prepare(records, tmp_path / "store", fps=8, progress=False)
+        prepare(records, tmp_path / "store", transcoding=Transcoding(fps=8), progress=False)
     with pytest.raises(PrepareError, match="not empty and not a prepared store"):
         prepare(records, folder, progress=False)
     with pytest.raises(PrepareError, match="given twice"):
         prepare([*records, records[0]], tmp_path / "other", progress=False)
-    with pytest.raises(PrepareError, match="quality must be at most 100"):
-        prepare(records, tmp_path / "other", quality=101, progress=False)
     with pytest.raises(PrepareError, match="no videos"):
         prepare([], tmp_path / "other", progress=False)
     assert not (tmp_path / "other").exists()
@@ -269,7 +327,7 @@ def test_split_and_participant_follow_the_records_of_the_last_run(folder: Path, 
 
 
 PREPARE = (
-    "import sys; from earmark.datasets import Folder; from earmark.preparation.prepare import prepare\n"
+    "import sys; from earmark.datasets import Folder; from earmark.preparation import prepare\n"
     "prepare(Folder(sys.argv[1]).videos(), sys.argv[2], num_workers=2, progress=False)"
 )
 
@@ -325,7 +383,7 @@ def test_a_full_disk_stops_the_run_by_name_and_keeps_what_is_done(
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a small disk cannot be mounted here")
     monkeypatch.setattr(
-        "earmark.preparation.prepare.free_bytes", lambda root: 1 << 40
+        "earmark.preparation.preparing.free_bytes", lambda root: 1 << 40
     )  # the estimate does not see it coming
     try:
         prepare(records[:-2], small / "store", progress=False)
@@ -354,13 +412,13 @@ def make_noise(path: Path, *, seconds: float) -> None:
 def test_a_disk_without_room_is_refused_before_anything_is_done(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("earmark.preparation.prepare.free_bytes", lambda root: 1000)
+    monkeypatch.setattr("earmark.preparation.preparing.free_bytes", lambda root: 1000)
     with pytest.raises(PrepareError, match=r"h of video will take about .* MB; 0.0 MB are free"):
         prepare(Folder(folder).videos(), tmp_path / "store", progress=False)
     assert not list((tmp_path / "store").rglob("*.mov"))
     monkeypatch.undo()
     prepare(Folder(folder).videos(), tmp_path / "store", progress=False)
-    monkeypatch.setattr("earmark.preparation.prepare.free_bytes", lambda root: 1000)
+    monkeypatch.setattr("earmark.preparation.preparing.free_bytes", lambda root: 1000)
     records = [record for record in Folder(folder).videos() if record.video_id != "text"]
     assert prepare(records, tmp_path / "store", progress=False).num_reused == 3  # what is there needs no room
 

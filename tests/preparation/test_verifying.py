@@ -8,10 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from earmark.cli.main import main
-from earmark.clips.store import PacketIndex, PreparedStore, StoreError
+from earmark.clips.store import PreparedStore
 from earmark.datasets import Folder
-from earmark.preparation.prepare import prepare
-from earmark.preparation.verify import forget, verify
+from earmark.media import PacketIndex
+from earmark.preparation import prepare
+from earmark.preparation.catalog import StoreError
+from earmark.preparation.verifying import invalidate, verify
 from tests.helpers.clicking import make_video
 
 
@@ -66,7 +68,7 @@ def flip_a_byte_and_rebuild_the_index(root: Path) -> str:
     flip_a_byte_of_a_picture(root)
     path = root / "videos/b.index.npz"
     PacketIndex.of_file(root / "videos/b.mov").save(path)
-    return f"{path}: its checksums are not those that were written with the video"
+    return f"{path}: its checksums differ from those written with the video"
 
 
 def lose_the_video(root: Path) -> str:
@@ -112,7 +114,7 @@ def test_every_kind_of_damage_is_found_and_named(made: Path, store: Path, damage
     assert {fault.video_id for fault in report.faults} == {"b"}
     assert any(fault.reason.startswith(expected) for fault in report.faults), report.faults
     whole = (made / "store/videos/b.mov").read_bytes()
-    forget(store, ["b"])
+    invalidate(store, ["b"])
     again = prepare(Folder(made / "sources").videos(), store, progress=False)
     assert again.num_reused == 1
     assert (store / "videos/b.mov").read_bytes() == whole

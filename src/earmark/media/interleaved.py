@@ -1,4 +1,4 @@
-"""Reading the pictures and the sound of a file side by side, in one pass over the file."""
+"""Reading the pictures and the sound of a file in one pass over it."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ _MAX_WAITING_BYTES = 64 << 20
 
 
 @contextmanager
-def read_together(
+def read_interleaved(
     frames: FrameReader, sound: SoundReader
 ) -> Iterator[tuple[Iterator[tuple[float, NDArray[np.uint8]]], Iterator[NDArray[np.float32]]]]:
     """Open a file once for its pictures and its sound, so that it is read once from start to end.
 
     Both are what iterating over the readers gives, and the readers' ``problem`` is set. The two are to be read at about
-    the same pace: what one lags behind is held in memory, compressed, up to 64 MiB; beyond that (streams that stand one
-    after the other in the file) the file is opened a second time.
+    the same pace: packets that one of them has not used yet are held in memory, compressed, up to 64 MiB; beyond that
+    (streams stored one after the other) the file is opened a second time.
 
     Args:
         frames: reader of the pictures.
@@ -49,7 +49,7 @@ def read_together(
         ...             writer.write_frame(np.zeros((48, 64, 3), np.uint8))
         ...         writer.write_sound(np.zeros(16384, np.float32))
         ...     readers = FrameReader(f"{folder}/a.mp4", fps=2), SoundReader(f"{folder}/a.mp4")
-        ...     with read_together(*readers) as (pictures, blocks):
+        ...     with read_interleaved(*readers) as (pictures, blocks):
         ...         len(list(pictures)), [len(block) for block in blocks]
         (2, [16000, 384])
     """
@@ -102,7 +102,7 @@ class _Demuxer:
             yield from (packet for number, packet in enumerate(alone) if number >= num_given)
 
     def _next_packet(self) -> Any:
-        """Return the next packet of any stream, None at the end; every reader is told of what breaks the reading."""
+        """Return the next packet of any stream, None at the end; an error that ends reading is raised in each."""
         if self._error is not None:
             raise self._error
         try:
