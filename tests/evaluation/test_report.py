@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import re
 import wave
 from html.parser import HTMLParser
@@ -60,15 +59,9 @@ class Page(HTMLParser):
 
 def write(tmp_path: Path, **options: Any) -> Page:
     path = tmp_path / "run" / "report.html"
-    nothing: dict[str, Any] = {"title": "run", "summary": {}, "metrics_path": None, "results": None, "examples": []}
+    nothing: dict[str, Any] = {"title": "run", "summary": {}, "metrics": None, "results": None, "examples": []}
     write_report(path, **(nothing | options))
     return Page(path)
-
-
-def metrics_file(tmp_path: Path, *lines: object) -> Path:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return path
 
 
 def step(number: int, **values: float | None) -> dict[str, Any]:
@@ -116,7 +109,7 @@ def example(**changes: Any) -> Example:
 
 
 def test_page_without_anything_says_what_is_missing(tmp_path: Path) -> None:
-    page = write(tmp_path, metrics_path=tmp_path / "metrics.jsonl")
+    page = write(tmp_path, metrics=[])
     assert "No evaluation yet" in page.text
     assert "No training metrics yet: metrics.jsonl is missing or holds no step." in page.text
     assert "No example moments were given." in page.text
@@ -125,13 +118,11 @@ def test_page_without_anything_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_everything_from_outside_is_escaped(tmp_path: Path) -> None:
-    path = tmp_path / "<b>.jsonl"
-    path.write_text("not json\n")
     page = write(
         tmp_path,
         title=ATTACK,
         summary={ATTACK: ATTACK},
-        metrics_path=path,
+        metrics=[{"kind": ATTACK, ATTACK: 1.0}],
         results=results(class_name=ATTACK),
         examples=[example(video_id=ATTACK, caption=ATTACK)],
     )
@@ -144,7 +135,7 @@ def test_everything_from_outside_is_escaped(tmp_path: Path) -> None:
 def test_page_asks_nothing_of_any_server(tmp_path: Path) -> None:
     page = write(
         tmp_path,
-        metrics_path=metrics_file(tmp_path, step(1, loss=1.0), step(2, loss=0.5)),
+        metrics=[step(1, loss=1.0), step(2, loss=0.5)],
         results=results(),
         examples=[example()],
     )
@@ -235,7 +226,7 @@ def curve_ends(page: Page) -> list[str]:
 
 def test_curves_show_what_was_logged_in_light_and_dark(tmp_path: Path) -> None:
     lines = [step(n, loss=5.0 - n, contrastive_loss=3.0, lr=0.1, extra=1.0) for n in (1, 2, 3)]
-    page = write(tmp_path, metrics_path=metrics_file(tmp_path, *lines, {"kind": "epoch", "step": 3, "loss": 99.0}))
+    page = write(tmp_path, metrics=[*lines, {"kind": "epoch", "step": 3, "loss": 99.0}])
     assert curve_ends(page) == [
         "Losses over steps. total: 4 to 2; audio-visual correspondence: 3 to 3",
         "Learning rate over steps. learning rate: 0.1 to 0.1",
@@ -248,25 +239,24 @@ def test_curves_show_what_was_logged_in_light_and_dark(tmp_path: Path) -> None:
 
 
 def test_repeated_steps_count_once_and_damaged_lines_are_counted(tmp_path: Path) -> None:
-    path = metrics_file(
-        tmp_path,
+    metrics = [
         step(1, loss=9.0),
         step(3, loss=7.0),
         step(2, loss=8.0),
         step(3, loss=1.0),  # done again after a resume
         step(4, loss=None),  # was not finite
         step(5, loss=float("nan")),
-        "[1, 2]",
-        '{"kind": "step", "lo',
-    )
-    page = write(tmp_path, metrics_path=path)
+        {"kind": "step", "loss": 3.0},  # of which step?
+    ]
+    page = write(tmp_path, metrics=metrics, num_damaged_metrics=1)
     assert curve_ends(page) == ["Losses over steps. total: 9 to 1"]
     assert "2 damaged lines of metrics.jsonl left out." in page.text
+    assert "left out" not in write(tmp_path, metrics=metrics[:3]).text
 
 
 def test_long_curves_are_averaged_not_cut(tmp_path: Path) -> None:
     count = 10 * POINTS_SHOWN
-    page = write(tmp_path, metrics_path=metrics_file(tmp_path, *(step(n, loss=float(n)) for n in range(count))))
+    page = write(tmp_path, metrics=[step(n, loss=float(n)) for n in range(count)])
     assert curve_ends(page) == [f"Losses over steps. total: 4.5 to {count - 5.5:.4g}"]
 
 
@@ -327,7 +317,7 @@ def test_example_of_the_wrong_kind_is_refused(tmp_path: Path, changes: dict[str,
 
 def test_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     options = {
-        "metrics_path": metrics_file(tmp_path, step(1, loss=1.0), step(2, loss=0.5)),
+        "metrics": [step(1, loss=1.0), step(2, loss=0.5)],
         "results": results(),
         "examples": [example()],
     }

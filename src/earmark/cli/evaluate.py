@@ -217,15 +217,33 @@ def write_page(
         "earmark": __version__,
     }
     target = folder / "report.html"
+    metrics, num_damaged = (None, 0) if judged.path is None else _metrics_of(judged.path.parent.parent)
     write_report(
         target,
         title=folder.parent.name,
         summary=summary,
-        metrics_path=None if judged.path is None else judged.path.parent.parent / "metrics.jsonl",
+        metrics=metrics,
+        num_damaged_metrics=num_damaged,
         results=result,
         examples=example_moments(store, config, dataset),
     )
     say(f"page: {target}")
+
+
+def _metrics_of(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return what a run logged, and how many lines were damaged: a killed run leaves half a line."""
+    path = run_dir / "metrics.jsonl"
+    lines, num_damaged = [], 0
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if isinstance(line, dict):
+            lines.append(line)
+        else:
+            num_damaged += 1
+    return lines, num_damaged
 
 
 def example_moments(store: "PreparedStore", config: EvaluateConfig, dataset: "DatasetRecords") -> "list[Example]":
