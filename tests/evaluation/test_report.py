@@ -13,15 +13,17 @@ import pytest
 import simplejpeg
 from matplotlib.image import imread
 
-from earmark.evaluation.action_recognition import (
-    ActionRecognitionResult,
+from earmark.evaluation import (
     ClassAccuracy,
     ColumnResult,
     Estimate,
+    Example,
     Score,
     Seen,
+    TaskResult,
+    write_report,
 )
-from earmark.evaluation.report import POINTS_SHOWN, Example, write_report
+from earmark.evaluation.report import POINTS_SHOWN
 
 ATTACK = "<script>alert(1)</script>\"'&"
 
@@ -76,7 +78,7 @@ def results(
     num_actions: int = 1234,
     num_videos: int | None = 40,
     seen: tuple[Seen, ...] = (),
-) -> ActionRecognitionResult:
+) -> TaskResult[ColumnResult]:
     def score(k: int, value: float) -> Score:
         return Score(
             k=k,
@@ -90,7 +92,7 @@ def results(
     classes = (ClassAccuracy(class_name, 66.7, 33.3 if baseline else None, 30),)
     column = ColumnResult("verb", 10, 2000, num_actions, num_videos, score(1, value), score(5, value + 30), classes)
     options = {"test_clips_per_action": 5, "interval": "95 % over videos"}
-    return ActionRecognitionResult((column,), options, num_test_videos=num_videos, seen=seen)
+    return TaskResult((column,), options, num_test_videos=num_videos, seen=seen)
 
 
 def example(**changes: Any) -> Example:

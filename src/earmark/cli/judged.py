@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.encoders import Encoder
 
-__all__ = ["Judged", "checkpoint_path", "judged_encoder", "seen_videos", "untrained"]
+__all__ = ["Judged", "judged_encoder", "read_checkpoint", "seen_videos", "untrained"]
 
 AS_TRAINED = (  # what decides which pixels an encoder is shown
     ("prepare", "short_side"),
@@ -54,24 +54,22 @@ class Judged:
     stored: Mapping[str, Any]
 
 
-def checkpoint_path(config: EvaluateConfig) -> Path | None:
-    """Return the checkpoint to judge, or None for an encoder without one.
+def read_checkpoint(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
+    """Read the checkpoint to judge, once: the file that is named, else the newest of the run.
 
     Raises:
         ConfigError: If it is not there.
+        earmark.training.checkpoint.CheckpointError: If it cannot be read.
     """
-    given = config.evaluate.checkpoint
-    if given == "none":
-        return None
-    if given is not None:
-        if not Path(given).is_file():
-            raise ConfigError(f"evaluate.checkpoint: {given} is not there")
-        return Path(given)
+    from earmark.training.checkpoint import load_checkpoint, load_latest_checkpoint
 
-    from earmark.training.checkpoint import latest_checkpoint
-
+    if config.evaluate.checkpoint is not None:
+        path = Path(config.evaluate.checkpoint)
+        if not path.is_file():
+            raise ConfigError(f"evaluate.checkpoint: {path} is not there")
+        return path, load_checkpoint(path)
     folder = run_dir(config.environment, config.logging, suffix=False)
-    newest = latest_checkpoint(folder / "checkpoints")
+    newest = load_latest_checkpoint(folder / "checkpoints")
     if newest is None:
         raise ConfigError(
             f"logging.name: no run with a checkpoint in {folder}; pretrain it first, or give evaluate.checkpoint=FILE, "
@@ -104,13 +102,11 @@ def judged_encoder(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged:
             f"backbone.video.args.weights: {given.args.weights} would not be used, a checkpoint is judged; add "
             "evaluate.checkpoint=none to judge that file"
         )
-    path = checkpoint_path(config)
-    assert path is not None  # it is not "none"
 
     from earmark.encoders.weights import load_encoder_weights
-    from earmark.training.checkpoint import CheckpointError, load_checkpoint
+    from earmark.training.checkpoint import CheckpointError
 
-    state = load_checkpoint(path)
+    path, state = read_checkpoint(config)
     stored: Mapping[str, Any] = state.get("config", {})
     try:
         encoder_config = checked(VideoEncoder, stored["backbone"]["video"], section="backbone.video")
@@ -122,7 +118,7 @@ def judged_encoder(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged:
     if given.args.pretrained:
         say(f"{path} is judged: the published weights of backbone.video.args.pretrained are not used")
     encoder = build_encoder(untrained(encoder_config), config.environment)
-    loaded = load_encoder_weights(encoder, path, kind="video", weights=config.evaluate.weights)
+    loaded = load_encoder_weights(encoder, path, kind="video", weights=config.evaluate.weights, state=state)
     data = config.data
     if config.evaluate.as_trained:
         _require_as_trained(path, stored, values)

@@ -20,6 +20,8 @@ action covers the moment. `ActionClips` gives ``video`` in place of the two, ``a
 ``label_<column>`` int64 (B,) for each label column.
 """
 
+import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -483,6 +485,23 @@ class ActionClips(_StoredClips):
 
     def __len__(self) -> int:
         return len(self.action_of_item)
+
+    def cache_key(self) -> dict[str, Any]:
+        """Return what the clips depend on, as plain data: equal keys and equal seeds mean equal clips.
+
+        Labels are not among it: the same places of the same videos are the same clips, whatever they are called.
+        """
+        places = [(action.video_id, action.start_seconds, action.stop_seconds) for action in self.actions]
+        return {
+            "class": "ActionClips",
+            "store": self.store.fingerprint,
+            "actions": hashlib.sha256(json.dumps(places).encode()).hexdigest(),
+            "clip_seconds": self.clip_seconds,
+            "clip_fps": self.clip_fps,
+            "num_clips": self.num_clips,
+            "random": self.random,
+            "audio_seconds": self.audio_seconds,
+        }
 
     def start_of(self, index: int, seed: int) -> float:
         """Return where a visit's clip starts, in seconds.

@@ -170,7 +170,12 @@ def _kind_of(name: str) -> Kind:
 
 
 def load_encoder_weights(
-    encoder: Encoder, path: str | Path, *, kind: Kind, weights: Weights | None = None
+    encoder: Encoder,
+    path: str | Path,
+    *,
+    kind: Kind,
+    weights: Weights | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> LoadedWeights:
     """Fill an encoder with the weights that a file holds for it.
 
@@ -180,6 +185,8 @@ def load_encoder_weights(
         path: A checkpoint or weights file, as `load_encoder` takes.
         kind: Which encoder of the file.
         weights: Which weights of a checkpoint of Earmark, as `load_encoder` has it: the average where there is one.
+        state: What `earmark.encoders.torch_file.read_torch_file` or `earmark.load_checkpoint` returned for this file,
+            where it has been read already: then the file itself is only named, not opened.
 
     Returns:
         What was found, loaded and ignored; the encoder's ``origin`` says the same.
@@ -201,9 +208,9 @@ def load_encoder_weights(
         True
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if state is None and not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    return _load(encoder, _read(path, weights), kind)
+    return _load(encoder, _read(path, weights, state), kind)
 
 
 def save_encoder(encoder: Encoder, path: str | Path) -> None:
@@ -240,7 +247,8 @@ def save_encoder(encoder: Encoder, path: str | Path) -> None:
 # --- reading ---
 
 
-def _read(path: Path, weights: Weights | None) -> _WeightsFile:
+def _read(path: Path, weights: Weights | None, state: Any = None) -> _WeightsFile:
+    """Read a file, or take what was read from it before, and tell what is in it."""
     if weights not in (None, "ema", "model"):
         raise ValueError(f"weights: ema or model, got {weights!r}")
     if path.suffix == ".safetensors":
@@ -248,13 +256,14 @@ def _read(path: Path, weights: Weights | None) -> _WeightsFile:
             raise WeightsError(f"{path}: holds one set of weights, so there is no weights={weights} to choose")
         return _read_safetensors(path)
     try:
-        if zipfile.is_zipfile(path):  # torch itself does not verify checksums
+        if state is None and zipfile.is_zipfile(path):  # torch itself does not verify checksums
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
             if damaged is not None:
                 raise WeightsError(f"the checksum of {damaged} is wrong")
-        with torch.serialization.safe_globals(_numpy_types()):
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        if state is None:
+            with torch.serialization.safe_globals(_numpy_types()):
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: not a checkpoint of tensors and plain data ({reason})") from error

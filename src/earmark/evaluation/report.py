@@ -21,7 +21,8 @@ from matplotlib.image import imsave
 
 from earmark.atomic import replacing
 from earmark.clips.transforms import LogMel
-from earmark.evaluation.action_recognition import ActionRecognitionResult
+from earmark.evaluation.action_recognition import ColumnResult
+from earmark.evaluation.results import TaskResult
 from earmark.media.page import data_uri, jpeg_uri, render_page, wav_uri
 
 __all__ = ["Example", "write_report"]
@@ -87,7 +88,7 @@ def write_report(
     title: str,
     summary: Mapping[str, str],
     metrics: Sequence[Mapping[str, Any]] | None,
-    results: ActionRecognitionResult | None,
+    results: TaskResult[ColumnResult] | None,
     examples: Sequence[Example],
     num_damaged_metrics: int = 0,
 ) -> None:
@@ -193,7 +194,7 @@ def _plot(
     return data_uri("image/svg+xml", picture.getvalue())
 
 
-def _scale_percent(results: ActionRecognitionResult | None) -> int:
+def _scale_percent(results: TaskResult[ColumnResult] | None) -> int:
     """Return the right end of the accuracy bars: the next multiple of 10 above everything shown."""
     if results is None:
         return 100
