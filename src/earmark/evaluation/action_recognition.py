@@ -213,31 +213,29 @@ class ActionRecognition(Task[Scores, ColumnResult]):
         known = train_labels[train_labels != IGNORED_LABEL]
         videos = None if self.test_videos is None else np.asarray(self.test_videos)[labelled]
 
-        def percent_right(of: npt.NDArray[np.float32], k: int) -> npt.NDArray[Any]:
-            return 100.0 * top_k_correct(of[labelled], truth, k)
+        def right(of: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.bool_]:
+            return top_k_correct(of[labelled], truth, k)
 
         top1, top5 = (
             compare(
-                percent_right(scores, k),
-                baseline=None if baseline_scores is None else percent_right(baseline_scores, k),
-                majority=100.0 * majority_correct(known, truth, k),
+                right(scores, k),
+                baseline=None if baseline_scores is None else right(baseline_scores, k),
+                majority=majority_correct(known, truth, k),
                 chance=100.0 * min(k, len(names)) / len(names),
                 videos=videos,
                 k=k,
             )
             for k in (1, 5)
         )
-        first = percent_right(scores, 1)
-        baseline_first = None if baseline_scores is None else percent_right(baseline_scores, 1)
-        classes = tuple(
-            ClassAccuracy(
-                name=names[label],
-                accuracy=float(first[truth == label].mean()),
-                baseline_accuracy=None if baseline_first is None else float(baseline_first[truth == label].mean()),
-                num_actions=int((truth == label).sum()),
-            )
-            for label in np.unique(truth).tolist()
-        )
+        first = right(scores, 1)
+        baseline_first = None if baseline_scores is None else right(baseline_scores, 1)
+
+        def class_accuracy(label: int) -> ClassAccuracy:
+            of_class = truth == label
+            baseline = None if baseline_first is None else 100.0 * float(baseline_first[of_class].mean())
+            return ClassAccuracy(names[label], 100.0 * float(first[of_class].mean()), baseline, int(of_class.sum()))
+
+        classes = tuple(class_accuracy(label) for label in np.unique(truth).tolist())
         num_videos = None if videos is None else len(np.unique(videos))
         return ColumnResult(column, len(names), len(known), len(truth), num_videos, top1, top5, classes)
 

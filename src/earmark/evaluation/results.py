@@ -166,18 +166,20 @@ def compare(
     baseline: npt.NDArray[Any] | None,
     majority: npt.NDArray[Any],
     chance: float,
-    bounds: tuple[float, float] = (0, 100),
+    bounds: tuple[float, float] = (0, 1),
+    scale: float = 100.0,
     videos: npt.NDArray[Any] | None = None,
     k: int | None = None,
 ) -> Score:
     """Return the mean of a measure over samples beside those of the baselines, each with its interval.
 
     Args:
-        values: The measure of each test sample, shape ``(N,)``, for example ``100 * top_k_correct(...)``.
+        values: The measure of each test sample, shape ``(N,)``, for example `earmark.evaluation.metrics.top_k_correct`.
         baseline: The same of the baseline encoder; None without one.
         majority: The same of the most frequent answers.
-        chance: Of guessing at random.
+        chance: Of guessing at random, scaled already.
         bounds: Least and greatest value that there can be.
+        scale: What all numbers are multiplied by: 100 for shares in %, 1 for what has a unit.
         videos: Video of each sample, shape ``(N,)``: the interval is then one for other videos; None where samples are
             independent.
         k: Number of guesses, where the measure has one.
@@ -187,20 +189,20 @@ def compare(
 
     Example:
         >>> import numpy as np
-        >>> right = np.array([100.0] * 30 + [0.0] * 10)
-        >>> score = compare(right, baseline=None, majority=right[::-1], chance=50.0)
-        >>> str(score.encoder), score.gain
-        ('75.0 [59.4, 86.0]', None)
+        >>> right = np.array([True] * 30 + [False] * 10)
+        >>> score = compare(right, baseline=None, majority=~right, chance=50.0)
+        >>> str(score.encoder), str(score.majority), score.chance, score.gain
+        ('75.0 [59.1, 86.2]', '25.0 [13.8, 40.9]', 50.0, None)
     """
+    scaled_bounds = (scale * bounds[0], scale * bounds[1])
 
     def estimate(of: npt.NDArray[Any]) -> Estimate:
-        return Estimate(float(of.mean()), *mean_interval(of, bounds=bounds, groups=videos))
+        return Estimate(scale * float(of.mean()), *mean_interval(scale * of, bounds=scaled_bounds, groups=videos))
 
     gain = None
     if baseline is not None:
-        gain = Estimate(
-            float(values.mean() - baseline.mean()), *paired_interval(values, baseline, bounds=bounds, groups=videos)
-        )
+        interval = paired_interval(scale * values, scale * baseline, bounds=scaled_bounds, groups=videos)
+        gain = Estimate(scale * float(values.mean() - baseline.mean()), *interval)
     return Score(
         k=k,
         encoder=estimate(values),
