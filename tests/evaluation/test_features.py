@@ -320,10 +320,10 @@ def test_what_is_no_feature_is_refused() -> None:
 def test_actions_with_different_numbers_of_clips_are_refused() -> None:
     clips = TinyClips()
     clips.action_of_item = np.array([0, 0, 1])
-    with pytest.raises(ValueError, match="as many clips"):
+    with pytest.raises(ValueError, match="same number of clips"):
         extract_features(TinyEncoder(), clips, transform=Crop())
     clips.action_of_item = np.array([], dtype=int)
-    with pytest.raises(ValueError, match="as many clips"):
+    with pytest.raises(ValueError, match="same number of clips"):
         extract_features(TinyEncoder(), clips, transform=Crop())
 
 

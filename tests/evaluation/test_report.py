@@ -159,11 +159,11 @@ def test_summary_stands_in_the_order_given(tmp_path: Path) -> None:
 
 def test_every_number_of_the_result_is_on_the_page(tmp_path: Path) -> None:
     page = write(tmp_path, results=results())
-    assert "5 clips an action, 40 test videos. Intervals: 95 % over videos." in page.text
+    assert "5 clips per action, 40 test videos. Intervals: 95 % over videos." in page.text
     assert "verb, top-1 of 10 classes, 1,234 actions of 40 videos" in page.text
     assert "encoder 31.5 27.2 to 36.2" in page.text
     assert "random encoder never trained 21.5 17.5 to 25.5" in page.text
-    assert "majority class looks at nothing 12.5 10.5 to 14.5" in page.text
+    assert "majority class ignores the video 12.5 10.5 to 14.5" in page.text
     assert "gain over the random encoder +10.0 +2.5 to +17.5" in page.text
     assert "encoder 61.5 57.2 to 66.2" in page.text
     assert "cut 30 66.7 33.3" in page.text
@@ -193,7 +193,7 @@ def test_the_headline_says_where_the_majority_class_wins(
 def test_one_is_singular_and_few_or_seen_videos_are_a_caution(tmp_path: Path) -> None:
     seen = (Seen("pretraining saw", 1), Seen("the checkpoint was chosen by a probe on", 0), Seen("a run saw", None))
     text = write(tmp_path, results=results(num_actions=1, num_videos=1, seen=seen)).text
-    assert "5 clips an action, 1 test video. " in text
+    assert "5 clips per action, 1 test video. " in text
     assert "of 10 classes, 1 action of 1 video" in text
     assert (
         "Caution: The interval rests on 1 test video, and says little of other videos; 20 or more are better." in text

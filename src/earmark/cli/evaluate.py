@@ -40,7 +40,7 @@ NUM_EXAMPLES = 6  # moments on the page
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What an evaluation came to.
+    """The outcome of an evaluation.
 
     Attributes:
         result: The numbers.

@@ -31,16 +31,16 @@ SAW, CHOSEN = "pretraining saw", "the checkpoint was chosen by a probe on"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Judged:
-    """An encoder with what is known of it.
+    """The encoder to judge, with what is known about it.
 
     Attributes:
-        encoder: It.
+        encoder: The encoder.
         config: Its configuration.
         data: The data configuration, with what the run knew filled in.
         path: Its checkpoint; None without one.
         weights: ``ema`` or ``model``: which weights of the checkpoint; None without one.
         has_average: Whether the checkpoint holds an average of the weights beside them.
-        name: All that in words.
+        name: Checkpoint and weights in words.
         stored: What else the checkpoint holds that says where it comes from; empty without one.
     """
 
@@ -161,7 +161,8 @@ def _without_checkpoint(config: EvaluateConfig) -> Judged:
 def seen_videos(judged: Judged, store: "PreparedStore", environment: Environment) -> dict[str, Collection[str] | None]:
     """Return which videos an encoder has seen, and which its checkpoint was chosen by; None where that is not known.
 
-    Checkpoints of before these were stored say it by their settings, if the store is the one that they were made with.
+    Checkpoints from before ids were stored tell it by their settings, provided the store is the one that they were made
+    with.
 
     Args:
         judged: The encoder.
@@ -172,7 +173,7 @@ def seen_videos(judged: Judged, store: "PreparedStore", environment: Environment
         return {} if judged.config.args.weights is None else {"the training of these weights saw": None}
     config = judged.stored.get("config", {})
     position = judged.stored.get("position", {})
-    # best.pt is a further name of the checkpoint that is this one
+    # best.pt is another name of this very checkpoint
     is_best = position.get("best_score") is not None and position.get("best_epoch") == position.get("epoch")
     same = judged.stored.get("fingerprint") == store.fingerprint or _same_videos(config, judged.data, environment)
     ids: dict[str, Collection[str] | None] = {}

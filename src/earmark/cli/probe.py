@@ -1,7 +1,7 @@
 """The linear probe of an encoder in training, on a schedule: ``logging.evaluate_every``.
 
-Beside the path of a sample: `earmark.cli.pretrain` hands it to the loop. It is `earmark evaluate` made short: one clip
-of each action, no baseline.
+Beside the path of a sample: `earmark.cli.pretrain` hands it to the loop. It is a short `earmark evaluate`: one clip per
+action, no baseline.
 """
 
 from collections.abc import Callable

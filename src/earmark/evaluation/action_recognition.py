@@ -196,7 +196,7 @@ class ActionRecognition(Task[Scores, ColumnResult]):
         )
 
     def options(self) -> dict[str, Any]:
-        """Return the options of the probe, and how many clips an action has."""
+        """Return the options of the probe, and the number of clips per action."""
         return {
             "probe": dataclasses.asdict(self.probe),
             "train_clips_per_action": _clips_per_action(self.train_clips),

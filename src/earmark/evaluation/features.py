@@ -4,7 +4,7 @@ Path of a sample: clips --transforms--> model inputs --encoder--> features --pro
 changed: evaluation mode (batch norm uses its running statistics and does not update them), no gradient, float32.
 
 A cached array is ``KEY.npy`` with ``KEY.json`` beside it. KEY is the SHA-256 of everything that the features depend on;
-the json says what that was in plain words.
+the JSON file lists it.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FeatureOptions:
-    """How features are computed and kept; they do not depend on it.
+    """How features are computed and kept; the features themselves do not depend on it.
 
     Attributes:
         batch_size: Clips per batch.
@@ -60,22 +60,23 @@ class FeatureOptions:
 
 @runtime_checkable
 class Cacheable(Protocol):
-    """What says of itself all that its output depends on, beside its inputs; needed to keep features in a cache.
+    """An object that declares everything its output depends on beside its inputs; a feature cache needs that.
 
     `earmark.clips.dataset.ActionClips`, `earmark.clips.transforms.VideoCrop` and every
-    `earmark.encoders.base.Encoder` do. What does not is refused, since a key that leaves something out would find
-    features of something else.
+    `earmark.encoders.base.Encoder` do. Other objects are refused: a key that leaves a setting out would return the
+    features of another setting.
     """
 
     def cache_key(self) -> Mapping[str, Any]:
-        """Return its class and its parameters as plain data: what json holds."""
+        """Return the class and the parameters as plain data that JSON can hold."""
 
 
 class LabelledClips(Protocol):
     """What evaluation needs of a labelled data set; `earmark.clips.dataset.ActionClips` is one.
 
     Attributes:
-        action_of_item: Which action each item is a clip of, int64 ``(num_items,)``; every action has as many clips.
+        action_of_item: Which action each item is a clip of, int64 ``(num_items,)``; every action has the same number of
+            clips.
         labels: Class ids of each label column, int64 ``(num_actions,)``; -1 where an action has none.
     """
 
@@ -91,7 +92,7 @@ class LabelledClips(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FeatureKey:
-    """Name of an array of features: what it depends on.
+    """Name of an array of features, made of everything it depends on.
 
     Attributes:
         content: What the features depend on, as json with sorted keys.
@@ -125,7 +126,7 @@ def feature_key(encoder: nn.Module, *, clips: object, transform: object, seed: i
     """Return the key under which features are cached: equal keys mean equal features.
 
     It covers every parameter and buffer of the encoder and its structure, and what encoder, clips and transform declare
-    of themselves (see `Cacheable`).
+    (see `Cacheable`).
 
     Args:
         encoder: Maps clips to features.
@@ -134,7 +135,7 @@ def feature_key(encoder: nn.Module, *, clips: object, transform: object, seed: i
         seed: From which each item's own seed is drawn.
 
     Raises:
-        TypeError: If one of the three does not declare what it depends on, or declares what json cannot hold.
+        TypeError: If one of the three does not declare what it depends on, or declares anything JSON cannot hold.
 
     Example:
         >>> class Small(nn.Identity):
@@ -184,7 +185,7 @@ def extract_features(
         float32, shape ``(num_actions, num_clips, D)``.
 
     Raises:
-        ValueError: If actions have different numbers of clips, or the encoder returns something else than ``(B, D)`` or
+        ValueError: If actions have different numbers of clips, or the encoder returns anything but ``(B, D)``, or
             numbers that are not finite.
         TypeError: If features are to be cached, and encoder, clips or transform do not say what they depend on.
     """
@@ -194,7 +195,9 @@ def extract_features(
     num_actions = int(action_of_item.max()) + 1 if num_items else 0
     clips_of_action = np.bincount(action_of_item, minlength=num_actions)
     if num_items == 0 or len(action_of_item) != num_items or len(set(clips_of_action.tolist())) != 1:
-        raise ValueError(f"every action needs as many clips; {num_items} items of {num_actions} actions")
+        raise ValueError(
+            f"every action needs the same number of clips, at least one; got {num_items} items of {num_actions} actions"
+        )
     cache_key = None
     if options.cache_dir is not None:
         cache_key = feature_key(encoder, clips=clips, transform=transform, seed=seed)
@@ -283,10 +286,10 @@ def _save(cache_dir: Path, key: FeatureKey, features: npt.NDArray[np.float32]) -
 
 
 def _declared(thing: object, what: str) -> dict[str, Any]:
-    """Return what a thing says that its output depends on.
+    """Return the declared parameters of an object.
 
     Raises:
-        TypeError: If it says nothing, or what json cannot hold.
+        TypeError: If it declares none, or anything JSON cannot hold.
     """
     name = type(thing).__name__
     if not isinstance(thing, Cacheable):

@@ -53,7 +53,7 @@ CURVES: tuple[tuple[str, str, dict[str, str]], ...] = (
         {"direction_accuracy": "forward above backward", "state_change_accuracy": "right side of zero"},
     ),
     ("Learning rate", "At each step.", {"lr": "learning rate"}),
-    ("Speed", "Samples a second.", {"samples_per_second": "samples/s"}),
+    ("Speed", "Samples per second.", {"samples_per_second": "samples/s"}),
 )
 
 
@@ -98,8 +98,8 @@ def write_report(
         path: HTML file to write; it is replaced as a whole.
         title: Name of the run.
         summary: Facts by name, shown in this order: configuration, versions, machine. Plain text.
-        metrics: What the run logged, line by line as it stands in ``metrics.jsonl``; the steps of it are drawn, of
-            each the last line. None, or no step, leaves a sentence instead of curves.
+        metrics: What the run logged, line by line as it stands in ``metrics.jsonl``; its steps are drawn, the
+            last line of each. None, or no step, leaves a sentence instead of curves.
         results: Of the evaluation; None leaves a sentence.
         examples: Moments to show; none leave a sentence.
         num_damaged_metrics: How many lines of the run's metrics could not be read; they are counted on the page.

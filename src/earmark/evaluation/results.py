@@ -1,7 +1,7 @@
-"""What an evaluation comes to: numbers with their intervals, beside those of a random encoder and the majority class.
+"""Results of an evaluation: numbers with intervals, beside those of a random encoder and the majority class.
 
 Path of a sample: features --probe--> scores --metrics--> a `TaskResult` --report--> page. Every task has its results in
-this form, so that all are written, printed and cautioned against in one way.
+this form, so that all are written and printed in one way, with the same cautions.
 """
 
 import dataclasses
