@@ -32,7 +32,7 @@ from earmark.clips.transforms import LogMel
 from earmark.datasets import Ego4D, Kitchen
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.evaluation.metrics import majority_accuracy, top_k_accuracy
-from earmark.evaluation.probe import linear_probe
+from earmark.evaluation.probe import ProbeOptions, linear_probe
 from earmark.kitchen import TRANSITIONS, VERBS, make_kitchen
 from earmark.kitchen.contact_sheet import scene
 from earmark.kitchen.ego4d_tables import video_uid
@@ -299,7 +299,7 @@ def probes(options: argparse.Namespace) -> None:
                 {"label": labels[0]},
                 features[1][:, None],
                 num_classes={"label": TASKS[name].num_classes},
-                lr=0.01,
+                options=ProbeOptions(lr=0.01),
             )["label"]
             value = top_k_accuracy(scores, labels[1], 1)
             majority = majority_accuracy(labels[0], labels[1])

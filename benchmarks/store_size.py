@@ -38,9 +38,9 @@ from earmark.clips.store import PreparedStore
 from earmark.clips.transforms import LogMel, VideoCrop
 from earmark.datasets import Folder, Kitchen
 from earmark.encoders import R2Plus1D, SpecCNN9
-from earmark.evaluation.features import extract_features
+from earmark.evaluation.features import FeatureOptions, extract_features
 from earmark.evaluation.metrics import majority_accuracy, top_k_accuracy
-from earmark.evaluation.probe import linear_probe
+from earmark.evaluation.probe import ProbeOptions, linear_probe
 from earmark.kitchen import make_kitchen
 from earmark.media import read_frames
 from earmark.methods import Supervised
@@ -251,8 +251,10 @@ def judged(folder: Path, short_side: int, seed: int, options: argparse.Namespace
     encoder = pretrained(store, dataset.actions("train"), num_classes, seed, options)
     sets = [ActionClips(store, dataset.actions(split), num_clips=2) for split in ("train", "validation")]
     transform = VideoCrop(crop_size=options.crop, random=False)
-    features = [extract_features(encoder, clips, transform=transform, batch_size=BATCH_SIZE) for clips in sets]
-    scores = linear_probe(features[0], sets[0].labels, features[1], num_classes=num_classes, lr=0.1, seed=seed)
+    batches = FeatureOptions(batch_size=BATCH_SIZE)
+    features = [extract_features(encoder, clips, transform=transform, options=batches) for clips in sets]
+    probe = ProbeOptions(lr=0.1)
+    scores = linear_probe(features[0], sets[0].labels, features[1], num_classes=num_classes, options=probe, seed=seed)
     result: dict[str, Any] = {
         column: top_k_accuracy(scores[column], sets[1].labels[column], 1) for column in num_classes
     }

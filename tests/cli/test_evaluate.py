@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from earmark.cli.build import build_encoder
-from earmark.cli.config import PretrainConfig, checked, compose
+from earmark.cli.config import EvaluateConfig, PretrainConfig, checked, compose
 from earmark.cli.config_schema import Data, VideoEncoder
-from earmark.cli.judged import Judged, seen_videos
+from earmark.cli.judged import Judged, judged_encoder, seen_videos
 from earmark.cli.main import main
 from earmark.clips.store import PreparedStore
 from earmark.kitchen import make_kitchen
-from earmark.training.checkpoint import load_checkpoint
+from earmark.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.helpers.made_store import add_video, finish_store
 
 SMALL_ENCODERS = [
@@ -136,6 +136,33 @@ def test_weights_that_are_named_are_loaded_and_missing_ones_are_told_before_prep
     named = configured(*SMALL_ENCODERS, "backbone.video.args.weights=mine.pth", "backbone.video.args.pretrained=false")
     loaded = build_encoder(named.backbone.video, named.environment)
     assert all(torch.equal(loaded.state_dict()[key], value) for key, value in trained.state_dict().items())
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_checkpoint_is_read_once(named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tensors, that is: how many steps are behind one is looked up without them."""
+    values = compose("default_ssrl", SMALL_ENCODERS)
+    config = checked(PretrainConfig, values)
+    trained = build_encoder(config.backbone.video, config.environment)
+    model = {f"backbone.video.{name}": value for name, value in trained.state_dict().items()}
+    path = tmp_path / "earmark_data/outputs/a/checkpoints/checkpoint_0002.pt"
+    save_checkpoint(path, {"config": values, "model": model, "position": {"epoch": 2, "step": 7}})
+
+    reads = []
+    load = torch.load
+
+    def counting(*args: Any, **options: Any) -> Any:
+        reads.append(options.get("mmap", False))
+        return load(*args, **options)
+
+    monkeypatch.setattr(torch, "load", counting)
+    overrides = ["logging.name=a", "data_augm.crop_size=32", *([f"evaluate.checkpoint={path}"] if named else [])]
+    values = compose("default_lincls", overrides)
+    judged = judged_encoder(checked(EvaluateConfig, values), values)
+    assert reads.count(False) == 1
+    assert judged.path is not None
+    assert judged.path.samefile(path)
+    assert all(torch.equal(judged.encoder.state_dict()[name], value) for name, value in trained.state_dict().items())
 
 
 def judged_in(tmp_path: Path, data: dict[str, Any], stored: dict[str, Any]) -> "tuple[Judged, PreparedStore]":

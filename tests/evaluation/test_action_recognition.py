@@ -15,17 +15,23 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from earmark.evaluation.action_recognition import (
-    ActionRecognitionResult,
+from earmark.evaluation import (
+    FEW_VIDEOS,
+    TASKS,
+    ActionRecognition,
+    ColumnResult,
     Estimate,
+    FeatureOptions,
+    ProbeOptions,
     Seen,
-    evaluate_action_recognition,
-    format_table,
+    Task,
+    TaskResult,
+    evaluate_task,
+    linear_probe,
+    mean_interval,
 )
-from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval
-from earmark.evaluation.probe import linear_probe
 
-NUM_CLASSES = {"verb": 6, "noun": 3}
+Result = TaskResult[ColumnResult]
 CLASS_NAMES = {"verb": ["cut", "open", "close", "pour", "shake", "never done"], "noun": ["knife", "drawer", "jug"]}
 
 
@@ -39,6 +45,9 @@ class ColouredClips:
         self.colours = np.stack([40 * self.labels["verb"], 40 * self.labels["noun"]], axis=1)
         self.action_of_item = np.repeat(np.arange(num_actions), num_clips)
         self._read_items: set[int] = set()
+
+    def cache_key(self) -> dict[str, Any]:
+        return {"class": "ColouredClips", "colours": self.colours.tolist(), "num_items": len(self)}
 
     @property
     def reads(self) -> int:
@@ -58,6 +67,9 @@ class ColouredClips:
 
 
 class ToFloat(nn.Module):
+    def cache_key(self) -> dict[str, Any]:
+        return {"class": "ToFloat"}
+
     def forward(self, video: Tensor, seed: Tensor, video_size: Tensor) -> Tensor:
         return video.movedim(-1, 1).float() / 255
 
@@ -70,8 +82,8 @@ class SoftHistogram(nn.Module):
         self.channels = channels
         self.register_buffer("levels", torch.linspace(0, 1, 12))
 
-    def extra_repr(self) -> str:
-        return f"channels={self.channels}"
+    def cache_key(self) -> dict[str, Any]:
+        return {"class": "SoftHistogram", "channels": self.channels}
 
     def forward(self, x: Tensor) -> Tensor:
         bumps = torch.exp(-(((x[:, self.channels, ..., None] - self.levels) / 0.06) ** 2))
@@ -83,26 +95,30 @@ def clips() -> tuple[ColouredClips, ColouredClips]:
     return ColouredClips(200, seed=0), ColouredClips(120, seed=1, num_clips=3)
 
 
-def evaluate(clips: tuple[ColouredClips, ColouredClips], **options: Any) -> ActionRecognitionResult:
-    arguments: dict[str, Any] = {
-        "encoder": SoftHistogram((0, 1)),
-        "train_clips": clips[0],
-        "test_clips": clips[1],
-        "transform": ToFloat(),
-        "num_classes": NUM_CLASSES,
-        "class_names": CLASS_NAMES,
-        "fingerprint": "colours",
-        "lr": 0.1,
-    }
-    return evaluate_action_recognition(**(arguments | options))
+def task_of(clips: tuple[ColouredClips, ColouredClips], probe: ProbeOptions, **options: Any) -> ActionRecognition:
+    return ActionRecognition(
+        **{"train_clips": clips[0], "test_clips": clips[1], "class_names": CLASS_NAMES, "probe": probe, **options}
+    )
+
+
+def evaluate(
+    clips: tuple[ColouredClips, ColouredClips],
+    probe: ProbeOptions = ProbeOptions(lr=0.1),  # noqa: B008 - frozen
+    encoder: nn.Module | None = None,
+    **options: Any,
+) -> Result:
+    of_task = {name: options.pop(name) for name in ("test_videos", "train_videos", "class_names") if name in options}
+    return evaluate_task(
+        task_of(clips, probe, **of_task), encoder or SoftHistogram((0, 1)), transform=ToFloat(), **options
+    )
 
 
 @pytest.fixture(scope="module")
-def result(clips: tuple[ColouredClips, ColouredClips]) -> ActionRecognitionResult:
+def result(clips: tuple[ColouredClips, ColouredClips]) -> Result:
     return evaluate(clips, baseline_encoder=SoftHistogram((2,)))  # blue says nothing
 
 
-def test_encoder_that_sees_the_answer_is_told_from_one_that_does_not(result: ActionRecognitionResult) -> None:
+def test_encoder_that_sees_the_answer_is_told_from_one_that_does_not(result: Result) -> None:
     for column in result.columns:
         assert column.top1.encoder.value > 95
         assert column.top1.baseline.value < 60
@@ -112,7 +128,7 @@ def test_encoder_that_sees_the_answer_is_told_from_one_that_does_not(result: Act
 
 
 def test_majority_chance_and_counts_are_those_of_the_labels(
-    result: ActionRecognitionResult, clips: tuple[ColouredClips, ColouredClips]
+    result: Result, clips: tuple[ColouredClips, ColouredClips]
 ) -> None:
     verb, noun = result.columns
     assert (verb.column, noun.column) == ("verb", "noun")
@@ -126,7 +142,7 @@ def test_majority_chance_and_counts_are_those_of_the_labels(
     assert (result.options["train_clips_per_action"], result.options["test_clips_per_action"]) == (2, 3)
 
 
-def test_class_accuracies_average_to_the_accuracy(result: ActionRecognitionResult) -> None:
+def test_class_accuracies_average_to_the_accuracy(result: Result) -> None:
     for column in result.columns:
         counts = [entry.num_actions for entry in column.classes]
         assert sum(counts) == 120
@@ -137,7 +153,7 @@ def test_class_accuracies_average_to_the_accuracy(result: ActionRecognitionResul
     assert [entry.name for entry in result.columns[0].classes] == CLASS_NAMES["verb"][:5]
 
 
-def test_result_survives_json(result: ActionRecognitionResult) -> None:
+def test_result_survives_json(result: Result) -> None:
     content = json.loads(result.to_json())
     assert content["columns"][0]["top1"]["gain"]["low"] == result.columns[0].top1.gain.low
     assert content["columns"][1]["classes"][2]["name"] == "jug"
@@ -147,13 +163,13 @@ def test_result_survives_json(result: ActionRecognitionResult) -> None:
 
 
 def test_same_seed_gives_the_same_json(clips: tuple[ColouredClips, ColouredClips]) -> None:
-    first, again, other = (evaluate(clips, seed=seed, epochs=2, lr=0.005).to_json() for seed in (1, 1, 2))
+    first, again, other = (evaluate(clips, ProbeOptions(epochs=2), seed=seed).to_json() for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 def test_without_baseline_there_is_no_gain(clips: tuple[ColouredClips, ColouredClips]) -> None:
-    result = evaluate(clips, epochs=1)
+    result = evaluate(clips, ProbeOptions(epochs=1))
     assert result.columns[0].top1.baseline is None
     assert result.columns[0].top1.gain is None
     assert result.columns[0].classes[0].baseline_accuracy is None
@@ -174,7 +190,7 @@ def test_unlabelled_actions_do_not_count(clips: tuple[ColouredClips, ColouredCli
 def test_groups_widen_the_interval(clips: tuple[ColouredClips, ColouredClips]) -> None:
     # as if every video showed one verb: videos are right or wrong as a whole
     videos = [f"video {verb}" for verb in clips[1].labels["verb"]]
-    options = {"encoder": SoftHistogram((2,)), "epochs": 5}
+    options: dict[str, Any] = {"encoder": SoftHistogram((2,)), "probe": ProbeOptions(epochs=5, lr=0.1)}
     (plain,), (grouped,) = (
         (evaluate(clips, **options, test_videos=test_videos).columns[0],) for test_videos in (None, videos)
     )
@@ -194,7 +210,9 @@ def test_few_videos_and_videos_seen_before_are_counted_and_said(clips: tuple[Col
         "the probe was trained on": {"P02_01"},
         "another run saw": None,
     }
-    result = evaluate(clips, epochs=1, test_videos=videos, seen_videos=seen, encoder_options={"judged": "best.pt, ema"})
+    result = evaluate(
+        clips, ProbeOptions(epochs=1), test_videos=videos, seen_videos=seen, facts={"judged": "best.pt, ema"}
+    )
     assert result.seen == (
         Seen("pretraining saw", 2),
         Seen("the probe was trained on", 0),
@@ -211,7 +229,7 @@ def test_few_videos_and_videos_seen_before_are_counted_and_said(clips: tuple[Col
     assert "best.pt, ema" in text
     (line,) = [line for line in printed(result).splitlines() if "verb top-1" in line]
     assert line.rstrip(" │|┃").endswith(" 8")
-    many = evaluate(clips, epochs=1, test_videos=[str(number) for number in range(120)])
+    many = evaluate(clips, ProbeOptions(epochs=1), test_videos=[str(number) for number in range(120)])
     assert many.cautions == ()
 
 
@@ -220,9 +238,17 @@ def test_fresh_clips_give_every_epoch_its_own_clip() -> None:
     labels = {"verb": np.array([0, 1] * 20)}
     train = np.zeros((40, 3, 2), np.float32)
     train[:, 2] = np.where(labels["verb"][:, None] == 0, [1.0, -1.0], [-1.0, 1.0])
-    options: dict[str, Any] = {"num_classes": {"verb": 2}, "epochs": 3, "milestones": (), "standardize": False}
-    options |= {"fresh_clips": True, "weight_decay": 0.0, "lr": 0.1, "momentum": 0.0, "batch_size": 40}
-    scores = linear_probe(train, labels, train[:, 2:], **options)["verb"]
+    options = ProbeOptions(
+        epochs=3,
+        lr=0.1,
+        milestones=(),
+        batch_size=40,
+        momentum=0.0,
+        weight_decay=0.0,
+        standardize=False,
+        fresh_clips=True,
+    )
+    scores = linear_probe(train, labels, train[:, 2:], num_classes={"verb": 2}, options=options)["verb"]
     # one step on the last clip from weights that the first two epochs, whose features are 0, left as they were
     weight = np.random.default_rng([0, zlib.crc32(b"verb")]).normal(0.0, 0.01, size=(2, 2))
     features, truth = train[:, 2].astype(np.float64), np.eye(2)[labels["verb"]]
@@ -233,12 +259,13 @@ def test_fresh_clips_give_every_epoch_its_own_clip() -> None:
     expected -= np.log(np.exp(expected).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     with pytest.raises(ValueError, match="one clip for each of 4 epochs, got 3"):
-        linear_probe(train, labels, train, **options | {"epochs": 4})
+        linear_probe(train, labels, train, num_classes={"verb": 2}, options=dataclasses.replace(options, epochs=4))
 
 
 def test_cached_evaluation_reads_no_clip_and_agrees(tmp_path: Path) -> None:
     clips = ColouredClips(60, seed=0), ColouredClips(30, seed=1)
-    options = {"cache_dir": tmp_path, "baseline_encoder": SoftHistogram((2,)), "epochs": 3}
+    options: dict[str, Any] = {"features": FeatureOptions(cache_dir=tmp_path), "probe": ProbeOptions(epochs=3)}
+    options["baseline_encoder"] = SoftHistogram((2,))
     first = evaluate(clips, **options)
     assert (clips[0].reads, clips[1].reads) == (120, 60)
     assert len(list(tmp_path.glob("*.npy"))) == 4
@@ -248,21 +275,21 @@ def test_cached_evaluation_reads_no_clip_and_agrees(tmp_path: Path) -> None:
     assert again == first
 
 
-def test_relabelled_actions_do_not_reuse_stale_features(tmp_path: Path) -> None:
-    options = {"cache_dir": tmp_path, "epochs": 1}
+def test_other_clips_do_not_reuse_stale_features(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"features": FeatureOptions(cache_dir=tmp_path), "probe": ProbeOptions(epochs=1)}
     evaluate((ColouredClips(60, seed=0), ColouredClips(30, seed=1)), **options)
     other = ColouredClips(60, seed=0), ColouredClips(30, seed=2)
     evaluate(other, **options)
     assert (other[0].reads, other[1].reads) == (0, 60)
 
 
-def printed(result: ActionRecognitionResult) -> str:
+def printed(result: Result) -> str:
     console = Console(file=io.StringIO(), width=160)
-    console.print(format_table(result))
+    console.print(task_of((ColouredClips(2, 0), ColouredClips(2, 0)), ProbeOptions()).table(result))
     return console.file.getvalue()
 
 
-def test_table_shows_every_number_with_its_interval(result: ActionRecognitionResult) -> None:
+def test_table_shows_every_number_with_its_interval(result: Result) -> None:
     text = printed(result)
     for column in result.columns:
         for score in (column.top1, column.top5):
@@ -275,11 +302,11 @@ def test_table_shows_every_number_with_its_interval(result: ActionRecognitionRes
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": {}}, "no label column"),
-        ({"num_classes": {"verb": 4}, "class_names": {"verb": ["a"] * 4}}, "labels of 'verb' reach from 0 to 4"),
-        ({"num_classes": {"tool": 2}, "class_names": {"tool": ["a", "b"]}}, "no label column 'tool'"),
-        ({"class_names": {"verb": ["cut"], "noun": []}}, "'verb' has 6 classes but 1 class names"),
-        ({"test_videos": ["1", "2"]}, "one video for each of 120"),
+        ({"class_names": {}}, "no label column"),
+        ({"class_names": {"verb": ["a"] * 4}}, "labels of 'verb' reach from 0 to 4"),
+        ({"class_names": {"tool": ["a", "b"]}}, "no label column 'tool'"),
+        ({"test_videos": ["1", "2"]}, "one video for each of 120 test actions, got 2"),
+        ({"train_videos": ["1"]}, "one video for each of 200 training actions, got 1"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_clip_is_read(options: dict[str, Any], message: str) -> None:
@@ -289,7 +316,27 @@ def test_what_does_not_fit_is_refused_before_any_clip_is_read(options: dict[str,
     assert (clips[0].reads, clips[1].reads) == (0, 0)
 
 
-def test_evaluation_does_not_import_the_training_loop_or_hydra() -> None:
-    code = "import sys, earmark.evaluation.action_recognition; print(*sys.modules)"
+def test_videos_that_the_head_was_trained_on_are_counted_by_themselves(
+    clips: tuple[ColouredClips, ColouredClips],
+) -> None:
+    videos = {"train_videos": [f"v{number % 5}" for number in range(200)]}
+    videos["test_videos"] = [f"v{3 + number % 40}" for number in range(120)]
+    result = evaluate(clips, ProbeOptions(epochs=1), **videos, seen_videos={"pretraining saw": ["v42", "v43"]})
+    assert result.seen == (Seen("the probe was trained on", 2), Seen("pretraining saw", 1))
+
+
+def test_every_task_is_found_by_its_name_and_is_whole() -> None:
+    for name, task in TASKS.items():
+        assert task.name == name
+        assert issubclass(task, Task)
+        assert not task.__abstractmethods__
+        assert task.title
+        assert task.sample
+
+
+def test_evaluation_imports_neither_training_nor_hydra() -> None:
+    code = "import sys, earmark.evaluation; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"earmark.training.pretrain", "hydra", "lightning_fabric", "lightning"} & set(modules)
+    assert "earmark.evaluation.base" in modules
+    assert not [name for name in modules if name.startswith("earmark.training")]
+    assert not {"hydra", "omegaconf", "lightning_fabric", "lightning"} & set(modules)

@@ -1,5 +1,6 @@
 """Frozen features against a direct loop over the clips, and their cache."""
 
+import inspect
 import json
 import logging
 from pathlib import Path
@@ -10,7 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from earmark.evaluation.features import LabelledClips, describe, extract_features, feature_key
+from earmark.clips.dataset import ActionClips
+from earmark.clips.store import PreparedStore
+from earmark.clips.transforms import VideoCrop
+from earmark.datasets.records import ActionRecord
+from earmark.encoders import new_encoder
+from earmark.evaluation.features import FeatureOptions, LabelledClips, extract_features, feature_key
+from tests.helpers.made_store import add_video, finish_store
 
 
 class TinyClips:
@@ -21,6 +28,9 @@ class TinyClips:
         self.labels = {"verb": np.arange(num_actions) % 3}
         self.brightness = brightness
         self.reads = 0
+
+    def cache_key(self) -> dict[str, Any]:
+        return {"class": "TinyClips", "num_items": len(self), "brightness": self.brightness}
 
     def __len__(self) -> int:
         return len(self.action_of_item)
@@ -40,6 +50,9 @@ class Crop(nn.Module):
         super().__init__()
         self.scale = scale
 
+    def cache_key(self) -> dict[str, Any]:
+        return {"class": "Crop", "scale": self.scale}
+
     def forward(self, video: Tensor, seed: Tensor, video_size: Tensor) -> Tensor:
         assert seed.dtype == torch.int64
         assert (video_size >= 6).all()
@@ -53,6 +66,9 @@ class TinyEncoder(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(3, 5, 3)
         self.norm = nn.BatchNorm3d(5)
+
+    def cache_key(self) -> dict[str, Any]:
+        return {"class": type(self).__name__}
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x)).amax(dim=(2, 3, 4))
@@ -73,7 +89,9 @@ def direct_features(encoder: TinyEncoder, clips: LabelledClips) -> np.ndarray:
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_features_stand_by_action_and_clip_whatever_batch_and_workers(num_workers: int) -> None:
     encoder, clips = TinyEncoder(), TinyClips()
-    features = extract_features(encoder, clips, transform=Crop(), batch_size=3, num_workers=num_workers)
+    features = extract_features(
+        encoder, clips, transform=Crop(), options=FeatureOptions(batch_size=3, num_workers=num_workers)
+    )
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, direct_features(encoder, clips), rtol=1e-5, atol=1e-6)
 
@@ -112,18 +130,13 @@ def test_modes_are_restored_when_reading_fails() -> None:
     assert encoder.norm.training
 
 
-def key_of(encoder: nn.Module, clips: LabelledClips, transform: nn.Module, fingerprint: str = "videos"):
-    return feature_key(
-        encoder,
-        clip_parameters={"num_clips": 2, "brightness": clips.brightness},
-        transform_parameters=describe(transform),
-        fingerprint=fingerprint,
-    )
+def key_of(encoder: nn.Module, clips: LabelledClips, transform: nn.Module, seed: int = 0):
+    return feature_key(encoder, clips=clips, transform=transform, seed=seed)
 
 
 def test_second_run_reads_the_cache_and_no_clip(tmp_path: Path) -> None:
     encoder, clips = TinyEncoder(), TinyClips()
-    options = {"transform": Crop(), "cache_dir": tmp_path / "features", "cache_key": key_of(encoder, clips, Crop())}
+    options = {"transform": Crop(), "options": FeatureOptions(cache_dir=tmp_path / "features"), "seed": 5}
     first = extract_features(encoder, clips, **options)
     reads = clips.reads
     second = extract_features(encoder, clips, **options)
@@ -132,7 +145,8 @@ def test_second_run_reads_the_cache_and_no_clip(tmp_path: Path) -> None:
     (sidecar_path,) = tmp_path.glob("features/*.json")
     sidecar = json.loads(sidecar_path.read_text())
     assert sidecar["shape"] == [7, 2, 5]
-    assert sidecar["key"]["fingerprint"] == "videos"
+    assert sidecar["key"] == json.loads(key_of(encoder, clips, Crop(), seed=5).content)
+    assert sidecar["key"]["clips"] == {"class": "TinyClips", "num_items": 14, "brightness": 0}
     assert sidecar["key"]["transform"] == {"class": "Crop", "scale": 255.0}
     assert sorted(path.suffix for path in (tmp_path / "features").iterdir()) == [".json", ".npy"]
 
@@ -163,7 +177,7 @@ def empty_sidecar(array_path: Path) -> None:
 @pytest.mark.parametrize("damage", [truncate_array, flip_a_bit, remove_array, cut_sidecar, empty_sidecar])
 def test_damaged_cache_is_recomputed_and_said_so(damage, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     encoder, clips = TinyEncoder(), TinyClips()
-    options = {"transform": Crop(), "cache_dir": tmp_path, "cache_key": key_of(encoder, clips, Crop())}
+    options = {"transform": Crop(), "options": FeatureOptions(cache_dir=tmp_path)}
     first = extract_features(encoder, clips, **options)
     damage(next(tmp_path.glob("*.npy")))
     with caplog.at_level(logging.WARNING):
@@ -176,7 +190,7 @@ def test_damaged_cache_is_recomputed_and_said_so(damage, tmp_path: Path, caplog:
     assert len(caplog.records) == 1
 
 
-def test_key_changes_with_weights_buffers_structure_parameters_and_data() -> None:
+def test_key_changes_with_weights_buffers_structure_parameters_and_seed() -> None:
     encoder, clips = TinyEncoder(), TinyClips()
     digests = [key_of(encoder, clips, Crop()).digest]
     with torch.no_grad():
@@ -188,7 +202,7 @@ def test_key_changes_with_weights_buffers_structure_parameters_and_data() -> Non
     digests.append(key_of(encoder, clips, Crop()).digest)
     digests.append(key_of(encoder, TinyClips(brightness=3), Crop()).digest)
     digests.append(key_of(encoder, clips, Crop(scale=128.0)).digest)
-    digests.append(key_of(encoder, clips, Crop(), fingerprint="other videos").digest)
+    digests.append(key_of(encoder, clips, Crop(), seed=1).digest)
     assert len(set(digests)) == len(digests)
     assert key_of(encoder, clips, Crop()).digest == digests[3]
 
@@ -199,29 +213,79 @@ def test_key_does_not_depend_on_train_mode_or_gradients() -> None:
     assert key_of(encoder.eval().requires_grad_(False), clips, Crop()).digest == digest
 
 
-def test_description_of_clips_covers_actions_and_labels_but_not_open_things(tmp_path: Path) -> None:
-    clips = TinyClips()
-    clips.store = open(tmp_path / "store", "w")  # noqa: PTH123, SIM115 - any object without plain content
-    described = describe(clips)
-    clips.store.close()
-    assert described["class"] == "TinyClips"
-    assert described["brightness"] == 0
-    assert "store" not in described
-    other = TinyClips()
-    other.labels["verb"][0] = 2
-    assert describe(other)["labels"] != described["labels"]
-    assert describe(other)["action_of_item"] == described["action_of_item"]
+class Plain(nn.Module):
+    """A module that says nothing of itself, as most."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
 
 
-def test_description_of_a_transform_covers_buffers_and_inner_modules() -> None:
-    def transform(mean: float, scale: float) -> nn.Module:
-        module = nn.Sequential(Crop(scale))
-        module.register_buffer("mean", torch.tensor([mean]), persistent=False)
-        return module
+class Unspeakable(TinyEncoder):
+    """One that declares what json cannot hold."""
 
-    assert describe(transform(0.5, 1.0)) == describe(transform(0.5, 1.0).eval())
-    assert describe(transform(0.5, 1.0)) != describe(transform(0.4, 1.0))
-    assert describe(transform(0.5, 1.0)) != describe(transform(0.5, 2.0))
+    def cache_key(self) -> dict[str, Any]:
+        return {"class": "Unspeakable", "pool": torch.amax}
+
+
+def test_what_does_not_declare_its_parameters_is_computed_but_never_cached(tmp_path: Path) -> None:
+    """An object with a setting left out of its key would find the features of another setting."""
+    clips, options = TinyClips(), FeatureOptions(cache_dir=tmp_path)
+    assert extract_features(Plain(), clips, transform=Crop()).shape == (7, 2, 3 * 4 * 6 * 6)
+    with pytest.raises(TypeError, match=r"this encoder cannot be cached: Plain has no method cache_key\(\)"):
+        extract_features(Plain(), clips, transform=Crop(), options=options)
+    with pytest.raises(TypeError, match="this transform cannot be cached: Plain"):
+        extract_features(TinyEncoder(), clips, transform=Plain(), options=options)
+    with pytest.raises(TypeError, match="cannot be cached: dict has no method"):
+        feature_key(TinyEncoder(), clips={}, transform=Crop(), seed=0)
+    with pytest.raises(TypeError, match=r"Unspeakable.cache_key\(\) must return plain data: .* not JSON"):
+        extract_features(Unspeakable(), clips, transform=Crop(), options=options)
+    assert list(tmp_path.iterdir()) == []
+    assert clips.reads == len(clips)  # of the first line: refused before anything is read
+
+
+def test_stored_clips_declare_store_places_and_how_they_are_cut(tmp_path: Path) -> None:
+    def store_of(name: str, num_frames: int) -> PreparedStore:
+        finish_store(tmp_path / name, [add_video(tmp_path / name, "a", num_frames=num_frames)], {})
+        return PreparedStore(tmp_path / name)
+
+    def action(start: float = 0.2, stop: float = 1.2, verb: int = 0) -> ActionRecord:
+        return ActionRecord("a_1", "a", start, stop, "P01", {"verb": verb})
+
+    store = store_of("one", 32)
+    first = ActionClips(store, [action()])
+    changed = [
+        ActionClips(store_of("two", 48), [action()]),
+        ActionClips(store, [action(start=0.3)]),
+        ActionClips(store, [action(stop=1.3)]),
+        ActionClips(store, [action(), action()]),
+        ActionClips(store, [action()], clip_seconds=0.25),
+        ActionClips(store, [action()], clip_fps=8),
+        ActionClips(store, [action()], num_clips=2),
+        ActionClips(store, [action()], random=True),
+        ActionClips(store, [action()], audio_seconds=0.5),
+    ]
+    keys = [json.dumps(clips.cache_key(), sort_keys=True) for clips in (first, *changed)]
+    assert len(set(keys)) == len(keys)
+    assert ActionClips(store, [action(verb=3)]).cache_key() == first.cache_key()  # the same pictures
+
+
+def test_transforms_and_encoders_declare_every_argument() -> None:
+    changed = [
+        {"crop_size": 96},
+        {"min_short_side": 120},
+        {"max_short_side": 170},
+        {"flip": False},
+        {"color_jitter": 0.5},
+        {"mean": (0.1, 0.2, 0.3)},
+        {"std": (0.1, 0.2, 0.3)},
+        {"random": False},
+    ]
+    arguments = set(inspect.signature(VideoCrop).parameters)
+    assert {name for change in changed for name in change} == arguments
+    keys = [json.dumps(VideoCrop(**change).cache_key(), sort_keys=True) for change in ({}, *changed)]
+    assert len(set(keys)) == len(keys)
+    encoder = new_encoder("avid_r2plus1d_10", width=4)
+    assert encoder.cache_key() == {"class": "R2Plus1D", "name": "avid_r2plus1d_10", "options": {"width": 4}}
 
 
 def test_items_draw_seeds_of_their_own_from_the_seed() -> None:
@@ -234,14 +298,15 @@ def test_items_draw_seeds_of_their_own_from_the_seed() -> None:
             return (seed % 1_000_003).float()[:, None]
 
     def seeds(seed: int, batch_size: int) -> np.ndarray:
-        return extract_features(SeedEncoder(), TinyClips(), transform=SeedTransform(), seed=seed, batch_size=batch_size)
+        options = FeatureOptions(batch_size=batch_size)
+        return extract_features(SeedEncoder(), TinyClips(), transform=SeedTransform(), seed=seed, options=options)
 
     np.testing.assert_array_equal(seeds(0, 2), seeds(0, 5))
     assert len(np.unique(seeds(0, 2))) == 14
     assert not np.isin(seeds(1, 2), seeds(0, 2)).any()
 
 
-def test_what_is_no_feature_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_feature_is_refused() -> None:
     class Nan(TinyEncoder):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) / 0 * 0
@@ -250,17 +315,15 @@ def test_what_is_no_feature_is_refused(tmp_path: Path) -> None:
         extract_features(Nan(), TinyClips(), transform=Crop())
     with pytest.raises(ValueError, match=r"features \(B, D\)"):
         extract_features(nn.Identity(), TinyClips(), transform=Crop())
-    with pytest.raises(ValueError, match="give both or neither"):
-        extract_features(TinyEncoder(), TinyClips(), transform=Crop(), cache_dir=tmp_path)
 
 
 def test_actions_with_different_numbers_of_clips_are_refused() -> None:
     clips = TinyClips()
     clips.action_of_item = np.array([0, 0, 1])
-    with pytest.raises(ValueError, match="as many clips"):
+    with pytest.raises(ValueError, match="same number of clips"):
         extract_features(TinyEncoder(), clips, transform=Crop())
     clips.action_of_item = np.array([], dtype=int)
-    with pytest.raises(ValueError, match="as many clips"):
+    with pytest.raises(ValueError, match="same number of clips"):
         extract_features(TinyEncoder(), clips, transform=Crop())
 
 

@@ -1,5 +1,6 @@
 """The linear probe against convex optimisation, and what it must not depend on."""
 
+import dataclasses
 import zlib
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
 
-from earmark.evaluation.probe import linear_probe
+from earmark.evaluation.probe import ProbeOptions, linear_probe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -52,12 +53,9 @@ def test_long_training_reaches_the_optimum_of_regularised_logistic_regression(st
         labels,
         test,
         num_classes=CLASSES,
-        epochs=1500,
-        lr=0.02,
-        milestones=(1300,),
-        batch_size=120,
-        weight_decay=0.05,
-        standardize=standardize,
+        options=ProbeOptions(
+            epochs=1500, lr=0.02, milestones=(1300,), batch_size=120, weight_decay=0.05, standardize=standardize
+        ),
     )
     mean, std = (train.mean(axis=(0, 1)), train.std(axis=(0, 1))) if standardize else (0.0, 1.0)
     for column, classes in CLASSES.items():
@@ -70,9 +68,17 @@ def test_long_training_reaches_the_optimum_of_regularised_logistic_regression(st
 def test_training_equals_a_numpy_loop() -> None:
     """Momentum, decay of weights and biases, milestones and their factor: two mini-batches an epoch, one column."""
     train, labels = clusters(6, num_clips=3)
-    options = {"epochs": 5, "lr": 0.1, "milestones": (2, 4), "batch_size": 4, "weight_decay": 0.01}
-    options |= {"momentum": 0.8, "gamma": 0.2}
-    scores = linear_probe(train, labels, train, num_classes={"verb": 3}, standardize=False, seed=9, **options)
+    options = ProbeOptions(
+        epochs=5,
+        lr=0.1,
+        milestones=(2, 4),
+        gamma=0.2,
+        batch_size=4,
+        momentum=0.8,
+        weight_decay=0.01,
+        standardize=False,
+    )
+    scores = linear_probe(train, labels, train, num_classes={"verb": 3}, options=options, seed=9)
 
     weights = np.random.default_rng([9, zlib.crc32(b"verb")]).normal(0.0, 0.01, size=(3, 7))
     weights = np.c_[weights, np.zeros(3)]
@@ -93,19 +99,22 @@ def test_training_equals_a_numpy_loop() -> None:
 def test_probe_reads_separable_classes_and_fails_on_shuffled_labels() -> None:
     train, labels = clusters(400)
     test, test_labels = clusters(200, seed=1)
-    scores = linear_probe(train, labels, test, num_classes=CLASSES, lr=0.1)
+    scores = linear_probe(train, labels, test, num_classes=CLASSES, options=ProbeOptions(lr=0.1))
     assert (scores["verb"].argmax(axis=1) == test_labels["verb"]).mean() > 0.85
     assert (scores["noun"].argmax(axis=1) == test_labels["noun"]).mean() > 0.8
     shuffled = {column: np.random.default_rng(0).permutation(values) for column, values in labels.items()}
-    scores = linear_probe(train, shuffled, test, num_classes=CLASSES, lr=0.1)
+    scores = linear_probe(train, shuffled, test, num_classes=CLASSES, options=ProbeOptions(lr=0.1))
     assert (scores["verb"].argmax(axis=1) == test_labels["verb"]).mean() < 0.55
 
 
 def test_scores_are_log_probabilities_averaged_over_clips() -> None:
     train, labels = clusters(50)
     test, _ = clusters(10, num_clips=3, seed=1)
-    scores = linear_probe(train, labels, test, num_classes=CLASSES, lr=0.1)
-    one_by_one = [linear_probe(train, labels, test[:, [clip]], num_classes=CLASSES, lr=0.1) for clip in range(3)]
+    scores = linear_probe(train, labels, test, num_classes=CLASSES, options=ProbeOptions(lr=0.1))
+    one_by_one = [
+        linear_probe(train, labels, test[:, [clip]], num_classes=CLASSES, options=ProbeOptions(lr=0.1))
+        for clip in range(3)
+    ]
     for column in CLASSES:
         expected = np.mean([np.exp(single[column]) for single in one_by_one], axis=0)
         np.testing.assert_allclose(np.exp(scores[column]), expected, atol=1e-6)
@@ -135,25 +144,26 @@ def test_unlabelled_rows_leave_only_their_column_unchanged() -> None:
     train, labels = clusters(60, num_clips=1)
     hidden = {"verb": labels["verb"].copy(), "noun": labels["noun"]}
     hidden["verb"][::2] = -1
-    options = {"num_classes": CLASSES, "standardize": False, "epochs": 300, "lr": 0.05, "milestones": (250,)}
-    scores = linear_probe(train, hidden, train, batch_size=60, weight_decay=0.05, **options)
+    whole = ProbeOptions(epochs=300, lr=0.05, milestones=(250,), batch_size=60, weight_decay=0.05, standardize=False)
+    half = dataclasses.replace(whole, batch_size=30)
+    scores = linear_probe(train, hidden, train, num_classes=CLASSES, options=whole)
     rest = {column: values[1::2] for column, values in labels.items()}
-    expected = linear_probe(train[1::2], rest, train, batch_size=30, weight_decay=0.05, **options)
+    expected = linear_probe(train[1::2], rest, train, num_classes=CLASSES, options=half)
     np.testing.assert_allclose(scores["verb"], expected["verb"], atol=2e-3)
-    full = linear_probe(train, labels, train, batch_size=60, weight_decay=0.05, **options)
+    full = linear_probe(train, labels, train, num_classes=CLASSES, options=whole)
     np.testing.assert_allclose(scores["noun"], full["noun"], atol=1e-6)
 
 
 def test_batch_without_any_label_does_not_spoil_the_weights() -> None:
     train, labels = clusters(40)
     labels["verb"][1:] = -1
-    scores = linear_probe(train, labels, train, num_classes=CLASSES, batch_size=4)
+    scores = linear_probe(train, labels, train, num_classes=CLASSES, options=ProbeOptions(batch_size=4))
     assert np.isfinite(scores["verb"]).all()
 
 
 def test_class_absent_from_training_is_a_valid_but_unlikely_answer() -> None:
     train, labels = clusters(100)
-    scores = linear_probe(train, labels, train, num_classes={"verb": 10}, lr=0.1)
+    scores = linear_probe(train, labels, train, num_classes={"verb": 10}, options=ProbeOptions(lr=0.1))
     assert scores["verb"].shape == (100, 10)
     probability_unseen = np.exp(scores["verb"])[:, 3:]
     assert (probability_unseen > 0).all()
@@ -163,7 +173,7 @@ def test_class_absent_from_training_is_a_valid_but_unlikely_answer() -> None:
 def test_normalized_features_make_the_probe_blind_to_length() -> None:
     train, labels = clusters(50)
     lengths = np.random.default_rng(0).uniform(0.1, 10, size=(50, 2, 1)).astype(np.float32)
-    options = {"num_classes": CLASSES, "normalize_feats": True}
+    options = {"num_classes": CLASSES, "options": ProbeOptions(normalize=True)}
     scores = linear_probe(train, labels, train, **options)
     scaled = linear_probe(train * lengths, labels, train * lengths, **options)
     np.testing.assert_allclose(scaled["verb"], scores["verb"], atol=1e-4)

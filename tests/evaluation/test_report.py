@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import re
 import wave
 from html.parser import HTMLParser
@@ -14,15 +13,17 @@ import pytest
 import simplejpeg
 from matplotlib.image import imread
 
-from earmark.evaluation.action_recognition import (
-    ActionRecognitionResult,
+from earmark.evaluation import (
     ClassAccuracy,
     ColumnResult,
     Estimate,
+    Example,
     Score,
     Seen,
+    TaskResult,
+    write_report,
 )
-from earmark.evaluation.report import POINTS_SHOWN, Example, write_report
+from earmark.evaluation.report import POINTS_SHOWN
 
 ATTACK = "<script>alert(1)</script>\"'&"
 
@@ -60,15 +61,9 @@ class Page(HTMLParser):
 
 def write(tmp_path: Path, **options: Any) -> Page:
     path = tmp_path / "run" / "report.html"
-    nothing: dict[str, Any] = {"title": "run", "summary": {}, "metrics_path": None, "results": None, "examples": []}
+    nothing: dict[str, Any] = {"title": "run", "summary": {}, "metrics": None, "results": None, "examples": []}
     write_report(path, **(nothing | options))
     return Page(path)
-
-
-def metrics_file(tmp_path: Path, *lines: object) -> Path:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return path
 
 
 def step(number: int, **values: float | None) -> dict[str, Any]:
@@ -83,7 +78,7 @@ def results(
     num_actions: int = 1234,
     num_videos: int | None = 40,
     seen: tuple[Seen, ...] = (),
-) -> ActionRecognitionResult:
+) -> TaskResult[ColumnResult]:
     def score(k: int, value: float) -> Score:
         return Score(
             k=k,
@@ -97,7 +92,7 @@ def results(
     classes = (ClassAccuracy(class_name, 66.7, 33.3 if baseline else None, 30),)
     column = ColumnResult("verb", 10, 2000, num_actions, num_videos, score(1, value), score(5, value + 30), classes)
     options = {"test_clips_per_action": 5, "interval": "95 % over videos"}
-    return ActionRecognitionResult((column,), options, num_test_videos=num_videos, seen=seen)
+    return TaskResult((column,), options, num_test_videos=num_videos, seen=seen)
 
 
 def example(**changes: Any) -> Example:
@@ -116,7 +111,7 @@ def example(**changes: Any) -> Example:
 
 
 def test_page_without_anything_says_what_is_missing(tmp_path: Path) -> None:
-    page = write(tmp_path, metrics_path=tmp_path / "metrics.jsonl")
+    page = write(tmp_path, metrics=[])
     assert "No evaluation yet" in page.text
     assert "No training metrics yet: metrics.jsonl is missing or holds no step." in page.text
     assert "No example moments were given." in page.text
@@ -125,13 +120,11 @@ def test_page_without_anything_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_everything_from_outside_is_escaped(tmp_path: Path) -> None:
-    path = tmp_path / "<b>.jsonl"
-    path.write_text("not json\n")
     page = write(
         tmp_path,
         title=ATTACK,
         summary={ATTACK: ATTACK},
-        metrics_path=path,
+        metrics=[{"kind": ATTACK, ATTACK: 1.0}],
         results=results(class_name=ATTACK),
         examples=[example(video_id=ATTACK, caption=ATTACK)],
     )
@@ -144,7 +137,7 @@ def test_everything_from_outside_is_escaped(tmp_path: Path) -> None:
 def test_page_asks_nothing_of_any_server(tmp_path: Path) -> None:
     page = write(
         tmp_path,
-        metrics_path=metrics_file(tmp_path, step(1, loss=1.0), step(2, loss=0.5)),
+        metrics=[step(1, loss=1.0), step(2, loss=0.5)],
         results=results(),
         examples=[example()],
     )
@@ -166,11 +159,11 @@ def test_summary_stands_in_the_order_given(tmp_path: Path) -> None:
 
 def test_every_number_of_the_result_is_on_the_page(tmp_path: Path) -> None:
     page = write(tmp_path, results=results())
-    assert "5 clips an action, 40 test videos. Intervals: 95 % over videos." in page.text
+    assert "5 clips per action, 40 test videos. Intervals: 95 % over videos." in page.text
     assert "verb, top-1 of 10 classes, 1,234 actions of 40 videos" in page.text
     assert "encoder 31.5 27.2 to 36.2" in page.text
     assert "random encoder never trained 21.5 17.5 to 25.5" in page.text
-    assert "majority class looks at nothing 12.5 10.5 to 14.5" in page.text
+    assert "majority class ignores the video 12.5 10.5 to 14.5" in page.text
     assert "gain over the random encoder +10.0 +2.5 to +17.5" in page.text
     assert "encoder 61.5 57.2 to 66.2" in page.text
     assert "cut 30 66.7 33.3" in page.text
@@ -200,7 +193,7 @@ def test_the_headline_says_where_the_majority_class_wins(
 def test_one_is_singular_and_few_or_seen_videos_are_a_caution(tmp_path: Path) -> None:
     seen = (Seen("pretraining saw", 1), Seen("the checkpoint was chosen by a probe on", 0), Seen("a run saw", None))
     text = write(tmp_path, results=results(num_actions=1, num_videos=1, seen=seen)).text
-    assert "5 clips an action, 1 test video. " in text
+    assert "5 clips per action, 1 test video. " in text
     assert "of 10 classes, 1 action of 1 video" in text
     assert (
         "Caution: The interval rests on 1 test video, and says little of other videos; 20 or more are better." in text
@@ -235,7 +228,7 @@ def curve_ends(page: Page) -> list[str]:
 
 def test_curves_show_what_was_logged_in_light_and_dark(tmp_path: Path) -> None:
     lines = [step(n, loss=5.0 - n, contrastive_loss=3.0, lr=0.1, extra=1.0) for n in (1, 2, 3)]
-    page = write(tmp_path, metrics_path=metrics_file(tmp_path, *lines, {"kind": "epoch", "step": 3, "loss": 99.0}))
+    page = write(tmp_path, metrics=[*lines, {"kind": "epoch", "step": 3, "loss": 99.0}])
     assert curve_ends(page) == [
         "Losses over steps. total: 4 to 2; audio-visual correspondence: 3 to 3",
         "Learning rate over steps. learning rate: 0.1 to 0.1",
@@ -248,25 +241,24 @@ def test_curves_show_what_was_logged_in_light_and_dark(tmp_path: Path) -> None:
 
 
 def test_repeated_steps_count_once_and_damaged_lines_are_counted(tmp_path: Path) -> None:
-    path = metrics_file(
-        tmp_path,
+    metrics = [
         step(1, loss=9.0),
         step(3, loss=7.0),
         step(2, loss=8.0),
         step(3, loss=1.0),  # done again after a resume
         step(4, loss=None),  # was not finite
         step(5, loss=float("nan")),
-        "[1, 2]",
-        '{"kind": "step", "lo',
-    )
-    page = write(tmp_path, metrics_path=path)
+        {"kind": "step", "loss": 3.0},  # of which step?
+    ]
+    page = write(tmp_path, metrics=metrics, num_damaged_metrics=1)
     assert curve_ends(page) == ["Losses over steps. total: 9 to 1"]
     assert "2 damaged lines of metrics.jsonl left out." in page.text
+    assert "left out" not in write(tmp_path, metrics=metrics[:3]).text
 
 
 def test_long_curves_are_averaged_not_cut(tmp_path: Path) -> None:
     count = 10 * POINTS_SHOWN
-    page = write(tmp_path, metrics_path=metrics_file(tmp_path, *(step(n, loss=float(n)) for n in range(count))))
+    page = write(tmp_path, metrics=[step(n, loss=float(n)) for n in range(count)])
     assert curve_ends(page) == [f"Losses over steps. total: 4.5 to {count - 5.5:.4g}"]
 
 
@@ -327,7 +319,7 @@ def test_example_of_the_wrong_kind_is_refused(tmp_path: Path, changes: dict[str,
 
 def test_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     options = {
-        "metrics_path": metrics_file(tmp_path, step(1, loss=1.0), step(2, loss=0.5)),
+        "metrics": [step(1, loss=1.0), step(2, loss=0.5)],
         "results": results(),
         "examples": [example()],
     }

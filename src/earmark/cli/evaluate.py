@@ -4,6 +4,7 @@ Beside the path of a sample: it puts checkpoint, labelled clips and `earmark.eva
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -27,28 +28,26 @@ from earmark.cli.judged import Judged, judged_encoder, seen_videos, untrained
 from earmark.wording import counted
 
 if TYPE_CHECKING:
-    from earmark.clips.dataset import ActionClips
     from earmark.clips.store import PreparedStore
     from earmark.datasets import ActionRecord, DatasetRecords
-    from earmark.evaluation.action_recognition import ActionRecognitionResult
-    from earmark.evaluation.report import Example
+    from earmark.evaluation import ColumnResult, Example, ProbeOptions, TaskResult
 
 __all__ = ["Evaluated", "evaluate", "run_evaluation"]
 
-PROBED_SPLIT = "train"
+TASK = "action_recognition"
 NUM_EXAMPLES = 6  # moments on the page
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What an evaluation came to.
+    """The outcome of an evaluation.
 
     Attributes:
         result: The numbers.
         folder: Where results.json and report.html are: one folder for each encoder, split and protocol.
     """
 
-    result: "ActionRecognitionResult"
+    result: "TaskResult[ColumnResult]"
     folder: Path
 
 
@@ -56,9 +55,9 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
     """Judge a video encoder as `evaluate` does.
 
     Returns:
-        Top-1 accuracy of the first label column in %, for sweepers that look for the best run.
+        The first number, top-1 accuracy of the first label column in %, for sweepers that look for the best run.
     """
-    return evaluate(config, values).result.columns[0].top1.encoder.value
+    return evaluate(config, values).result.headline
 
 
 def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
@@ -90,47 +89,46 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     say(describe_store(store))
 
     from earmark.clips.transforms import VideoCrop
-    from earmark.evaluation.action_recognition import evaluate_action_recognition, format_table
+    from earmark.evaluation import TASKS, ClipOptions, FeatureOptions, evaluate_task
 
-    # drawn anew for each epoch of the probe, as the original code does at each visit
-    num_train_clips = config.optim.epochs if config.evaluate.random_clips else config.evaluate.num_clips
-    train_clips = action_clips(config, dataset, store, PROBED_SPLIT, num_clips=num_train_clips)
-    test_clips = action_clips(config, dataset, store, config.evaluate.split, num_clips=config.evaluate.num_clips)
-    folder = result_folder(judged, store, config, values)
-    optim = config.optim
-    say(f"judging {judged.name}; results go to {folder}")
-    result = evaluate_action_recognition(
-        encoder=judged.encoder,
-        baseline_encoder=baseline,
-        test_videos=[action.video_id for action in test_clips.actions],  # actions of one video are not independent
-        seen_videos={
-            "the probe was trained on": {action.video_id for action in train_clips.actions},
-            **seen_videos(judged, store, config.environment),
-        },
-        encoder_options={"judged": judged.name, "weights": judged.weights, "split": config.evaluate.split},
-        train_clips=train_clips,
-        test_clips=test_clips,
-        transform=VideoCrop(crop_size=config.data_augm.crop_size, random=False),
-        num_classes={column: len(names) for column, names in dataset.classes.items()},
-        class_names=dataset.classes,
-        fingerprint=store.fingerprint,
-        num_workers=config.environment.workers,
-        device=fabric.device,
-        cache_dir=Path(config.environment.data_dir) / "features",
-        epochs=optim.epochs,
-        lr=optim.args.lr,
-        milestones=optim.schedule,
-        gamma=optim.gamma,
-        probe_batch_size=optim.batch_size,
-        momentum=optim.args.momentum,
-        weight_decay=optim.args.weight_decay,
-        normalize_feats=config.train_algo.normalize_feats,
-        standardize=config.evaluate.standardize,
-        fresh_clips=config.evaluate.random_clips,
-        seed=config.environment.seed,
-        progress=True,
+    task = TASKS[TASK].from_dataset(
+        dataset,
+        store,
+        split=config.evaluate.split,
+        clips=ClipOptions(
+            clip_seconds=config.data.clip_seconds,
+            clip_fps=config.data.clip_fps,
+            num_clips=config.evaluate.num_clips,
+            random=config.evaluate.random_clips,
+        ),
+        probe=probe_options(config),
     )
-    screen().print(format_table(result))
+    for count in task.records:
+        left_out = f"; {len(count.left_out)} left out, such as {': '.join(count.left_out[0])}" if count.left_out else ""
+        say(f"{count.split}: {counted(count.num_used, task.sample)}{left_out}")
+    folder = result_folder(judged, store, config, values)
+    say(f"judging {judged.name}; results go to {folder}")
+    result = evaluate_task(
+        task,
+        judged.encoder,
+        baseline_encoder=baseline,
+        transform=VideoCrop(crop_size=config.data_augm.crop_size, random=False),
+        features=FeatureOptions(
+            num_workers=config.environment.workers,
+            cache_dir=Path(config.environment.data_dir) / "features",
+            progress=True,
+        ),
+        device=fabric.device,
+        seed=config.environment.seed,
+        seen_videos=seen_videos(judged, store, config.environment),
+        facts={
+            "fingerprint": store.fingerprint,
+            "judged": judged.name,
+            "weights": judged.weights,
+            "split": config.evaluate.split,
+        },
+    )
+    screen().print(task.table(result))
     values = values | {
         "backbone": {"video": dataclasses.asdict(judged.config)},
         "data": dataclasses.asdict(judged.data),
@@ -140,20 +138,45 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     return Evaluated(result, folder)
 
 
+def probe_options(config: EvaluateConfig) -> "ProbeOptions":
+    """Return how the probe is trained."""
+    from earmark.evaluation import ProbeOptions
+
+    optim = config.optim
+    return ProbeOptions(
+        epochs=optim.epochs,
+        lr=optim.args.lr,
+        milestones=tuple(optim.schedule),
+        gamma=optim.gamma,
+        batch_size=optim.batch_size,
+        momentum=optim.args.momentum,
+        weight_decay=optim.args.weight_decay,
+        normalize=config.train_algo.normalize_feats,
+        standardize=config.evaluate.standardize,
+        fresh_clips=config.evaluate.random_clips,
+    )
+
+
 def result_folder(judged: Judged, store: "PreparedStore", config: EvaluateConfig, values: Mapping[str, Any]) -> Path:
     """Return the folder for the results of an encoder on a split by a protocol; others have another one.
 
     Its name says what is judged, and ends with a digest of all that the numbers depend on.
     """
-    from earmark.evaluation.features import feature_key
+    from earmark.evaluation import encoder_fingerprint
 
     settings = {name: values[name] for name in ("data_augm", "optim", "train_algo")}
     settings["seed"] = config.environment.seed
     settings["evaluate"] = {key: value for key, value in values["evaluate"].items() if key != "checkpoint"}
     settings["data"] = {key: values["data"][key] for key in ("name", "clip_seconds", "clip_fps")}
-    digest = feature_key(
-        judged.encoder, clip_parameters=settings, transform_parameters={}, fingerprint=store.fingerprint
-    ).digest
+    # These words, with the empty transform, are those of version 1: an evaluation made then finds its folder again.
+    content = {
+        "format_version": 1,
+        **encoder_fingerprint(judged.encoder),
+        "clips": settings,
+        "transform": {},
+        "fingerprint": store.fingerprint,
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     weights = config.backbone.video.args.weights
     if judged.path is not None:
         stem = judged.path.stem + (f"-{judged.weights}" if judged.has_average else "")
@@ -165,26 +188,7 @@ def result_folder(judged: Judged, store: "PreparedStore", config: EvaluateConfig
     return run_dir(config.environment, config.logging) / name
 
 
-def action_clips(
-    config: EvaluateConfig, dataset: "DatasetRecords", store: "PreparedStore", split: str, *, num_clips: int
-) -> "ActionClips":
-    """Cut the clips of a split's actions, saying how many actions cannot be used and why."""
-    from earmark.clips.dataset import ActionClips
-
-    clips = ActionClips(
-        store,
-        dataset.actions(split),
-        clip_seconds=config.data.clip_seconds,
-        clip_fps=config.data.clip_fps,
-        num_clips=num_clips,
-        random=config.evaluate.random_clips,
-    )
-    left_out = f"; {len(clips.left_out)} left out, such as {': '.join(clips.left_out[0])}" if clips.left_out else ""
-    say(f"{split}: {counted(len(clips.actions), 'action')}{left_out}")
-    return clips
-
-
-def write_results(folder: Path, result: "ActionRecognitionResult", judged: Judged, values: dict[str, Any]) -> None:
+def write_results(folder: Path, result: "TaskResult[ColumnResult]", judged: Judged, values: dict[str, Any]) -> None:
     """Write what was measured, with the checkpoint and the configuration it was measured with."""
     from earmark.atomic import replacing
 
@@ -198,7 +202,7 @@ def write_results(folder: Path, result: "ActionRecognitionResult", judged: Judge
 
 def write_page(
     folder: Path,
-    result: "ActionRecognitionResult",
+    result: "TaskResult[ColumnResult]",
     judged: Judged,
     config: EvaluateConfig,
     store: "PreparedStore",
@@ -217,15 +221,33 @@ def write_page(
         "earmark": __version__,
     }
     target = folder / "report.html"
+    metrics, num_damaged = (None, 0) if judged.path is None else _metrics_of(judged.path.parent.parent)
     write_report(
         target,
         title=folder.parent.name,
         summary=summary,
-        metrics_path=None if judged.path is None else judged.path.parent.parent / "metrics.jsonl",
+        metrics=metrics,
+        num_damaged_metrics=num_damaged,
         results=result,
         examples=example_moments(store, config, dataset),
     )
     say(f"page: {target}")
+
+
+def _metrics_of(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return what a run logged, and how many lines were damaged: a killed run leaves half a line."""
+    path = run_dir / "metrics.jsonl"
+    lines, num_damaged = [], 0
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if isinstance(line, dict):
+            lines.append(line)
+        else:
+            num_damaged += 1
+    return lines, num_damaged
 
 
 def example_moments(store: "PreparedStore", config: EvaluateConfig, dataset: "DatasetRecords") -> "list[Example]":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.encoders import Encoder
 
-__all__ = ["Judged", "checkpoint_path", "judged_encoder", "seen_videos", "untrained"]
+__all__ = ["Judged", "judged_encoder", "read_checkpoint", "seen_videos", "untrained"]
 
 AS_TRAINED = (  # what decides which pixels an encoder is shown
     ("prepare", "short_side"),
@@ -31,16 +31,16 @@ SAW, CHOSEN = "pretraining saw", "the checkpoint was chosen by a probe on"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Judged:
-    """An encoder with what is known of it.
+    """The encoder to judge, with what is known about it.
 
     Attributes:
-        encoder: It.
+        encoder: The encoder.
         config: Its configuration.
         data: The data configuration, with what the run knew filled in.
         path: Its checkpoint; None without one.
         weights: ``ema`` or ``model``: which weights of the checkpoint; None without one.
         has_average: Whether the checkpoint holds an average of the weights beside them.
-        name: All that in words.
+        name: Checkpoint and weights in words.
         stored: What else the checkpoint holds that says where it comes from; empty without one.
     """
 
@@ -54,24 +54,22 @@ class Judged:
     stored: Mapping[str, Any]
 
 
-def checkpoint_path(config: EvaluateConfig) -> Path | None:
-    """Return the checkpoint to judge, or None for an encoder without one.
+def read_checkpoint(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
+    """Read the checkpoint to judge, once: the file that is named, else the newest of the run.
 
     Raises:
         ConfigError: If it is not there.
+        earmark.training.checkpoint.CheckpointError: If it cannot be read.
     """
-    given = config.evaluate.checkpoint
-    if given == "none":
-        return None
-    if given is not None:
-        if not Path(given).is_file():
-            raise ConfigError(f"evaluate.checkpoint: {given} is not there")
-        return Path(given)
+    from earmark.training.checkpoint import load_checkpoint, load_latest_checkpoint
 
-    from earmark.training.checkpoint import latest_checkpoint
-
+    if config.evaluate.checkpoint is not None:
+        path = Path(config.evaluate.checkpoint)
+        if not path.is_file():
+            raise ConfigError(f"evaluate.checkpoint: {path} is not there")
+        return path, load_checkpoint(path)
     folder = run_dir(config.environment, config.logging, suffix=False)
-    newest = latest_checkpoint(folder / "checkpoints")
+    newest = load_latest_checkpoint(folder / "checkpoints")
     if newest is None:
         raise ConfigError(
             f"logging.name: no run with a checkpoint in {folder}; pretrain it first, or give evaluate.checkpoint=FILE, "
@@ -104,13 +102,11 @@ def judged_encoder(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged:
             f"backbone.video.args.weights: {given.args.weights} would not be used, a checkpoint is judged; add "
             "evaluate.checkpoint=none to judge that file"
         )
-    path = checkpoint_path(config)
-    assert path is not None  # it is not "none"
 
     from earmark.encoders.weights import load_encoder_weights
-    from earmark.training.checkpoint import CheckpointError, load_checkpoint
+    from earmark.training.checkpoint import CheckpointError
 
-    state = load_checkpoint(path)
+    path, state = read_checkpoint(config)
     stored: Mapping[str, Any] = state.get("config", {})
     try:
         encoder_config = checked(VideoEncoder, stored["backbone"]["video"], section="backbone.video")
@@ -122,7 +118,7 @@ def judged_encoder(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged:
     if given.args.pretrained:
         say(f"{path} is judged: the published weights of backbone.video.args.pretrained are not used")
     encoder = build_encoder(untrained(encoder_config), config.environment)
-    loaded = load_encoder_weights(encoder, path, kind="video", weights=config.evaluate.weights)
+    loaded = load_encoder_weights(encoder, path, kind="video", weights=config.evaluate.weights, state=state)
     data = config.data
     if config.evaluate.as_trained:
         _require_as_trained(path, stored, values)
@@ -165,7 +161,8 @@ def _without_checkpoint(config: EvaluateConfig) -> Judged:
 def seen_videos(judged: Judged, store: "PreparedStore", environment: Environment) -> dict[str, Collection[str] | None]:
     """Return which videos an encoder has seen, and which its checkpoint was chosen by; None where that is not known.
 
-    Checkpoints of before these were stored say it by their settings, if the store is the one that they were made with.
+    Checkpoints from before ids were stored tell it by their settings, provided the store is the one that they were made
+    with.
 
     Args:
         judged: The encoder.
@@ -176,7 +173,7 @@ def seen_videos(judged: Judged, store: "PreparedStore", environment: Environment
         return {} if judged.config.args.weights is None else {"the training of these weights saw": None}
     config = judged.stored.get("config", {})
     position = judged.stored.get("position", {})
-    # best.pt is a further name of the checkpoint that is this one
+    # best.pt is another name of this very checkpoint
     is_best = position.get("best_score") is not None and position.get("best_epoch") == position.get("epoch")
     same = judged.stored.get("fingerprint") == store.fingerprint or _same_videos(config, judged.data, environment)
     ids: dict[str, Collection[str] | None] = {}

@@ -1,11 +1,11 @@
 """The linear probe of an encoder in training, on a schedule: ``logging.evaluate_every``.
 
-Beside the path of a sample: `earmark.cli.pretrain` hands it to the loop. It is `earmark evaluate` made short: one clip
-of each action, no baseline.
+Beside the path of a sample: `earmark.cli.pretrain` hands it to the loop. It is a short `earmark evaluate`: one clip per
+action, no baseline.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from earmark.cli.build import open_dataset, say
 from earmark.cli.config import ConfigError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["scheduled_probe"]
 
-PROBE = {"epochs": 30, "lr": 0.1, "milestones": (18, 24)}
+PROBE_LR = 0.1  # few actions make few steps
 
 
 def scheduled_probe(
@@ -40,39 +40,36 @@ def scheduled_probe(
     Raises:
         ConfigError: If the data set has no annotated actions.
     """
-    from earmark.clips.dataset import ActionClips
     from earmark.clips.transforms import VideoCrop
-    from earmark.evaluation.action_recognition import evaluate_action_recognition
+    from earmark.evaluation import ActionRecognition, ClipOptions, FeatureOptions, ProbeOptions, evaluate_task
 
     dataset = open_dataset(config.data, config.environment)
     if not dataset.classes:
         raise ConfigError(f"logging.evaluate_every: {config.data.name} has no annotated actions to probe on")
-    train, test = (
-        ActionClips(store, dataset.actions(split), clip_seconds=config.data.clip_seconds, clip_fps=config.data.clip_fps)
-        for split in ("train", "validation")
+    task = ActionRecognition.from_dataset(
+        dataset,
+        store,
+        split="validation",
+        clips=ClipOptions(clip_seconds=config.data.clip_seconds, clip_fps=config.data.clip_fps),
+        probe=ProbeOptions(lr=PROBE_LR),
     )
-    for split, clips in (("train", train), ("validation", test)):
-        if clips.left_out:
-            action_id, reason = clips.left_out[0]
+    for count in task.records:
+        if count.left_out:
+            action_id, reason = count.left_out[0]
             say(
-                f"probe: {counted(len(clips.left_out), 'action')} of {split} left out; the first, {action_id}: {reason}"
+                f"probe: {counted(len(count.left_out), 'action')} of {count.split} left out; the first, {action_id}: "
+                f"{reason}"
             )
-    arguments: dict[str, Any] = {
-        "train_clips": train,
-        "test_clips": test,
-        "transform": VideoCrop(crop_size=config.data_augm.crop_size, random=False),
-        "num_classes": {column: len(names) for column, names in dataset.classes.items()},
-        "class_names": dataset.classes,
-        "fingerprint": store.fingerprint,
-        "num_workers": config.environment.workers,
-        "device": device,
-        "seed": config.environment.seed,
-        **PROBE,
-    }
 
     def probe(model: "nn.Module") -> dict[str, float]:
-        encoder: Any = model.get_submodule("backbone.video")
-        result = evaluate_action_recognition(encoder=encoder, **arguments)
+        result = evaluate_task(
+            task,
+            model.get_submodule("backbone.video"),
+            transform=VideoCrop(crop_size=config.data_augm.crop_size, random=False),
+            features=FeatureOptions(num_workers=config.environment.workers),
+            device=device,
+            seed=config.environment.seed,
+        )
         scores = {}
         for column in result.columns:
             scores[f"{column.column}_top1"] = column.top1.encoder.value
@@ -80,4 +77,4 @@ def scheduled_probe(
         say("probe: " + ", ".join(f"{name.replace('_', ' ')} {value:.1f} %" for name, value in scores.items()))
         return scores
 
-    return probe, sorted({action.video_id for action in test.actions})
+    return probe, sorted(set(task.test_videos or ()))

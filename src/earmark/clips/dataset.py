@@ -20,8 +20,10 @@ action covers the moment. `ActionClips` gives ``video`` in place of the two, ``a
 ``label_<column>`` int64 (B,) for each label column.
 """
 
+import hashlib
+import json
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -340,6 +342,23 @@ class ActionClips(StoredClips):
 
     def __len__(self) -> int:
         return len(self.action_of_item)
+
+    def cache_key(self) -> dict[str, Any]:
+        """Return what the clips depend on, as plain data: equal keys and equal seeds mean equal clips.
+
+        Labels are not among it: the same places of the same videos are the same clips, whatever they are called.
+        """
+        places = [(action.video_id, action.start_seconds, action.stop_seconds) for action in self.actions]
+        return {
+            "class": "ActionClips",
+            "store": self.store.fingerprint,
+            "actions": hashlib.sha256(json.dumps(places).encode()).hexdigest(),
+            "clip_seconds": self.clip_seconds,
+            "clip_fps": self.clip_fps,
+            "num_clips": self.num_clips,
+            "random": self.random,
+            "audio_seconds": self.audio_seconds,
+        }
 
     def start_of(self, index: int, seed: int) -> float:
         """Return where a visit's clip starts, in seconds.

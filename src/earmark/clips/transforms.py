@@ -7,6 +7,7 @@ so a sample's crop is the same in any batch, on any device, with any number of w
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -233,6 +234,20 @@ class VideoCrop(nn.Module):
         self.random = random
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1, 1), persistent=False)
+
+    def cache_key(self) -> dict[str, Any]:
+        """Return what the inputs depend on beside clip and seed, as plain data."""
+        return {
+            "class": "VideoCrop",
+            "crop_size": self.crop_size,
+            "min_short_side": self.min_short_side,
+            "max_short_side": self.max_short_side,
+            "flip": self.flip,
+            "color_jitter": self.color_jitter,
+            "random": self.random,
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+        }
 
     @torch.no_grad()
     def forward(self, video: Tensor, seed: Tensor, video_size: Tensor | None = None, *, stream: int = 0) -> Tensor:

@@ -51,6 +51,14 @@ class Encoder(nn.Module):
         # amax and not an adaptive pool: its gradient is deterministic on CUDA.
         return features.flatten(2).amax(dim=2)
 
+    def cache_key(self) -> dict[str, Any]:
+        """Return what the features depend on beside weights and printed structure, as plain data.
+
+        Subclasses whose features depend on more, such as a setting that neither ``options`` nor ``extra_repr`` shows,
+        add it.
+        """
+        return {"class": type(self).__name__, "name": self.name, "options": dict(self.options)}
+
     def initialise(self) -> None:
         """Draw all convolutions from N(0, 2 / fan_in) (He et al., arXiv 1502.01852); batch norms keep weight 1, bias 0.
 

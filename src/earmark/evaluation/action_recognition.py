@@ -1,89 +1,36 @@
-"""Action recognition on frozen features: the numbers that say what an encoder has learned.
+"""Action recognition: which verb and which noun a clip shows, read off frozen features by a linear probe.
 
-Path of a sample: labelled clips --features--> --probe--> --metrics--> an `ActionRecognitionResult` --report--> page.
+Path of a sample: clips of annotated actions --features--> --probe--> scores --top-k accuracy--> result.
 
-All test actions are judged, in evaluation mode, over several clips, and every number carries a 95 % interval; beside it
-stand the same numbers of an encoder that has learned nothing and of the answer that looks at nothing.
+All test actions are judged, in evaluation mode, over several clips.
 """
 
 import dataclasses
-import json
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.table import Table
-from torch import nn
 
-from earmark.evaluation.features import LabelledClips, describe, extract_features, feature_key
-from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
+from earmark.clips.dataset import ActionClips
+from earmark.evaluation.base import ClipOptions, RecordCount, Task
+from earmark.evaluation.features import LabelledClips
 from earmark.evaluation.metrics import majority_correct, top_k_correct
-from earmark.evaluation.probe import IGNORED_LABEL, linear_probe
+from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
+from earmark.evaluation.results import Row, Score, compare
 
-__all__ = [
-    "ActionRecognitionResult",
-    "ClassAccuracy",
-    "ColumnResult",
-    "Estimate",
-    "Score",
-    "Seen",
-    "evaluate_action_recognition",
-    "format_table",
-]
+if TYPE_CHECKING:
+    from earmark.clips.store import PreparedStore
+    from earmark.datasets.records import DatasetRecords
+
+__all__ = ["ActionRecognition", "ClassAccuracy", "ColumnResult"]
+
+Scores = dict[str, npt.NDArray[np.float32]]  # (N_test, num_classes) by label column
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number and its 95 % interval, in % (differences: percentage points).
-
-    Attributes:
-        value: The number.
-        low: Low end of the interval.
-        high: High end of the interval.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
-
-    def signed(self) -> str:
-        """Return the text of a difference.
-
-        Example:
-            >>> Estimate(3.0, -0.5, 6.5).signed()
-            '+3.0 [-0.5, +6.5]'
-        """
-        return f"{self.value:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Score:
-    """Top-k accuracy of one label column.
-
-    Attributes:
-        k: Number of guesses.
-        encoder: Of the probe on the judged encoder's features.
-        baseline: Of the probe on the baseline encoder's features; None without one.
-        gain: Encoder minus baseline on the same actions (paired); None without a baseline.
-        majority: Of always guessing the k most frequent training classes.
-        chance: Of guessing k classes at random, in %.
-    """
-
-    k: int
-    encoder: Estimate
-    baseline: Estimate | None
-    gain: Estimate | None
-    majority: Estimate
-    chance: float
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ClassAccuracy:
     """Top-1 accuracy on the test actions of one class.
 
@@ -100,7 +47,7 @@ class ClassAccuracy:
     num_actions: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ColumnResult:
     """What was measured for one label column.
 
@@ -110,8 +57,8 @@ class ColumnResult:
         num_train_actions: Training actions with a label.
         num_test_actions: Test actions with a label: what the accuracies are shares of.
         num_test_videos: Videos that these lie in, which the intervals rest on; None where videos were not given.
-        top1: Accuracy of the first guess.
-        top5: Accuracy of the first five guesses.
+        top1: Accuracy of the first guess, in %.
+        top5: Accuracy of the first five guesses, in %.
         classes: The classes that occur among the test actions, by id.
     """
 
@@ -124,330 +71,178 @@ class ColumnResult:
     top5: Score
     classes: tuple[ClassAccuracy, ...]
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Seen:
-    """Test videos that were used before, for what makes numbers on them too good.
-
-    Attributes:
-        by: By what, in words that stand before "N of M test videos", such as "pretraining saw".
-        num_videos: How many of the test videos; None if that is not known.
-    """
-
-    by: str
-    num_videos: int | None
+    def rows(self) -> list[Row]:
+        """Return one row for top-1 and one for top-5."""
+        return [
+            Row(f"{self.column} top-{score.k}", score, self.num_test_actions, self.num_test_videos)
+            for score in (self.top1, self.top5)
+        ]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ActionRecognitionResult:
-    """Numbers of one evaluation.
+@dataclass(frozen=True)
+class ActionRecognition(Task[Scores, ColumnResult]):
+    """The task: linear probes for all label columns at once.
 
     Attributes:
-        columns: One result for each label column.
-        options: How it was measured: options of the probe, clips an action, seed; plain data.
-        num_test_videos: Videos of all test actions; None where videos were not given.
-        seen: Test videos that were used before.
-    """
-
-    columns: tuple[ColumnResult, ...]
-    options: dict[str, Any]
-    num_test_videos: int | None = None
-    seen: tuple[Seen, ...] = ()
-
-    @property
-    def cautions(self) -> tuple[str, ...]:
-        """What a reader of the numbers must know: few videos, or videos that were used before; one sentence each."""
-        cautions = []
-        fewest = min((column.num_test_videos for column in self.columns if column.num_test_videos), default=None)
-        if fewest is not None and fewest < FEW_VIDEOS:
-            rests = (
-                "interval rests on 1 test video, and says"
-                if fewest == 1
-                else (f"intervals rest on {fewest} test videos, and say")
-            )
-            cautions.append(f"The {rests} little of other videos; {FEW_VIDEOS} or more are better.")
-        for seen in self.seen:
-            if seen.num_videos is None:
-                cautions.append(f"It is not known whether {seen.by} any of the test videos.")
-            elif seen.num_videos:
-                share = f"{seen.num_videos} of {self.num_test_videos} test video{'s' * (self.num_test_videos != 1)}"
-                cautions.append(f"{seen.by[:1].upper()}{seen.by[1:]} {share}: other videos may score lower.")
-        return tuple(cautions)
-
-    def to_json(self) -> str:
-        """Return the result as json, the same for the same numbers."""
-        return json.dumps(dataclasses.asdict(self) | {"cautions": self.cautions}, indent=2)
-
-
-def evaluate_action_recognition(
-    *,
-    encoder: nn.Module,
-    train_clips: LabelledClips,
-    test_clips: LabelledClips,
-    transform: nn.Module,
-    num_classes: Mapping[str, int],
-    class_names: Mapping[str, Sequence[str]],
-    fingerprint: str,
-    baseline_encoder: nn.Module | None = None,
-    test_videos: Sequence[str] | None = None,
-    seen_videos: Mapping[str, Collection[str] | None] | None = None,
-    encoder_options: Mapping[str, Any] | None = None,
-    fresh_clips: bool = False,
-    batch_size: int = 64,
-    num_workers: int = 0,
-    device: torch.device | str = "cpu",
-    cache_dir: Path | None = None,
-    epochs: int = 30,
-    lr: float = 0.005,
-    milestones: Sequence[int] = (18, 24),
-    gamma: float = 0.1,
-    probe_batch_size: int = 128,
-    momentum: float = 0.9,
-    weight_decay: float = 1e-4,
-    normalize_feats: bool = False,
-    standardize: bool = True,
-    seed: int = 0,
-    progress: bool = False,
-) -> ActionRecognitionResult:
-    """Probe a frozen encoder for actions, beside a baseline encoder and the majority class.
-
-    Both encoders get the same clips, the same probe and the same seed, and are compared action by action.
-
-    Args:
-        encoder: Maps ``(B, 3, T, H, W)`` float to ``(B, D)``; see `extract_features` for what happens to it.
         train_clips: Labelled clips to train the probe on.
         test_clips: Labelled clips to judge it on; actions without a label in a column do not count there.
-        transform: Called as ``transform(video, seed, video_size)``.
-        num_classes: Label columns to probe and their number of classes.
-        class_names: Names of the classes of each column, by id.
-        fingerprint: Identifies the videos for the feature cache, for example ``PreparedStore.fingerprint``. Clips,
-            actions, labels and transform enter the cache's key by themselves.
-        baseline_encoder: For example the same architecture, randomly initialised.
-        test_videos: Video of each test action; the intervals are then for other videos, not for other actions of these.
-        seen_videos: Videos by what used them before, such as ``{"pretraining saw": ids}``; None for ids that are not
-            known. The result counts the test videos among them.
-        encoder_options: What else the result's options say of the encoder, such as which weights of a checkpoint it
-            has; plain data.
-        fresh_clips: As in `linear_probe`: the clips of a training action are one for each epoch.
-        batch_size: Clips a batch of feature extraction.
-        num_workers: Threads that read clips.
-        device: Where encoder and probe run.
-        cache_dir: Where features are kept; None keeps none.
-        epochs: Of the probe, like the next eight.
-        lr: See `linear_probe`.
-        milestones: See `linear_probe`.
-        gamma: See `linear_probe`.
-        probe_batch_size: See `linear_probe`.
-        momentum: See `linear_probe`.
-        weight_decay: See `linear_probe`.
-        normalize_feats: See `linear_probe`.
-        standardize: See `linear_probe`.
-        seed: Of clips that draw, and of the probe.
-        progress: Show progress bars.
-
-    Returns:
-        Accuracies, intervals and counts.
-
-    Raises:
-        ValueError: If labels, classes and clips do not fit together, or no test action has a label in a column.
+        class_names: Names of the classes of each column to probe, by id.
+        probe: How the probe is trained.
+        train_videos: Video of each training action; None where it is not known.
+        test_videos: Video of each test action; None takes the actions as independent.
+        records: How many actions were used, and which were not and why.
     """
-    probe_options: dict[str, Any] = {
-        "epochs": epochs,
-        "lr": lr,
-        "milestones": list(milestones),
-        "gamma": gamma,
-        "batch_size": probe_batch_size,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "normalize_feats": normalize_feats,
-        "standardize": standardize,
-        "fresh_clips": fresh_clips,
-    }
-    _check(train_clips, test_clips, num_classes, class_names, test_videos)
 
-    def features(judged: nn.Module, clips: LabelledClips, name: str) -> npt.NDArray[np.float32]:
-        key = None
-        if cache_dir is not None:
-            key = feature_key(
-                judged,
-                clip_parameters=describe(clips) | {"seed": seed},
-                transform_parameters=describe(transform),
-                fingerprint=fingerprint,
+    name: ClassVar[str] = "action_recognition"
+    title: ClassVar[str] = "Action recognition, linear probe on frozen features, % [95 % interval]"
+    sample: ClassVar[str] = "action"
+
+    train_clips: LabelledClips
+    test_clips: LabelledClips
+    class_names: Mapping[str, Sequence[str]]
+    probe: ProbeOptions = field(default_factory=ProbeOptions)
+    train_videos: Sequence[str] | None = None
+    test_videos: Sequence[str] | None = None
+    records: tuple[RecordCount, ...] = ()
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: "DatasetRecords",
+        store: "PreparedStore",
+        *,
+        split: str,
+        clips: ClipOptions,
+        probe: ProbeOptions,
+    ) -> Self:
+        """Cut the clips of a data set's annotated actions; see `Task.from_dataset`."""
+
+        def cut(part: str, num_clips: int) -> ActionClips:
+            return ActionClips(
+                store,
+                dataset.actions(part),
+                clip_seconds=clips.clip_seconds,
+                clip_fps=clips.clip_fps,
+                num_clips=num_clips,
+                random=clips.random,
             )
-        return extract_features(
-            judged,
-            clips,
-            transform=transform,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            device=device,
-            seed=seed,
-            cache_dir=cache_dir,
-            cache_key=key,
-            progress=progress,
-            progress_label=f"features: {name}",
+
+        # as many as epochs: drawn anew for each epoch of the probe, as the original code does at each visit
+        train = cut("train", probe.epochs if probe.fresh_clips else clips.num_clips)
+        test = cut(split, clips.num_clips)
+        return cls(
+            train_clips=train,
+            test_clips=test,
+            class_names=dataset.classes,
+            probe=probe,
+            train_videos=[action.video_id for action in train.actions],
+            test_videos=[action.video_id for action in test.actions],  # actions of one video are not independent
+            records=tuple(
+                RecordCount(part, len(cut.actions), tuple(cut.left_out))
+                for part, cut in (("train", train), (split, test))
+            ),
         )
 
-    def scores(judged: nn.Module, name: str) -> dict[str, npt.NDArray[np.float32]]:
+    def check(self) -> None:
+        """Refuse labels, classes and videos that do not fit together."""
+        if not self.class_names:
+            raise ValueError("no label column to probe")
+        for column, names in self.class_names.items():
+            for split, clips in (("training", self.train_clips), ("test", self.test_clips)):
+                if column not in clips.labels:
+                    raise ValueError(
+                        f"{split} actions have no label column {column!r}; there are {sorted(clips.labels)}"
+                    )
+                labels = clips.labels[column]
+                if labels.max() >= len(names) or labels.min() < IGNORED_LABEL:
+                    raise ValueError(
+                        f"{split} labels of {column!r} reach from {labels.min()} to {labels.max()}, "
+                        f"need [0, {len(names)})"
+                    )
+                if labels.max() == IGNORED_LABEL:
+                    raise ValueError(f"no {split} action has a label in column {column!r}")
+        for split, clips, videos in (
+            ("training", self.train_clips, self.train_videos),
+            ("test", self.test_clips, self.test_videos),
+        ):
+            num_actions = len(next(iter(clips.labels.values())))
+            if videos is not None and len(videos) != num_actions:
+                raise ValueError(f"need one video for each of {num_actions} {split} actions, got {len(videos)}")
+
+    def scores(
+        self,
+        train_features: npt.NDArray[np.float32],
+        test_features: npt.NDArray[np.float32],
+        *,
+        seed: int,
+        device: torch.device | str,
+    ) -> Scores:
+        """Train one linear probe per label column; see `linear_probe`."""
         return linear_probe(
-            features(judged, train_clips, f"{name}, training actions"),
-            train_clips.labels,
-            features(judged, test_clips, f"{name}, test actions"),
-            num_classes=num_classes,
+            train_features,
+            self.train_clips.labels,
+            test_features,
+            num_classes={column: len(names) for column, names in self.class_names.items()},
+            options=self.probe,
             seed=seed,
             device=device,
-            **probe_options,
         )
 
-    encoder_scores = scores(encoder, "encoder")
-    baseline_scores = scores(baseline_encoder, "random encoder") if baseline_encoder is not None else None
-    columns = []
-    for column, classes in num_classes.items():
-        columns.append(
-            _judge(
-                column,
-                classes,
-                class_names[column],
-                train_labels=train_clips.labels[column],
-                test_labels=test_clips.labels[column],
-                scores=encoder_scores[column],
-                baseline_scores=None if baseline_scores is None else baseline_scores[column],
-                videos=None if test_videos is None else np.asarray(test_videos),
+    def measure(self, scores: Scores, baseline_scores: Scores | None) -> tuple[ColumnResult, ...]:
+        """Return top-1 and top-5 accuracy of each label column, and the accuracy of each class."""
+        return tuple(
+            self._measure_column(column, scores[column], None if baseline_scores is None else baseline_scores[column])
+            for column in self.class_names
+        )
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of the probe, and the number of clips per action."""
+        return {
+            "probe": dataclasses.asdict(self.probe),
+            "train_clips_per_action": _clips_per_action(self.train_clips),
+            "test_clips_per_action": _clips_per_action(self.test_clips),
+        }
+
+    def _measure_column(
+        self, column: str, scores: npt.NDArray[np.float32], baseline_scores: npt.NDArray[np.float32] | None
+    ) -> ColumnResult:
+        names = self.class_names[column]
+        labelled = self.test_clips.labels[column] != IGNORED_LABEL
+        truth = self.test_clips.labels[column][labelled]
+        train_labels = self.train_clips.labels[column]
+        known = train_labels[train_labels != IGNORED_LABEL]
+        videos = None if self.test_videos is None else np.asarray(self.test_videos)[labelled]
+
+        def right(of: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.bool_]:
+            return top_k_correct(of[labelled], truth, k)
+
+        top1, top5 = (
+            compare(
+                right(scores, k),
+                baseline=None if baseline_scores is None else right(baseline_scores, k),
+                majority=majority_correct(known, truth, k),
+                chance=100.0 * min(k, len(names)) / len(names),
+                videos=videos,
+                k=k,
             )
+            for k in (1, 5)
         )
-    units = "actions, taken as independent" if test_videos is None else "videos"
-    judged_videos = None if test_videos is None else set(test_videos)
-    seen = tuple(
-        Seen(by, None if ids is None or judged_videos is None else len(judged_videos & set(ids)))
-        for by, ids in (seen_videos or {}).items()
-    )
-    options = {
-        "probe": probe_options,
-        "train_clips_per_action": len(train_clips) // len(next(iter(train_clips.labels.values()))),
-        "test_clips_per_action": len(test_clips) // len(next(iter(test_clips.labels.values()))),
-        "interval": f"95 %, Wilson's with Student's t over {units}",
-        "seed": seed,
-        "fingerprint": fingerprint,
-        **(encoder_options or {}),
-    }
-    return ActionRecognitionResult(
-        columns=tuple(columns),
-        options=options,
-        num_test_videos=None if judged_videos is None else len(judged_videos),
-        seen=seen,
-    )
+        first = right(scores, 1)
+        baseline_first = None if baseline_scores is None else right(baseline_scores, 1)
+
+        def class_accuracy(label: int) -> ClassAccuracy:
+            of_class = truth == label
+            baseline = None if baseline_first is None else 100.0 * float(baseline_first[of_class].mean())
+            return ClassAccuracy(names[label], 100.0 * float(first[of_class].mean()), baseline, int(of_class.sum()))
+
+        classes = tuple(class_accuracy(label) for label in np.unique(truth).tolist())
+        num_videos = None if videos is None else len(np.unique(videos))
+        return ColumnResult(column, len(names), len(known), len(truth), num_videos, top1, top5, classes)
 
 
-def format_table(result: ActionRecognitionResult) -> Table:
-    """Return the result as a table for the terminal: a row a column and k, all numbers in %.
-
-    Args:
-        result: What `evaluate_action_recognition` returned.
-
-    Example:
-        >>> from rich.console import Console
-        >>> Console().print(format_table(result))  # doctest: +SKIP
-    """
-    has_baseline = any(column.top1.baseline is not None for column in result.columns)
-    has_videos = result.num_test_videos is not None
-    judged = result.options.get("judged")
-    table = Table(
-        title="Action recognition, linear probe on frozen features, % [95 % interval]"
-        + (f"\n{judged}" if judged else ""),
-        caption="\n".join(f"Caution: {caution}" for caution in result.cautions) or None,
-    )
-    table.add_column("")
-    headings = ["encoder", *(("random encoder", "gain") if has_baseline else ()), "majority", "chance", "actions"]
-    for heading in (*headings, *(("videos",) if has_videos else ())):
-        table.add_column(heading, justify="right")
-    for column in result.columns:
-        for score in (column.top1, column.top5):
-            cells = [f"{column.column} top-{score.k}", str(score.encoder)]
-            if has_baseline:
-                cells += [str(score.baseline), "" if score.gain is None else score.gain.signed()]
-            cells += [str(score.majority), f"{score.chance:.1f}", f"{column.num_test_actions:,}"]
-            if has_videos:
-                cells.append(f"{column.num_test_videos:,}")
-            table.add_row(*cells)
-    return table
+def _clips_per_action(clips: LabelledClips) -> int:
+    return len(clips) // len(next(iter(clips.labels.values())))
 
 
-def _judge(
-    column: str,
-    num_classes: int,
-    class_names: Sequence[str],
-    *,
-    train_labels: npt.NDArray[np.int64],
-    test_labels: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
-    baseline_scores: npt.NDArray[np.float32] | None,
-    videos: npt.NDArray[Any] | None,
-) -> ColumnResult:
-    """Compare scores with the labels of one column."""
-    labelled = test_labels != IGNORED_LABEL
-    truth = test_labels[labelled]
-    known = train_labels[train_labels != IGNORED_LABEL]
-    groups = None if videos is None else videos[labelled]
-
-    def estimate(correct: npt.NDArray[np.bool_]) -> Estimate:
-        return Estimate(100.0 * float(correct.mean()), *mean_interval(100.0 * correct, bounds=(0, 100), groups=groups))
-
-    def score(k: int) -> Score:
-        correct = top_k_correct(scores[labelled], truth, k)
-        baseline = gain = None
-        if baseline_scores is not None:
-            baseline_correct = top_k_correct(baseline_scores[labelled], truth, k)
-            baseline = estimate(baseline_correct)
-            gain = Estimate(
-                100.0 * float(correct.mean() - baseline_correct.mean()),
-                *paired_interval(100.0 * correct, 100.0 * baseline_correct, bounds=(0, 100), groups=groups),
-            )
-        return Score(
-            k=k,
-            encoder=estimate(correct),
-            baseline=baseline,
-            gain=gain,
-            majority=estimate(majority_correct(known, truth, k)),
-            chance=100.0 * min(k, num_classes) / num_classes,
-        )
-
-    first = top_k_correct(scores[labelled], truth, 1)
-    baseline_first = None if baseline_scores is None else top_k_correct(baseline_scores[labelled], truth, 1)
-    classes = tuple(
-        ClassAccuracy(
-            name=class_names[label],
-            accuracy=100.0 * float(first[truth == label].mean()),
-            baseline_accuracy=None if baseline_first is None else 100.0 * float(baseline_first[truth == label].mean()),
-            num_actions=int((truth == label).sum()),
-        )
-        for label in np.unique(truth).tolist()
-    )
-    num_videos = None if groups is None else len(np.unique(groups))
-    return ColumnResult(column, num_classes, len(known), len(truth), num_videos, score(1), score(5), classes)
-
-
-def _check(
-    train_clips: LabelledClips,
-    test_clips: LabelledClips,
-    num_classes: Mapping[str, int],
-    class_names: Mapping[str, Sequence[str]],
-    test_videos: Sequence[str] | None,
-) -> None:
-    """Refuse what does not fit before the long work starts."""
-    if not num_classes:
-        raise ValueError("no label column to probe")
-    for column, classes in num_classes.items():
-        if len(class_names.get(column, ())) != classes:
-            raise ValueError(f"{column!r} has {classes} classes but {len(class_names.get(column, ()))} class names")
-        for split, clips in (("training", train_clips), ("test", test_clips)):
-            if column not in clips.labels:
-                raise ValueError(f"{split} actions have no label column {column!r}; there are {sorted(clips.labels)}")
-            labels = clips.labels[column]
-            if labels.max() >= classes or labels.min() < IGNORED_LABEL:
-                raise ValueError(f"{split} labels of {column!r} reach from {labels.min()} to {labels.max()}, "
-                                 f"need [0, {classes})")  # fmt: skip
-            if labels.max() == IGNORED_LABEL:
-                raise ValueError(f"no {split} action has a label in column {column!r}")
-    num_test_actions = len(test_clips.labels[next(iter(num_classes))])
-    if test_videos is not None and len(test_videos) != num_test_actions:
-        raise ValueError(f"need one video for each of {num_test_actions} test actions, got {len(test_videos)}")
+def _record_count(split: str, clips: ActionClips) -> RecordCount:
+    return RecordCount(split, len(clips.actions), tuple(clips.left_out))

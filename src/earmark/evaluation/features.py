@@ -1,19 +1,19 @@
 """Frozen features of labelled clips, computed once and kept on disk.
 
-Path of a sample: clips --transforms--> model inputs --encoder--> features --probe--> scores. The encoder is only looked
-at: evaluation mode (batch norm uses its running statistics and does not change them), no gradient, float32.
+Path of a sample: clips --transforms--> model inputs --encoder--> features --probe--> scores. The encoder is not
+changed: evaluation mode (batch norm uses its running statistics and does not update them), no gradient, float32.
 
 A cached array is ``KEY.npy`` with ``KEY.json`` beside it. KEY is the SHA-256 of everything that the features depend on;
-the json says what that was in plain words.
+the JSON file lists it.
 """
 
 import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -26,18 +26,57 @@ from earmark.atomic import replacing
 from earmark.clips.dataset import collate
 from earmark.clips.loading import load_batches
 
-__all__ = ["FeatureKey", "LabelledClips", "describe", "extract_features", "feature_key"]
+__all__ = [
+    "Cacheable",
+    "FeatureKey",
+    "FeatureOptions",
+    "LabelledClips",
+    "encoder_fingerprint",
+    "extract_features",
+    "feature_key",
+]
 
-_FORMAT_VERSION = 1  # raised when the same inputs would give other features
+_FORMAT_VERSION = 2  # raised when the same inputs would give other features
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FeatureOptions:
+    """How features are computed and kept; the features themselves do not depend on it.
+
+    Attributes:
+        batch_size: Clips per batch.
+        num_workers: Threads that read clips; 0 reads in the thread that computes.
+        cache_dir: Folder to keep features in, made if missing; None keeps none.
+        progress: Show a progress bar.
+    """
+
+    batch_size: int = 64
+    num_workers: int = 0
+    cache_dir: Path | None = None
+    progress: bool = False
+
+
+@runtime_checkable
+class Cacheable(Protocol):
+    """An object that declares everything its output depends on beside its inputs; a feature cache needs that.
+
+    `earmark.clips.dataset.ActionClips`, `earmark.clips.transforms.VideoCrop` and every
+    `earmark.encoders.base.Encoder` do. Other objects are refused: a key that leaves a setting out would return the
+    features of another setting.
+    """
+
+    def cache_key(self) -> Mapping[str, Any]:
+        """Return the class and the parameters as plain data that JSON can hold."""
 
 
 class LabelledClips(Protocol):
     """What evaluation needs of a labelled data set; `earmark.clips.dataset.ActionClips` is one.
 
     Attributes:
-        action_of_item: Which action each item is a clip of, int64 ``(num_items,)``; every action has as many clips.
+        action_of_item: Which action each item is a clip of, int64 ``(num_items,)``; every action has the same number of
+            clips.
         labels: Class ids of each label column, int64 ``(num_actions,)``; -1 where an action has none.
     """
 
@@ -53,7 +92,7 @@ class LabelledClips(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FeatureKey:
-    """Name of an array of features: what it depends on.
+    """Name of an array of features, made of everything it depends on.
 
     Attributes:
         content: What the features depend on, as json with sorted keys.
@@ -67,70 +106,54 @@ class FeatureKey:
         return hashlib.sha256(self.content.encode()).hexdigest()
 
 
-def feature_key(
-    encoder: nn.Module,
-    *,
-    clip_parameters: Mapping[str, Any],
-    transform_parameters: Mapping[str, Any],
-    fingerprint: str,
-) -> FeatureKey:
-    """Return the key under which features are cached: equal keys mean equal features.
-
-    It covers every parameter and buffer of the encoder and its structure (as printed), the clips and the transform by
-    their parameters, and the videos by the fingerprint.
-
-    Args:
-        encoder: Maps clips to features.
-        clip_parameters: Which clips are cut and how, for example `describe` of the data set; plain data.
-        transform_parameters: How clips become inputs, for example `describe` of the transform; plain data.
-        fingerprint: Identifies the data, for example ``PreparedStore.fingerprint``.
+def encoder_fingerprint(encoder: nn.Module) -> dict[str, str]:
+    """Return what identifies an encoder and its weights: class, printed structure, parameters and buffers.
 
     Example:
-        >>> options = {"clip_parameters": {"clip_seconds": 0.5}, "transform_parameters": {}, "fingerprint": "kitchen"}
-        >>> key = feature_key(nn.Identity(), **options)
-        >>> len(key.digest), json.loads(key.content)["fingerprint"]
-        (64, 'kitchen')
+        >>> sorted(encoder_fingerprint(nn.Identity()))
+        ['encoder', 'encoder_structure', 'encoder_weights']
     """
-    content = {
-        "format_version": _FORMAT_VERSION,
+    return {
         "encoder": type(encoder).__name__,
         "encoder_structure": _sha256(repr(encoder).encode()),
         "encoder_weights": _sha256(
             *(part for name, value in sorted(encoder.state_dict().items()) for part in _tensor_bytes(name, value))
         ),
-        "clips": dict(clip_parameters),
-        "transform": dict(transform_parameters),
-        "fingerprint": fingerprint,
     }
-    return FeatureKey(json.dumps(content, sort_keys=True))
 
 
-def describe(thing: object) -> dict[str, Any]:
-    """Return the attributes of a data set or transform that say what it does, as plain data.
+def feature_key(encoder: nn.Module, *, clips: object, transform: object, seed: int) -> FeatureKey:
+    """Return the key under which features are cached: equal keys mean equal features.
 
-    Numbers, strings and short tuples stand as they are; arrays, tensors and lists of records (such as the actions) as a
-    SHA-256 of their content. Anything else, such as an open store, is left out: that is what a fingerprint is for.
+    It covers every parameter and buffer of the encoder and its structure, and what encoder, clips and transform declare
+    (see `Cacheable`).
 
     Args:
-        thing: For example an `earmark.clips.dataset.ActionClips`, or a transform.
+        encoder: Maps clips to features.
+        clips: Which clips are cut from which videos, and how.
+        transform: How clips become inputs.
+        seed: From which each item's own seed is drawn.
+
+    Raises:
+        TypeError: If one of the three does not declare what it depends on, or declares anything JSON cannot hold.
 
     Example:
-        >>> class Crop:
-        ...     def __init__(self):
-        ...         self.size, self.flip = 112, False
-        >>> describe(Crop())
-        {'class': 'Crop', 'flip': False, 'size': 112}
+        >>> class Small(nn.Identity):
+        ...     def cache_key(self):
+        ...         return {"class": "Small"}
+        >>> key = feature_key(Small(), clips=Small(), transform=Small(), seed=7)
+        >>> len(key.digest), json.loads(key.content)["clips"]
+        (64, {'class': 'Small'})
     """
-    described = {"class": type(thing).__name__}
-    attributes = dict(vars(thing))
-    if isinstance(thing, nn.Module):
-        attributes = {name: value for name, value in attributes.items() if name not in vars(nn.Module())}
-        attributes |= thing._parameters | thing._buffers | thing._modules
-    for name, value in sorted(attributes.items()):
-        plain = _plain(value)
-        if plain is not None:
-            described[name] = plain
-    return described
+    content = {
+        "format_version": _FORMAT_VERSION,
+        **encoder_fingerprint(encoder),
+        "encoder_parameters": _declared(encoder, "encoder"),
+        "clips": _declared(clips, "clips"),
+        "transform": _declared(transform, "transform"),
+        "seed": seed,
+    }
+    return FeatureKey(json.dumps(content, sort_keys=True))
 
 
 def extract_features(
@@ -138,14 +161,10 @@ def extract_features(
     clips: LabelledClips,
     *,
     transform: nn.Module,
-    batch_size: int = 64,
-    num_workers: int = 0,
+    options: FeatureOptions | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
-    cache_dir: Path | None = None,
-    cache_key: FeatureKey | None = None,
-    progress: bool = False,
-    progress_label: str = "features",
+    label: str = "features",
 ) -> npt.NDArray[np.float32]:
     """Return the encoder's features of every clip of every action.
 
@@ -156,48 +175,47 @@ def extract_features(
         clips: Items keyed by ``(index, seed)``, as `earmark.clips.dataset.ActionClips`.
         transform: Called as ``transform(video, seed, video_size)`` on the device, as
             `earmark.clips.transforms.VideoCrop`.
-        batch_size: Clips a batch; the features do not depend on it.
-        num_workers: Threads that read clips; 0 reads in the one that computes.
+        options: Batches, threads, cache and progress bar; None for the defaults. With a cache, encoder, clips and
+            transform must be `Cacheable`.
         device: Where the encoder runs.
         seed: From which each item's own seed is drawn; matters for clips or transforms that draw.
-        cache_dir: Folder to keep features in; made if missing.
-        cache_key: What they depend on, by `feature_key`; with `cache_dir` only.
-        progress: Show a progress bar.
-        progress_label: What the bar is called.
+        label: Name of the progress bar.
 
     Returns:
         float32, shape ``(num_actions, num_clips, D)``.
 
     Raises:
-        ValueError: If actions have different numbers of clips, the encoder returns something else than ``(B, D)`` or
-            numbers that are not finite, or only one of `cache_dir` and `cache_key` is given.
+        ValueError: If actions have different numbers of clips, or the encoder returns anything but ``(B, D)``, or
+            numbers that are not finite.
+        TypeError: If features are to be cached, and encoder, clips or transform do not say what they depend on.
     """
-    if (cache_dir is None) != (cache_key is None):
-        raise ValueError("cache_dir and cache_key go together: give both or neither")
+    options = options or FeatureOptions()
     num_items = len(clips)
     action_of_item = np.asarray(clips.action_of_item)
     num_actions = int(action_of_item.max()) + 1 if num_items else 0
     clips_of_action = np.bincount(action_of_item, minlength=num_actions)
     if num_items == 0 or len(action_of_item) != num_items or len(set(clips_of_action.tolist())) != 1:
-        raise ValueError(f"every action needs as many clips; {num_items} items of {num_actions} actions")
-    if cache_dir is not None and cache_key is not None:
-        cached = _load(cache_dir, cache_key)
+        raise ValueError(
+            f"every action needs the same number of clips, at least one; got {num_items} items of {num_actions} actions"
+        )
+    cache_key = None
+    if options.cache_dir is not None:
+        cache_key = feature_key(encoder, clips=clips, transform=transform, seed=seed)
+        cached = _load(options.cache_dir, cache_key)
         if cached is not None and cached.shape[:2] == (num_actions, clips_of_action[0]):
             return cached
 
     # Moved here and not in `_run`: weights that are moved in inference mode can't be trained afterwards.
     encoder.to(device)
     transform.to(device)
-    features = _run(
-        encoder, clips, transform, batch_size, num_workers, torch.device(device), seed, progress, progress_label
-    )
+    features = _run(encoder, clips, transform, options, device=torch.device(device), seed=seed, label=label)
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise ValueError(f"features of item {int(bad.argmax())} (and {int(bad.sum()) - 1} more) are not finite")
     order = np.argsort(action_of_item, kind="stable")
     features = features[order].reshape(num_actions, clips_of_action[0], -1)
-    if cache_dir is not None and cache_key is not None:
-        _save(cache_dir, cache_key, features)
+    if options.cache_dir is not None and cache_key is not None:
+        _save(options.cache_dir, cache_key, features)
     return features
 
 
@@ -206,24 +224,23 @@ def _run(
     encoder: nn.Module,
     clips: LabelledClips,
     transform: nn.Module,
-    batch_size: int,
-    num_workers: int,
+    options: FeatureOptions,
+    *,
     device: torch.device,
     seed: int,
-    progress: bool,
-    progress_label: str,
+    label: str,
 ) -> npt.NDArray[np.float32]:
     """Return the features of every item, shape (num_items, D)."""
     seeds = np.random.default_rng(seed).integers(2**63, size=len(clips)).tolist()
     keys = list(enumerate(seeds))
-    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
-    loaded = load_batches(clips, batches, collate_fn=collate, num_workers=num_workers, device=device)
+    batches = [keys[start : start + options.batch_size] for start in range(0, len(keys), options.batch_size)]
+    loaded = load_batches(clips, batches, collate_fn=collate, num_workers=options.num_workers, device=device)
     modes = {module: module.training for module in encoder.modules()}
     encoder.eval()
     features: npt.NDArray[np.float32] | None = None
     try:
         screen = Console(stderr=True)
-        for batch in track(loaded, progress_label, total=len(batches), console=screen, disable=not progress):
+        for batch in track(loaded, label, total=len(batches), console=screen, disable=not options.progress):
             output = encoder(transform(batch["video"], batch["seed"], batch["video_size"]))
             if output.ndim != 2:
                 raise ValueError(f"an encoder must return features (B, D), got shape {tuple(output.shape)}")
@@ -268,23 +285,24 @@ def _save(cache_dir: Path, key: FeatureKey, features: npt.NDArray[np.float32]) -
         temporary.write_text(json.dumps(sidecar, indent=2, sort_keys=True) + "\n")
 
 
-def _plain(value: object) -> Any:
-    """Return a value as json can hold it, long ones as their SHA-256; None for what has no plain content."""
-    if isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, nn.Module):
-        return describe(value)
-    if isinstance(value, torch.Tensor):
-        return "sha256 " + _sha256(*_tensor_bytes("", value))
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return "sha256 " + _sha256(f"{value.dtype}{value.shape}".encode(), np.ascontiguousarray(value).tobytes())
-    if isinstance(value, Mapping):
-        return {str(name): _plain(entry) for name, entry in value.items()}
-    if isinstance(value, Sequence):
-        if value and all(dataclasses.is_dataclass(entry) for entry in value):
-            return "sha256 " + _sha256(*(repr(entry).encode() + b"\n" for entry in value))
-        return [_plain(entry) for entry in value]
-    return None
+def _declared(thing: object, what: str) -> dict[str, Any]:
+    """Return the declared parameters of an object.
+
+    Raises:
+        TypeError: If it declares none, or anything JSON cannot hold.
+    """
+    name = type(thing).__name__
+    if not isinstance(thing, Cacheable):
+        raise TypeError(
+            f"the features of this {what} cannot be cached: {name} has no method cache_key() that says what its output "
+            "depends on; define one, or compute without a cache"
+        )
+    declared = dict(thing.cache_key())
+    try:
+        json.dumps(declared, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}.cache_key() must return plain data: {error}") from error
+    return declared
 
 
 def _tensor_bytes(name: str, tensor: torch.Tensor) -> tuple[bytes, bytes]:

@@ -107,7 +107,7 @@ def majority_correct(train_labels: ArrayLike, test_labels: ArrayLike, k: int) ->
 
 
 def majority_accuracy(train_labels: ArrayLike, test_labels: ArrayLike, k: int = 1) -> float:
-    """Return what always guessing the most frequent training classes scores, in %: the answer that looks at nothing.
+    """Return the accuracy of always guessing the most frequent training classes, in %: the majority-class baseline.
 
     Args:
         train_labels: Class ids, shape ``(N_train,)``.
@@ -125,7 +125,7 @@ def majority_accuracy(train_labels: ArrayLike, test_labels: ArrayLike, k: int = 
 
 
 def prefix_edit_distances(predictions: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
-    """Return the normalised edit distance of every prefix of predicted actions (Ego4D long-term anticipation).
+    """Return the normalized edit distance of every prefix of predicted actions (Ego4D long-term anticipation).
 
     For the prefixes of length z = 1..Z: the Levenshtein distance (insertion, deletion, substitution cost 1; swapping
     two neighbours costs 2) divided by z, the smallest of the K candidates.
@@ -163,7 +163,7 @@ def prefix_edit_distances(predictions: ArrayLike, labels: ArrayLike) -> NDArray[
 
 
 def edit_distance(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Return Ego4D's ED@Z: the mean over samples of the normalised edit distance of the best of K sequences.
+    """Return Ego4D's ED@Z: the mean over samples of the normalized edit distance of the best of K sequences.
 
     Args:
         predictions: Class ids of K candidate sequences, shape ``(N, Z, K)``.
@@ -232,7 +232,8 @@ def keyframe_error_seconds(
     ``"exact"`` takes the highest scored of the frames that the network was shown. ``"published"`` is the benchmark
     baseline's formula, ``start + index * (end - start) / 16``, to compare with published numbers: it divides by 16
     whatever T is, and ignores which frames were really sampled, so that even a perfect index has an error. The
-    baseline also counts frames a second its own way, ``(end - start + 1) / (end_seconds - start_seconds)`` of the clip.
+    baseline also counts frames per second its own way: ``(end - start + 1) / (end_seconds - start_seconds)`` of the
+    clip.
 
     Args:
         keyframe_logits: Scores of the T sampled frames, shape ``(N, T)``.
@@ -245,7 +246,7 @@ def keyframe_error_seconds(
         protocol: Which formula.
 
     Returns:
-        Shape ``(N,)``; NaN where the clip shows no change, for there is nothing to localise.
+        Shape ``(N,)``; NaN where the clip shows no change, where there is nothing to localize.
 
     Raises:
         ValueError: If what the protocol needs is missing or shapes do not fit.
@@ -285,7 +286,7 @@ def mean_keyframe_error_seconds(
 
     Args:
         error_seconds: Per-clip errors, NaN where there is no change, shape ``(N,)``.
-        batch_size: Clips a batch of the published evaluation; needed by ``"published"``.
+        batch_size: Clips per batch of the published evaluation; needed by ``"published"``.
         protocol: ``"exact"`` averages clips. ``"published"`` averages the means of consecutive batches and counts a
             batch without a change as 0, as the benchmark's baseline does.
 
@@ -322,7 +323,7 @@ def _column(values: ArrayLike | None, name: str, shape: tuple[int, ...]) -> NDAr
 
 
 def _check_labels(labels: NDArray[np.integer], num_classes: int | None = None) -> None:
-    """Refuse what is no class id."""
+    """Refuse labels that are not class ids."""
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be whole numbers, got {labels.dtype}")
     wrong = (labels < 0) if num_classes is None else (labels < 0) | (labels >= num_classes)

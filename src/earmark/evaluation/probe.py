@@ -2,14 +2,15 @@
 
 Path of a sample: features --probe--> scores --metrics--> numbers.
 
-As in the paper's evaluation (arXiv 2209.13583, section 4.2): one linear classifier a label column, all trained together
-on the same features by SGD with momentum, the learning rate divided by 10 at milestones. What the original code does
-otherwise and this does not: there the batch norm statistics of the encoder drift while the probe trains, and its
-feature normalisation works on an axis of size one.
+As in the paper's evaluation (arXiv 2209.13583, section 4.2): one linear classifier per label column, all trained
+together on the same features by SGD with momentum, the learning rate divided by 10 at milestones. The original code
+differs in two points: there the batch norm statistics of the encoder drift while the probe trains, and its
+normalization of features works on an axis of size one.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["linear_probe"]
+__all__ = ["IGNORED_LABEL", "ProbeOptions", "linear_probe"]
 
-IGNORED_LABEL = -1
+IGNORED_LABEL = -1  # of a sample without a label
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOptions:
+    """How a linear probe is trained. The defaults are the published schedule, but for ``standardize``.
+
+    Attributes:
+        epochs: Passes over the training samples.
+        lr: Learning rate.
+        milestones: Epochs from which on the learning rate is ``gamma`` times what it was before.
+        gamma: See above.
+        batch_size: Samples per batch; the last batch of an epoch may be smaller.
+        momentum: Of SGD.
+        weight_decay: Of SGD, on weights and biases.
+        normalize: Scale every feature vector to length 1.
+        standardize: Shift and scale every dimension to mean 0 and variance 1 of the training features (after
+            ``normalize``). Part of our protocol; the published one has none.
+        fresh_clips: Epoch e shows clip e of each training sample; there must be as many clips as epochs.
+    """
+
+    epochs: int = 30
+    lr: float = 0.005
+    milestones: tuple[int, ...] = (18, 24)
+    gamma: float = 0.1
+    batch_size: int = 128
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    normalize: bool = False
+    standardize: bool = True
+    fresh_clips: bool = False
 
 
 def linear_probe(
@@ -28,26 +59,17 @@ def linear_probe(
     test_features: npt.NDArray[np.float32],
     *,
     num_classes: Mapping[str, int],
-    epochs: int = 30,
-    lr: float = 0.005,
-    milestones: Sequence[int] = (18, 24),
-    gamma: float = 0.1,
-    batch_size: int = 128,
-    momentum: float = 0.9,
-    weight_decay: float = 1e-4,
-    normalize_feats: bool = False,
-    standardize: bool = True,
-    fresh_clips: bool = False,
+    options: ProbeOptions | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Train linear classifiers on frozen features and return their scores on the test features.
 
-    Every epoch shows each training action once, through one of its clips drawn at random, or with `fresh_clips` through
-    one that no other epoch shows, as the published probe cuts a clip anew at each visit. A test action is judged by the
-    mean over its clips of the class probabilities. Training is a pure function of the arguments: order and clips of an
-    epoch depend on seed and epoch only, the initial weights of a column on seed and its name only, so adding a column
-    changes nothing for the others.
+    Every epoch shows each training action once, through one of its clips drawn at random, or with ``fresh_clips``
+    through one that no other epoch shows, as the published probe cuts a clip anew at each visit. A test action is
+    judged by the mean over its clips of the class probabilities. Training is a pure function of the arguments: order
+    and clips of an epoch depend on seed and epoch only, the initial weights of a column on seed and its name only, so
+    adding a column changes nothing for the others.
 
     Args:
         train_features: Shape ``(N_train, clips, D)``.
@@ -55,17 +77,7 @@ def linear_probe(
             leaves it out of that column's loss.
         test_features: Shape ``(N_test, clips, D)``; the number of clips may differ.
         num_classes: Classes of each label column; classes absent from training are valid outputs.
-        epochs: Passes over the training actions.
-        lr: Learning rate.
-        milestones: Epochs from which on the learning rate is `gamma` times what it was before.
-        gamma: See above.
-        batch_size: Actions a batch; the last batch of an epoch may be smaller.
-        momentum: Of SGD.
-        weight_decay: Of SGD, on weights and biases.
-        normalize_feats: Scale every feature vector to length 1.
-        standardize: Shift and scale every dimension to mean 0 and variance 1 of the training features (after
-            `normalize_feats`). Part of our protocol; the published one has none.
-        fresh_clips: Epoch e shows clip e of each training action; there must be as many clips as epochs.
+        options: How it is trained; None for the published schedule on standardized features.
         seed: See above.
         device: Where to train.
 
@@ -78,20 +90,23 @@ def linear_probe(
 
     Example:
         >>> features = np.float32([[[-1.0, 1.0]], [[1.0, 1.0]]])
-        >>> scores = linear_probe(features, {"verb": np.array([0, 1])}, features, num_classes={"verb": 2}, lr=0.1)
+        >>> scores = linear_probe(features, {"verb": np.array([0, 1])}, features, num_classes={"verb": 2})
         >>> scores["verb"].argmax(axis=1)
         array([0, 1])
     """
+    options = options or ProbeOptions()
     _check(train_features, train_labels, test_features, num_classes)
-    if fresh_clips and train_features.shape[1] != epochs:
-        raise ValueError(f"fresh_clips needs one clip for each of {epochs} epochs, got {train_features.shape[1]}")
+    if options.fresh_clips and train_features.shape[1] != options.epochs:
+        raise ValueError(
+            f"fresh_clips needs one clip for each of {options.epochs} epochs, got {train_features.shape[1]}"
+        )
     train, test = (
         torch.from_numpy(np.asarray(features, dtype=np.float32)).to(device)
         for features in (train_features, test_features)
     )
-    if normalize_feats:
+    if options.normalize:
         train, test = functional.normalize(train, dim=-1), functional.normalize(test, dim=-1)
-    if standardize:
+    if options.standardize:
         mean, std = train.mean(dim=(0, 1)), train.std(dim=(0, 1), correction=0)
         # A dimension that hardly varies in training would be blown up in testing by rounding: leave its scale alone.
         scale = torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), std, 1.0)
@@ -103,18 +118,18 @@ def linear_probe(
     }
     optimizer = torch.optim.SGD(
         [parameter for head in heads.values() for parameter in head.parameters()],
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
+        lr=options.lr,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
     )
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=list(milestones), gamma=gamma)
-    for epoch in range(epochs):
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(options.milestones), gamma=options.gamma)
+    for epoch in range(options.epochs):
         rng = np.random.default_rng([seed, epoch])
         order = torch.from_numpy(rng.permutation(len(train))).to(device)
-        drawn = np.full(len(train), epoch) if fresh_clips else rng.integers(train.shape[1], size=len(train))
+        drawn = np.full(len(train), epoch) if options.fresh_clips else rng.integers(train.shape[1], size=len(train))
         clip = torch.from_numpy(drawn).to(device)
-        for start in range(0, len(train), batch_size):
-            rows = order[start : start + batch_size]
+        for start in range(0, len(train), options.batch_size):
+            rows = order[start : start + options.batch_size]
             features = train[rows, clip[rows]]
             losses = [_mean_cross_entropy(head(features), labels[column][rows]) for column, head in heads.items()]
             optimizer.zero_grad()

@@ -5,33 +5,30 @@ sounds inside; it opens from disk, asks nothing of any server, and its own secur
 is ``report.html`` beside this file; whatever comes from outside is escaped there.
 """
 
-import base64
 import io
-import json
 import math
-import wave
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 import torch
-from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from earmark.atomic import replacing
 from earmark.clips.transforms import LogMel
-from earmark.evaluation.action_recognition import ActionRecognitionResult
+from earmark.evaluation.action_recognition import ColumnResult
+from earmark.evaluation.results import TaskResult
+from earmark.media.page import data_uri, jpeg_uri, render_page, wav_uri
 
 __all__ = ["Example", "write_report"]
 
 FRAMES_SHOWN = 4  # of each clip, evenly spread: more would be too small to see on a telephone
+FRAME_QUALITY = 88  # of their JPEG
 POINTS_SHOWN = 400  # of each curve; longer ones are averaged in bins
 
 # Heading, what it means, and the names in metrics.jsonl with their legend.
@@ -56,7 +53,7 @@ CURVES: tuple[tuple[str, str, dict[str, str]], ...] = (
         {"direction_accuracy": "forward above backward", "state_change_accuracy": "right side of zero"},
     ),
     ("Learning rate", "At each step.", {"lr": "learning rate"}),
-    ("Speed", "Samples a second.", {"samples_per_second": "samples/s"}),
+    ("Speed", "Samples per second.", {"samples_per_second": "samples/s"}),
 )
 
 
@@ -90,9 +87,10 @@ def write_report(
     *,
     title: str,
     summary: Mapping[str, str],
-    metrics_path: Path | None,
-    results: ActionRecognitionResult | None,
+    metrics: Sequence[Mapping[str, Any]] | None,
+    results: TaskResult[ColumnResult] | None,
     examples: Sequence[Example],
+    num_damaged_metrics: int = 0,
 ) -> None:
     """Write the page. The same arguments give the same bytes.
 
@@ -100,9 +98,11 @@ def write_report(
         path: HTML file to write; it is replaced as a whole.
         title: Name of the run.
         summary: Facts by name, shown in this order: configuration, versions, machine. Plain text.
-        metrics_path: ``metrics.jsonl`` of the run; None or a missing file leaves a sentence instead of curves.
+        metrics: What the run logged, line by line as it stands in ``metrics.jsonl``; its steps are drawn, the
+            last line of each. None, or no step, leaves a sentence instead of curves.
         results: Of the evaluation; None leaves a sentence.
         examples: Moments to show; none leave a sentence.
+        num_damaged_metrics: How many lines of the run's metrics could not be read; they are counted on the page.
 
     Raises:
         ValueError: If an example's frames or sound have the wrong shape or type.
@@ -110,19 +110,19 @@ def write_report(
     Example:
         >>> import tempfile
         >>> page = Path(tempfile.mkdtemp()) / "report.html"
-        >>> write_report(page, title="a <run>", summary={}, metrics_path=None, results=None, examples=[])
+        >>> write_report(page, title="a <run>", summary={}, metrics=None, results=None, examples=[])
         >>> "<h1>a &lt;run&gt;</h1>" in page.read_text()
         True
     """
-    steps, damaged_lines = _read_metrics(metrics_path) if metrics_path is not None else ({}, 0)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("earmark.evaluation").joinpath("report.html").read_text(encoding="utf-8"))
-    page = template.render(
+    steps, num_unnumbered = _steps(metrics or ())
+    page = render_page(
+        "earmark.evaluation",
+        "report.html",
         title=title,
         summary=summary,
         curves=_curves(steps),
-        metrics_path=metrics_path,
-        damaged_lines=damaged_lines,
+        has_metrics=metrics is not None,
+        num_damaged_metrics=num_damaged_metrics + num_unnumbered,
         results=results,
         scale_percent=_scale_percent(results),
         examples=[_shown_example(example) for example in examples],
@@ -131,21 +131,18 @@ def write_report(
         temporary.write_text(page, encoding="utf-8")
 
 
-def _read_metrics(path: Path) -> tuple[dict[int, dict[str, float]], int]:
-    """Return the numbers of every step, later lines over earlier ones, and how many lines were damaged."""
-    steps: dict[int, dict[str, float]] = {}
-    num_damaged = 0
-    if not path.is_file():
-        return steps, num_damaged
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-            if record["kind"] == "step":
-                numbers = {name: value for name, value in record.items() if isinstance(value, int | float)}
-                steps[int(record["step"])] = numbers
-        except (ValueError, KeyError, TypeError):  # a run that was killed leaves half a line
-            num_damaged += 1
-    return dict(sorted(steps.items())), num_damaged
+def _steps(metrics: Sequence[Mapping[str, Any]]) -> tuple[dict[int, dict[str, float]], int]:
+    """Return the numbers of every step in order, and how many lines say they are a step but not which.
+
+    Later lines win over earlier ones: a resumed run repeats steps.
+    """
+    lines = [line for line in metrics if line.get("kind") == "step"]
+    numbered = [line for line in lines if isinstance(line.get("step"), int)]
+    steps = {
+        line["step"]: {name: value for name, value in line.items() if isinstance(value, int | float)}
+        for line in numbered
+    }
+    return dict(sorted(steps.items())), len(lines) - len(numbered)
 
 
 def _curves(steps: Mapping[int, Mapping[str, float]]) -> list[dict[str, str]]:
@@ -194,10 +191,10 @@ def _plot(
                         bbox_to_anchor=(0.5, 1.0), handlelength=1.2, columnspacing=1.2)  # fmt: skip
         picture = io.BytesIO()
         figure.savefig(picture, format="svg", metadata={"Date": None})
-    return _data_uri("image/svg+xml", picture.getvalue())
+    return data_uri("image/svg+xml", picture.getvalue())
 
 
-def _scale_percent(results: ActionRecognitionResult | None) -> int:
+def _scale_percent(results: TaskResult[ColumnResult] | None) -> int:
     """Return the right end of the accuracy bars: the next multiple of 10 above everything shown."""
     if results is None:
         return 100
@@ -234,7 +231,7 @@ def _shown_example(example: Example) -> dict[str, Any]:
         "before": _strip(example.frames_before),
         "after": _strip(example.frames_after),
         "spectrogram": spectrogram,
-        "wave": _wave(example.sound, example.sample_rate) if spectrogram else "",
+        "wave": wav_uri(example.sound, example.sample_rate) if spectrogram else "",
         "half_seconds": len(example.sound) / example.sample_rate / 2,
         "top_kilohertz": example.sample_rate / 2000,
     }
@@ -243,10 +240,7 @@ def _shown_example(example: Example) -> dict[str, Any]:
 def _strip(frames: npt.NDArray[np.uint8]) -> list[str]:
     """Return evenly spread frames of a clip, the first and the last among them, as data URIs."""
     numbers = np.unique(np.linspace(0, len(frames) - 1, FRAMES_SHOWN).round().astype(int))
-    return [
-        _data_uri("image/jpeg", simplejpeg.encode_jpeg(np.ascontiguousarray(frames[number]), quality=88))
-        for number in numbers
-    ]
+    return [jpeg_uri(frames[number], quality=FRAME_QUALITY) for number in numbers]
 
 
 def _spectrogram(sound: npt.NDArray[np.int16], sample_rate: int) -> str:
@@ -258,19 +252,4 @@ def _spectrogram(sound: npt.NDArray[np.int16], sample_rate: int) -> str:
     quiet, loud = np.quantile(levels, [0.05, 0.999])
     picture = io.BytesIO()
     imsave(picture, levels, vmin=quiet, vmax=max(loud, quiet + 1e-6), cmap="magma", format="png", metadata={})
-    return _data_uri("image/png", picture.getvalue())
-
-
-def _wave(sound: npt.NDArray[np.int16], sample_rate: int) -> str:
-    """Return the sound as a data URI that browsers play."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(sample_rate)
-        writer.writeframes(sound.astype("<i2").tobytes())
-    return _data_uri("audio/wav", buffer.getvalue())
-
-
-def _data_uri(media_type: str, content: bytes) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+    return data_uri("image/png", picture.getvalue())

@@ -6,14 +6,12 @@ Path of a sample: moments of many media files --> a page for people, beside thos
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib.resources import files as package_files
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
-
 from earmark.atomic import replacing
 from earmark.datasets.records import printable
+from earmark.media.page import render_page
 from earmark.moments.writing import FileMoments
 
 __all__ = ["write_index"]
@@ -61,10 +59,9 @@ def write_index(out: str | Path, files: Sequence[FileMoments], pages: Mapping[st
         }
         for found in files
     ]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(package_files("earmark.moments").joinpath("page_index.html").read_text("utf-8"))
+    page = render_page("earmark.moments", "page_index.html", files=rows, heading=heading)
     with replacing(out) as temporary:
-        temporary.write_text(template.render(files=rows, heading=heading), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
 
 
 def _link(page: Path, folder: Path) -> str:

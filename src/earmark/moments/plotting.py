@@ -6,19 +6,14 @@ and, where there is a picture, a frame before and after. The page is one HTML fi
 ``moments.html``), which asks nothing of any server.
 """
 
-import base64
 import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io.wavfile
-import simplejpeg
-from jinja2 import Environment, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -28,6 +23,7 @@ from scipy.signal.windows import hann
 
 from earmark.atomic import replacing
 from earmark.media import MediaError, SoundReader, media_info, read_frames
+from earmark.media.page import data_uri, jpeg_uri, render_page, wav_uri
 from earmark.moments import DETECTORS, Moment
 
 __all__ = ["write_plot"]
@@ -39,6 +35,7 @@ _MAX_COLUMNS = 2400  # of the overview: more than a screen has pixels
 _NUM_BANDS, _LOWEST_HZ, _HIGHEST_HZ = 96, 60.0, 20000.0
 _RANGE_DB = 75.0
 _FRAME_SIDE = 180
+_FRAME_QUALITY = 85  # of its JPEG
 _PAGE_RATE = 24000
 _MARK_SECONDS = 0.03  # a detector's moment may be so far from the curve's peak
 _MAX_LINES = 60
@@ -172,7 +169,7 @@ def write_plot(
         ValueError: if ``out`` ends in another suffix.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, scipy.io.wavfile
         >>> wave = np.zeros(16000, np.int16)
         >>> wave[8000:8100] = 9000
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -443,36 +440,36 @@ def _page(
         card = {"number": one.number, "caption": _caption(one.moment), "spectrogram": _png(small), "frames": []}
         if one.frames is not None:
             labels = map(frame_label, one.frame_offsets)
-            card["frames"] = [(_jpeg(frame), label) for frame, label in zip(one.frames, labels, strict=True)]
+            card["frames"] = [
+                (jpeg_uri(frame, quality=_FRAME_QUALITY), label)
+                for frame, label in zip(one.frames, labels, strict=True)
+            ]
         card["sound"] = _wav(one.wave, sample_rate)
         cards.append(card)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("earmark.moments").joinpath("moments.html").read_text(encoding="utf-8"))
     rows = [(_clock(m.time_seconds), f"{m.score:.2f}", f"{m.loudness_db:.1f}") for m in moments]
-    return template.render(title=title, heading=heading, overview=_png(figure), cards=cards, rows=rows, index=index)
+    return render_page(
+        "earmark.moments",
+        "moments.html",
+        title=title,
+        heading=heading,
+        overview=_png(figure),
+        cards=cards,
+        rows=rows,
+        index=index,
+    )
 
 
 def _wav(wave: NDArray[np.float32], sample_rate: int) -> str:
     """Return sound that browsers play, at a rate that keeps a page of many moments small."""
     rate = min(sample_rate, _PAGE_RATE)
     heard = wave if rate == sample_rate else resample_poly(wave, rate, sample_rate)
-    sound = io.BytesIO()
-    scipy.io.wavfile.write(sound, rate, np.round(np.clip(heard, -1, 1) * 32767).astype(np.int16))
-    return _data_uri("audio/wav", sound.getvalue())
+    return wav_uri(np.round(np.clip(heard, -1, 1) * 32767).astype(np.int16), rate)
 
 
 def _png(figure: Figure) -> str:
     picture = io.BytesIO()
     figure.savefig(picture, dpi=110, format="png", metadata={"Software": None})
-    return _data_uri("image/png", picture.getvalue())
-
-
-def _jpeg(frame: NDArray[np.uint8]) -> str:
-    return _data_uri("image/jpeg", simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=85))
-
-
-def _data_uri(media_type: str, content: bytes) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+    return data_uri("image/png", picture.getvalue())
 
 
 def _caption(moment: Moment) -> str:

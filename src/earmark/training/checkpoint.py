@@ -131,7 +131,23 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def latest_checkpoint(directory: str | Path) -> Path | None:
-    """Return the undamaged checkpoint of a folder that has the most steps behind it.
+    """Return the path of the checkpoint that `load_latest_checkpoint` reads.
+
+    Args:
+        directory: Folder of checkpoints; it need not exist.
+
+    Returns:
+        The path, or None where there is no checkpoint at all.
+
+    Raises:
+        CheckpointError: As `load_latest_checkpoint`.
+    """
+    newest = load_latest_checkpoint(directory)
+    return None if newest is None else newest[0]
+
+
+def load_latest_checkpoint(directory: str | Path) -> tuple[Path, dict[str, Any]] | None:
+    """Read the whole checkpoint of a folder that has the most steps behind it.
 
     A damaged file is skipped, with a warning in the log that names it.
 
@@ -139,7 +155,7 @@ def latest_checkpoint(directory: str | Path) -> Path | None:
         directory: Folder of checkpoints; it need not exist.
 
     Returns:
-        The path, or None where there is no checkpoint at all.
+        The path and what `load_checkpoint` returns of it, or None where there is no checkpoint at all.
 
     Raises:
         CheckpointError: If the newest whole one can't be used (see `load_checkpoint`), or every one is damaged: a run
@@ -158,12 +174,10 @@ def latest_checkpoint(directory: str | Path) -> Path | None:
             _log.warning("skipped: %s", error)
     for path in sorted(steps, key=steps.__getitem__, reverse=True):
         try:
-            load_checkpoint(path)
+            return path, load_checkpoint(path)
         except DamagedCheckpointError as error:
             damaged.append(path)
             _log.warning("skipped: %s", error)
-        else:
-            return path
     if damaged:
         raise CheckpointError(f"{directory}: every checkpoint is damaged: {', '.join(path.name for path in damaged)}")
     return None

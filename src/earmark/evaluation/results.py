@@ -1,0 +1,262 @@
+"""Results of an evaluation: numbers with intervals, beside those of a random encoder and the majority class.
+
+Path of a sample: features --probe--> scores --metrics--> a `TaskResult` --report--> page. Every task has its results in
+this form, so that all are written and printed in one way, with the same cautions.
+"""
+
+import dataclasses
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy.typing as npt
+from rich.table import Table
+
+from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
+from earmark.wording import counted
+
+__all__ = ["Estimate", "Row", "Score", "Seen", "TargetResult", "TaskResult", "compare", "format_table", "seen_among"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and its 95 % interval, in the unit of the measure; of accuracies % (differences: percentage points).
+
+    Attributes:
+        value: The number.
+        low: Low end of the interval.
+        high: High end of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
+
+    def signed(self) -> str:
+        """Return the text of a difference.
+
+        Example:
+            >>> Estimate(3.0, -0.5, 6.5).signed()
+            '+3.0 [-0.5, +6.5]'
+        """
+        return f"{self.value:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Score:
+    """One measure of an encoder, such as top-1 accuracy, beside what it has to beat.
+
+    Attributes:
+        k: Number of guesses; None for a measure that does not count guesses.
+        encoder: Of the head on the judged encoder's features.
+        baseline: Of the head on the baseline encoder's features; None without one.
+        gain: Encoder minus baseline on the same samples (paired); None without a baseline.
+        majority: Of always giving the most frequent answers of the training samples.
+        chance: Of guessing at random.
+    """
+
+    k: int | None
+    encoder: Estimate
+    baseline: Estimate | None
+    gain: Estimate | None
+    majority: Estimate
+    chance: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table.
+
+    Attributes:
+        label: What was measured, such as "verb top-1".
+        score: The numbers.
+        num_samples: How many test samples they are means over.
+        num_videos: How many videos these lie in; None where videos were not given.
+    """
+
+    label: str
+    score: Score
+    num_samples: int
+    num_videos: int | None
+
+
+class TargetResult(Protocol):
+    """What was measured for one target of a task, such as the verb; a dataclass of plain data.
+
+    Attributes:
+        num_test_videos: Videos of its test samples, which the intervals rest on; None where videos were not given.
+    """
+
+    @property
+    def num_test_videos(self) -> int | None:
+        """See above."""
+
+    def rows(self) -> Sequence[Row]:
+        """Return its rows of the table, the most important one first."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """Test videos that were used before, which makes numbers on them too good.
+
+    Attributes:
+        by: By what, in words that stand before "N of M test videos", such as "pretraining saw".
+        num_videos: How many of the test videos; None if that is not known.
+    """
+
+    by: str
+    num_videos: int | None
+
+
+Target = TypeVar("Target", bound=TargetResult)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TaskResult(Generic[Target]):
+    """Numbers of one evaluation.
+
+    Attributes:
+        columns: One result for each target, such as each label column.
+        options: How it was measured: options of the head, clips per sample, seed; plain data.
+        num_test_videos: Videos of all test samples; None where videos were not given.
+        seen: Test videos that were used before.
+    """
+
+    columns: tuple[Target, ...]
+    options: dict[str, Any]
+    num_test_videos: int | None = None
+    seen: tuple[Seen, ...] = ()
+
+    @property
+    def headline(self) -> float:
+        """The first number of the first target, for sweepers that look for the best run."""
+        return self.columns[0].rows()[0].score.encoder.value
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What a reader of the numbers must know: few videos, or videos that were used before; one sentence each."""
+        cautions = []
+        fewest = min((column.num_test_videos for column in self.columns if column.num_test_videos), default=None)
+        if fewest is not None and fewest < FEW_VIDEOS:
+            rests = (
+                "interval rests on 1 test video, and says"
+                if fewest == 1
+                else f"intervals rest on {fewest} test videos, and say"
+            )
+            cautions.append(f"The {rests} little of other videos; {FEW_VIDEOS} or more are better.")
+        for seen in self.seen:
+            if seen.num_videos is None:
+                cautions.append(f"It is not known whether {seen.by} any of the test videos.")
+            elif seen.num_videos:
+                share = f"{seen.num_videos} of {counted(self.num_test_videos or 0, 'test video')}"
+                cautions.append(f"{seen.by[:1].upper()}{seen.by[1:]} {share}: other videos may score lower.")
+        return tuple(cautions)
+
+    def to_json(self) -> str:
+        """Return the result as json, the same for the same numbers."""
+        return json.dumps(dataclasses.asdict(self) | {"cautions": self.cautions}, indent=2)
+
+
+def compare(
+    values: npt.NDArray[Any],
+    *,
+    baseline: npt.NDArray[Any] | None,
+    majority: npt.NDArray[Any],
+    chance: float,
+    bounds: tuple[float, float] = (0, 1),
+    scale: float = 100.0,
+    videos: npt.NDArray[Any] | None = None,
+    k: int | None = None,
+) -> Score:
+    """Return the mean of a measure over samples beside those of the baselines, each with its interval.
+
+    Args:
+        values: The measure of each test sample, shape ``(N,)``, for example `earmark.evaluation.metrics.top_k_correct`.
+        baseline: The same of the baseline encoder; None without one.
+        majority: The same of the most frequent answers.
+        chance: Of guessing at random, scaled already.
+        bounds: Least and greatest value that there can be.
+        scale: What all numbers are multiplied by: 100 for shares in %, 1 for what has a unit.
+        videos: Video of each sample, shape ``(N,)``: the interval is then one for other videos; None where samples are
+            independent.
+        k: Number of guesses, where the measure has one.
+
+    Raises:
+        ValueError: As `earmark.evaluation.intervals.mean_interval`.
+
+    Example:
+        >>> import numpy as np
+        >>> right = np.array([True] * 30 + [False] * 10)
+        >>> score = compare(right, baseline=None, majority=~right, chance=50.0)
+        >>> str(score.encoder), str(score.majority), score.chance, score.gain
+        ('75.0 [59.1, 86.2]', '25.0 [13.8, 40.9]', 50.0, None)
+    """
+    scaled_bounds = (scale * bounds[0], scale * bounds[1])
+
+    def estimate(of: npt.NDArray[Any]) -> Estimate:
+        return Estimate(scale * float(of.mean()), *mean_interval(scale * of, bounds=scaled_bounds, groups=videos))
+
+    gain = None
+    if baseline is not None:
+        interval = paired_interval(scale * values, scale * baseline, bounds=scaled_bounds, groups=videos)
+        gain = Estimate(scale * float(values.mean() - baseline.mean()), *interval)
+    return Score(
+        k=k,
+        encoder=estimate(values),
+        baseline=None if baseline is None else estimate(baseline),
+        gain=gain,
+        majority=estimate(majority),
+        chance=chance,
+    )
+
+
+def seen_among(videos: Iterable[str] | None, seen_videos: Mapping[str, Collection[str] | None]) -> tuple[Seen, ...]:
+    """Count the test videos among those that were used before.
+
+    Args:
+        videos: The test videos; None where they are not known.
+        seen_videos: Ids of videos by what used them before; None for ids that are not known.
+
+    Example:
+        >>> seen_among(["a", "b", "b"], {"pretraining saw": ["b", "c"]})
+        (Seen(by='pretraining saw', num_videos=1),)
+    """
+    judged = None if videos is None else set(videos)
+    return tuple(
+        Seen(by, None if ids is None or judged is None else len(judged & set(ids))) for by, ids in seen_videos.items()
+    )
+
+
+def format_table(result: TaskResult[Any], *, title: str, samples: str) -> Table:
+    """Return a result as a table for the terminal: one row per measure.
+
+    Args:
+        result: The result.
+        title: Heading of the table.
+        samples: What test samples are called, in the plural.
+    """
+    rows: list[Row] = [row for column in result.columns for row in column.rows()]
+    has_baseline = any(row.score.baseline is not None for row in rows)
+    has_videos = result.num_test_videos is not None
+    judged = result.options.get("judged")
+    table = Table(
+        title=title + (f"\n{judged}" if judged else ""),
+        caption="\n".join(f"Caution: {caution}" for caution in result.cautions) or None,
+    )
+    table.add_column("")
+    headings = ["encoder", *(("random encoder", "gain") if has_baseline else ()), "majority", "chance", samples]
+    for heading in (*headings, *(("videos",) if has_videos else ())):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        score = row.score
+        cells = [row.label, str(score.encoder)]
+        if has_baseline:
+            cells += [str(score.baseline), "" if score.gain is None else score.gain.signed()]
+        cells += [str(score.majority), f"{score.chance:.1f}", f"{row.num_samples:,}"]
+        if has_videos:
+            cells.append(f"{row.num_videos:,}")
+        table.add_row(*cells)
+    return table
