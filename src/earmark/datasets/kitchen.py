@@ -5,7 +5,7 @@ Path of a sample: `earmark.kitchen` writes a folder --datasets--> video and acti
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from earmark.datasets.epic_kitchens import EpicKitchens
 from earmark.datasets.records import DatasetError
@@ -13,7 +13,10 @@ from earmark.datasets.records import DatasetError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Kitchen"]
+__all__ = ["Kitchen", "KitchenPreset"]
+
+KitchenPreset = Literal["demo", "tiny", "small", "standard", "large"]
+"""Names of `earmark.kitchen.PRESETS`, here because the generator is slow to import."""
 
 
 class Kitchen(EpicKitchens):

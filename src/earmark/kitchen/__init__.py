@@ -5,7 +5,19 @@ other stations read as they read downloaded ones. Its truth (what, when, on what
 complete, so that what is learned from it can be judged.
 """
 
-from earmark.kitchen.script import NOUNS, TRANSITIONS, VERBS
-from earmark.kitchen.writing import PRESETS, KitchenError, KitchenSummary, make_kitchen
+from earmark.kitchen.presets import PRESETS, Difficulty, KitchenError, KitchenSize, Preset
+from earmark.kitchen.states import NOUNS, TRANSITIONS, VERBS
+from earmark.kitchen.writing import KitchenSummary, make_kitchen
 
-__all__ = ["NOUNS", "PRESETS", "TRANSITIONS", "VERBS", "KitchenError", "KitchenSummary", "make_kitchen"]
+__all__ = [
+    "NOUNS",
+    "PRESETS",
+    "TRANSITIONS",
+    "VERBS",
+    "Difficulty",
+    "KitchenError",
+    "KitchenSize",
+    "KitchenSummary",
+    "Preset",
+    "make_kitchen",
+]
