@@ -11,7 +11,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event, Thread
@@ -212,24 +211,15 @@ def _results(jobs: Sequence[Job], workers: int | None, *, quiet: bool) -> "Itera
 
     from earmark.cli.build import num_cpus
     from earmark.moments.writing import FileMoments
+    from earmark.preparation.workers import WorkerDiedError, each_in_order
 
-    num_workers = min(workers or num_cpus(), len(jobs))
+    calls = [joblib.delayed(examine)(job) for job in jobs]
     with _progress_bar(jobs, quiet):
-        if num_workers <= 1:
-            yield from map(examine, jobs)
-            return
-        task = joblib.delayed(examine)
-        done = 0
-        with contextlib.suppress(BrokenProcessPool):
-            for found in joblib.Parallel(num_workers, return_as="generator")(task(job) for job in jobs):
-                done += 1
-                yield found
-        for job in jobs[done:]:  # which one did it is not told: each by itself
-            try:
-                yield from joblib.Parallel(2)([task(job)])  # of one worker it would be this process
-            except BrokenProcessPool:
-                reason = "the process that read it was killed: out of memory, or a fault in a codec"
-                yield FileMoments(job.name, job.shown, error=f"{job.shown}: {reason}"), []
+        for job, result in zip(jobs, each_in_order(calls, num_workers=workers or num_cpus()), strict=True):
+            if isinstance(result, WorkerDiedError):
+                yield FileMoments(job.name, job.shown, error=f"{job.shown}: {result}"), []
+            else:
+                yield result
 
 
 @contextlib.contextmanager
