@@ -24,6 +24,7 @@ from earmark.cli.main import main
 from earmark.cli.moments import DETECTORS
 from earmark.cli.moments_file import Search, find
 from earmark.media import SoundReader, probe
+from earmark.moments import DETECTORS as BUILT_DETECTORS
 from tests.conftest import ROOT
 from tests.helpers.media_clips import click_track, grey_ramp, write_clip
 from tests.moments.test_writing import vtt_cues
@@ -234,6 +235,10 @@ def test_a_sound_track_is_chosen_and_several_are_told(capsys: pytest.CaptureFixt
 def test_the_tracks_of_real_footage_are_told(media: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (result,) = as_json(capsys, str(media / "multi_stream.mp4"))
     assert any(note.startswith("2 sound tracks, number ") for note in result["notes"])
+
+
+def test_all_detectors_can_be_chosen() -> None:
+    assert tuple(BUILT_DETECTORS) == DETECTORS
 
 
 @pytest.mark.parametrize("detector", DETECTORS)

@@ -17,9 +17,11 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from earmark.cli.main import DONE, FAILED, clock, non_negative, positive
-from earmark.cli.moments_file import Job, Search, counted, examine, printable_path
+from earmark.cli.moments_file import Job, Search, examine
 from earmark.cli.moments_inputs import inputs
 from earmark.cli.score import complain, read_truths, score
+from earmark.datasets.records import printable
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.moments.writing import FileMoments
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments"]
 
 DETECTORS = ("earmark", "replai")  # those of earmark.moments, which is slow to import
-TABLES, LABELS, PAGES = (".csv", ".json", ".parquet"), (".txt", ".vtt", ".eaf"), (".png", ".html")
+PAGES = (".png", ".html")
 _INDEX_NAME = "index"  # of the page that leads to those of the files
 
 
@@ -89,8 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.out is not None and options.out.suffix.lower() not in TABLES + LABELS:
-        options.wrong_usage(f"--out {options.out}: must end in one of {', '.join(TABLES + LABELS)}")
+    from earmark.moments.writing import LABEL_SUFFIXES, TABLE_SUFFIXES, record
+
+    out = None if options.out is None else options.out.suffix.lower()
+    if out is not None and out not in TABLE_SUFFIXES + LABEL_SUFFIXES:
+        options.wrong_usage(f"--out {options.out}: must end in one of {', '.join(TABLE_SUFFIXES + LABEL_SUFFIXES)}")
     page = None if options.plot is None else options.plot.suffix.lower()
     if page and page not in PAGES and not options.plot.is_dir():
         options.wrong_usage(f"--plot {options.plot}: must end in .png or .html, or be a folder")
@@ -109,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
         for job, (found, written) in zip(jobs, _results(jobs, options.workers, quiet=quiet), strict=True):
             files.append(found)
             _tell(found, job.search, table=not quiet)
-            if options.out is not None and options.out.suffix.lower() in LABELS and found.error is None:
+            if out in LABEL_SUFFIXES and found.error is None:
                 written = [*written, _write_labels(options.out, found, several=len(jobs) > 1)]
             _tell_written(written, options)
     _write_for_all(files, jobs, options)
@@ -118,8 +123,6 @@ def _run(options: argparse.Namespace) -> int:
     if len(files) > 1 or options.quiet:
         print(_summary(files, options.detector), file=sys.stderr if options.json else sys.stdout, flush=True)
     if options.json:
-        from earmark.moments.writing import record
-
         results = [record(found) | ({"scores": scores[found.path]} if found.path in scores else {}) for found in files]
         print(json.dumps(results, indent=2, allow_nan=False))
     return DONE if read else FAILED
@@ -127,10 +130,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _write_for_all(files: "Sequence[FileMoments]", jobs: Sequence[Job], options: argparse.Namespace) -> None:
     """Write the table of all files, and the page that leads to their pages."""
-    read = [found for found in files if found.error is None]
-    if read and options.out is not None and options.out.suffix.lower() in TABLES:
-        from earmark.moments.writing import write_table
+    from earmark.moments.writing import TABLE_SUFFIXES, write_table
 
+    read = [found for found in files if found.error is None]
+    if read and options.out is not None and options.out.suffix.lower() in TABLE_SUFFIXES:
         parameters = {name: value for name, value in asdict(_search(options)).items() if name != "detector"}
         write_table(options.out, files, detector=options.detector, parameters=parameters)
         _tell_written([str(options.out)], options)
@@ -160,7 +163,7 @@ def _tell_written(written: Sequence[str], options: argparse.Namespace) -> None:
     if not options.quiet:
         for text in written:
             shown = os.path.relpath(text) if text.startswith(f"{Path.cwd()}{os.sep}") else text
-            print(f"wrote {printable_path(shown)}", file=sys.stderr, flush=True)
+            print(f"wrote {printable(shown)}", file=sys.stderr, flush=True)
 
 
 def _jobs(paths: Sequence[tuple[str, Path]], options: argparse.Namespace, scratch: Path) -> list[Job]:
@@ -282,7 +285,7 @@ def _tell(found: "FileMoments", search: Search, *, table: bool) -> None:
 
     console = screen()
     line = f"{counted(len(found.moments), 'moment')} in {clock(found.duration_seconds)}, detector {search.detector}"
-    console.print(Text(f"{printable_path(found.path)}: {line}"), soft_wrap=True)
+    console.print(Text(f"{printable(found.path)}: {line}"), soft_wrap=True)
     if found.moments:
         columns = Table()
         for name in ("time", "score", "loudness, dB"):

@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earmark.datasets.records import printable
+from earmark.wording import counted
+
 if TYPE_CHECKING:
     from earmark.media import MediaInfo, SoundReader
     from earmark.moments.writing import FileMoments
 
-__all__ = ["Job", "Search", "counted", "examine", "find", "printable_path"]
+__all__ = ["Job", "Search", "examine", "find"]
 
 _APART_SECONDS = 0.5  # sound and picture that begin or end further apart are worth a line
 
@@ -107,7 +110,7 @@ def _drawn_and_cut(job: Job, found: "FileMoments") -> Iterator[str]:
             job.plot,
             job.path,
             found.moments,
-            title=printable_path(job.shown),
+            title=printable(job.shown),
             detector=job.search.detector,
             audio_stream=job.search.audio_stream,
             index=None if job.index is None else os.path.relpath(job.index, job.plot.parent),
@@ -187,20 +190,3 @@ def _notes(info: "MediaInfo", reader: "SoundReader", *, silent: bool, chosen: bo
             picture_end = picture_start + info.video.duration_seconds
             if abs(end - picture_end) > _APART_SECONDS:
                 yield f"the sound ends at {end:.2f} s, the picture at {picture_end:.2f} s"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return how many there are of something whose plural ends in s.
-
-    Example:
-        >>> counted(1, "moment"), counted(0, "file")
-        ('1 moment', '0 files')
-    """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def printable_path(path: str) -> str:
-    """Return a path as text that can be printed, whatever bytes it has."""
-    from earmark.datasets.records import printable
-
-    return printable(path)

@@ -10,6 +10,9 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from earmark.datasets.listing import media_below, reason_of
+from earmark.datasets.records import VIDEO_SUFFIXES
+
 __all__ = ["STDIN_NAME", "inputs"]
 
 SOUND_SUFFIXES = {".aac", ".ac3", ".aif", ".aiff", ".amr", ".au", ".caf", ".eac3", ".flac", ".m4a", ".mka", ".mp3"}
@@ -31,9 +34,6 @@ def inputs(given: Sequence[str], written: Collection[Path], scratch: Path) -> tu
     Returns:
         (What the user calls it, path) of each file, each once, and what is wrong with what was asked for.
     """
-    from earmark.datasets.listing import media_below
-    from earmark.datasets.records import VIDEO_SUFFIXES
-
     found: dict[str, tuple[str, Path]] = {}
     problems: list[str] = []
     for text in given:
@@ -67,8 +67,6 @@ def _matching(pattern: str) -> tuple[list[Path], list[str]]:
 
 def _unreadable_folders(pattern: str) -> Iterator[str]:
     """Yield which of the folders that a pattern leads through can't be listed: glob passes them over."""
-    from earmark.datasets.listing import reason_of
-
     folders = {"."} if not Path(pattern).is_absolute() else set()
     for parent in Path(pattern).parents:
         folders |= set(glob.glob(str(parent), recursive=True))  # noqa: PTH207

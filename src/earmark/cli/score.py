@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earmark.datasets.listing import reason_of
+from earmark.datasets.records import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -44,7 +47,6 @@ def read_truths(path: Path) -> dict[str, Truth]:
         earmark.moments.scoring.TruthError: If a file is none of those known, missing or damaged, or a folder can't be
             read or holds no labels.
     """
-    from earmark.datasets.listing import reason_of
     from earmark.moments.scoring import TruthError, holds_onsets, read_spans, read_truth
 
     files = [path]
@@ -84,7 +86,6 @@ def score(
     import numpy as np
 
     from earmark.cli.build import screen
-    from earmark.datasets.records import printable
 
     only = next(iter(truths.values())) if len(truths) == len(files) == 1 else None
     known: list[tuple[FileMoments, Any, Truth]] = []

@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from earmark.atomic import replacing
 from earmark.datasets.records import printable
 from earmark.moments.writing import FileMoments
+from earmark.wording import counted
 
 __all__ = ["write_index"]
 
@@ -43,11 +44,8 @@ def write_index(out: str | Path, files: Sequence[FileMoments], pages: Mapping[st
     out = Path(out)
     read = [found for found in files if found.error is None]
     num_moments = sum(len(found.moments) for found in read)
-    heading = f"{num_moments} {'moment' if num_moments == 1 else 'moments'} in {len(read)} "
-    heading += (
-        f"{'file' if len(read) == 1 else 'files'}, {_clock(sum(found.duration_seconds for found in read))} in all"
-    )
-    heading += f", detector {detector}"
+    length = _clock(sum(found.duration_seconds for found in read))
+    heading = f"{counted(num_moments, 'moment')} in {counted(len(read), 'file')}, {length} in all, detector {detector}"
     if len(read) < len(files):
         heading += f"; {len(files) - len(read)} could not be read"
     rows = [

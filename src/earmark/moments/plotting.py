@@ -28,7 +28,8 @@ from scipy.signal.windows import hann
 
 from earmark.atomic import replacing
 from earmark.media import MediaError, SoundReader, probe, read_frames
-from earmark.moments import DETECTORS, Moment
+from earmark.moments.detector import Moment
+from earmark.moments.options import DETECTORS
 
 __all__ = ["write_plot"]
 

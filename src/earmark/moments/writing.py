@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from earmark.atomic import replacing
 from earmark.datasets.records import printable
-from earmark.moments import Moment, moments_table
+from earmark.moments.detector import Moment
+from earmark.moments.table import moments_table
 
 __all__ = ["LABEL_SUFFIXES", "TABLE_SUFFIXES", "FileMoments", "record", "write_labels", "write_table"]
 
