@@ -556,7 +556,7 @@ def test_moments_are_scored_against_labels(capsys: pytest.CaptureFixture[str]) -
     assert first["scores"][0]["recall"] == pytest.approx(2 / 3)
     assert second["scores"][0]["f1"] == 1.0
     assert "scores" not in third
-    assert "c.wav: truth says nothing of it" in captured.err
+    assert "c.wav: truth has no entry for it" in captured.err
     rows = [line for line in captured.err.splitlines() if "all" in line and "ms" in line]
     assert "0.750" in rows[0]
     assert main(["moments", "a.wav", "--min-score", "3", "--score", "truth/b.txt"]) == 0  # one file, one truth
@@ -581,7 +581,7 @@ def test_starts_of_actions_are_not_scored_as_onsets(capsys: pytest.CaptureFixtur
     assert main(["moments", *names, "--min-score", "3", "--score", "EPIC_100.csv"]) == 0
     out = capsys.readouterr().out
     assert "recall of actions" in out
-    assert "precision can't be told" in " ".join(out.split())
+    assert "precision can't be computed" in " ".join(out.split())
     assert "F1" not in out
     assert re.search(r"all +│ +4 │ +4 │ 0\.750 │|all +│ +4 │ +4 │ +0\.750 │ 0\.250", out)
 

@@ -230,9 +230,11 @@ def test_each_detector_takes_its_own_options_and_no_others() -> None:
     assert detector_parameters("earmark", min_score=4.0, min_prominence=None) == {
         "detector": "earmark", "segment_seconds": 10.0, "min_score": 4.0, "min_distance_seconds": 0.05
     }  # fmt: skip
-    with pytest.raises(ValueError, match="min_prominence is no option of the detector earmark, which has min_score"):
+    with pytest.raises(
+        ValueError, match="min_prominence is not an option of the detector earmark, which has min_score"
+    ):
         detector_parameters("earmark", min_prominence=1.0)
-    with pytest.raises(ValueError, match="min_score is no option of the detector replai, which has min_prominence"):
+    with pytest.raises(ValueError, match="min_score is not an option of the detector replai, which has min_prominence"):
         find_moments(np.zeros(9, np.float32), RATE, detector="replai", min_score=1.0)
     with pytest.raises(ValueError, match="'ears': must be one of earmark, replai"):
         detector_parameters("ears")

@@ -116,9 +116,9 @@ def test_a_store_that_names_no_detector_is_one_of_replai_and_goes_on_as_that(fol
 
 
 def test_a_detector_takes_no_options_of_another(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(PrepareError, match="min_prominence is no option of the detector earmark"):
+    with pytest.raises(PrepareError, match="min_prominence is not an option of the detector earmark"):
         prepare(Folder(folder).videos(), tmp_path / "store", min_prominence=1.0, progress=False)
-    with pytest.raises(PrepareError, match="min_score is no option of the detector replai"):
+    with pytest.raises(PrepareError, match="min_score is not an option of the detector replai"):
         prepare(Folder(folder).videos(), tmp_path / "store", detector="replai", min_score=1.0, progress=False)
     assert not (tmp_path / "store").exists()
 

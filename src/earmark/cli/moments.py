@@ -1,7 +1,7 @@
 """The command `earmark moments`: files in, moments out, as a table, labels, pages, clips and a score.
 
-Beside the path of a sample: it calls the stations for one file at a time, in worker processes where there are several.
-What it needs is imported when it runs, so that ``earmark --help`` stays fast.
+Files are read one by one, or side by side in worker processes. What the command needs is imported when it runs, so that
+``earmark --help`` stays fast.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare with what is known: Audible Kitchen's events.parquet, a csv of EPIC-SOUNDS, Audacity labels or a "
         "folder of them (onsets), a csv of EPIC-KITCHENS-100 (actions: how many have a moment within)",
     )
-    parser.add_argument("--workers", type=positive, metavar="N", help="files at once (default: one a core)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="files at once (default: one per core)")
     parser.set_defaults(run=_run, wrong_usage=parser.error)
 
 
@@ -167,10 +167,10 @@ def _tell_written(written: Sequence[str], options: argparse.Namespace) -> None:
 
 
 def _jobs(paths: Sequence[tuple[str, Path]], options: argparse.Namespace, scratch: Path) -> list[Job]:
-    """Say what is to be made of each file, and make the folders for it: better now than after an hour."""
+    """Plan what is made of each file, and make the folders for it now, so that a failure doesn't come after an hour."""
     plot, index = options.plot, None
     if plot is not None:
-        plot = plot.absolute()  # worker processes may stand elsewhere
+        plot = plot.absolute()  # worker processes may run in another folder
         if plot.suffix.lower() not in PAGES:
             plot, index = plot, plot / f"{_INDEX_NAME}.html"
         elif len(paths) > 1:
@@ -185,7 +185,7 @@ def _jobs(paths: Sequence[tuple[str, Path]], options: argparse.Namespace, scratc
     jobs = []
     for number, (shown, path) in enumerate(paths):
         name, count = path.stem, 1
-        while name.lower() in taken:  # some file systems don't tell A from a
+        while name.lower() in taken:  # some file systems ignore case
             count += 1
             name = f"{path.stem}-{count}"
         taken.add(name.lower())
@@ -209,7 +209,7 @@ def _search(options: argparse.Namespace) -> Search:
 
 
 def _results(jobs: Sequence[Job], workers: int | None, *, quiet: bool) -> "Iterator[tuple[FileMoments, list[str]]]":
-    """Yield what each job found, in their order; one that kills its process stops no other."""
+    """Yield what each job found, in their order; one that kills its process does not stop the others."""
     import joblib
 
     from earmark.cli.build import num_cpus
@@ -227,7 +227,7 @@ def _results(jobs: Sequence[Job], workers: int | None, *, quiet: bool) -> "Itera
 
 @contextlib.contextmanager
 def _progress_bar(jobs: Sequence[Job], quiet: bool) -> Iterator[None]:
-    """Show how much of all sound has been read, on a terminal; the workers leave word in the jobs' progress file."""
+    """Show on a terminal how much of all sound has been read; the workers write it to the jobs' progress file."""
     if quiet or not jobs or not sys.stderr.isatty():
         yield
         return

@@ -1,6 +1,6 @@
-"""What `earmark moments` does with one file: find its moments, note what is odd about it, draw and cut it.
+"""What `earmark moments` does with one file: find its moments, note what is unusual about it, draw it and cut clips.
 
-Beside the path of a sample; part of :mod:`earmark.cli.moments`, which calls it in worker processes.
+Part of :mod:`earmark.cli.moments`, which calls it in worker processes.
 """
 
 import os
@@ -23,7 +23,7 @@ _APART_SECONDS = 0.5  # sound and picture that begin or end further apart are wo
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is searched for, as the command line says it; None leaves it to the detector, or the file (its track)."""
+    """What is searched for; None leaves it to the detector, or for the track to the file."""
 
     detector: str
     min_score: float | None
@@ -66,7 +66,7 @@ class Job:
 
 
 def examine(job: Job) -> "tuple[FileMoments, list[str]]":
-    """Find the moments of a file, and draw and cut what is asked for; all that is wrong with the file is told in it.
+    """Find the moments of a file, and draw and cut what is asked for; faults of the file are reported in the result.
 
     Returns:
         What was found, and what was written.
@@ -130,7 +130,7 @@ def find(path: Path, search: Search, heard: Callable[[float], None]) -> "FileMom
     Args:
         path: of the file.
         search: what to look for.
-        heard: is told the seconds of sound read so far.
+        heard: is called with the seconds of sound read so far.
 
     Raises:
         MediaError: If it can't be read or has no sound.
@@ -172,7 +172,7 @@ def find(path: Path, search: Search, heard: Callable[[float], None]) -> "FileMom
 
 
 def _notes(info: "MediaInfo", reader: "SoundReader", *, silent: bool, chosen: bool) -> Iterator[str]:
-    """Yield what a person should know of the sound before trusting the moments."""
+    """Yield what a person should know about the sound before trusting the moments."""
     end = reader.num_samples / reader.sample_rate
     if info.audio is not None and info.num_audio_streams > 1 and not chosen:
         yield f"{info.num_audio_streams} sound tracks, number {info.audio.number + 1} is listened to (--track chooses)"

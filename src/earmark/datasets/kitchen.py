@@ -1,7 +1,4 @@
-"""Audible Kitchen as a data set: EPIC-KITCHENS-100 files over generated videos, and the truth of every sound.
-
-Path of a sample: `earmark.kitchen` writes a folder --datasets--> video and action records --prepare, clips--> clips.
-"""
+"""Audible Kitchen as a data set: EPIC-KITCHENS-100 files over generated videos, and the truth of every sound."""
 
 import os
 from pathlib import Path

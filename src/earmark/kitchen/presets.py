@@ -1,4 +1,4 @@
-"""How large a kitchen is and how hard it is to learn from, and both by name."""
+"""How large a kitchen is, how hard it is to learn from, and presets of both."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

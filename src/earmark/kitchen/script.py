@@ -1,7 +1,7 @@
 """What happens when in a video of Audible Kitchen: actions, idle motions, talk, and sounds from elsewhere.
 
-First station of the generator: a script is drawn from a random generator, and both the picture (picture.py) and the
-sound (sound.py) are rendered from it, so that it is the truth of both.
+A script is drawn from a random generator, and both the picture (picture.py) and the sound (sound.py) are rendered from
+it, so that it is the ground truth of both.
 """
 
 from bisect import bisect_right

@@ -1,4 +1,4 @@
-"""Writes a kitchen to a folder: presets, video after video in several processes, restart, tables.
+"""Writes a kitchen to a folder: videos in several processes, restarts, tables.
 
 Layout, as EPIC-KITCHENS-100 downloads::
 
@@ -6,7 +6,7 @@ Layout, as EPIC-KITCHENS-100 downloads::
     OUT/P01/videos/P01_01.MP4             H.264 + AAC
     OUT/annotations/EPIC_100_train.csv    and validation, test, classes, tail classes, video info, unseen participants
     OUT/annotations/EPIC_Sounds_train.csv and validation, test: the sounds, as EPIC-SOUNDS
-    OUT/ego4d/                            the same truth as Ego4D: v1/annotations, v1/full_scale
+    OUT/ego4d/                            the same ground truth as Ego4D: v1/annotations, v1/full_scale
     OUT/events.parquet                    all that is known of every event
     OUT/sounds.parquet, idle_motions.parquet
 """
@@ -37,7 +37,7 @@ from earmark.kitchen.sound import render_sound
 from earmark.kitchen.tables import write_tables
 from earmark.media import VideoWriter
 
-VERSION = 3  # of what a seed gives: raise it when the same seed gives other videos
+VERSION = 3  # raise it when the same seed gives other videos
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def make_kitchen(
         job for job in jobs if not (_video_path(out, job).exists() and (finished or _events_path(out, job).exists()))
     ]
     _make_videos(out, plan, pending, num_workers=num_workers, progress=progress)
-    if not (out / "events.parquet").exists():  # else another run finished it meanwhile
+    if not (out / "events.parquet").exists():  # unless another run has finished it meanwhile
         rows = [json.loads(_events_path(out, job).read_text()) for job in jobs]
         write_tables(
             out,

@@ -1,7 +1,7 @@
 """The page that leads to the pages of many recordings: which files, how many moments, and where in each.
 
-Path of a sample: moments of many media files --> a page for people, beside those of :mod:`earmark.moments.plotting`
-(template ``page_index.html``). Like them it asks nothing of any server.
+It goes with the pages of :mod:`earmark.moments.plotting` (template ``page_index.html``). Like them it loads nothing
+from a server.
 """
 
 import os
@@ -27,8 +27,8 @@ def write_index(out: str | Path, files: Sequence[FileMoments], pages: Mapping[st
 
     Args:
         out: file to write, ``.html``; the whole file or nothing.
-        files: what was found; those that could not be read stand there with the reason.
-        pages: page of each file by its path as it was given; one without is named and leads nowhere.
+        files: what was found; those that could not be read are listed with the reason.
+        pages: page of each file by its path as it was given; a file without one is listed without a link.
         detector: name of what found the moments.
 
     Example:

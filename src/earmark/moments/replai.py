@@ -1,6 +1,6 @@
 """The detector of the original code, which its published results rest on.
 
-Part of the second station of a sample's path. The arithmetic is the original code's (paper arXiv 2209.13583, section
+The arithmetic is the original code's (paper arXiv 2209.13583, section
 3.1), sample for sample: peaks of the average of the z-normalised log-spectrogram, over each 10 s segment by itself.
 """
 
