@@ -2,8 +2,8 @@
 
     python benchmarks/kitchen.py [PART ..] [--folder DIR] [--kitchens 20] [--videos 5] [--seconds 300] [--epochs 22]
 
-Parts (all, where none is named): speed, onsets, idle, detector, anticipation, probes, supervised. The last four and
-`idle` look at one kitchen of 228x128 pictures at 16 fps, which is made in the folder at the first call.
+Parts (all, where none is named): speed, onsets, idle, detector, anticipation, probes, supervised. `detector`, `probes`,
+`supervised` and `idle` look at one kitchen of 228x128 pictures at 16 fps, which is made in the folder at first.
 """
 
 import argparse
