@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from earmark.kitchen import make_kitchen
+from earmark.kitchen import KitchenSize, make_kitchen
 from earmark.training.checkpoint import latest_checkpoint, load_checkpoint
 
 SMALL = (
@@ -122,14 +122,7 @@ def main() -> int:
         folder = options.folder or Path(scratch)
         make_kitchen(
             folder / "kitchen",
-            preset=None,
-            num_kitchens=2,
-            videos_per_kitchen=2,
-            video_seconds=40.0,
-            width=96,
-            height=64,
-            fps=16,
-            sample_rate=16000,
+            size=KitchenSize(2, 2, 40.0, width=96, height=64, fps=16, sample_rate=16000),
             progress=False,
         )
         subprocess.run(command(folder, "undisturbed", epochs=options.epochs, workers=0), check=True)

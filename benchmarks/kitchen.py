@@ -2,12 +2,11 @@
 
     python benchmarks/kitchen.py [PART ..] [--folder DIR] [--kitchens 20] [--videos 5] [--seconds 300] [--epochs 22]
 
-Parts (all, where none is named): speed, onsets, idle, detector, anticipation, probes, supervised. The last four and
-`idle` look at one kitchen of 228x128 pictures at 16 fps, which is made in the folder at the first call.
+Parts (all, where none is named): speed, onsets, idle, detector, anticipation, probes, supervised. `detector`, `probes`,
+`supervised` and `idle` look at one kitchen of 228x128 pictures at 16 fps, which is made in the folder at first.
 """
 
 import argparse
-import inspect
 import json
 import math
 import sys
@@ -33,7 +32,7 @@ from earmark.datasets import Ego4D, Kitchen
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.evaluation.metrics import majority_accuracy, top_k_accuracy
 from earmark.evaluation.probe import ProbeOptions, linear_probe
-from earmark.kitchen import TRANSITIONS, VERBS, make_kitchen
+from earmark.kitchen import PRESETS, TRANSITIONS, VERBS, KitchenSize, make_kitchen
 from earmark.kitchen.contact_sheet import scene
 from earmark.kitchen.ego4d_tables import video_uid
 from earmark.kitchen.picture import Picture
@@ -62,9 +61,9 @@ def speed(options: argparse.Namespace) -> None:
     for width, height, fps, bar in ((456, 256, 30, 2), (228, 128, 16, 8)):
         seconds = 30
         with tempfile.TemporaryDirectory() as folder:
-            sizes = {"width": width, "height": height, "fps": fps, "num_kitchens": 1, "videos_per_kitchen": 1}
+            size = KitchenSize(1, 1, seconds, width=width, height=height, fps=fps)
             started = time.perf_counter()
-            make_kitchen(Path(folder, "k"), preset="small", video_seconds=seconds, progress=False, **sizes)
+            make_kitchen(Path(folder, "k"), preset="small", size=size, progress=False)
             ratio = seconds / (time.perf_counter() - started)
         row(f"speed, {width}x{height} {fps} fps, one core", f"{ratio:.1f} x real time", f"{bar} x")
 
@@ -148,7 +147,6 @@ class World:
 
 def world(options: argparse.Namespace) -> World:
     path = options.folder / "kitchen"
-    sizes = {"num_kitchens": options.kitchens, "videos_per_kitchen": options.videos, "video_seconds": options.seconds}
     picture = {"width": 228, "height": 128, "fps": 16, "sample_rate": 16000}
     make_kitchen(
         path,
@@ -156,8 +154,7 @@ def world(options: argparse.Namespace) -> World:
         seed=options.seed,
         num_workers=options.workers,
         test_split=False,
-        **sizes,
-        **picture,
+        size=KitchenSize(options.kitchens, options.videos, options.seconds, **picture),
     )
     events = pq.read_table(path / "events.parquet").to_pylist()
     return World(path, events, json.loads((path / "kitchen.json").read_text()))
@@ -203,11 +200,10 @@ def detector(options: argparse.Namespace) -> None:
 
 def anticipation(options: argparse.Namespace) -> None:
     """Predict the next action from the last: 400 scripts to learn from, 100 of other kitchens to judge by."""
-    known = world(options).description | {"duration_seconds": 300.0}
-    shares = {name: known[name] for name in inspect.signature(draw_video).parameters if name in known}
+    difficulty = PRESETS[options.preset].difficulty
     scripts = []
     for number in range(500):
-        _, script, _, _ = draw_video(**shares | {"kitchen": number, "video": 0})
+        _, script, _, _ = draw_video(options.seed, number, 0, duration_seconds=300.0, difficulty=difficulty)
         scripts.append([(event.verb, event.noun) for event in script.events if event.on_screen])
     for name, part in (("verb", lambda a: a[0]), ("noun", lambda a: a[1]), ("action", lambda a: a)):
         sequences = [[part(action) for action in script] for script in scripts]

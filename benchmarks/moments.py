@@ -14,6 +14,7 @@ import tempfile
 import time
 import wave
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import resample_poly
 
-from earmark.kitchen import make_kitchen
+from earmark.kitchen import PRESETS, KitchenSize, make_kitchen
 from earmark.media import SoundReader
 from earmark.moments import DETECTORS, MomentStream
 from earmark.moments.scoring import idle_share, read_spans, read_truth, score_onsets, span_recall
@@ -102,9 +103,9 @@ def kitchens(
     sources, truths, spans = [], [], []
     for seed in options.seeds:
         folder = options.folder / f"noise_{noise_db:+.0f}_talk_{babble_share}_seed_{seed}"
-        sizes = {"num_kitchens": 3, "videos_per_kitchen": 1, "video_seconds": 120, "width": 64, "height": 64, "fps": 4}
-        shares = {"noise_db": noise_db, "babble_share": babble_share}
-        make_kitchen(folder, preset="small", seed=seed, progress=False, **sizes, **shares)
+        size = KitchenSize(3, 1, 120, width=64, height=64, fps=4)
+        difficulty = replace(PRESETS["small"].difficulty, noise_db=noise_db, babble_share=babble_share)
+        make_kitchen(folder, size=size, difficulty=difficulty, seed=seed, progress=False)
         onsets, actions = read_truth(folder / "events.parquet"), read_spans(folder / "events.parquet")
         for video in sorted(folder.glob("P*/videos/*.MP4")):
             sources.append(video)
@@ -242,6 +243,7 @@ def decode_and_find(path: Path, detector: str) -> float:
 
 _PEAK = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from earmark.moments import MomentStream
 number = sum(1 for _ in MomentStream(sys.argv[1], detector=sys.argv[2]))

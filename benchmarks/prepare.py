@@ -25,7 +25,7 @@ import tempfile
 from pathlib import Path
 
 from earmark.clips.store import PreparedStore
-from earmark.kitchen import make_kitchen
+from earmark.kitchen import KitchenSize, make_kitchen
 
 TRANSCODE = (
     "ffmpeg -v error -y -threads 1 -filter_threads 1 -i {source} -map 0:v:0 -map 0:a:0 "
@@ -66,13 +66,7 @@ def make_source(folder: Path, seconds: float, *, width: int, height: int, fps: i
     """Write a video of Audible Kitchen; what is there already is used."""
     make_kitchen(
         folder,
-        preset=None,
-        num_kitchens=1,
-        videos_per_kitchen=1,
-        video_seconds=seconds,
-        width=width,
-        height=height,
-        fps=fps,
+        size=KitchenSize(1, 1, seconds, width=width, height=height, fps=fps),
     )
     return next(folder.rglob("*.MP4"))
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from earmark.kitchen import make_kitchen
+from earmark.kitchen import KitchenSize, make_kitchen
 
 SMALL = (
     "backbone/video=avid_r2plus1d_10",
@@ -63,14 +63,7 @@ def main() -> None:
         folder = options.folder or Path(scratch)
         make_kitchen(
             folder / "kitchen",
-            preset=None,
-            num_kitchens=3,
-            videos_per_kitchen=4,
-            video_seconds=60.0,
-            width=128,
-            height=72,
-            fps=16,
-            sample_rate=16000,
+            size=KitchenSize(3, 4, 60.0, width=128, height=72, fps=16, sample_rate=16000),
             progress=False,
         )
         found: dict[int, list[tuple[float, float]]] = {number: [] for number in options.processes}

@@ -41,7 +41,7 @@ from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.evaluation.features import FeatureOptions, extract_features
 from earmark.evaluation.metrics import majority_accuracy, top_k_accuracy
 from earmark.evaluation.probe import ProbeOptions, linear_probe
-from earmark.kitchen import make_kitchen
+from earmark.kitchen import KitchenSize, make_kitchen
 from earmark.media import read_frames
 from earmark.methods import Supervised
 from earmark.methods.replai import AudioVisualModel
@@ -67,13 +67,7 @@ def kitchen_at(folder: Path, options: argparse.Namespace) -> Path:
     make_kitchen(
         folder / "kitchen",
         preset="small",
-        num_kitchens=options.kitchens,
-        videos_per_kitchen=5,
-        video_seconds=60.0,
-        width=456,
-        height=256,
-        fps=16,
-        sample_rate=16000,
+        size=KitchenSize(options.kitchens, 5, 60.0, fps=16, sample_rate=16000),
         test_split=False,
         num_workers=options.workers,
     )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from earmark.cli.demo import run_demo
-from earmark.kitchen import make_kitchen
+from earmark.kitchen import KitchenSize, make_kitchen
 from earmark.training.checkpoint import latest_checkpoint, load_checkpoint
 
 SMALL = (
@@ -32,7 +32,7 @@ SMALL = (
 @pytest.fixture(scope="module")
 def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"num_kitchens": 2, "videos_per_kitchen": 2, "video_seconds": 40, "width": 128, "height": 96, "fps": 16}
-    return make_kitchen(tmp_path_factory.mktemp("kitchen") / "k", **sizes, progress=False).path
+    return make_kitchen(tmp_path_factory.mktemp("kitchen") / "k", size=KitchenSize(**sizes), progress=False).path
 
 
 def _command(kitchen: Path, data_dir: Path, *overrides: str) -> list[str]:

@@ -15,7 +15,7 @@ from earmark.cli.config_schema import Data, VideoEncoder
 from earmark.cli.judged import Judged, judged_encoder, seen_videos
 from earmark.cli.main import main
 from earmark.clips.store import PreparedStore
-from earmark.kitchen import make_kitchen
+from earmark.kitchen import KitchenSize, make_kitchen
 from earmark.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.helpers.made_store import add_video, finish_store
 
@@ -43,7 +43,7 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a kitchen of six short videos with small pictures."""
     out = tmp_path_factory.mktemp("evaluate") / "kitchen"
     sizes = {"num_kitchens": 3, "videos_per_kitchen": 2, "width": 96, "height": 64, "fps": 8, "sample_rate": 16000}
-    make_kitchen(out, preset=None, video_seconds=15, progress=False, **sizes)
+    make_kitchen(out, size=KitchenSize(video_seconds=15, **sizes), progress=False)
     return out
 
 

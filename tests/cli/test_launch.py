@@ -19,7 +19,7 @@ from earmark.cli.main import main
 from earmark.cli.pretrain import set_deterministic
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.encoders.published import PUBLISHED
-from earmark.kitchen import make_kitchen
+from earmark.kitchen import KitchenSize, make_kitchen
 from earmark.training.checkpoint import latest_checkpoint, load_checkpoint
 from earmark.training.launch import Launch
 from tests.cli.test_config import PUBLISHED_PRETRAINING, PUBLISHED_PROBE
@@ -36,7 +36,7 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a kitchen of four short videos, with a store made of it beside."""
     out = tmp_path_factory.mktemp("launch") / "kitchen"
     sizes = {"num_kitchens": 2, "videos_per_kitchen": 2, "width": 96, "height": 64, "fps": 8, "sample_rate": 16000}
-    return make_kitchen(out, preset=None, video_seconds=25, progress=False, **sizes).path
+    return make_kitchen(out, size=KitchenSize(video_seconds=25, **sizes), progress=False).path
 
 
 @pytest.fixture(autouse=True)
@@ -292,7 +292,7 @@ def test_a_job_of_submitit_is_requeued_by_its_signal_and_sweeps_have_a_folder_ea
 @pytest.mark.slow
 def test_the_originals_lines_run_letter_for_letter_but_for_their_paths(tmp_path: Path) -> None:
     sizes = {"num_kitchens": 2, "videos_per_kitchen": 2, "width": 160, "height": 128, "fps": 8, "sample_rate": 16000}
-    epic = make_kitchen(tmp_path / "EPIC", preset=None, video_seconds=10, progress=False, **sizes).path
+    epic = make_kitchen(tmp_path / "EPIC", size=KitchenSize(video_seconds=10, **sizes), progress=False).path
     weights = tmp_path / "data" / "weights" / PUBLISHED["avid_r2plus1d_18"].file
     weights.parent.mkdir(parents=True)
     encoders = {"video": R2Plus1D(18), "audio": SpecCNN9()}

@@ -19,7 +19,7 @@ from earmark.cli import main as cli
 from earmark.cli.build import build_encoder, build_fabric, open_dataset, open_store, store_path
 from earmark.cli.config import ConfigError, PretrainConfig, checked, compose, quoted
 from earmark.cli.main import clock, main
-from earmark.kitchen import PRESETS, make_kitchen
+from earmark.kitchen import PRESETS, Difficulty, KitchenSize, Preset, make_kitchen
 from tests.cli.test_config import PUBLISHED_PRETRAINING, PUBLISHED_PROBE
 from tests.helpers.clicking import make_video
 
@@ -59,7 +59,7 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a kitchen of six short videos with small pictures."""
     out = tmp_path_factory.mktemp("cli") / "kitchen"
     sizes = {"num_kitchens": 3, "videos_per_kitchen": 2, "width": 96, "height": 64, "fps": 8, "sample_rate": 16000}
-    make_kitchen(out, preset=None, video_seconds=15, progress=False, **sizes)
+    make_kitchen(out, size=KitchenSize(video_seconds=15, **sizes), progress=False)
     return out
 
 
@@ -448,7 +448,7 @@ def test_the_kitchen_is_generated_once_below_the_data_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = {"num_kitchens": 1, "videos_per_kitchen": 1, "video_seconds": 5, "width": 64, "height": 64, "fps": 8}
-    monkeypatch.setitem(PRESETS, "tiny", sizes)
+    monkeypatch.setitem(PRESETS, "tiny", Preset(KitchenSize(**sizes), Difficulty()))
     config = configured("data.args.preset=tiny", "data.args.seed=3")
     for expected in (1, 0):
         dataset = open_dataset(config.data, config.environment)

@@ -15,7 +15,7 @@ from earmark.cli.method import build_clips, build_encoders, build_model, method_
 from earmark.clips.store import PreparedStore
 from earmark.encoders import R2Plus1D
 from earmark.encoders.weights import load_encoder_weights
-from earmark.kitchen import make_kitchen
+from earmark.kitchen import KitchenSize, make_kitchen
 from earmark.methods import ContrastiveOptions, StateChangeOptions
 from earmark.training.checkpoint import latest_checkpoint, load_checkpoint
 
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a kitchen of four short videos, where all runs share one store."""
     folder = tmp_path_factory.mktemp("methods")
     sizes = {"num_kitchens": 2, "videos_per_kitchen": 2, "width": 96, "height": 64, "fps": 8, "sample_rate": 16000}
-    make_kitchen(folder / "kitchen", preset=None, video_seconds=30, progress=False, **sizes)
+    make_kitchen(folder / "kitchen", size=KitchenSize(video_seconds=30, **sizes), progress=False)
     return folder
 
 

@@ -24,6 +24,7 @@ from earmark.cli.main import main
 from earmark.cli.moments import DETECTORS
 from earmark.cli.moments_file import Search, find
 from earmark.media import SoundReader, media_info
+from earmark.moments import DETECTORS as BUILT_DETECTORS
 from tests.conftest import ROOT
 from tests.helpers.media_clips import click_track, grey_ramp, write_clip
 from tests.moments.test_writing import vtt_cues
@@ -234,6 +235,10 @@ def test_a_sound_track_is_chosen_and_several_are_told(capsys: pytest.CaptureFixt
 def test_the_tracks_of_real_footage_are_told(media: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (result,) = as_json(capsys, str(media / "multi_stream.mp4"))
     assert any(note.startswith("2 sound tracks, number ") for note in result["notes"])
+
+
+def test_all_detectors_can_be_chosen() -> None:
+    assert tuple(BUILT_DETECTORS) == DETECTORS
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
@@ -551,7 +556,7 @@ def test_moments_are_scored_against_labels(capsys: pytest.CaptureFixture[str]) -
     assert first["scores"][0]["recall"] == pytest.approx(2 / 3)
     assert second["scores"][0]["f1"] == 1.0
     assert "scores" not in third
-    assert "c.wav: truth says nothing of it" in captured.err
+    assert "c.wav: truth has no entry for it" in captured.err
     rows = [line for line in captured.err.splitlines() if "all" in line and "ms" in line]
     assert "0.750" in rows[0]
     assert main(["moments", "a.wav", "--min-score", "3", "--score", "truth/b.txt"]) == 0  # one file, one truth
@@ -576,7 +581,7 @@ def test_starts_of_actions_are_not_scored_as_onsets(capsys: pytest.CaptureFixtur
     assert main(["moments", *names, "--min-score", "3", "--score", "EPIC_100.csv"]) == 0
     out = capsys.readouterr().out
     assert "recall of actions" in out
-    assert "precision can't be told" in " ".join(out.split())
+    assert "precision can't be computed" in " ".join(out.split())
     assert "F1" not in out
     assert re.search(r"all +│ +4 │ +4 │ 0\.750 │|all +│ +4 │ +4 │ +0\.750 │ 0\.250", out)
 

@@ -94,7 +94,7 @@ def test_official_rows_with_the_columns_of_the_train_file_are_read(annotations: 
 
 
 def test_official_annotations_without_videos_say_where_one_was_looked_for(annotations: Path) -> None:
-    with pytest.raises(DatasetError, match=r"\d+ videos listed, none is there \(looked for .*P01/videos/P01_11.MP4"):
+    with pytest.raises(DatasetError, match=r"\d+ videos listed, none found \(looked for .*P01/videos/P01_11.MP4"):
         EpicKitchens(annotations / "epic100").videos("validation")
 
 
@@ -168,7 +168,7 @@ def test_a_participant_whose_folder_cannot_be_read_is_refused_for_that_reason(tm
         ({"noun_class": "-1"}, "noun_class is '-1', expected 0 to 2"),
         ({"noun_class": "__import__('os')"}, "expected 0 to 2"),
         ({"video_id": ""}, "video_id is empty"),
-        ({"narration_id": "P01_01_0"}, "narration_id P01_01_0 stands twice"),
+        ({"narration_id": "P01_01_0"}, "narration_id P01_01_0 is listed twice"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, changes: dict[str, str], reason: str) -> None:
@@ -189,7 +189,9 @@ def test_names_that_could_leave_the_folder_are_refused(tmp_path: Path, changes: 
 
 def test_a_video_in_two_splits_is_refused(tmp_path: Path) -> None:
     write_epic(tmp_path, [row()], [row("P01_01_5")])
-    with pytest.raises(DatasetError, match=r"EPIC_100_validation.csv, line 2: video P01_01 also stands in the train"):
+    with pytest.raises(
+        DatasetError, match=r"EPIC_100_validation.csv, line 2: video P01_01 is also listed in the train"
+    ):
         EpicKitchens(tmp_path).videos()
 
 

@@ -64,7 +64,7 @@ def test_videos_have_the_split_of_the_benchmark_or_all(tmp_path: Path) -> None:
     ]
     (video,) = ego4d.videos("train")
     assert video.path == tmp_path / "v1/full_scale/v1.mp4"
-    with pytest.raises(DatasetError, match=r"1 video listed, none is there \(looked for .*v3\.mp4"):
+    with pytest.raises(DatasetError, match=r"1 video listed, none found \(looked for .*v3\.mp4"):
         ego4d.videos("validation")
     with pytest.raises(DatasetError, match="no such split: 'val'"):
         ego4d.videos("val")
@@ -130,10 +130,10 @@ def test_a_bad_action_is_named_by_file_and_place(tmp_path: Path, change: dict[st
     ("change", "reason"),
     [
         ({"state_change": "yes"}, "state_change is 'yes'"),
-        ({"parent_pnr_frame": 900}, "frame 900 of no return is outside"),
+        ({"parent_pnr_frame": 900}, "the point of no return at frame 900 is outside"),
         ({"parent_pnr_frame": None}, "parent_pnr_frame is None"),
         ({"parent_end_sec": 20.0}, "the clip goes from 20.0 s to 20.0 s"),
-        ({"unique_id": "u1"}, "unique_id u1 stands twice"),
+        ({"unique_id": "u1"}, "unique_id u1 is listed twice"),
     ],
 )
 def test_a_bad_state_change_is_named_by_file_and_place(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
@@ -176,7 +176,7 @@ def test_annotations_may_be_a_bare_list(tmp_path: Path) -> None:
 
 
 def test_an_action_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="action 0 of clip c1 stands twice"):
+    with pytest.raises(DatasetError, match="action 0 of clip c1 is listed twice"):
         write(tmp_path, actions=[ACTION, ACTION]).actions("train")
 
 

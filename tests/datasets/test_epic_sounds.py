@@ -50,7 +50,7 @@ def test_a_sound_is_read_with_its_class(tmp_path: Path) -> None:
         (ROW.replace("rustle,4", "zip,4"), "line 2: class 4 is 'zip', expected 'rustle'"),
         (ROW.replace("00:00:02.993", "00:00:01.000"), "line 2: the action stops at 1.0 s"),
         (ROW.replace("00:00:02.993", "3.1"), "line 2: '3.1' is not a timestamp"),
-        (f"{ROW}\n{ROW}", "line 3: annotation_id P01_01_0 stands twice"),
+        (f"{ROW}\n{ROW}", "line 3: annotation_id P01_01_0 is listed twice"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, row: str, reason: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from earmark.cli.main import main
-from earmark.kitchen import TRANSITIONS, make_kitchen
+from earmark.kitchen import TRANSITIONS, KitchenSize, make_kitchen
 from earmark.kitchen.contact_sheet import _spectrogram_picture, draw_contact_sheet
 
 PAIRS = [("open", "drawer"), ("close", "drawer"), ("turn-on", "tap")]
@@ -68,7 +68,7 @@ def test_the_command_draws_a_finished_kitchen_and_leaves_it_alone(
 ) -> None:
     out, sheet = tmp_path / "k", tmp_path / "sheet.png"
     sizes = {"num_kitchens": 1, "videos_per_kitchen": 1, "video_seconds": 12, "width": 64, "height": 64, "fps": 8}
-    make_kitchen(out, preset=None, sample_rate=16000, progress=False, **sizes)
+    make_kitchen(out, size=KitchenSize(sample_rate=16000, **sizes), progress=False)
     assert main(["kitchen", str(out), "--contact-sheet", str(sheet)]) == 0
     events = pq.read_table(out / "events.parquet").to_pylist()
     kinds = {(event["verb"], event["noun"]) for event in events if event["on_screen"] and event["audible"]}

@@ -13,7 +13,7 @@ import pytest
 
 from earmark.datasets import Ego4D, EpicKitchens, EpicSounds, Kitchen
 from earmark.datasets.epic_sounds import SOUND_CLASSES
-from earmark.kitchen import NOUNS, VERBS, make_kitchen
+from earmark.kitchen import NOUNS, VERBS, Difficulty, KitchenSize, make_kitchen
 from earmark.kitchen.ego4d_tables import video_uid
 from earmark.kitchen.epic_sounds_tables import collision_class, sound_class, sound_stop
 from earmark.kitchen.epic_tables import tail_classes
@@ -61,7 +61,8 @@ FORMATS = {
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tables") / "k"
     sizes = {"num_kitchens": 4, "videos_per_kitchen": 3, "video_seconds": 30, "width": 64, "height": 64, "fps": FPS}
-    make_kitchen(path, preset=None, sample_rate=16000, off_screen_share=0.3, seed=5, progress=False, **sizes)
+    size = KitchenSize(sample_rate=16000, **sizes)
+    make_kitchen(path, size=size, difficulty=Difficulty(off_screen_share=0.3), seed=5, progress=False)
     return path
 
 
@@ -110,7 +111,7 @@ def test_each_split_has_other_videos_and_a_kitchen_that_training_never_sees(made
 
 def test_a_single_video_is_for_training_and_no_other_split_exists(tmp_path: Path) -> None:
     sizes = {"num_kitchens": 1, "videos_per_kitchen": 1, "video_seconds": 5, "width": 64, "height": 64, "fps": 8}
-    make_kitchen(tmp_path, preset=None, sample_rate=16000, progress=False, **sizes)
+    make_kitchen(tmp_path, size=KitchenSize(sample_rate=16000, **sizes), progress=False)
     assert EpicKitchens(tmp_path).splits == EpicSounds(tmp_path).splits == ("train",)
     assert {path.name for path in (tmp_path / "ego4d/v1/annotations").iterdir()} == {
         *("fho_lta_taxonomy.json", "fho_lta_train.json", "fho_oscc-pnr_train.json")
@@ -119,7 +120,7 @@ def test_a_single_video_is_for_training_and_no_other_split_exists(tmp_path: Path
 
 def test_without_a_test_split_its_part_is_for_training(tmp_path: Path) -> None:
     sizes = {"num_kitchens": 4, "videos_per_kitchen": 3, "video_seconds": 5, "width": 64, "height": 64, "fps": 4}
-    make_kitchen(tmp_path, preset=None, sample_rate=16000, test_split=False, progress=False, **sizes)
+    make_kitchen(tmp_path, size=KitchenSize(sample_rate=16000, **sizes), test_split=False, progress=False)
     kitchen = Kitchen(tmp_path)
     assert kitchen.splits == ("train", "validation")
     assert {video.video_id for video in kitchen.videos("validation")} == {
@@ -130,10 +131,10 @@ def test_without_a_test_split_its_part_is_for_training(tmp_path: Path) -> None:
 
 def test_idle_motions_have_a_table_of_their_own(tmp_path: Path) -> None:
     sizes = {"num_kitchens": 1, "videos_per_kitchen": 1, "video_seconds": 40, "width": 64, "height": 64, "fps": 4}
-    make_kitchen(tmp_path, preset=None, sample_rate=16000, progress=False, idle_motion_share=0.8, seed=3, **sizes)
+    size, difficulty = KitchenSize(sample_rate=16000, **sizes), Difficulty(idle_motion_share=0.8)
+    make_kitchen(tmp_path, size=size, difficulty=difficulty, seed=3, progress=False)
     rows = pq.read_table(tmp_path / "idle_motions.parquet").to_pylist()
-    shares = {"silent_share": 0.02, "off_screen_share": 0.02, "idle_motion_share": 0.8}
-    _, script, _, _ = draw_video(3, 0, 0, duration_seconds=40, **shares)
+    _, script, _, _ = draw_video(3, 0, 0, duration_seconds=40, difficulty=difficulty)
     assert len(rows) >= 3
     assert [(row["motion"], row["object"], row["start_seconds"], row["stop_seconds"]) for row in rows] == [
         (gesture.kind, gesture.thing, gesture.start_seconds, gesture.stop_seconds) for gesture in script.gestures
@@ -261,7 +262,8 @@ def test_the_end_of_a_sound_is_where_it_has_died_away() -> None:
 
 
 def test_what_is_on_sounds_from_switch_to_switch() -> None:
-    script = write_script(np.random.default_rng(2), duration_seconds=600)
+    calm = Difficulty(silent_share=0.0, off_screen_share=0.0, plan_share=0.9)
+    script = write_script(np.random.default_rng(2), duration_seconds=600, difficulty=calm)
     turns = script.events_of("tap")
     assert turns
     spans = script.spans("tap", ("on",))
@@ -284,9 +286,8 @@ def test_what_lasts_and_what_is_out_of_sight_have_their_classes(tmp_path: Path) 
     from earmark.kitchen.script import OFF_SCREEN_SOUNDS
 
     sizes = {"num_kitchens": 1, "videos_per_kitchen": 1, "video_seconds": 60, "width": 64, "height": 64, "fps": 4}
-    make_kitchen(
-        tmp_path, preset=None, sample_rate=16000, progress=False, off_screen_share=1.0, babble_share=0.4, **sizes
-    )
+    size, difficulty = KitchenSize(sample_rate=16000, **sizes), Difficulty(off_screen_share=1.0, babble_share=0.4)
+    make_kitchen(tmp_path, size=size, difficulty=difficulty, progress=False)
     rows = pq.read_table(tmp_path / "sounds.parquet").to_pylist()
     classes = {row["description"]: row["sound"] for row in rows}
     assert classes["talk"] == "human"

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from earmark.kitchen.hands import draw_hands, held_tool
 from earmark.kitchen.objects import draw_thing, grip_point
 from earmark.kitchen.pen import Pen
 from earmark.kitchen.picture import Picture
+from earmark.kitchen.presets import Difficulty
 from earmark.kitchen.room import Room, draw_room
 from earmark.kitchen.script import GESTURES, LOOKS, OFF_SCREEN_SOUNDS, TRANSITIONS, Event, Script, write_script
 from earmark.kitchen.sound import render_sound
@@ -19,6 +21,7 @@ from earmark.kitchen.sound_events import event_wave
 from earmark.kitchen.states import NOUNS, TOOLS, VERBS, Transition
 
 RATE = 16000
+CALM = Difficulty(silent_share=0.0, off_screen_share=0.0, plan_share=0.9)
 STEPS = [(thing, step) for thing, steps in TRANSITIONS.items() for step in steps]
 
 
@@ -28,11 +31,13 @@ def scripts(plan_share: float) -> tuple[Script, ...]:
         write_script(
             np.random.default_rng(seed),
             duration_seconds=240,
-            silent_share=0.2,
-            off_screen_share=0.3,
-            idle_motion_share=0.4,
-            babble_share=0.25,
-            plan_share=plan_share,
+            difficulty=Difficulty(
+                silent_share=0.2,
+                off_screen_share=0.3,
+                idle_motion_share=0.4,
+                babble_share=0.25,
+                plan_share=plan_share,
+            ),
         )
         for seed in range(30)
     )
@@ -106,7 +111,8 @@ def test_there_are_rests_long_enough_for_clips_of_8_s_without_a_change_and_short
 @pytest.mark.parametrize("duration_seconds", [5, 8, 13, 21, 34])
 def test_short_videos_have_whole_actions_within_them(duration_seconds: float) -> None:
     for seed in range(60):
-        events = write_script(np.random.default_rng(seed), duration_seconds=duration_seconds).events
+        script = write_script(np.random.default_rng(seed), duration_seconds=duration_seconds, difficulty=CALM)
+        events = script.events
         times = [t for e in events for t in (e.start_seconds, e.contact_seconds, e.stop_seconds)]
         assert times[0] > 0.19
         assert times == sorted(times)
@@ -167,7 +173,7 @@ def test_distractors_come_at_the_rates_asked_for() -> None:
 
 
 def test_distractors_do_not_change_the_actions() -> None:
-    plain = write_script(np.random.default_rng(3), duration_seconds=240, plan_share=0.9)
+    plain = write_script(np.random.default_rng(3), duration_seconds=240, difficulty=CALM)
     assert [(e.start_seconds, e.verb, e.noun, e.after) for e in plain.events] == [
         (e.start_seconds, e.verb, e.noun, e.after) for e in actions(scripts(0.9)[3])
     ]
@@ -240,7 +246,8 @@ def test_idle_motions_are_seen_and_leave_the_kitchen_as_it_was() -> None:
         for gesture in script.gestures:
             for thing in TRANSITIONS:
                 assert script.state(thing, gesture.start_seconds) == script.state(thing, gesture.stop_seconds)
-    base = write_script(np.random.default_rng(2), duration_seconds=20, idle_motion_share=1.0)
+    moving_hands = replace(CALM, idle_motion_share=1.0)
+    base = write_script(np.random.default_rng(2), duration_seconds=20, difficulty=moving_hands)
     calm = Script(base.duration_seconds, base.initial, base.events)
     room = room_of(2)
     moving = Picture(room, base, np.random.default_rng(0), width=128, height=72, fps=8)

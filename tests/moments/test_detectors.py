@@ -128,14 +128,15 @@ def test_each_segment_is_searched_by_itself() -> None:
 @pytest.mark.parametrize("margin", [0.0, 0.6, 3.0])
 def test_streaming_equals_the_whole_whatever_the_blocks(block_size: int, margin: float) -> None:
     wave = clicks(0.4, 3.2, 9.8, 12.5, 19.5, 21.0, 23.7, duration_seconds=24.1)
-    finder = MomentFinder(RATE, margin_seconds=margin)
     buffer = np.empty(block_size, np.float32)  # used again for every block, as a decoder would
-    streamed = []
-    for start in range(0, len(wave), block_size):
-        block = wave[start : start + block_size]
-        buffer[: len(block)] = block
-        streamed += finder.feed(buffer[: len(block)])
-    streamed += finder.finish()
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(wave), block_size):
+            block = wave[start : start + block_size]
+            buffer[: len(block)] = block
+            yield buffer[: len(block)]
+
+    streamed = list(MomentStream(blocks(), sample_rate=RATE, detector="replai", margin_seconds=margin))
     assert streamed == find_moments(wave, RATE, margin_seconds=margin, detector="replai")
     assert [m.time_seconds for m in streamed] == [
         m.time_seconds
@@ -171,7 +172,7 @@ def test_a_wave_that_is_none_is_refused(wave: NDArray[np.float32], message: str)
         interaction_curve(wave, RATE)
 
 
-@pytest.mark.parametrize("options", [{"segment_seconds": 0.0}, {"margin_seconds": -1.0}, {"min_distance": 0}])
+@pytest.mark.parametrize("options", [{"segment_seconds": 0.0}, {"min_prominence": -1.0}, {"min_distance": 0}])
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         MomentFinder(RATE, **options)  # type: ignore[arg-type]
@@ -229,9 +230,11 @@ def test_each_detector_takes_its_own_options_and_no_others() -> None:
     assert detector_parameters("earmark", min_score=4.0, min_prominence=None) == {
         "detector": "earmark", "segment_seconds": 10.0, "min_score": 4.0, "min_distance_seconds": 0.05
     }  # fmt: skip
-    with pytest.raises(ValueError, match="min_prominence is no option of the detector earmark, which has min_score"):
+    with pytest.raises(
+        ValueError, match="min_prominence is not an option of the detector earmark, which has min_score"
+    ):
         detector_parameters("earmark", min_prominence=1.0)
-    with pytest.raises(ValueError, match="min_score is no option of the detector replai, which has min_prominence"):
+    with pytest.raises(ValueError, match="min_score is not an option of the detector replai, which has min_prominence"):
         find_moments(np.zeros(9, np.float32), RATE, detector="replai", min_score=1.0)
     with pytest.raises(ValueError, match="'ears': must be one of earmark, replai"):
         detector_parameters("ears")

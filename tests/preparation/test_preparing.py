@@ -156,9 +156,9 @@ def test_the_parameters_of_a_store_are_written_as_ever() -> None:
 
 
 def test_a_detector_takes_no_options_of_another() -> None:
-    with pytest.raises(ValueError, match="min_prominence is no option of the detector earmark"):
+    with pytest.raises(ValueError, match="min_prominence is not an option of the detector earmark"):
         MomentSearch(min_prominence=1.0)
-    with pytest.raises(ValueError, match="min_score is no option of the detector replai"):
+    with pytest.raises(ValueError, match="min_score is not an option of the detector replai"):
         MomentSearch("replai", min_score=1.0)
 
 

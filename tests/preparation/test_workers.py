@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import joblib
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,7 +17,7 @@ from earmark.datasets import Folder
 from earmark.datasets.records import VideoRecord
 from earmark.preparation import PrepareError, prepare
 from earmark.preparation.locks import locked
-from earmark.preparation.workers import BackendError
+from earmark.preparation.workers import BackendError, WorkerDiedError, each_in_order
 from tests.helpers.clicking import make_video
 
 NUM_VIDEOS = 5
@@ -126,6 +127,23 @@ class FatalPath(type(Path())):  # type: ignore[misc]
         if os.environ.get("READER") != str(os.getpid()):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().stat(**options)
+
+
+def double(number: int) -> int:
+    """Double a number, or die of a negative one."""
+    if number < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * number
+
+
+def test_a_call_that_kills_its_process_is_told_in_its_place_and_stops_no_other() -> None:
+    calls = [joblib.delayed(double)(number) for number in (1, -1, 2)]
+    before, fatal, *after = each_in_order(calls, num_workers=2)
+    assert (before, after) == (2, [4])
+    assert isinstance(fatal, WorkerDiedError)
+    assert "was killed" in str(fatal)
+    assert list(each_in_order([joblib.delayed(double)(4)], num_workers=3)) == [8]
+    assert list(each_in_order([], num_workers=2)) == []
 
 
 def assert_only_the_fatal_one_is_refused(sources: Path, whole: Path, root: Path, backend: str) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from earmark.datasets.kitchen import KitchenPreset
+
 __all__ = ["EvaluateConfig", "PretrainConfig", "Rule"]
 
 
@@ -50,7 +52,7 @@ class DataArgs:
     base_path: str | None
     delta_non_overlap: NonNegative = 0.1
     gaps: list[NonNegative] | None = None
-    preset: Literal["demo", "tiny", "small", "standard", "large"] = "small"
+    preset: KitchenPreset = "small"
     seed: AtLeastZero = 0
 
 

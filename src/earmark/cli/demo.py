@@ -6,7 +6,7 @@ cores finish in a few minutes, and prints the commands that do the same.
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def run_demo(out: str | Path, *, size: str = "standard") -> Path:
     """
     from earmark.cli.evaluate import evaluate
     from earmark.cli.pretrain import run_pretraining
-    from earmark.kitchen import make_kitchen
+    from earmark.kitchen import PRESETS, make_kitchen
 
     out = Path(out)
     chosen = SIZES[size]
@@ -87,8 +87,11 @@ def run_demo(out: str | Path, *, size: str = "standard") -> Path:
     made = make_kitchen(
         kitchen,
         preset="demo",
-        num_kitchens=chosen.num_kitchens,
-        videos_per_kitchen=chosen.videos_per_kitchen,
+        size=replace(
+            PRESETS["demo"].size,
+            num_kitchens=chosen.num_kitchens,
+            videos_per_kitchen=chosen.videos_per_kitchen,
+        ),
         test_split=False,  # it would hold back a third of a small data set
         num_workers=num_cpus(),
     )

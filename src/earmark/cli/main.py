@@ -12,14 +12,15 @@ import os
 import sys
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 from earmark import __version__
+from earmark.datasets.kitchen import KitchenPreset
 from earmark.wording import counted
 
 __all__ = ["main", "main_by_config_name"]
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
-KITCHEN_PRESETS = ("demo", "tiny", "small", "standard", "large")  # those of earmark.kitchen, which is slow to import
 KITCHEN_SHARES = {
     "silent_share": "share of the actions that make no sound",
     "off_screen_share": "sounds with no visible cause, per action",
@@ -154,7 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     kitchen.add_argument(
         "out", type=Path, nargs="?", metavar="OUT", help="folder to write, in the layout of EPIC-KITCHENS-100"
     )
-    kitchen.add_argument("--preset", choices=KITCHEN_PRESETS, default="small", help="how much (default: %(default)s)")
+    kitchen.add_argument(
+        "--preset", choices=get_args(KitchenPreset), default="small", help="how much (default: %(default)s)"
+    )
     kitchen.add_argument("--seed", type=int, default=0, help="another seed, another kitchen (default: %(default)s)")
     kitchen.add_argument("--kitchens", type=int, metavar="N", help="number of kitchens; this and the next five")
     kitchen.add_argument("--videos", type=int, metavar="N", help="videos of each kitchen: in place of the preset's")
@@ -244,23 +247,24 @@ def _kitchen(options: argparse.Namespace) -> int:
 
 
 def _make_kitchen(options: argparse.Namespace) -> None:
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from earmark.cli.build import num_cpus
-    from earmark.kitchen import make_kitchen
+    from earmark.kitchen import PRESETS, make_kitchen
+
+    def given(**values: float | None) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if value is not None}
+
+    size, difficulty = PRESETS[options.preset]
+    counts = given(num_kitchens=options.kitchens, videos_per_kitchen=options.videos, video_seconds=options.seconds)
+    picture = given(width=options.width, height=options.height, fps=options.fps)
+    shares = given(noise_db=options.noise_db, **{name: getattr(options, name) for name in KITCHEN_SHARES})
 
     made = make_kitchen(
         options.out,
-        preset=options.preset,
+        size=replace(size, **counts, **picture),
+        difficulty=replace(difficulty, **shares),
         seed=options.seed,
-        num_kitchens=options.kitchens,
-        videos_per_kitchen=options.videos,
-        video_seconds=options.seconds,
-        width=options.width,
-        height=options.height,
-        fps=options.fps,
-        noise_db=options.noise_db,
-        **{name: getattr(options, name) for name in KITCHEN_SHARES},
         num_workers=options.workers or num_cpus(),
         progress=not options.json,
     )

@@ -1,7 +1,7 @@
 """The command `earmark moments`: files in, moments out, as a table, labels, pages, clips and a score.
 
-Beside the path of a sample: it calls the stations for one file at a time, in worker processes where there are several.
-What it needs is imported when it runs, so that ``earmark --help`` stays fast.
+Files are read one by one, or side by side in worker processes. What the command needs is imported when it runs, so that
+``earmark --help`` stays fast.
 """
 
 import argparse
@@ -11,16 +11,17 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from earmark.cli.main import DONE, FAILED, clock, non_negative, positive
-from earmark.cli.moments_file import Job, Search, counted, examine, printable_path
+from earmark.cli.moments_file import Job, Search, examine
 from earmark.cli.moments_inputs import inputs
 from earmark.cli.score import complain, read_truths, score
+from earmark.datasets.records import printable
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.moments.writing import FileMoments
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments"]
 
 DETECTORS = ("earmark", "replai")  # those of earmark.moments, which is slow to import
-TABLES, LABELS, PAGES = (".csv", ".json", ".parquet"), (".txt", ".vtt", ".eaf"), (".png", ".html")
+PAGES = (".png", ".html")
 _INDEX_NAME = "index"  # of the page that leads to those of the files
 
 
@@ -85,13 +86,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare with what is known: Audible Kitchen's events.parquet, a csv of EPIC-SOUNDS, Audacity labels or a "
         "folder of them (onsets), a csv of EPIC-KITCHENS-100 (actions: how many have a moment within)",
     )
-    parser.add_argument("--workers", type=positive, metavar="N", help="files at once (default: one a core)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="files at once (default: one per core)")
     parser.set_defaults(run=_run, wrong_usage=parser.error)
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.out is not None and options.out.suffix.lower() not in TABLES + LABELS:
-        options.wrong_usage(f"--out {options.out}: must end in one of {', '.join(TABLES + LABELS)}")
+    from earmark.moments.writing import LABEL_SUFFIXES, TABLE_SUFFIXES, record
+
+    out = None if options.out is None else options.out.suffix.lower()
+    if out is not None and out not in TABLE_SUFFIXES + LABEL_SUFFIXES:
+        options.wrong_usage(f"--out {options.out}: must end in one of {', '.join(TABLE_SUFFIXES + LABEL_SUFFIXES)}")
     page = None if options.plot is None else options.plot.suffix.lower()
     if page and page not in PAGES and not options.plot.is_dir():
         options.wrong_usage(f"--plot {options.plot}: must end in .png or .html, or be a folder")
@@ -110,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
         for job, (found, written) in zip(jobs, _results(jobs, options.workers, quiet=quiet), strict=True):
             files.append(found)
             _tell(found, job.search, table=not quiet)
-            if options.out is not None and options.out.suffix.lower() in LABELS and found.error is None:
+            if out in LABEL_SUFFIXES and found.error is None:
                 written = [*written, _write_labels(options.out, found, several=len(jobs) > 1)]
             _tell_written(written, options)
     _write_for_all(files, jobs, options)
@@ -119,8 +123,6 @@ def _run(options: argparse.Namespace) -> int:
     if len(files) > 1 or options.quiet:
         print(_summary(files, options.detector), file=sys.stderr if options.json else sys.stdout, flush=True)
     if options.json:
-        from earmark.moments.writing import record
-
         results = [record(found) | ({"scores": scores[found.path]} if found.path in scores else {}) for found in files]
         print(json.dumps(results, indent=2, allow_nan=False))
     return DONE if read else FAILED
@@ -128,10 +130,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _write_for_all(files: "Sequence[FileMoments]", jobs: Sequence[Job], options: argparse.Namespace) -> None:
     """Write the table of all files, and the page that leads to their pages."""
-    read = [found for found in files if found.error is None]
-    if read and options.out is not None and options.out.suffix.lower() in TABLES:
-        from earmark.moments.writing import write_table
+    from earmark.moments.writing import TABLE_SUFFIXES, write_table
 
+    read = [found for found in files if found.error is None]
+    if read and options.out is not None and options.out.suffix.lower() in TABLE_SUFFIXES:
         parameters = {name: value for name, value in asdict(_search(options)).items() if name != "detector"}
         write_table(options.out, files, detector=options.detector, parameters=parameters)
         _tell_written([str(options.out)], options)
@@ -161,14 +163,14 @@ def _tell_written(written: Sequence[str], options: argparse.Namespace) -> None:
     if not options.quiet:
         for text in written:
             shown = os.path.relpath(text) if text.startswith(f"{Path.cwd()}{os.sep}") else text
-            print(f"wrote {printable_path(shown)}", file=sys.stderr, flush=True)
+            print(f"wrote {printable(shown)}", file=sys.stderr, flush=True)
 
 
 def _jobs(paths: Sequence[tuple[str, Path]], options: argparse.Namespace, scratch: Path) -> list[Job]:
-    """Say what is to be made of each file, and make the folders for it: better now than after an hour."""
+    """Plan what is made of each file, and make the folders for it now, so that a failure doesn't come after an hour."""
     plot, index = options.plot, None
     if plot is not None:
-        plot = plot.absolute()  # worker processes may stand elsewhere
+        plot = plot.absolute()  # worker processes may run in another folder
         if plot.suffix.lower() not in PAGES:
             plot, index = plot, plot / f"{_INDEX_NAME}.html"
         elif len(paths) > 1:
@@ -183,7 +185,7 @@ def _jobs(paths: Sequence[tuple[str, Path]], options: argparse.Namespace, scratc
     jobs = []
     for number, (shown, path) in enumerate(paths):
         name, count = path.stem, 1
-        while name.lower() in taken:  # some file systems don't tell A from a
+        while name.lower() in taken:  # some file systems ignore case
             count += 1
             name = f"{path.stem}-{count}"
         taken.add(name.lower())
@@ -207,34 +209,25 @@ def _search(options: argparse.Namespace) -> Search:
 
 
 def _results(jobs: Sequence[Job], workers: int | None, *, quiet: bool) -> "Iterator[tuple[FileMoments, list[str]]]":
-    """Yield what each job found, in their order; one that kills its process stops no other."""
+    """Yield what each job found, in their order; one that kills its process does not stop the others."""
     import joblib
 
     from earmark.cli.build import num_cpus
     from earmark.moments.writing import FileMoments
+    from earmark.preparation.workers import WorkerDiedError, each_in_order
 
-    num_workers = min(workers or num_cpus(), len(jobs))
+    calls = [joblib.delayed(examine)(job) for job in jobs]
     with _progress_bar(jobs, quiet):
-        if num_workers <= 1:
-            yield from map(examine, jobs)
-            return
-        task = joblib.delayed(examine)
-        done = 0
-        with contextlib.suppress(BrokenProcessPool):
-            for found in joblib.Parallel(num_workers, return_as="generator")(task(job) for job in jobs):
-                done += 1
-                yield found
-        for job in jobs[done:]:  # which one did it is not told: each by itself
-            try:
-                yield from joblib.Parallel(2)([task(job)])  # of one worker it would be this process
-            except BrokenProcessPool:
-                reason = "the process that read it was killed: out of memory, or a fault in a codec"
-                yield FileMoments(job.name, job.shown, error=f"{job.shown}: {reason}"), []
+        for job, result in zip(jobs, each_in_order(calls, num_workers=workers or num_cpus()), strict=True):
+            if isinstance(result, WorkerDiedError):
+                yield FileMoments(job.name, job.shown, error=f"{job.shown}: {result}"), []
+            else:
+                yield result
 
 
 @contextlib.contextmanager
 def _progress_bar(jobs: Sequence[Job], quiet: bool) -> Iterator[None]:
-    """Show how much of all sound has been read, on a terminal; the workers leave word in the jobs' progress file."""
+    """Show on a terminal how much of all sound has been read; the workers write it to the jobs' progress file."""
     if quiet or not jobs or not sys.stderr.isatty():
         yield
         return
@@ -292,7 +285,7 @@ def _tell(found: "FileMoments", search: Search, *, table: bool) -> None:
 
     console = screen()
     line = f"{counted(len(found.moments), 'moment')} in {clock(found.duration_seconds)}, detector {search.detector}"
-    console.print(Text(f"{printable_path(found.path)}: {line}"), soft_wrap=True)
+    console.print(Text(f"{printable(found.path)}: {line}"), soft_wrap=True)
     if found.moments:
         columns = Table()
         for name in ("time", "score", "loudness, dB"):

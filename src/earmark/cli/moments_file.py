@@ -1,6 +1,6 @@
-"""What `earmark moments` does with one file: find its moments, note what is odd about it, draw and cut it.
+"""What `earmark moments` does with one file: find its moments, note what is unusual about it, draw it and cut clips.
 
-Beside the path of a sample; part of :mod:`earmark.cli.moments`, which calls it in worker processes.
+Part of :mod:`earmark.cli.moments`, which calls it in worker processes.
 """
 
 import os
@@ -9,18 +9,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earmark.datasets.records import printable
+from earmark.wording import counted
+
 if TYPE_CHECKING:
     from earmark.media import MediaInfo, SoundReader
     from earmark.moments.writing import FileMoments
 
-__all__ = ["Job", "Search", "counted", "examine", "find", "printable_path"]
+__all__ = ["Job", "Search", "examine", "find"]
 
 _APART_SECONDS = 0.5  # sound and picture that begin or end further apart are worth a line
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is searched for, as the command line says it; None leaves it to the detector, or the file (its track)."""
+    """What is searched for; None leaves it to the detector, or for the track to the file."""
 
     detector: str
     min_score: float | None
@@ -63,7 +66,7 @@ class Job:
 
 
 def examine(job: Job) -> "tuple[FileMoments, list[str]]":
-    """Find the moments of a file, and draw and cut what is asked for; all that is wrong with the file is told in it.
+    """Find the moments of a file, and draw and cut what is asked for; faults of the file are reported in the result.
 
     Returns:
         What was found, and what was written.
@@ -107,7 +110,7 @@ def _drawn_and_cut(job: Job, found: "FileMoments") -> Iterator[str]:
             job.plot,
             job.path,
             found.moments,
-            title=printable_path(job.shown),
+            title=printable(job.shown),
             detector=job.search.detector,
             audio_stream=job.search.audio_stream,
             index=None if job.index is None else os.path.relpath(job.index, job.plot.parent),
@@ -127,7 +130,7 @@ def find(path: Path, search: Search, heard: Callable[[float], None]) -> "FileMom
     Args:
         path: of the file.
         search: what to look for.
-        heard: is told the seconds of sound read so far.
+        heard: is called with the seconds of sound read so far.
 
     Raises:
         MediaError: If it can't be read or has no sound.
@@ -169,7 +172,7 @@ def find(path: Path, search: Search, heard: Callable[[float], None]) -> "FileMom
 
 
 def _notes(info: "MediaInfo", reader: "SoundReader", *, silent: bool, chosen: bool) -> Iterator[str]:
-    """Yield what a person should know of the sound before trusting the moments."""
+    """Yield what a person should know about the sound before trusting the moments."""
     end = reader.num_samples / reader.sample_rate
     if info.audio is not None and info.num_audio_streams > 1 and not chosen:
         yield f"{info.num_audio_streams} sound tracks, number {info.audio.number + 1} is listened to (--track chooses)"
@@ -187,20 +190,3 @@ def _notes(info: "MediaInfo", reader: "SoundReader", *, silent: bool, chosen: bo
             picture_end = picture_start + info.video.duration_seconds
             if abs(end - picture_end) > _APART_SECONDS:
                 yield f"the sound ends at {end:.2f} s, the picture at {picture_end:.2f} s"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return how many there are of something whose plural ends in s.
-
-    Example:
-        >>> counted(1, "moment"), counted(0, "file")
-        ('1 moment', '0 files')
-    """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def printable_path(path: str) -> str:
-    """Return a path as text that can be printed, whatever bytes it has."""
-    from earmark.datasets.records import printable
-
-    return printable(path)

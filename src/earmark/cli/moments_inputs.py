@@ -1,6 +1,6 @@
 """Which files `earmark moments` reads: what a user's names, folders and patterns stand for.
 
-Beside the path of a sample; part of :mod:`earmark.cli.moments`.
+Part of :mod:`earmark.cli.moments`.
 """
 
 import glob
@@ -9,6 +9,9 @@ import shutil
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+
+from earmark.datasets.listing import media_below, reason_of
+from earmark.datasets.records import VIDEO_SUFFIXES
 
 __all__ = ["STDIN_NAME", "inputs"]
 
@@ -20,7 +23,7 @@ STDIN_NAME = "stdin"
 def inputs(given: Sequence[str], written: Collection[Path], scratch: Path) -> tuple[list[tuple[str, Path]], list[str]]:
     """Find the files that are meant.
 
-    What is there is taken by its name, even if it looks like a pattern; a file that isn't there is told when it is
+    What exists is taken by its name, even if it looks like a pattern; a missing file is reported when it is
     opened. Folders that are written to are not searched.
 
     Args:
@@ -31,9 +34,6 @@ def inputs(given: Sequence[str], written: Collection[Path], scratch: Path) -> tu
     Returns:
         (What the user calls it, path) of each file, each once, and what is wrong with what was asked for.
     """
-    from earmark.datasets.listing import media_below
-    from earmark.datasets.records import VIDEO_SUFFIXES
-
     found: dict[str, tuple[str, Path]] = {}
     problems: list[str] = []
     for text in given:
@@ -66,9 +66,7 @@ def _matching(pattern: str) -> tuple[list[Path], list[str]]:
 
 
 def _unreadable_folders(pattern: str) -> Iterator[str]:
-    """Yield which of the folders that a pattern leads through can't be listed: glob passes them over."""
-    from earmark.datasets.listing import reason_of
-
+    """Yield which of the folders that a pattern leads through can't be listed: glob skips them silently."""
     folders = {"."} if not Path(pattern).is_absolute() else set()
     for parent in Path(pattern).parents:
         folders |= set(glob.glob(str(parent), recursive=True))  # noqa: PTH207

@@ -1,6 +1,6 @@
-"""`earmark moments --score`: how the moments found meet what is known of the recordings.
+"""`earmark moments --score`: how well the moments found match the ground truth of the recordings.
 
-Beside the path of a sample; part of :mod:`earmark.cli.moments`.
+Part of :mod:`earmark.cli.moments`.
 """
 
 import sys
@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from earmark.datasets.listing import reason_of
+from earmark.datasets.records import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +24,7 @@ SCORE_WINDOWS_SECONDS = (0.05, 0.1)
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is known of one recording.
+    """The ground truth of one recording.
 
     Attributes:
         onsets: when something is heard, in seconds ``(N,)``; None where only actions are known.
@@ -33,18 +36,17 @@ class Truth:
 
 
 def complain(text: str) -> None:
-    """Say on standard error what is wrong with an input."""
+    """Report a fault of an input on standard error."""
     print(f"earmark moments: {text}", file=sys.stderr, flush=True)
 
 
 def read_truths(path: Path) -> dict[str, Truth]:
-    """Read a file of truth, or all Audacity labels of a folder: name of the recording -> what is known of it.
+    """Read a file of ground truth, or all Audacity labels of a folder: name of the recording -> its ground truth.
 
     Raises:
-        earmark.moments.scoring.TruthError: If a file is none of those known, missing or damaged, or a folder can't be
+        earmark.moments.scoring.TruthError: If a file is of an unknown format, missing or damaged, or a folder can't be
             read or holds no labels.
     """
-    from earmark.datasets.listing import reason_of
     from earmark.moments.scoring import TruthError, holds_onsets, read_spans, read_truth
 
     files = [path]
@@ -66,7 +68,7 @@ def read_truths(path: Path) -> dict[str, Truth]:
 def score(
     files: "Sequence[FileMoments]", truths: dict[str, Truth], source: Path, *, stderr: bool
 ) -> dict[str, list[dict[str, Any]]]:
-    """Print how the moments of each file, and of all, meet the truth.
+    """Print how well the moments of each file, and of all, match the ground truth.
 
     Recall of actions is the share of the annotated ones with a moment within them, idle the share of the moments
     outside all of them; neither is there for labels that are points. Where only actions are known (EPIC-KITCHENS-100)
@@ -84,14 +86,13 @@ def score(
     import numpy as np
 
     from earmark.cli.build import screen
-    from earmark.datasets.records import printable
 
     only = next(iter(truths.values())) if len(truths) == len(files) == 1 else None
     known: list[tuple[FileMoments, Any, Truth]] = []
     for found in files:
         truth = truths.get(Path(found.path).stem, only)
         if truth is None:
-            complain(f"{found.path}: {source} says nothing of it")
+            complain(f"{found.path}: {source} has no entry for it")
         else:
             known.append((found, np.array([moment.time_seconds for moment in found.moments]), truth))
     if not known:
@@ -154,8 +155,8 @@ def _table(rows: Sequence[tuple[str, list[dict[str, Any]]]], source: Path, *, of
         columns = {"moments": "num_moments", "actions": "num_actions", "recall of actions": "span_recall"}
         columns["idle"] = "idle_share"
         caption = (
-            f"{source} says when actions begin and end, not when they are heard, so precision can't be told. Recall of "
-            "actions: the share of them with a moment within; idle: the share of the moments outside all of them."
+            f"{source} says when actions begin and end, not when they are heard, so precision can't be computed. "
+            "Recall of actions: the share of them with a moment within; idle: the share of the moments outside all."
         )
     table = Table("file", title=f"against {source}", title_justify="left", caption=caption, caption_justify="left")
     for name in (*([] if of_actions else ["within"]), *columns):

@@ -1,19 +1,27 @@
 """Data sets: which videos, which labels, which split. Records only; nothing here opens a video.
 
-Path of a sample: folder or annotation files --datasets--> records --prepare--> prepared videos.
-
-Adding one: a class with the attributes and methods of `DatasetRecords`, and its line in `DATASETS`.
+To add one, write a class with the attributes and methods of `DatasetRecords` and add its line to `DATASETS`.
 """
 
 from earmark.datasets.ego4d import Ego4D, StateChangeRecord
-from earmark.datasets.epic_kitchens import EpicKitchens
-from earmark.datasets.epic_sounds import EpicSounds
+from earmark.datasets.epic_kitchens import EpicKitchens, parse_timestamp
+from earmark.datasets.epic_sounds import SOUND_CLASSES, EpicSounds
 from earmark.datasets.folder import Folder
-from earmark.datasets.kitchen import Kitchen
-from earmark.datasets.records import ActionRecord, DatasetError, DatasetRecords, VideoRecord
+from earmark.datasets.kitchen import Kitchen, KitchenPreset
+from earmark.datasets.listing import Listing, is_readable_file, media_below, reason_of
+from earmark.datasets.records import (
+    VIDEO_SUFFIXES,
+    ActionRecord,
+    DatasetError,
+    DatasetRecords,
+    VideoRecord,
+    printable,
+)
 
 __all__ = [
     "DATASETS",
+    "SOUND_CLASSES",
+    "VIDEO_SUFFIXES",
     "ActionRecord",
     "DatasetError",
     "DatasetRecords",
@@ -22,8 +30,15 @@ __all__ = [
     "EpicSounds",
     "Folder",
     "Kitchen",
+    "KitchenPreset",
+    "Listing",
     "StateChangeRecord",
     "VideoRecord",
+    "is_readable_file",
+    "media_below",
+    "parse_timestamp",
+    "printable",
+    "reason_of",
 ]
 
 DATASETS = {

@@ -1,8 +1,6 @@
 """Ego4D: the official json files and the videos in the layout of the official download.
 
-Path of a sample: json files and folder --datasets--> video, action and state change records --prepare, clips--> clips.
-
-Read are ``ego4d.json`` and the annotations of two tasks of the benchmark Forecasting + Hands and Objects: long-term
+It reads ``ego4d.json`` and the annotations of two tasks of the Forecasting + Hands and Objects benchmark: long-term
 action anticipation, which lists every action, and object state change classification with the point of no return
 (Grauman et al., "Ego4D", CVPR 2022; https://ego4d-data.org/docs/data/annotations-schemas).
 """
@@ -31,7 +29,7 @@ VIDEO_FOLDERS = ("full_scale", "video_540ss", "down_scaled")  # the first with a
 
 @dataclass(frozen=True, slots=True)
 class StateChangeRecord:
-    """One short run of a video, with or without a change of an object's state.
+    """One short span of a video, with or without a change of an object's state.
 
     Attributes:
         unique_id: Its name.
@@ -40,7 +38,7 @@ class StateChangeRecord:
         stop_seconds: Where it ends.
         start_frame: Its first frame, counted from 0 at the start of the video.
         stop_frame: The frame that it ends before.
-        fps: Frames a second in which frames are counted.
+        fps: Frames per second in which frames are counted.
         state_change: Whether a state changes; None where labels are held back.
         pnr_frame: Frame of the point of no return, counted as `start_frame`; None without a change.
     """
@@ -115,7 +113,7 @@ class Ego4D:
             if not re.fullmatch(r"\w[\w-]*", video_uid, re.ASCII):  # it becomes a file name
                 raise DatasetError(f"{where}: {video_uid!r} cannot be the name of a video")
             if video_uid in self._videos:
-                raise DatasetError(f"{where}: video {video_uid} stands twice")
+                raise DatasetError(f"{where}: video {video_uid} is listed twice")
             self._videos[video_uid] = row
         self.classes = self._read_classes()
 
@@ -123,17 +121,17 @@ class Ego4D:
         """Return the videos of ``ego4d.json``, in its order.
 
         Their split is ``split_fho``. A video whose clips are in several splits, or in none, has the split ``all`` and
-        is returned only where no split is asked for. One that is not there is returned with the path where it was
-        looked for, so that preparing reports it.
+        is returned only where no split is asked for. A missing one is returned with the path where it was looked for,
+        so that preparing reports it.
 
         Args:
             split: ``train``, ``validation`` or ``test``; None for all.
 
         Raises:
-            DatasetError: If there is no such split, or none of the videos is there.
+            DatasetError: If there is no such split, or all of the videos are missing.
         """
         if split is not None and split not in FILE_SPLITS:
-            raise DatasetError(f"{self.base_path}: no such split: {split!r} (there is: {', '.join(FILE_SPLITS)})")
+            raise DatasetError(f"{self.base_path}: no such split: {split!r} (splits: {', '.join(FILE_SPLITS)})")
         records = []
         for video_uid, row in self._videos.items():
             of_video = VIDEO_SPLITS.get(str(row.get("split_fho")), "all")
@@ -143,7 +141,7 @@ class Ego4D:
         if not any(is_readable_file(record.path) for record in records):
             example = records[0].path if records else self.base_path
             raise DatasetError(
-                f"{self.base_path}: {counted(len(records), 'video')} listed, none is there (looked for {example})"
+                f"{self.base_path}: {counted(len(records), 'video')} listed, none found (looked for {example})"
             )
         return records
 
@@ -165,7 +163,7 @@ class Ego4D:
             clip_uid, index = _text(where, row, "clip_uid"), _count(where, row, "action_idx")
             clips.setdefault(clip_uid, len(clips))
             if (clip_uid, index) in rows:
-                raise DatasetError(f"{where}: action {index} of clip {clip_uid} stands twice")
+                raise DatasetError(f"{where}: action {index} of clip {clip_uid} is listed twice")
             video_uid = self._known_video(where, row)
             offset = _number(where, row, "clip_parent_start_sec")
             start = offset + _number(where, row, "action_clip_start_sec")
@@ -191,7 +189,7 @@ class Ego4D:
         for where, row in self._annotations("fho_oscc-pnr", split):
             unique_id, video_uid = _text(where, row, "unique_id"), self._known_video(where, row)
             if unique_id in records:
-                raise DatasetError(f"{where}: unique_id {unique_id} stands twice")
+                raise DatasetError(f"{where}: unique_id {unique_id} is listed twice")
             seconds = _number(where, row, "parent_start_sec"), _number(where, row, "parent_end_sec")
             frames = _count(where, row, "parent_start_frame"), _count(where, row, "parent_end_frame")
             if seconds[0] >= seconds[1] or frames[0] >= frames[1]:
@@ -204,7 +202,7 @@ class Ego4D:
                 if state_change:
                     pnr_frame = _count(where, row, "parent_pnr_frame" if "parent_pnr_frame" in row else "pnr_frame")
                     if not frames[0] <= pnr_frame <= frames[1]:
-                        raise DatasetError(f"{where}: frame {pnr_frame} of no return is outside {frames}")
+                        raise DatasetError(f"{where}: the point of no return at frame {pnr_frame} is outside {frames}")
             fps = self._fps(where, video_uid)
             records[unique_id] = StateChangeRecord(
                 unique_id, video_uid, *seconds, *frames, fps, state_change, pnr_frame
@@ -213,7 +211,7 @@ class Ego4D:
 
     def _annotations(self, task: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if split not in FILE_SPLITS:
-            raise DatasetError(f"{self.base_path}: no such split: {split!r} (there is: {', '.join(FILE_SPLITS)})")
+            raise DatasetError(f"{self.base_path}: no such split: {split!r} (splits: {', '.join(FILE_SPLITS)})")
         return _rows(self.annotations_path / f"{task}_{FILE_SPLITS[split]}.json", "clips")
 
     def _known_video(self, where: str, row: dict[str, Any]) -> str:
@@ -226,7 +224,7 @@ class Ego4D:
         metadata = self._videos[video_uid].get("video_metadata")
         fps = _number(f"{self._manifest}, {video_uid}", metadata if isinstance(metadata, dict) else {}, "fps")
         if fps <= 0:
-            raise DatasetError(f"{where}: {self._manifest} gives video {video_uid} {fps} frames a second")
+            raise DatasetError(f"{where}: {self._manifest} gives video {video_uid} {fps} frames per second")
         return fps
 
     def _participant(self, video_uid: str) -> str:
@@ -305,5 +303,5 @@ def _number(where: str, row: dict[str, Any], name: str) -> float:
 def _count(where: str, row: dict[str, Any], name: str) -> int:
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise DatasetError(f"{where}: {name} is {value!r}, expected a whole number from 0 on")
+        raise DatasetError(f"{where}: {name} is {value!r}, expected a whole number of at least 0")
     return value

@@ -1,7 +1,5 @@
 """EPIC-KITCHENS-100: the official annotation files and the videos in the layout of the official download.
 
-Path of a sample: csv files and folder --datasets--> video and action records --prepare, clips--> clips.
-
 The files are those of https://github.com/epic-kitchens/epic-kitchens-100-annotations (Damen et al., "Rescaling
 Egocentric Vision", IJCV 2022).
 """
@@ -30,7 +28,7 @@ TIME_COLUMNS = ("participant_id", "video_id", "start_timestamp", "stop_timestamp
 LABEL_COLUMNS = {"verb": "verb_class", "noun": "noun_class"}  # noun_class: the first noun of the narration
 VIDEO_FOLDERS = ("{participant}/videos", "EPIC-KITCHENS/{participant}/videos", "videos")  # the first with it is taken
 
-Row = tuple[str, dict[str, str]]  # where it stands ("FILE, row N") and its values by column
+Row = tuple[str, dict[str, str]]  # its place ("FILE, line N") and its values by column
 
 
 def parse_timestamp(text: str) -> float:
@@ -91,19 +89,20 @@ class EpicKitchens:
         self.splits = tuple(split for split, name in self._files.items() if (self.annotations_path / name).is_file())
         if not self.splits:
             names = ", ".join(self._files.values())
-            raise DatasetError(f"{self.annotations_path}: none of the annotation files {names} is here")
+            raise DatasetError(f"{self.annotations_path}: none of the annotation files {names} found")
         self.classes = self._read_classes()
 
     def videos(self, split: str | None = None) -> list[VideoRecord]:
         """Return the videos that the csv files name, in their order.
 
-        A video that is not there is returned with the path where it was looked for, so that preparing reports it.
+        A missing video is returned with the path where it was looked for, so that preparing reports it.
 
         Args:
             split: ``train``, ``validation`` or ``test``; None for all splits that exist.
 
         Raises:
-            DatasetError: If a csv file is missing or damaged, a video stands in two splits, or no video is there.
+            DatasetError: If a csv file is missing or damaged, a video is listed in two splits, or all videos are
+                missing.
         """
         records: dict[str, VideoRecord] = {}
         listings: dict[Path, dict[str, Path]] = {}
@@ -118,11 +117,11 @@ class EpicKitchens:
                     path = self._find_video(video_id, participant_id, listings)
                     records[video_id] = VideoRecord(video_id, path, name, participant_id)
                 elif known.split != name:
-                    raise DatasetError(f"{where}: video {video_id} also stands in the {known.split} split")
+                    raise DatasetError(f"{where}: video {video_id} is also listed in the {known.split} split")
         if not any(is_readable_file(record.path) for record in records.values()):
             example = next(iter(records.values())).path if records else self.base_path
             raise DatasetError(
-                f"{self.base_path}: {counted(len(records), 'video')} listed, none is there (looked for {example})"
+                f"{self.base_path}: {counted(len(records), 'video')} listed, none found (looked for {example})"
             )
         return list(records.values())
 
@@ -136,7 +135,7 @@ class EpicKitchens:
         for where, row in self._rows(split):
             action_id = row[self._id_column]
             if action_id in actions:
-                raise DatasetError(f"{where}: {self._id_column} {action_id} stands twice")
+                raise DatasetError(f"{where}: {self._id_column} {action_id} is listed twice")
             start_seconds, stop_seconds = _times(where, row)
             labels = {} if split == "test" else self._labels(where, row)
             actions[action_id] = ActionRecord(
@@ -159,7 +158,7 @@ class EpicKitchens:
     def _rows(self, split: str) -> Iterator[Row]:
         if split not in self.splits:
             expected = f"{self._files[split]} is missing" if split in self._files else f"no such split: {split!r}"
-            raise DatasetError(f"{self.annotations_path}: {expected} (there is: {', '.join(self.splits)})")
+            raise DatasetError(f"{self.annotations_path}: {expected} (splits: {', '.join(self.splits)})")
         columns: tuple[str, ...] = (self._id_column, *TIME_COLUMNS)
         if split != "test":
             columns = (*columns, *self._label_columns.values())
@@ -172,7 +171,7 @@ class EpicKitchens:
             if folder not in listings:
                 try:
                     files = sorted(folder.iterdir())
-                except OSError:  # where the video should be is tried by whoever opens it, and the reason told then
+                except OSError:  # the code that opens the video reports why it can't
                     files = []
                 listings[folder] = {path.stem: path for path in files if path.suffix.lower() in VIDEO_SUFFIXES}
             if video_id in listings[folder]:

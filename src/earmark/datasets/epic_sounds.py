@@ -1,7 +1,5 @@
 """EPIC-SOUNDS: the official annotation files over the videos of EPIC-KITCHENS-100.
 
-Path of a sample: csv files and folder --datasets--> video and sound records --prepare, clips--> clips.
-
 The files are those of https://github.com/epic-kitchens/epic-sounds-annotations (Huh et al., "EPIC-SOUNDS: A
 Large-Scale Dataset of Actions that Sound", TPAMI 2025).
 """

@@ -1,7 +1,4 @@
-"""Any folder of videos as a data set: no labels, no splits.
-
-Path of a sample: folder --datasets--> video records --prepare--> prepared videos.
-"""
+"""Any folder of videos as a data set: no labels, no splits."""
 
 import os
 from collections import Counter
@@ -18,8 +15,8 @@ class Folder:
     """Every video below a folder, found by suffix; other files are ignored.
 
     A video is named by its path below the folder without the suffix, or with it where two videos would share a name.
-    Names that start with a dot are passed over. Folders that can't be read, links to folders and links that lead out of
-    the folder are left out and told in `problems`; a link to nowhere is a video, which preparing refuses.
+    Names that start with a dot are skipped. Folders that can't be read, links to folders and links that lead out of
+    the folder are left out and listed in `problems`; a broken link counts as a video, which preparing refuses.
 
     Args:
         base_path: The folder.

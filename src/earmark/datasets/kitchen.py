@@ -1,11 +1,8 @@
-"""Audible Kitchen as a data set: EPIC-KITCHENS-100 files over generated videos, and the truth of every sound.
-
-Path of a sample: `earmark.kitchen` writes a folder --datasets--> video and action records --prepare, clips--> clips.
-"""
+"""Audible Kitchen as a data set: EPIC-KITCHENS-100 files over generated videos, and the truth of every sound."""
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from earmark.datasets.epic_kitchens import EpicKitchens
 from earmark.datasets.records import DatasetError
@@ -13,7 +10,10 @@ from earmark.datasets.records import DatasetError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Kitchen"]
+__all__ = ["Kitchen", "KitchenPreset"]
+
+KitchenPreset = Literal["demo", "tiny", "small", "standard", "large"]
+"""Names of `earmark.kitchen.PRESETS`, here because the generator is slow to import."""
 
 
 class Kitchen(EpicKitchens):

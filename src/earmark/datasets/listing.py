@@ -1,7 +1,7 @@
-"""Which media files lie below a folder, and what of it could not be looked at.
+"""Which media files are below a folder, and what in it could not be searched.
 
-Path of a sample: folder --listing--> paths, before anything is opened. What is wrong with a file is told by whoever
-opens it, so everything that has the name of a media file is listed: a link to nowhere, too.
+Nothing is opened here. Faults of a file are reported by the code that opens it, so everything that is named like a
+media file is listed, broken links included.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Listing", "is_readable_file", "media_below", "reason_of"]
+__all__ = ["Listing", "is_readable_file", "media_below", "media_named", "reason_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ def media_below(
 ) -> Listing:
     """List the media files below a folder by their suffix.
 
-    Names that begin with a dot are passed over. Links to folders are not followed, since they may lead in a circle.
+    Names that begin with a dot are skipped. Links to folders are not followed, since they may lead in a circle.
 
     Args:
         folder: Where to look.
         suffixes: In lower case, with their dots.
-        exclude: Folders to pass over, such as those that are written to.
+        exclude: Folders to skip, such as those that are written to.
         within: Leave out links to files that lie outside the folder.
 
     Returns:

@@ -1,7 +1,4 @@
-"""What a data set says of its videos and actions: records, before anything is decoded.
-
-Path of a sample: data set --records--> `earmark.preparation.preparing` (videos) and `earmark.clips.dataset` (actions).
-"""
+"""What a data set says about its videos and actions: records, before anything is decoded."""
 
 import os
 import re
@@ -9,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["ActionRecord", "DatasetError", "DatasetRecords", "VideoRecord"]
+__all__ = ["VIDEO_SUFFIXES", "ActionRecord", "DatasetError", "DatasetRecords", "VideoRecord", "printable"]
 
 VIDEO_SUFFIXES = frozenset(  # compared in lower case
     "." + name
@@ -18,7 +15,7 @@ VIDEO_SUFFIXES = frozenset(  # compared in lower case
 
 
 class DatasetError(ValueError):
-    """A data set is not as it should be; the message names the file, the row where there is one, and the reason."""
+    """A data set is missing, damaged or inconsistent; the message names the file, the row (if any) and the reason."""
 
 
 def printable(path: str | os.PathLike[str]) -> str:

@@ -1,10 +1,10 @@
 """What the person in the kitchen does next: activities as a grammar of goals, pursued with their preconditions.
 
-Before the first station of the generator (script.py): it decides what follows what, not when. A goal is a thing and
-the state it is to be in. The planner reaches it along the thing's transitions, and first sees to what each of them
-needs: to cut a carrot that isn't there, it opens the fridge, puts the carrot on the board, takes the peeler, peels,
-swaps the peeler for the knife, and cuts. So the future follows from the past, but not surely: productions are drawn
-at random, doors are closed sooner or later, and the person is now and then led astray.
+Comes before script.py, which decides when: here it is decided what follows what. A goal is a thing and the state it is
+to be in. The planner reaches it along the thing's transitions, and first sees to what each of them needs: to cut a
+carrot that isn't on the board, it opens the fridge, puts the carrot on the board, takes the peeler, peels, swaps the
+peeler for the knife, and cuts. So the future follows from the past, but not with certainty: productions are drawn at
+random, doors are closed sooner or later, and the person is sometimes distracted.
 """
 
 from collections import Counter, deque

@@ -1,6 +1,6 @@
-"""The empty kitchen: walls, counter, fronts, what things stand on, and clutter behind and before them.
+"""The empty kitchen: walls, counter, fronts, what things stand on, and clutter behind and in front of them.
 
-Third station of the generator, before the picture draws the things: painted once per video in world units.
+Painted once per video, in world units, before picture.py draws the things.
 """
 
 import cv2

@@ -1,6 +1,6 @@
 """A sheet of all kinds of action: a frame before, a frame after, and the spectrogram of the sound between.
 
-Beside the generator: what a person looks at to judge a kitchen. It is drawn from the files of a finished kitchen, or
+For a person who judges a kitchen by eye. It is drawn from the files of a finished kitchen, or
 from short scenes that are rendered for it, one for each verb and noun. Below the actions are the sounds that none of
 them makes: those off screen, those of what runs, and talk.
 """
@@ -80,7 +80,7 @@ def draw_contact_sheet(
     if sounds:
         examples += _rendered_sounds(seed) if kitchen is None else _recorded_sounds(Path(kitchen))
     if not examples:
-        raise ValueError(f"{kitchen or 'contact sheet'}: none of the actions asked for is here")
+        raise ValueError(f"{kitchen or 'contact sheet'}: has none of the actions asked for")
     sheet = _assemble(examples, columns)
     with replacing(path) as temporary:
         sheet.quantize(256, dither=Image.Dither.NONE).save(temporary, format="PNG", optimize=True)

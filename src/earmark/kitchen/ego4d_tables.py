@@ -1,6 +1,6 @@
-"""The truth of a kitchen in the form of Ego4D's json files: metadata, long-term anticipation, state changes.
+"""The ground truth of a kitchen in the form of Ego4D's json files: metadata, long-term anticipation, state changes.
 
-Station of the generator beside the csv files. Fields and layout are those of the official download, version 1::
+Fields and layout are those of the official download, version 1::
 
     OUT/ego4d/ego4d.json
     OUT/ego4d/v1/annotations/fho_lta_{train,val,test_unannotated}.json, fho_lta_taxonomy.json
@@ -36,7 +36,7 @@ _HEADER = {"version": "v1", "date": "2026-11-23"}  # of the form: a date of writ
 
 @dataclass(frozen=True, slots=True)
 class _Clip:
-    """A canonical clip: an annotated interval of up to five minutes, with 8 s more on both sides where there are."""
+    """A canonical clip: an annotated interval of up to five minutes, extended by up to 8 s on both sides."""
 
     number: int
     uid: str
@@ -58,7 +58,7 @@ class _Clip:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """A short run of a video with a change of state, told by its point of no return, or without any."""
+    """A short span of a video, with a change of state (at its point of no return) or without one."""
 
     clip: _Clip
     name: str
@@ -100,7 +100,7 @@ def write_ego4d(out: Path, events: Sequence[Mapping[str, Any]], videos: Sequence
 
 
 def video_uid(seed: int, video_id: str) -> str:
-    """Return the unique name that a video bears in Ego4D's form.
+    """Return the unique id of a video in Ego4D's form.
 
     >>> video_uid(0, "P01_01")
     '7f5f48f0-f5ca-50c5-bb28-2d217dde7ad8'
@@ -240,7 +240,7 @@ def _actions(
 
 
 def _span(pattern: str, start: float, stop: float, video: VideoFacts) -> dict[str, float]:
-    """Return the four fields that tell a span in seconds and in frames."""
+    """Return the four fields that give a span in seconds and in frames."""
     return {
         pattern.format("start_sec"): start,
         pattern.format("end_sec"): stop,
@@ -313,7 +313,7 @@ def _windows_with(clip: _Clip, changes: Sequence[Mapping[str, Any]]) -> Iterator
 
 
 def _state_change(window: _Window, *, labelled: bool) -> dict[str, Any]:
-    """Return the row of one window; where nothing changes there is no frame of no return, as in the official files."""
+    """Return the row of one window; without a change it has no point of no return, as in the official files."""
     clip, video = window.clip, window.clip.video
     row: dict[str, Any] = {
         "clip_uid": clip.uid,

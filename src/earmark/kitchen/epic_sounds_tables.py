@@ -1,6 +1,6 @@
-"""The sounds of a kitchen: from when to when, of which class, and EPIC-SOUNDS' csv files of them.
+"""The sounds of a kitchen: start, stop and class of each, and EPIC-SOUNDS' csv files of them.
 
-Station of the generator beside the tables of actions. Names, columns, formats and classes are those of the official
+Names, columns, formats and classes are those of the official
 files (https://github.com/epic-kitchens/epic-sounds-annotations; Huh et al., TPAMI 2025). As there, the class follows
 from what is done and what it is done to: collisions by the two materials that meet, the rest by the action. What fits
 no class goes to the file of sounds that are not categorised.

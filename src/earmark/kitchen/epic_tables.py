@@ -1,7 +1,7 @@
-"""The truth of a kitchen in the form of EPIC-KITCHENS-100's csv files.
+"""The ground truth of a kitchen in the form of EPIC-KITCHENS-100's csv files.
 
-Station of the generator after the last video. Names, columns and formats are those of the official files
-(https://github.com/epic-kitchens/epic-kitchens-100-annotations), so that what reads those reads these.
+Names, columns and formats are those of the official files
+(https://github.com/epic-kitchens/epic-kitchens-100-annotations), so that readers of those can read these.
 """
 
 import csv

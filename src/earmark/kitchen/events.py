@@ -1,6 +1,6 @@
-"""What is known of each event and each sound of a kitchen, as plain rows; the tables are written from them.
+"""What is known of each event and each sound of a kitchen, as plain rows.
 
-Station of the generator between rendering a video (writing.py) and the tables in official forms (tables.py).
+Made when a video is rendered (writing.py); the tables in official forms (tables.py) are written from them.
 """
 
 import math

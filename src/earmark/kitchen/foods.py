@@ -46,15 +46,27 @@ def _halves(pen: Pen, thing: Thing, gap: float, axes: tuple[float, float]) -> li
     """Draw the two parts of a thing cut through, their inner faces up; return their middles."""
     middles = [(thing.x - gap, thing.y + 0.008), (thing.x + gap, thing.y - 0.012)]
     for middle in middles:
-        pen.ellipse((middle[0] + 0.006, middle[1] + 0.01), axes, (0, 0, 0), opacity=0.3)
-        pen.ellipse(middle, axes, thing.colour)
-        pen.ellipse(middle, (axes[0] * 0.86, axes[1] * 0.86), thing.accent)
+        _slice(pen, thing, middle, axes, (axes[0] * 0.86, axes[1] * 0.86))
     return middles
 
 
-def _ball(pen: Pen, thing: Thing, axes: tuple[float, float]) -> None:
+def _slice(
+    pen: Pen,
+    thing: Thing,
+    middle: Point,
+    axes: tuple[float, float],
+    inner_axes: tuple[float, float],
+    shadow_drop: float = 0.01,
+) -> None:
+    """Draw a slice with its rind, its inner face and its shadow."""
+    pen.ellipse((middle[0] + 0.006, middle[1] + shadow_drop), axes, (0, 0, 0), opacity=0.3)
+    pen.ellipse(middle, axes, thing.colour)
+    pen.ellipse(middle, inner_axes, thing.accent)
+
+
+def _ball(pen: Pen, thing: Thing, axes: tuple[float, float], shadow_drop: float = 0.016) -> None:
     """Draw something round and whole, and its shadow."""
-    pen.ellipse((thing.x + 0.01, thing.y + 0.016), axes, (0, 0, 0), opacity=0.3)
+    pen.ellipse((thing.x + 0.01, thing.y + shadow_drop), axes, (0, 0, 0), opacity=0.3)
     pen.ellipse((thing.x, thing.y), axes, thing.colour)
 
 
@@ -81,8 +93,7 @@ def draw_bread(pen: Pen, thing: Thing, look: Look) -> None:
         return
     x, y, size = thing.x, thing.y, thing.size
     if not cut:
-        pen.ellipse((x + 0.01, y + 0.02), (0.12 * size, 0.06 * size), (0, 0, 0), opacity=0.3)
-        pen.ellipse((x, y), (0.12 * size, 0.06 * size), thing.colour)
+        _ball(pen, thing, (0.12 * size, 0.06 * size), shadow_drop=0.02)
         pen.ellipse((x - 0.01, y - 0.014), (0.09 * size, 0.034 * size), shade(thing.colour, 1.15))
         for step in (-0.05, 0.0, 0.05):
             pen.line([(x + step - 0.012, y - 0.03), (x + step + 0.012, y + 0.014)], 0.009, thing.accent)
@@ -91,9 +102,7 @@ def draw_bread(pen: Pen, thing: Thing, look: Look) -> None:
     pen.ellipse((x - 0.0 * size - 0.02 * cut, y), (0.03 * size, 0.052 * size), thing.accent)
     for step in (1, 2):
         middle = (x + (0.0 + 0.06 * step) * size * (0.6 + 0.4 * cut), y + 0.012 * step)
-        pen.ellipse((middle[0] + 0.006, middle[1] + 0.008), (0.04 * size, 0.06 * size), (0, 0, 0), opacity=0.3)
-        pen.ellipse(middle, (0.04 * size, 0.06 * size), thing.colour)
-        pen.ellipse(middle, (0.033 * size, 0.052 * size), thing.accent)
+        _slice(pen, thing, middle, (0.04 * size, 0.06 * size), (0.033 * size, 0.052 * size), shadow_drop=0.008)
         if jammy:
             pen.ellipse(middle, (0.031 * size * jammy, 0.049 * size * jammy), JAM)
 
@@ -145,8 +154,6 @@ def draw_tomato(pen: Pen, thing: Thing, look: Look) -> None:
         return
     for step in range(4):
         middle = (x + (step - 1.5) * r * 1.25 * (0.4 + 0.6 * cut), y + 0.014 * (step % 2))
-        pen.ellipse((middle[0] + 0.006, middle[1] + 0.01), (r * 0.8, r * 0.86), (0, 0, 0), opacity=0.3)
-        pen.ellipse(middle, (r * 0.8, r * 0.86), thing.colour)
-        pen.ellipse(middle, (r * 0.66, r * 0.72), thing.accent)
+        _slice(pen, thing, middle, (r * 0.8, r * 0.86), (r * 0.66, r * 0.72))
         for dx, dy in ((-0.3, -0.25), (0.3, -0.2), (0.0, 0.35)):
             pen.ellipse((middle[0] + dx * r, middle[1] + dy * r), (r * 0.18, r * 0.16), (246, 206, 120))

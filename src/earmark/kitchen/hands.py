@@ -31,7 +31,7 @@ _STROKES: dict[str, tuple[float, Point, float]] = {
     "dry": (2.2, (0.1, 0.012), 0.0),
     "spread": (3.0, (0.06, 0.0), 0.0),
 }
-"""How a tool goes to and fro: strokes a second, how far, and how high it is lifted on the way back."""
+"""How a tool goes to and fro: strokes per second, how far, and how high it is lifted on the way back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class _Hand:
 def _reach(event: Event, time_seconds: float) -> float:
     """Return how far the hand has come: 0 out of view .. 1 at the thing.
 
-    How long it lingers is the event's own, so that it says nothing of the verb.
+    How long it lingers is the event's own, so that it does not give the verb away.
     """
     contact, start, stop = event.contact_seconds, event.start_seconds, event.stop_seconds
     shortest, longest = _LINGER_SECONDS

@@ -1,7 +1,7 @@
 """The picture: the camera on the person's head, the light, and the frames of one video.
 
-Third station of the generator. The kitchen with its things is painted once whenever a look changes, in world units
-on a canvas; each frame is a window of that canvas under the camera's motion, with what moves all the time (water,
+Rendered from the script, like the sound. The kitchen with its things is painted once whenever a look changes, in world
+units on a canvas; each frame is a window of that canvas under the camera's motion, with what moves all the time (water,
 steam, hands) drawn on top at twice the size of the frame.
 """
 

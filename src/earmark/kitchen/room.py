@@ -1,6 +1,6 @@
 """The kitchen of one participant: where its things stand and what they are made of.
 
-Second station of the generator: everything here is drawn once per kitchen and shared by all its videos. Places are
+Everything here is drawn once per kitchen and shared by all its videos. Places are
 in world units: the camera sees 0.8 units of height; x grows to the right, y towards the person.
 """
 

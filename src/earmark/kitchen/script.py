@@ -1,7 +1,7 @@
 """What happens when in a video of Audible Kitchen: actions, idle motions, talk, and sounds from elsewhere.
 
-First station of the generator: a script is drawn from a random generator, and both the picture (picture.py) and the
-sound (sound.py) are rendered from it, so that it is the truth of both.
+A script is drawn from a random generator, and both the picture (picture.py) and the sound (sound.py) are rendered from
+it, so that it is the ground truth of both.
 """
 
 from bisect import bisect_right
@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from earmark.kitchen.activities import Planner
+from earmark.kitchen.presets import Difficulty
 from earmark.kitchen.states import (
     ANIMATION,
     LOOKS,
@@ -190,16 +191,7 @@ def smooth_step(share: float) -> float:
     return share * share * (3 - 2 * share)
 
 
-def write_script(
-    rng: np.random.Generator,
-    *,
-    duration_seconds: float,
-    silent_share: float = 0.0,
-    off_screen_share: float = 0.0,
-    idle_motion_share: float = 0.0,
-    babble_share: float = 0.0,
-    plan_share: float = 0.9,
-) -> Script:
+def write_script(rng: np.random.Generator, *, duration_seconds: float, difficulty: Difficulty) -> Script:
     """Draw what happens in one video.
 
     The number of actions follows from the idle share (drawn from `IDLE_SHARE`) and their lengths; two thirds of the
@@ -208,20 +200,16 @@ def write_script(
     Args:
         rng: Source of all that is random.
         duration_seconds: Length of the video, at least 5.
-        silent_share: Probability that an action which may be silent makes no sound.
-        off_screen_share: Expected number of sounds with no visible cause, per action.
-        idle_motion_share: Probability that the hands move idly, for each 3 s of a pause (of at least a second).
-        babble_share: Expected share of the time in which somebody out of sight talks, less than 1.
-        plan_share: Share of the actions that follow from activities; the others favour rare verbs.
+        difficulty: How much of the actions is silent or unforeseen, and what distracts from them.
 
     Returns:
-        The script. Its times are multiples of 1 ms (contact) and 10 ms (start and stop). What the shares ask for is
-        drawn apart: other shares of distractors give the same actions.
+        The script. Its times are multiples of 1 ms (contact) and 10 ms (start and stop). Distractors are drawn
+        apart: more or fewer of them leave the actions as they are.
 
     Raises:
         ValueError: The video is too short for actions.
 
-    >>> script = write_script(np.random.default_rng(0), duration_seconds=20)
+    >>> script = write_script(np.random.default_rng(0), duration_seconds=20, difficulty=Difficulty())
     >>> first = script.events[0]
     >>> first.start_seconds < first.contact_seconds < first.stop_seconds, script.look(first.thing, 20) in LOOKS.values()
     (True, True)
@@ -230,24 +218,24 @@ def write_script(
         raise ValueError(f"a video of {duration_seconds} s is too short for actions: at least 5 s")
     of_actions, of_sounds, of_gestures, of_talk = rng.spawn(4)
     spans = _deal_time(of_actions, duration_seconds)
-    planner = Planner(of_actions, plan_share=plan_share)
+    planner = Planner(of_actions, plan_share=difficulty.plan_share)
     initial = dict(planner.states)
     actions: list[Event] = []
     for start, stop in spans:
         thing, step = planner.next_step()
         contact = round(of_actions.uniform(start + _LEAD_SECONDS, stop - _FOLLOW_SECONDS), 3)
-        silent = of_actions.random() < silent_share and step.verb not in _NEVER_SILENT
+        silent = of_actions.random() < difficulty.silent_share and step.verb not in _NEVER_SILENT
         force = _draw_force(of_actions)
         actions.append(
             Event(thing, step.verb, step.noun, start, contact, stop, step.before, step.after, force, not silent)
         )
-    elsewhere = _draw_sounds(of_sounds, duration_seconds, of_sounds.poisson(off_screen_share * len(actions)))
+    elsewhere = _draw_sounds(of_sounds, duration_seconds, of_sounds.poisson(difficulty.off_screen_share * len(actions)))
     return Script(
         duration_seconds,
         initial,
         tuple(sorted((*actions, *elsewhere), key=lambda event: event.contact_seconds)),
-        tuple(_draw_gestures(of_gestures, spans, idle_motion_share)),
-        tuple(_draw_talk(of_talk, duration_seconds, babble_share)),
+        tuple(_draw_gestures(of_gestures, spans, difficulty.idle_motion_share)),
+        tuple(_draw_talk(of_talk, duration_seconds, difficulty.babble_share)),
     )
 
 

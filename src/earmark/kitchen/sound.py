@@ -1,6 +1,6 @@
 """The sound of one video: impacts, friction and liquids of its events over the tone of the room.
 
-Third station of the generator, beside the picture and from the same script. What goes on in a state (running water,
+Rendered from the script, like the picture. What goes on in a state (running water,
 the hob, the kettle, a frying egg) sounds as long as the state lasts; somebody out of sight may talk.
 """
 

@@ -1,6 +1,6 @@
 """The sound of each kind of action, and of what happens out of sight.
 
-Beside the third station of the generator (sound.py), which mixes them into the sound of a video.
+sound.py mixes them into the sound of a video.
 """
 
 from collections.abc import Callable

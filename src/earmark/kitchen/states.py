@@ -1,7 +1,6 @@
 """What can be done in Audible Kitchen: verbs, nouns, the things with their states, and what each action needs.
 
-Before the first station of the generator: activities.py plans with it, script.py times the plan, and picture and
-sound show it.
+activities.py plans with it, script.py times the plan, and picture.py and sound.py render it.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """What sounds are made of: modal impacts of materials, friction, liquid, bands of noise, voices.
 
-Beside the third station of the generator (sound.py), which mixes them. An impact is modal: decaying sines whose
+sound.py mixes them. An impact is modal: decaying sines whose
 frequencies and decays belong to the material and, by a seed called its voice, to the thing, plus the broad click of the
-contact. All waves are float64 at some level; who uses them scales them.
+contact. All waves are float64 at an arbitrary level; callers scale them.
 """
 
 from dataclasses import dataclass

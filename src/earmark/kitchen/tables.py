@@ -1,6 +1,6 @@
-"""The truth of a kitchen in its official forms, and all that is known in three parquet files.
+"""The ground truth of a kitchen in its official forms, and all that is known in three parquet files.
 
-Last station of the generator. What is held back of the test split in the official forms stands in the parquet files.
+The last step of the generator. What the official forms hold back of the test split is in the parquet files.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,9 @@
 """Finding moments of interaction by their sound: the second station of a sample's path, sound in, moments out.
 
 Detectors (`DETECTORS`): ``earmark``, the default everywhere, finds what a listener would call an onset; ``replai`` is
-the original code's arithmetic, for what is to be compared with it.
+the original code's arithmetic, for comparison with its results. Tables and labels for other programs (`writing`),
+pictures (`plotting`, `page_index`), clips (`cutting`) and scores (`scoring`) are imported from their modules, since
+some need matplotlib.
 """
 
 from earmark.moments.detector import Detector, Moment, segment_number

@@ -1,6 +1,6 @@
-"""Cutting moments out of a recording: each a small video with its sound, to be looked at.
+"""Cutting moments out of a recording: each a small video with its sound.
 
-Path of a sample: media file + moments --> ``.mp4`` files. The sound is read once from start to end, since that is cheap
+The sound is read once from start to end, since that is cheap
 and exact; the pictures of each clip are found by seeking. Picture and sound of a clip begin at one and the same time.
 A recording without pictures gets the spectrogram of the clip, with a line that moves through it.
 """
@@ -81,7 +81,9 @@ def cut_clips(
         ('a_0001_0.500s.mp4', 1.52)
     """
     if not (before_seconds >= 0 and after_seconds >= 0 and before_seconds + after_seconds > 0):
-        raise ValueError(f"a clip can't last from {before_seconds} s before a moment to {after_seconds} s after it")
+        raise ValueError(
+            f"before_seconds and after_seconds must not be negative or both 0, got {before_seconds} and {after_seconds}"
+        )
     if not len(times_seconds):
         return []
     info = media_info(path, audio_stream=audio_stream)
@@ -112,7 +114,7 @@ def cut_clips(
 
 
 def _format(info: MediaInfo) -> tuple[Fraction, int | None]:
-    """Return the clips' frame rate and short side in pixels; None where there is no picture to be had."""
+    """Return the clips' frame rate and short side in pixels; None where no picture can be read."""
     if info.video is None:
         return Fraction(_DRAWN_FPS), None
     try:

@@ -1,7 +1,4 @@
-"""What every detector of moments has in common: the record it finds, blocks in and moments out, loudness.
-
-Part of the second station of a sample's path: sound (of :mod:`earmark.media`) in, moments out.
-"""
+"""What all detectors of moments have in common: what a moment is, blocks in and moments out, loudness."""
 
 import math
 from abc import ABC, abstractmethod
@@ -82,7 +79,7 @@ def check_options(
     if min_score is not None and not min_score >= 0:
         raise ValueError(f"{score_name} must not be negative, got {min_score}")
     if min_distance_seconds is not None and not 0 <= min_distance_seconds < math.inf:
-        raise ValueError(f"min_distance_seconds must be a length of time, got {min_distance_seconds}")
+        raise ValueError(f"min_distance_seconds must be finite and not negative, got {min_distance_seconds}")
     if not 0 < segment_seconds < math.inf:
         raise ValueError(f"segment_seconds must be positive, got {segment_seconds}")
 

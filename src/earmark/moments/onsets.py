@@ -1,6 +1,6 @@
 """The detector of this project: what a listener would call an onset, at any sample rate and in steady noise.
 
-Part of the second station of a sample's path. Spectral flux with a maximum filter over bands (after SuperFlux: Boeck
+Spectral flux with a maximum filter over bands (after SuperFlux: Boeck
 and Widmer, "Maximum Filter Vibrato Suppression for Onset Detection", DAFx 2013) of band levels above the local noise
 (after adaptive whitening: Stowell and Plumbley, ICMC 2007), with the ear's masking by what was loud just before.
 """
@@ -27,10 +27,10 @@ _ENOUGH_RATE = 20000  # in Hz, for the highest band
 _NOISE_CONTEXT_SECONDS = 5.0  # on either side of a segment
 _CONTEXT_SECONDS = 2.0  # in which sound before a segment still masks
 _LEAST_NOISE = 10**-9.5  # power in a band, about that of 16-bit rounding
-_DYNAMIC_RANGE = 1e4  # 40 dB below the loudest of a band nobody listens,
-_DYNAMIC_RANGE_OF_ALL = 1e6  # nor 60 dB below the loudest of all, where a window leaks
+_DYNAMIC_RANGE = 1e4  # what is 40 dB below the loudest of a band is ignored,
+_DYNAMIC_RANGE_OF_ALL = 1e6  # and 60 dB below the loudest of all bands, where a window leaks
 
-_MASK_DECAY = 30 / (10 * np.log10(np.e))  # nepers (of power) a second: 30 dB
+_MASK_DECAY = 30 / (10 * np.log10(np.e))  # nepers (of power) per second: 30 dB
 _MOST_RISE = 5.0  # nepers: no band counts for more
 _LEAST_DEVIATION = 0.05  # nepers
 _STRONG_QUANTILE, _STRONG_SHARE = 0.995, 0.05  # beside strong rises, as they come without noise, faint ones count less
@@ -48,7 +48,7 @@ class OnsetDetector(Detector):
     1. Power in 20 mel-spaced bands of 100 Hz to 10 kHz, in Hann windows of 16 ms, 8 ms apart.
     2. Level of each band above its noise, ln(1 + power / noise): the noise is the median over the segment and 5 s on
        either side, so that hum, fans, taps and slow changes of level go out.
-    3. Rise of each band over the frame before, or over what still masks (falling by 30 dB a second; the highest of
+    3. Rise of each band over the frame before, or over what still masks (falling by 30 dB per second; the highest of
        three neighbouring bands, so that a gliding voice is no rise), at most 5; mean over bands.
     4. Peaks of it. The score is the height above the median over the segment and 2 s on either side, in local
        deviations: twice the median absolute deviation (scaled to a Gaussian's), plus a twentieth of the highest rises
@@ -156,7 +156,9 @@ class OnsetDetector(Detector):
         parts = rfft(self._windowed, axis=1).view(np.float32)  # real and imaginary in turn
         np.square(parts, out=parts)
         power = np.add.reduceat(parts[:, : 2 * self._edges[-1]], 2 * self._edges[:-1], axis=1)
-        if not np.isfinite(power).all():  # of far fewer numbers than samples, which it tells of as well
+        if not np.isfinite(
+            power
+        ).all():  # cheaper than testing the samples, and not finite either where one of them is not
             raise ValueError("wave must be finite, and its samples small enough to be squared in float32")
         self._powers.append(power[:num_frames])
         self._num_frames += num_frames
@@ -225,7 +227,7 @@ def _band_edges(rate: float, size: int) -> NDArray[np.int64]:
 
 
 def _rise(level: _Array, decay: float) -> _Array:
-    """Return how much levels (bands, frames) rise above what masks them, which falls by `decay` a frame: (frames,)."""
+    """Return how much levels (bands, frames) rise above what masks them, falling by `decay` per frame: (frames,)."""
     smooth = level.copy()  # what masks is the mean of two frames, or noise would mask by its peaks
     smooth[:, 1:] = (level[:, 1:] + level[:, :-1]) / 2
     ramp = np.arange(level.shape[1], dtype=np.float32) * np.float32(decay)

@@ -1,7 +1,4 @@
-"""Detectors by name, each with options of its own: what a store says of how its moments were found.
-
-Part of the second station of a sample's path: what is written here builds the detector, here and in later runs.
-"""
+"""Detectors by name, each with its own options, as plain data that a store keeps and later runs rebuild them from."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -45,7 +42,7 @@ def detector_parameters(
         {'detector': 'replai', 'segment_seconds': 10.0, 'min_prominence': 2.0, 'min_distance': 10}
         >>> detector_parameters("earmark", min_prominence=2.0)
         Traceback (most recent call last):
-        ValueError: min_prominence is no option of the detector earmark, which has min_score, min_distance_seconds
+        ValueError: min_prominence is not an option of the detector earmark, which has min_score, min_distance_seconds
     """
     if detector not in DETECTORS:
         raise ValueError(f"detector={detector!r}: must be one of {', '.join(DETECTORS)}")
@@ -53,9 +50,9 @@ def detector_parameters(
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in own:
-            raise ValueError(f"{name} is no option of the detector {detector}, which has {', '.join(own)}")
+            raise ValueError(f"{name} is not an option of the detector {detector}, which has {', '.join(own)}")
     parameters = {"detector": detector, "segment_seconds": segment_seconds, **own, **given}
-    detector_from(parameters, 16000)  # so that what is out of range is told now, not by the first video
+    detector_from(parameters, 16000)  # so that an error is raised now, not at the first video
     return parameters
 
 
@@ -63,7 +60,7 @@ def detector_from(parameters: Mapping[str, Any], sample_rate: int) -> Detector:
     """Build a detector.
 
     Args:
-        parameters: those of :func:`detector_parameters`; others beside them are passed over.
+        parameters: those of :func:`detector_parameters`; others are ignored.
         sample_rate: of the sound, in Hz.
 
     Raises:
@@ -80,7 +77,7 @@ def detector_from(parameters: Mapping[str, Any], sample_rate: int) -> Detector:
 
 
 def own_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of a store's parameters that its detector depends on.
+    """Return the parameters of a store that its detector depends on.
 
     Raises:
         KeyError: if one is missing.
@@ -94,7 +91,7 @@ def own_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_detector(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a store with its detector: ``replai`` where none is named, as in those of before.
+    """Return the parameters of a store with its detector: ``replai`` where none is named, as in old stores.
 
     Example:
         >>> with_detector({"min_prominence": 1.0})["detector"]

@@ -1,7 +1,7 @@
 """The page that leads to the pages of many recordings: which files, how many moments, and where in each.
 
-Path of a sample: moments of many media files --> a page for people, beside those of :mod:`earmark.moments.plotting`
-(template ``page_index.html``). Like them it asks nothing of any server.
+It goes with the pages of :mod:`earmark.moments.plotting` (template ``page_index.html``). Like them it loads nothing
+from a server.
 """
 
 import os
@@ -13,6 +13,7 @@ from earmark.atomic import replacing
 from earmark.datasets.records import printable
 from earmark.media.page import render_page
 from earmark.moments.writing import FileMoments
+from earmark.wording import counted
 
 __all__ = ["write_index"]
 
@@ -24,8 +25,8 @@ def write_index(out: str | Path, files: Sequence[FileMoments], pages: Mapping[st
 
     Args:
         out: file to write, ``.html``; the whole file or nothing.
-        files: what was found; those that could not be read stand there with the reason.
-        pages: page of each file by its path as it was given; one without is named and leads nowhere.
+        files: what was found; those that could not be read are listed with the reason.
+        pages: page of each file by its path as it was given; a file without one is listed without a link.
         detector: name of what found the moments.
 
     Example:
@@ -41,11 +42,8 @@ def write_index(out: str | Path, files: Sequence[FileMoments], pages: Mapping[st
     out = Path(out)
     read = [found for found in files if found.error is None]
     num_moments = sum(len(found.moments) for found in read)
-    heading = f"{num_moments} {'moment' if num_moments == 1 else 'moments'} in {len(read)} "
-    heading += (
-        f"{'file' if len(read) == 1 else 'files'}, {_clock(sum(found.duration_seconds for found in read))} in all"
-    )
-    heading += f", detector {detector}"
+    length = _clock(sum(found.duration_seconds for found in read))
+    heading = f"{counted(num_moments, 'moment')} in {counted(len(read), 'file')}, {length} in all, detector {detector}"
     if len(read) < len(files):
         heading += f"; {len(files) - len(read)} could not be read"
     rows = [

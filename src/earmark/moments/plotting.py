@@ -1,9 +1,9 @@
 """Pictures of where the moments of a recording are: a PNG, or a page with sound that opens from disk.
 
-Path of a sample: media file + moments --> a picture for people. On top the whole recording, waveform, spectrogram and
+On top is the whole recording: waveform, spectrogram and
 the detector's curve, whose peaks the moments are; below it the moments that stand out most, each with its spectrogram
-and, where there is a picture, a frame before and after. The page is one HTML file with all inside (template
-``moments.html``), which asks nothing of any server.
+and, where there is a picture, a frame before and after. The page is one self-contained HTML file (template
+``moments.html``) that loads nothing from a server.
 """
 
 import io
@@ -24,7 +24,8 @@ from scipy.signal.windows import hann
 from earmark.atomic import replacing
 from earmark.media import MediaError, SoundReader, media_info, read_frames
 from earmark.media.page import data_uri, jpeg_uri, render_page, wav_uri
-from earmark.moments import DETECTORS, Moment
+from earmark.moments.detector import Moment
+from earmark.moments.options import DETECTORS
 
 __all__ = ["write_plot"]
 

@@ -1,6 +1,6 @@
 """The detector of the original code, which its published results rest on.
 
-Part of the second station of a sample's path. The arithmetic is the original code's (paper arXiv 2209.13583, section
+The arithmetic is the original code's (paper arXiv 2209.13583, section
 3.1), sample for sample: peaks of the average of the z-normalised log-spectrogram, over each 10 s segment by itself.
 """
 
@@ -68,7 +68,6 @@ class MomentFinder(Detector):
         segment_seconds: the sound is cut into segments of this length from time 0 on; the last one is what is left.
         min_prominence: of a peak of the curve.
         min_distance: between peaks, in windows (224 samples); the lower of two closer ones is dropped.
-        margin_seconds: drop moments nearer than this to the start or the end of the whole sound.
 
     Raises:
         ValueError: if an option is out of its range.
@@ -91,39 +90,33 @@ class MomentFinder(Detector):
         segment_seconds: float = 10.0,
         min_prominence: float = DEFAULT_MIN_PROMINENCE,
         min_distance: int = DEFAULT_MIN_DISTANCE,
-        margin_seconds: float = 0.0,
     ) -> None:
         check_options(min_prominence, None, segment_seconds, score_name="min_prominence")
         if round(segment_seconds * sample_rate) < 1:
             raise ValueError(f"segment_seconds={segment_seconds} is less than a sample at {sample_rate} Hz")
-        if not margin_seconds >= 0:
-            raise ValueError(f"margin_seconds must not be negative, got {margin_seconds}")
         if min_distance < 1:
             raise ValueError(f"min_distance must be at least 1 window, got {min_distance}")
-        super().__init__(sample_rate, latency_seconds=segment_seconds + margin_seconds)
+        super().__init__(sample_rate, latency_seconds=segment_seconds)
         self._segment_seconds = segment_seconds
         self._min_prominence = min_prominence
         self._min_distance = min_distance
-        self._margin_seconds = margin_seconds
         self._pending: list[NDArray[np.floating[Any]]] = []
         self._num_pending = 0
         self._num_segments = 0
-        self._held_back: list[Moment] = []
 
     def _search(self, block: NDArray[np.floating[Any]]) -> list[Moment]:
+        moments = []
         while self._num_pending + len(block) >= self._first_sample(1) - self._first_sample():
             num_missing = self._first_sample(1) - self._first_sample() - self._num_pending
-            self._end_segment(block[:num_missing])
+            moments += self._search_segment(block[:num_missing])
             block = block[num_missing:]
         if len(block):
             self._pending.append(block)
             self._num_pending += len(block)
-        return self._release()
+        return moments
 
     def _search_rest(self) -> list[Moment]:
-        if self._pending:
-            self._end_segment(self._pending.pop())
-        return self._release()
+        return self._search_segment(self._pending.pop()) if self._pending else []
 
     def _first_sample(self, ahead: int = 0) -> int:
         """Return where the segment begins that is being read, or one so many segments ahead.
@@ -133,7 +126,7 @@ class MomentFinder(Detector):
         """
         return round((self._num_segments + ahead) * self._segment_seconds * self.sample_rate)
 
-    def _end_segment(self, rest: NDArray[np.floating[Any]]) -> None:
+    def _search_segment(self, rest: NDArray[np.floating[Any]]) -> list[Moment]:
         """Search what is pending and ``rest`` as one segment."""
         segment = np.concatenate([*self._pending, rest])
         self._pending, self._num_pending = [], 0
@@ -142,19 +135,12 @@ class MomentFinder(Detector):
         if self.on_curve is not None:
             self.on_curve(start_seconds + times, curve)
         peaks, properties = find_peaks(curve, distance=self._min_distance, prominence=self._min_prominence)
-        self._held_back += [
+        moments = [
             Moment(start_seconds + float(times[peak]), float(prominence), float(curve[peak]), self._num_segments)
             for peak, prominence in zip(peaks, properties["prominences"], strict=True)
-            if start_seconds + times[peak] >= self._margin_seconds
         ]
         self._num_segments += 1
-
-    def _release(self) -> list[Moment]:
-        """Return what lies far enough before the end of the sound so far: more of it can't bring the end nearer."""
-        limit = self._num_samples / self.sample_rate - self._margin_seconds
-        ready = [moment for moment in self._held_back if moment.time_seconds <= limit]
-        self._held_back = self._held_back[len(ready) :]
-        return ready
+        return moments
 
 
 class ReplaiDetector(MomentFinder):

@@ -1,6 +1,6 @@
-"""How moments meet what is known of a recording: onsets, and stretches of annotated action.
+"""How well moments match the ground truth of a recording: onsets, and spans of annotated action.
 
-Beside the path of a sample, after :mod:`earmark.moments`. Scores are those of the field's own scorer, mir_eval.
+Scores are those of the field's own scorer, mir_eval.
 """
 
 import csv
@@ -35,7 +35,7 @@ _PARQUET_COLUMNS = ("video_id", "point_of_no_return_seconds", "onset_seconds", "
 
 
 class TruthError(ValueError):
-    """A file of truth can't be read; the message names the file, the line where there is one, and the reason."""
+    """A file of ground truth can't be read; the message names the file, the line where there is one, and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def read_truth(path: str | Path) -> dict[str, _Seconds]:
         Name of the video -> its onsets in seconds, in order, ``(N,)``.
 
     Raises:
-        TruthError: if it is none of these, missing or damaged, or holds actions (see :func:`holds_onsets`).
+        TruthError: if it is of another format, missing or damaged, or holds actions (see :func:`holds_onsets`).
 
     Example:
         >>> import tempfile
@@ -90,7 +90,7 @@ def read_truth(path: str | Path) -> dict[str, _Seconds]:
         {'chopping': array([0.645, 1.127])}
     """
     if not holds_onsets(path):
-        raise TruthError(f"{path}: holds actions, not onsets: how long after its start an action sounds is not said")
+        raise TruthError(f"{path}: holds actions, not onsets: it does not say when an action is heard")
     onsets: dict[str, list[float]] = defaultdict(list)
     for annotation in _annotations(Path(path)):
         found = onsets[annotation.video_id]  # a video without onsets is known to have none
@@ -102,8 +102,8 @@ def read_truth(path: str | Path) -> dict[str, _Seconds]:
 def holds_onsets(path: str | Path) -> bool:
     """Return whether a file says when something is heard.
 
-    Those of EPIC-KITCHENS-100 say when actions begin and end: the reach for a thing begins them, and what is heard
-    comes later, if at all. So there is no onset to hold a moment against, only spans.
+    Those of EPIC-KITCHENS-100 say when actions begin and end: an action begins with the reach for a thing, and is heard
+    later, if at all. So there are no onsets to compare moments with, only spans.
 
     Args:
         path: as for :func:`read_truth`, or a csv of EPIC-KITCHENS-100.
@@ -119,16 +119,16 @@ def holds_onsets(path: str | Path) -> bool:
 
 
 def read_spans(path: str | Path) -> dict[str, _Seconds]:
-    """Read the stretches of annotated action.
+    """Read the spans of annotated action.
 
     Args:
         path: as for :func:`read_truth`, or a csv of EPIC-KITCHENS-100; of Audible Kitchen all events, audible or not.
 
     Returns:
-        Name of the video -> start and stop of each stretch in seconds, in order of start, ``(N, 2)``.
+        Name of the video -> start and stop of each span in seconds, in order of start, ``(N, 2)``.
 
     Raises:
-        TruthError: if the file is none of those known, missing or damaged.
+        TruthError: if the file is of another format, missing or damaged.
     """
     spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for annotation in _annotations(Path(path)):
@@ -289,5 +289,5 @@ def _require(path: Path, columns: tuple[str, ...], found: Any) -> None:
 def _annotation(where: str, video_id: Any, onset: Any, start: Any, stop: Any, *, is_onset: bool = True) -> _Annotation:
     times = (onset, start, stop)
     if not video_id or not all(isinstance(t, float) and np.isfinite(t) and t >= 0 for t in times) or stop < start:
-        raise TruthError(f"{where}: {video_id!r} from {start} to {stop} s with its onset at {onset} s can't be")
+        raise TruthError(f"{where}: {video_id!r} from {start} to {stop} s with its onset at {onset} s is impossible")
     return _Annotation(str(video_id), onset, start, stop, is_onset)

@@ -89,7 +89,7 @@ class MomentStream:
             "min_distance_seconds": min_distance_seconds,
             "segment_seconds": segment_seconds,
         }
-        self._new_detector()  # so that options out of range are told here
+        self._new_detector()  # raises where an option is out of range
         self._margin_seconds = margin_seconds
         self._max_per_minute = max_per_minute
         self._num_samples = 0

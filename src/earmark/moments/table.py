@@ -1,7 +1,4 @@
-"""The table of moments: what station two of a sample's path leaves on disk.
-
-Moments of :mod:`earmark.moments` in, a parquet file out; the store reads it back.
-"""
+"""The table of moments: what the second station of a sample's path leaves on disk, for the store to read."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -83,7 +80,7 @@ def read_moments(path: str | Path) -> pa.Table:
         table = pq.read_table(path)
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError) as error:  # damage is told as either
+    except (pa.ArrowException, OSError) as error:  # pyarrow reports damage as either
         raise ValueError(f"{path}: not a moments table ({error})") from error
     missing = [name for name in _SCHEMA.names if name not in table.column_names]
     if missing:

@@ -1,6 +1,6 @@
 """Writing moments for other programs: tables, and labels that annotation tools and players open beside the media.
 
-Path of a sample: moments --> a file for people and their tools. Tables (``.csv``, ``.json``, ``.parquet``) hold the
+Tables (``.csv``, ``.json``, ``.parquet``) hold the
 moments of any number of files. Labels hold those of one: ``.txt`` for Audacity's label tracks, ``.vtt`` (WebVTT) for
 players and browsers, ``.eaf`` for ELAN. All times are in seconds on the media file's clock.
 """
@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from earmark.atomic import replacing
 from earmark.datasets.records import printable
-from earmark.moments import Moment, moments_table
+from earmark.moments.detector import Moment
+from earmark.moments.table import moments_table
 
 __all__ = ["LABEL_SUFFIXES", "TABLE_SUFFIXES", "FileMoments", "record", "write_labels", "write_table"]
 
@@ -96,7 +97,7 @@ def write_table(
         parameters: its settings, plain data; parquet keeps both in its metadata, JSON beside each file's moments.
 
     Raises:
-        ValueError: if the suffix is none of these.
+        ValueError: if the suffix is not one of these.
 
     Example:
         >>> import tempfile
@@ -131,15 +132,15 @@ def write_labels(path: str | Path, found: FileMoments) -> None:
     r"""Write the moments of one file as labels for it; the whole file or nothing.
 
     ``.txt``: Audacity's label track, ``start<TAB>end<TAB>label``, each moment a point. ``.vtt``: WebVTT, each moment a
-    cue of a second, or until the next one. ``.eaf``: ELAN 3.0, annotations as long on the tier "moments", which refers
-    to the media by its absolute path and by its path from the file's folder.
+    cue that lasts a second, or until the next one. ``.eaf``: ELAN 3.0, annotations of the same length on the
+    tier "moments"; the file refers to the media by its absolute path and by its path from the file's folder.
 
     Args:
         path: file to write; its suffix, one of ``LABEL_SUFFIXES``, chooses the format.
         found: what was found.
 
     Raises:
-        ValueError: if the suffix is none of these.
+        ValueError: if the suffix is not one of these.
 
     Example:
         >>> import tempfile

@@ -5,6 +5,7 @@ finish. A process that dies (out of memory, a fault in a codec) stops no other v
 on are left to it and collected at the end.
 """
 
+import contextlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -18,13 +19,17 @@ from earmark.preparation.catalog import PreparedVideo
 from earmark.preparation.locks import left_behind
 from earmark.preparation.video import prepare_video, refused_row
 
-__all__ = ["Backend", "BackendError", "in_processes", "prepared_rows"]
+__all__ = ["Backend", "BackendError", "WorkerDiedError", "each_in_order", "in_processes", "prepared_rows"]
 
 Backend = Literal["loky", "ray"]
 
 
 class BackendError(ValueError):
     """Processes cannot be started as requested; the message says why."""
+
+
+class WorkerDiedError(RuntimeError):
+    """A call killed the process that it was made in; the message says what that may mean."""
 
 
 def prepared_rows(
@@ -74,14 +79,52 @@ def prepared_rows(
             except _worker_death(backend):
                 dead = left_behind(root, waiting.keys() - suspects.keys()) or waiting.keys()
                 suspects |= {name: waiting[name] for name in dead}
-    for video in suspects.values():  # which of them did it is not told: each by itself
+    for video in suspects.values():  # the pool does not say which of them killed it: each by itself
         try:
-            # two jobs: a single one would run in this process
-            call = joblib.delayed(prepare_video)(video, root, parameters, wait=True)
-            yield joblib.Parallel(n_jobs=2)([call])[0]
-        except BrokenProcessPool:  # leaves no record, so that the next run tries again
+            yield _in_own_process(joblib.delayed(prepare_video)(video, root, parameters, wait=True))
+        except WorkerDiedError as error:  # leaves no record, so that the next run tries again
             left_behind(root, [video.video_id])
-            yield refused_row(video, "the process that read it was killed: out of memory, or a fault in a codec")
+            yield refused_row(video, str(error))
+
+
+def each_in_order(calls: Sequence[Any], *, num_workers: int) -> Iterator[Any]:
+    """Make calls in processes of this machine and yield what they return, in the order of the calls.
+
+    A call that kills its process stops no other: calls without a result are then made one by one, each in a process of
+    its own, and what is yielded for the deadly one is the error.
+
+    Args:
+        calls: Made by ``joblib.delayed``.
+        num_workers: Processes side by side, at least 1; with 1, or for a single call, all is done in this process,
+            which a deadly call would end.
+
+    Yields:
+        What each call returns, or a `WorkerDiedError`.
+
+    Example:
+        >>> list(each_in_order([joblib.delayed(abs)(-2), joblib.delayed(abs)(1)], num_workers=1))
+        [2, 1]
+    """
+    num_done = 0
+    with contextlib.suppress(BrokenProcessPool):
+        for result in joblib.Parallel(n_jobs=max(1, min(num_workers, len(calls))), return_as="generator")(calls):
+            num_done += 1
+            yield result
+    for call in calls[num_done:]:  # the pool does not say which call killed it
+        try:
+            result = _in_own_process(call)
+        except WorkerDiedError as error:
+            result = error
+        yield result
+
+
+def _in_own_process(call: Any) -> Any:
+    """Make a call in a process of its own and return what it returns, or raise WorkerDiedError."""
+    try:
+        (result,) = joblib.Parallel(n_jobs=2)([call])  # of one worker it would be this process
+    except BrokenProcessPool as error:
+        raise WorkerDiedError("the process that read it was killed: out of memory, or a fault in a codec") from error
+    return result
 
 
 def in_processes(calls: Sequence[Any], *, num_workers: int, backend: Backend = "loky") -> Iterator[Any]:
