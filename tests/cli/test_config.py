@@ -7,21 +7,20 @@ import re
 import shlex
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 import yaml
 
 from earmark.cli.config import (
-    DETECTOR_OPTIONS,
-    PREPARE_CHOICES,
     ConfigError,
     EvaluateConfig,
     PretrainConfig,
     checked,
+    checked_sweep,
     compose,
-    swept_keys,
 )
+from earmark.cli.config_contradictions import DETECTOR_OPTIONS, PREPARE_CHOICES
 from earmark.cli.config_schema import DataArgs
 from earmark.moments import DETECTORS, detector_parameters
 
@@ -59,7 +58,7 @@ def pretraining(*overrides: str) -> PretrainConfig:
 def problem(*overrides: str, config_name: str = "default_ssrl") -> str:
     """Return in which words a command line is refused."""
     with pytest.raises(ConfigError) as caught:
-        swept_keys(SCHEMA[config_name], config_name, overrides)
+        checked_sweep(SCHEMA[config_name], config_name, overrides)
     return str(caught.value)
 
 
@@ -336,10 +335,10 @@ def test_every_value_of_a_sweep_is_checked() -> None:
 
 def test_swept_keys_are_those_with_several_values() -> None:
     overrides = ["data.args.preset=tiny,small", "optim.epochs=2", "backbone/video=avid_r2plus1d_10,avid_r2plus1d_18"]
-    assert swept_keys(PretrainConfig, "default_ssrl", overrides) == ("data.args.preset", "backbone/video")
-    assert swept_keys(PretrainConfig, "default_ssrl", ["optim.args.lr=interval(0.1,1)"]) == ("optim.args.lr",)
-    assert swept_keys(PretrainConfig, "default_ssrl", ["logging.suffix=${hydra:job.num}"]) == ()
-    assert swept_keys(PretrainConfig, "default_ssrl", ["backbone/video=glob(*_1*)"]) == ("backbone/video",)
+    assert checked_sweep(PretrainConfig, "default_ssrl", overrides)[0] == ("data.args.preset", "backbone/video")
+    assert checked_sweep(PretrainConfig, "default_ssrl", ["optim.args.lr=interval(0.1,1)"])[0] == ("optim.args.lr",)
+    assert checked_sweep(PretrainConfig, "default_ssrl", ["logging.suffix=${hydra:job.num}"])[0] == ()
+    assert checked_sweep(PretrainConfig, "default_ssrl", ["backbone/video=glob(*_1*)"])[0] == ("backbone/video",)
 
 
 def test_several_values_outside_a_sweep_are_refused() -> None:
@@ -367,11 +366,14 @@ def test_a_section_can_be_checked_alone_under_its_full_name() -> None:
         checked(DataArgs, {"base_path": None, "seed": -1}, section="data.args")
 
 
-def test_kitchen_presets_are_those_that_can_be_generated() -> None:
-    from earmark.cli.main import KITCHEN_PRESETS
+def test_a_kitchen_preset_is_one_that_can_be_generated(monkeypatch: pytest.MonkeyPatch) -> None:
     from earmark.kitchen import PRESETS
 
-    assert get_args(get_type_hints(DataArgs)["preset"]) == KITCHEN_PRESETS == tuple(PRESETS)
+    values = {"base_path": None, "preset": "palace"}
+    with pytest.raises(ConfigError, match=rf"^data\.args\.preset: 'palace' is none of {', '.join(PRESETS)}$"):
+        checked(DataArgs, values, section="data.args")
+    monkeypatch.setitem(PRESETS, "palace", PRESETS["tiny"])  # the names stand nowhere else
+    assert checked(DataArgs, values).preset == "palace"
 
 
 def test_encoder_names_are_those_that_can_be_built() -> None:

@@ -15,10 +15,10 @@ import torch
 
 from earmark import __version__
 from earmark.cli import doctor
-from earmark.cli import main as cli
 from earmark.cli.build import build_encoder, build_fabric, open_dataset, open_store, store_path
 from earmark.cli.config import ConfigError, PretrainConfig, checked, compose, quoted
-from earmark.cli.main import clock, main
+from earmark.cli.main import main
+from earmark.cli.terminal import clock
 from earmark.kitchen import PRESETS, make_kitchen
 from tests.cli.test_config import PUBLISHED_PRETRAINING, PUBLISHED_PROBE
 from tests.helpers.clicking import make_video
@@ -99,7 +99,7 @@ def test_faults_of_the_program_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -
     def broken(options: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "_doctor", broken)
+    monkeypatch.setattr(doctor, "run", broken)
     with pytest.raises(ZeroDivisionError):
         main(["doctor"])
 
@@ -108,7 +108,7 @@ def test_an_interrupt_ends_with_code_130(monkeypatch: pytest.MonkeyPatch) -> Non
     def interrupted(options: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_doctor", interrupted)
+    monkeypatch.setattr(doctor, "run", interrupted)
     assert main(["doctor"]) == 130
 
 

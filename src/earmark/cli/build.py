@@ -6,17 +6,16 @@ Beside the path of a sample: the commands call this; nothing below sees a config
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import AudioEncoder, Data, Environment, Logging, Prepare, VideoEncoder
+from earmark.cli.terminal import num_cpus, say, screen
 from earmark.wording import counted
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-    from rich.console import Console
 
     from earmark.clips.store import PreparedStore
     from earmark.datasets import DatasetRecords
@@ -27,7 +26,6 @@ __all__ = [
     "build_encoder",
     "build_fabric",
     "describe_store",
-    "num_cpus",
     "open_dataset",
     "open_store",
     "prepare_store",
@@ -35,27 +33,10 @@ __all__ = [
     "require_clips_fit",
     "require_input_fits",
     "run_dir",
-    "say",
-    "screen",
     "store_path",
 ]
 
 MAX_PROBLEMS_SHOWN = 20
-
-
-def say(text: str) -> None:
-    """Tell the user what is being done, on standard error; of several processes the first does."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr, flush=True)
-
-
-def screen(*, stderr: bool = False) -> "Console":
-    """Return where tables go; wide where that is no terminal, so that files and logs do not get folded rows."""
-    from rich.console import Console
-
-    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    # No markup: names of files hold brackets, and what looks like a tag would vanish.
-    return Console(stderr=stderr, highlight=False, markup=False, width=None if is_terminal else 160)
 
 
 def run_dir(environment: Environment, logging: Logging, *, suffix: bool = True) -> Path:
@@ -347,8 +328,3 @@ def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
         **track,
         **sparse,
     }
-
-
-def num_cpus() -> int:
-    """Return how many processes this one may run side by side."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,9 +9,9 @@ import signal
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
-from earmark.cli.build import say
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import Environment
+from earmark.cli.terminal import FAILED, INTERRUPTED, report_error, say
 from earmark.training.interrupts import REQUEUE, leave_on_signals
 from earmark.training.launch import Launch, plan_launch, run_processes
 from earmark.wording import counted
@@ -90,7 +90,6 @@ def run_in_processes(launch: Launch, function: Callable[..., T], *arguments: Any
 
 def _reporting(launch: Launch, function: Callable[..., T], *arguments: Any) -> T:
     """Call a function in one of several processes; say what went wrong where the others cannot, and end the process."""
-    from earmark.cli.main import FAILED, INTERRUPTED, report_error
     from earmark.training.processes import connection_lost, process_group_left
 
     os.environ["RANK"] = str(launch.rank)

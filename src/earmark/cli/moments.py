@@ -17,10 +17,10 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from earmark.cli.main import DONE, FAILED, clock, non_negative, positive
 from earmark.cli.moments_file import Job, Search, counted, examine, printable_path
 from earmark.cli.moments_inputs import inputs
 from earmark.cli.score import complain, read_truths, score
+from earmark.cli.terminal import DONE, FAILED, clock, non_negative, num_cpus, positive, screen
 
 if TYPE_CHECKING:
     from earmark.moments.writing import FileMoments
@@ -210,7 +210,6 @@ def _results(jobs: Sequence[Job], workers: int | None, *, quiet: bool) -> "Itera
     """Yield what each job found, in their order; one that kills its process stops no other."""
     import joblib
 
-    from earmark.cli.build import num_cpus
     from earmark.moments.writing import FileMoments
 
     num_workers = min(workers or num_cpus(), len(jobs))
@@ -241,7 +240,6 @@ def _progress_bar(jobs: Sequence[Job], quiet: bool) -> Iterator[None]:
     import numpy as np
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from earmark.cli.build import screen
     from earmark.media import MediaError, probe
 
     def duration(job: Job) -> float:
@@ -287,8 +285,6 @@ def _tell(found: "FileMoments", search: Search, *, table: bool) -> None:
         return
     from rich.table import Table
     from rich.text import Text
-
-    from earmark.cli.build import screen
 
     console = screen()
     line = f"{counted(len(found.moments), 'moment')} in {clock(found.duration_seconds)}, detector {search.detector}"

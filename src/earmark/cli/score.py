@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earmark.cli.terminal import screen
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -83,7 +85,6 @@ def score(
     """
     import numpy as np
 
-    from earmark.cli.build import screen
     from earmark.datasets.records import printable
 
     only = next(iter(truths.values())) if len(truths) == len(files) == 1 else None

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from earmark.atomic import replacing
 
-__all__ = ["OpenVideo", "PacketIndex", "SoundPiece", "StoreError", "open_video"]
+__all__ = ["OpenVideo", "PacketIndex", "SoundPiece", "SparseStoreError", "StoreError", "open_video"]
 
 BYTES_PER_SAMPLE = 2  # PCM s16le, mono
 MAX_GAP_BYTES = 128 * 1024  # ranges nearer than this are read by one call: cheaper than a second one
@@ -30,6 +30,18 @@ _scratch = threading.local()
 
 class StoreError(ValueError):
     """A store or one of its videos cannot be read; the message names the file and the reason."""
+
+
+class SparseStoreError(StoreError):
+    """A store that keeps only what is around its moments holds less than is to be read.
+
+    Attributes:
+        needed_seconds: What it would have to hold on each side of a moment; None where only whole videos will do.
+    """
+
+    def __init__(self, message: str, *, needed_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.needed_seconds = needed_seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,8 +99,8 @@ def load_encoder(
             of torchvision or PANNs; or the name of an encoder, such as ``avid_r2plus1d_18``, whose published weights
             are then looked for in the file or folder that the environment variable ``EARMARK_WEIGHTS`` names.
         kind: Which encoder of a file that has several; ``video`` if nothing is said.
-        weights: Which weights of a checkpoint of Earmark: ``ema`` for the average that a run with ``optim.ema_decay``
-            keeps, with the statistics of batch norm that belong to it, or ``model`` for those of the last step. If
+        weights: Which weights of a checkpoint of Earmark: ``ema`` for the average that a run may keep,
+            with the statistics of batch norm that belong to it, or ``model`` for those of the last step. If
             nothing is said, the average where there is one: it is what the probe of a run judges.
         pretrained: With a name: False for random weights.
         options: With a name: what `earmark.encoders.new_encoder` takes, such as ``width``.
@@ -272,8 +272,7 @@ def _read_own(path: Path, state: Mapping[str, Any], weights: Weights | None) -> 
     average = state.get("ema")
     if average is None and weights == "ema":
         raise WeightsError(
-            f"{path}: holds no average of the weights (the run had no optim.ema_decay); weights=model reads those of "
-            "its last step"
+            f"{path}: holds no average of the weights (the run kept none); weights=model reads those of its last step"
         )
     chosen: Weights = weights or ("model" if average is None else "ema")
     held = "" if average is None else f", {'average of the weights' if chosen == 'ema' else 'weights of the last step'}"
