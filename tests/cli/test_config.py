@@ -483,3 +483,36 @@ def test_the_bounds_checked_at_the_start_are_those_of_the_spectrogram() -> None:
     assert LogMel(sample_rate=2 * MAX_FREQUENCY).window_length == WINDOW_SECONDS * 2 * MAX_FREQUENCY
     with pytest.raises(ValueError, match="bands"):
         LogMel(sample_rate=2 * MAX_FREQUENCY - 1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "num_jobs"),
+    [([], 1), (["optim.epochs=3", "data=folder", "data.args.base_path=x"], 1), (["optim.args.lr=0.1,0.2,0.3"], 3)],
+)
+def test_a_command_line_is_composed_once_for_each_value_of_a_sweep(
+    overrides: list[str], num_jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hydra
+
+    composed = []
+    compose_with_hydra = hydra.compose
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        composed.append(arguments)
+        return compose_with_hydra(*arguments, **options)
+
+    monkeypatch.setattr(hydra, "compose", counting)
+    _, first = checked_sweep(PretrainConfig, "default_ssrl", overrides)
+    assert len(composed) == num_jobs
+    assert first["optim"]["args"]["lr"] == (0.1 if num_jobs > 1 else 0.005)
+    if num_jobs == 1:
+        composed.clear()
+        assert compose("default_ssrl", overrides) == first
+        assert len(composed) == 1
+
+
+def test_a_key_that_only_a_job_can_check_is_still_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match=r"^optim\.epohcs: no such key; did you mean optim\.epochs"):
+        checked_sweep(PretrainConfig, "default_ssrl", ["optim.epohcs=interval(1,5)"])
+    with pytest.raises(ConfigError, match=r"^optim\.epohcs: no such key; did you mean optim\.epochs"):
+        checked_sweep(PretrainConfig, "default_ssrl", ["optim.epohcs=3", "optim.args.lr=0.1,0.2"])

@@ -64,10 +64,11 @@ EVALUATE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
+    out = Path("earmark_data/demo")
     parser.add_argument(
-        "--out", type=Path, default=Path("earmark_data/demo"), metavar="DIR", help="default: %(default)s"
+        "--out", type=Path, default=out, metavar="DIR", help="folder for all that is made (default: %(default)s)"
     )
-    parser.add_argument("--size", choices=tuple(SIZES), default="standard", help="default: %(default)s")
+    parser.add_argument("--size", choices=tuple(SIZES), default="standard", help="how much (default: %(default)s)")
     parser.set_defaults(run=run)
 
 

@@ -85,7 +85,10 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("--data-dir", type=Path, default=Path("earmark_data"), help="default: %(default)s")
+    folder = Path("earmark_data")
+    parser.add_argument(
+        "--data-dir", type=Path, default=folder, metavar="DIR", help="where data will be written (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON: a list with an object for each finding")
     parser.set_defaults(run=run)
 

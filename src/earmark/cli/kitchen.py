@@ -30,11 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "out", type=Path, nargs="?", metavar="OUT", help="folder to write, in the layout of EPIC-KITCHENS-100"
     )
     parser.add_argument("--preset", choices=tuple(PRESETS), default="small", help="how much (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another kitchen (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="another seed, another kitchen (default: %(default)s)"
+    )
     size = parser.add_argument_group("size, in place of the preset's")
     size.add_argument("--kitchens", type=int, metavar="N", help="number of kitchens")
     size.add_argument("--videos", type=int, metavar="N", help="videos per kitchen")
-    size.add_argument("--seconds", type=float, help="length of each video")
+    size.add_argument("--seconds", type=float, metavar="SECONDS", help="length of each video")
     size.add_argument("--width", type=int, metavar="PIXELS", help="of the picture")
     size.add_argument("--height", type=int, metavar="PIXELS", help="of the picture")
     size.add_argument("--fps", type=int, metavar="N", help="frames per second")

@@ -46,9 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folders); - for a wav from standard input",
     )
     search = parser.add_argument_group("what counts as a moment")
-    search.add_argument("--detector", choices=DETECTORS, default=DETECTORS[0], help="default: %(default)s")
-    search.add_argument("--min-score", type=non_negative, metavar="SCORE", help="default: the detector's own")
-    search.add_argument("--min-distance", type=non_negative, metavar="SECONDS", help="between neighbours")
+    search.add_argument(
+        "--detector", choices=DETECTORS, default=DETECTORS[0], help="what finds them (default: %(default)s)"
+    )
+    search.add_argument(
+        "--min-score", type=non_negative, metavar="SCORE", help="least score of a moment (default: the detector's own)"
+    )
+    search.add_argument(
+        "--min-distance", type=non_negative, metavar="SECONDS", help="least distance between neighbours"
+    )
     search.add_argument("--max-per-minute", type=positive, metavar="N", help="keep the N best of each minute")
     search.add_argument(
         "--margin", type=non_negative, default=0.0, metavar="SECONDS", help="leave out moments nearer to either end"
@@ -85,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare with what is known: Audible Kitchen's events.parquet, a csv of EPIC-SOUNDS, Audacity labels or a "
         "folder of them (onsets), a csv of EPIC-KITCHENS-100 (actions: how many have a moment within)",
     )
-    parser.add_argument("--workers", type=positive, metavar="N", help="files at once (default: one a core)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="files at once (default: one per core)")
     parser.set_defaults(run=_run, wrong_usage=parser.error)
 
 

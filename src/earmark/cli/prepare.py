@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES_HELP)
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with configurations of your own")
-    parser.add_argument("--config-name", default="default_ssrl", metavar="NAME", help="default: %(default)s")
+    parser.add_argument(
+        "--config-name", default="default_ssrl", metavar="NAME", help="top-level configuration (default: %(default)s)"
+    )
     parser.add_argument(
         "--verify", action="store_true", help="prepare nothing: read everything back and say what is damaged"
     )

@@ -84,7 +84,14 @@ class Run:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("--data-dir", type=Path, default=Path("earmark_data"), help="default: %(default)s")
+    folder = Path("earmark_data")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=folder,
+        metavar="DIR",
+        help="folder that holds the runs, as environment.data_dir (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON: a list with an object for each run")
     parser.set_defaults(run=run)
 
