@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import yaml
 
 from earmark.cli.config import EvaluateConfig, PretrainConfig
-from earmark.cli.config_schema import OneOf, Rule
+from earmark.cli.config_schema import Rule
 from earmark.cli.main import COMMANDS, HYDRA_COMMANDS, command_parser
 
 PAGE = Path(__file__).with_name("command-line.md")
@@ -219,8 +219,7 @@ def _words(hint: Any) -> str:
     if get_origin(hint) is Annotated:
         kind, *rules = get_args(hint)
         texts = [rule.words for rule in rules if isinstance(rule, Rule)]
-        names = [name for rule in rules if isinstance(rule, OneOf) for name in rule.names()]
-        return ", ".join(names) or f"{SCALARS[kind]} {', '.join(texts)}".strip()
+        return f"{SCALARS[kind]} {', '.join(texts)}"
     if get_origin(hint) is Literal:
         return ", ".join(str(value) for value in get_args(hint))
     if get_origin(hint) is list:

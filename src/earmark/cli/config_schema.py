@@ -5,7 +5,7 @@ Beside the path of a sample: `earmark.cli.config` checks what Hydra composed aga
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -18,20 +18,6 @@ class Rule:
 
     words: str
     holds: Callable[[Any], bool]
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """Names that a value must be one of, asked for when one is checked: what has them is slow to import."""
-
-    names: Callable[[], Sequence[str]]
-
-
-def kitchen_presets() -> tuple[str, ...]:
-    """Return the names of Audible Kitchen's presets."""
-    from earmark.kitchen import PRESETS
-
-    return tuple(PRESETS)
 
 
 Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
@@ -64,7 +50,7 @@ class DataArgs:
     base_path: str | None
     delta_non_overlap: NonNegative = 0.1
     gaps: list[NonNegative] | None = None
-    preset: Annotated[str, OneOf(kitchen_presets)] = "small"
+    preset: Literal["demo", "tiny", "small", "standard", "large"] = "small"
     seed: AtLeastZero = 0
 
 

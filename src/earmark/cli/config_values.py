@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from earmark.cli.config_schema import OneOf, Rule
-
 __all__ = ["ConfigError", "convert", "near_matches", "none_of"]
 
 
@@ -57,17 +55,10 @@ def _convert(kind: Any, value: Any, key: str, problems: list[str], keys: Sequenc
         return value
     value, problem = _convert_scalar(kind, value)
     if problem is None:
-        problem = next((broken for rule in rules if (broken := _broken(rule, value)) is not None), None)
+        problem = next((f"must be {rule.words}, got {value!r}" for rule in rules if not rule.holds(value)), None)
     if problem is not None:
         problems.append(f"{key}: {problem}")
     return value
-
-
-def _broken(rule: Rule | OneOf, value: Any) -> str | None:
-    """Return how a value breaks a rule, or None if it keeps it."""
-    if isinstance(rule, OneOf):
-        return None if value in rule.names() else none_of(value, rule.names())
-    return None if rule.holds(value) else f"must be {rule.words}, got {value!r}"
 
 
 def _convert_section(kind: Any, value: Any, key: str, problems: list[str], keys: Sequence[str]) -> Any:

@@ -1,6 +1,6 @@
 """`earmark kitchen`: writes Audible Kitchen, the generated data set, or a contact sheet of it.
 
-Beside the path of a sample: calls `earmark.kitchen`.
+Beside the path of a sample: calls `earmark.kitchen`, which is imported when the command runs.
 """
 
 import argparse
@@ -8,13 +8,15 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+from earmark.cli.config_schema import DataArgs
 from earmark.cli.terminal import DONE, clock, num_cpus, positive
-from earmark.kitchen import PRESETS, make_kitchen
 from earmark.wording import counted
 
 __all__ = ["add_arguments", "run"]
 
+PRESETS = get_args(get_type_hints(DataArgs)["preset"])  # earmark.kitchen, which has them, is slow to import
 SHARES = {
     "silent_share": "share of the actions that make no sound",
     "off_screen_share": "sounds with no visible cause, per action",
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out", type=Path, nargs="?", metavar="OUT", help="folder to write, in the layout of EPIC-KITCHENS-100"
     )
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="small", help="how much (default: %(default)s)")
+    parser.add_argument("--preset", choices=PRESETS, default="small", help="how much (default: %(default)s)")
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="another seed, another kitchen (default: %(default)s)"
     )
@@ -82,6 +84,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _make_kitchen(options: argparse.Namespace) -> None:
+    from earmark.kitchen import make_kitchen
+
     made = make_kitchen(
         options.out,
         preset=options.preset,
