@@ -88,18 +88,26 @@ def test_training_clips_are_those_of_the_whole(stores: tuple[PreparedStore, Prep
 
 
 @pytest.mark.parametrize(
-    "lengths",
-    [{"clip_seconds": 1.0}, {"gap_seconds": 0.6}, {"audio_seconds": 2.5}, {"gap_seconds": 0.0, "clip_seconds": 2.0}],
+    ("lengths", "needed_seconds"),
+    [
+        ({"clip_seconds": 1.0}, 1.1),
+        ({"gap_seconds": 0.6}, 1.1),
+        ({"audio_seconds": 2.5}, 1.25),
+        ({"gap_seconds": 0.0, "clip_seconds": 2.0}, 2.0),
+    ],
 )
 def test_clips_that_reach_past_what_was_kept_are_refused(
-    stores: tuple[PreparedStore, PreparedStore], lengths: dict[str, float]
+    stores: tuple[PreparedStore, PreparedStore], lengths: dict[str, float], needed_seconds: float
 ) -> None:
     pytest.importorskip("torch", reason="clips need torch, preparing does not")
     from earmark.clips.dataset import MomentClips
 
     MomentClips(stores[0], **lengths)
-    with pytest.raises(ValueError, match=r"sparse: prepared with prepare\.around_seconds=1, .* gap and clip are"):
+    with pytest.raises(
+        SparseStoreError, match=r"sparse: holds only 1 s on .*, less than .* gap and clip are"
+    ) as caught:
         MomentClips(stores[1], **lengths)
+    assert caught.value.needed_seconds == pytest.approx(needed_seconds)
     MomentClips(stores[1], gap_seconds=0.1, clip_seconds=0.9, audio_seconds=2.0)  # just as much as was kept
 
 
@@ -131,8 +139,10 @@ def test_clips_of_actions_need_whole_videos(stores: tuple[PreparedStore, Prepare
 
     actions = [ActionRecord("x", "a", 1.8, 2.6, "P01", {"verb": 1})]
     assert len(ActionClips(stores[0], actions)) == 1
-    with pytest.raises(ValueError, match=r"sparse: prepared with prepare\.around=moments, .* prepare without"):
+    needs = r"sparse: holds only 1 s on each side of each moment; clips of actions need the whole videos$"
+    with pytest.raises(SparseStoreError, match=needs) as caught:
         ActionClips(stores[1], actions)
+    assert caught.value.needed_seconds is None
 
 
 def test_frames_in_any_order_are_found_through_the_windows(stores: tuple[PreparedStore, PreparedStore]) -> None:
