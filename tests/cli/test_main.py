@@ -557,4 +557,4 @@ def test_preparing_for_clips_of_other_settings_is_noted_and_done(
     shown = capsys.readouterr().err
     assert "note: `earmark pretrain` with these settings would refuse this store: data.clip_fps: 16 frames" in shown
     assert main(["pretrain", "data=folder", *where, "prepare.fps=8"]) == 2
-    assert "data.clip_fps: 16 frames a second cannot be had from prepare.fps=8" in capsys.readouterr().err
+    assert "data.clip_fps: 16 frames per second need more than prepare.fps=8" in capsys.readouterr().err

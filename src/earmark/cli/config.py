@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from earmark.cli.config_contradictions import contradictions
 from earmark.cli.config_fit import unfitting
 from earmark.cli.config_schema import EvaluateConfig, PretrainConfig
-from earmark.cli.config_values import ConfigError, convert, near_matches, none_of
+from earmark.cli.config_values import ConfigError, convert, near_matches, not_one_of
 
 __all__ = [
     "ConfigError",
@@ -43,7 +43,7 @@ def checked(schema: type[Schema], values: Mapping[str, Any], *, section: str = "
     Args:
         schema: What they must be.
         values: Plain nested values, interpolations resolved.
-        section: Where in the whole configuration they stand, such as ``backbone.video``; for the names of keys.
+        section: Their place in the whole configuration, such as ``backbone.video``, for the names of keys.
         cuts_clips: Whether clips are cut from the prepared videos, which must fit them then (`unfitting`); preparing
             alone makes videos for clips of other settings, too.
 
@@ -223,7 +223,7 @@ def _check_choices(config_name: str, parsed: Sequence[Any]) -> None:
     names = loader.get_group_options("", ObjectType.CONFIG)
     if config_name.removesuffix(".yaml") not in names:
         shipped = [name for name in names if name.startswith("default_")]
-        raise ConfigError(f"--config-name: {none_of(config_name, shipped)}")
+        raise ConfigError(f"--config-name: {not_one_of(config_name, shipped)}")
     problems = []
     for override in parsed:
         key = override.key_or_group
@@ -231,13 +231,13 @@ def _check_choices(config_name: str, parsed: Sequence[Any]) -> None:
         if not options or override.is_delete():
             continue
         choices = [line.partition("=")[2] for line in _choices(override)]
-        problems += [f"{key}: {none_of(choice, options)}" for choice in choices if choice not in options]
+        problems += [f"{key}: {not_one_of(choice, options)}" for choice in choices if choice not in options]
     if problems:
         raise ConfigError("\n".join(problems))
 
 
 def _unknown_keys(config_name: str, parsed: Sequence[Any]) -> list[str]:
-    """Return the keys of a command line that the configuration lacks, a line each with the near matches.
+    """Return the keys of a command line that the configuration does not have, one line per key with near matches.
 
     Args:
         config_name: Such as ``default_ssrl``.

@@ -1,7 +1,7 @@
-"""What is wrong with settings that are right one by one.
+"""Which settings contradict each other though each is valid.
 
-Beside the path of a sample; part of `earmark.cli.config`. What of clips, crops and sound fits what is prepared is in
-`earmark.cli.config_fit`.
+Beside the path of a sample; part of `earmark.cli.config`. Whether clips, crops and sound fit the prepared videos is
+checked by `earmark.cli.config_fit`.
 """
 
 import re
@@ -30,7 +30,9 @@ def contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
     if environment.accelerator == "cuda" and environment.ngpu == 0:
         problems.append("environment.ngpu: must be at least 1 with environment.accelerator=cuda")
     if environment.force_processes is not None and environment.accelerator == "cuda":
-        problems.append("environment.force_processes: are processes of the CPU; environment.accelerator=cuda is not")
+        problems.append(
+            "environment.force_processes: starts processes on the CPU, which contradicts environment.accelerator=cuda"
+        )
     problems += _wrong_nodes(environment) + _options_of_another_detector(config.prepare)
     if isinstance(config, EvaluateConfig):
         problems += _unused_by_probe(config)
@@ -42,7 +44,9 @@ def contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
             problems.append("data_augm.shared_crop: must be false with criterion=simclr_video, of two crops")
         problems += unused_by_criterion(config)
         if environment.force and not environment.resume:
-            problems.append("environment.force: goes on with a run, which environment.resume=false refuses; give one")
+            problems.append(
+                "environment.force: resumes a run, which environment.resume=false forbids; give only one of them"
+            )
         if config.model.fused_optimizer and optim.max_gradient_norm is not None and environment.precision == "16-mixed":
             problems.append(
                 "optim.max_gradient_norm: needs model.fused_optimizer=false with environment.precision=16-mixed: the "
@@ -94,7 +98,7 @@ def _wrong_crop(augm: PretrainAugm) -> list[str]:
 
 
 def _unused_by_probe(config: EvaluateConfig) -> list[str]:
-    """Return what is asked for in the groups shared with pretraining and would change nothing here."""
+    """Return which settings of the groups shared with pretraining would change nothing here."""
     problems = []
     if config.optim.use_lr_scheduler:
         problems.append("optim.use_lr_scheduler: must be false; the probe's learning rate falls at optim.schedule")

@@ -10,20 +10,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["ConfigError", "convert", "near_matches", "none_of"]
+__all__ = ["ConfigError", "convert", "near_matches", "not_one_of"]
 
 
 class ConfigError(ValueError):
-    """The configuration is not as it should be; one line a problem, each with the full name of its key."""
+    """The configuration is invalid; one line per problem, each with the full name of its key."""
 
 
 def convert(schema: Any, values: Any, *, section: str, problems: list[str]) -> Any:
-    """Return values as a schema wants them, and collect what is wrong with them.
+    """Convert plain values to the types of a schema, and collect what is wrong with them.
 
     Args:
         schema: A dataclass of `earmark.cli.config_schema`.
         values: Plain nested values, interpolations resolved.
-        section: Where in the whole configuration they stand, for the names of keys; empty for all of it.
+        section: Their place in the whole configuration, for the names of keys; empty for all of it.
         problems: One line per problem is appended, each with the full name of its key.
 
     Returns:
@@ -51,7 +51,7 @@ def _convert(kind: Any, value: Any, key: str, problems: list[str], keys: Sequenc
         return [_convert(item_kind, item, f"{key}[{index}]", problems, keys) for index, item in enumerate(value)]
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            problems.append(f"{key}: {none_of(value, get_args(kind))}")
+            problems.append(f"{key}: {not_one_of(value, get_args(kind))}")
         return value
     value, problem = _convert_scalar(kind, value)
     if problem is None:
@@ -63,7 +63,9 @@ def _convert(kind: Any, value: Any, key: str, problems: list[str], keys: Sequenc
 
 def _convert_section(kind: Any, value: Any, key: str, problems: list[str], keys: Sequence[str]) -> Any:
     if not isinstance(value, Mapping):
-        problems.append(f"{key}: expected a section with the keys {', '.join(kind.__slots__)}, got {value!r}")
+        problems.append(
+            f"{key}: expected a section with the keys {', '.join(field.name for field in fields(kind))}, got {value!r}"
+        )
         return None
     hints = get_type_hints(kind, include_extras=True)
     prefix = f"{key}." if key else ""
@@ -114,11 +116,11 @@ def near_matches(text: object, known: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 
-def none_of(value: object, known: Sequence[str]) -> str:
-    """Return that a value is none of those known, and which of them resemble it.
+def not_one_of(value: object, known: Sequence[str]) -> str:
+    """Return a message that a value is not one of those known, with those that resemble it.
 
     Example:
-        >>> none_of("cude", ["cpu", "cuda"])
-        "'cude' is none of cpu, cuda; did you mean cuda?"
+        >>> not_one_of("cude", ["cpu", "cuda"])
+        "'cude' is not one of cpu, cuda; did you mean cuda?"
     """
-    return f"{str(value)!r} is none of {', '.join(known)}{near_matches(value, known)}"
+    return f"{str(value)!r} is not one of {', '.join(known)}{near_matches(value, known)}"

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
+from earmark.cli.build import usable_gpus
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import Environment
 from earmark.cli.terminal import FAILED, INTERRUPTED, report_error, say
@@ -22,17 +23,13 @@ T = TypeVar("T")
 
 
 def processes_of(environment: Environment) -> Launch:
-    """Say which processes a configuration asks for and this machine can have; in words where they are fewer.
+    """Return which processes a configuration asks for and this machine can run, with a note where they are fewer.
 
     Raises:
-        ConfigError: If a GPU is demanded and there is none.
+        ConfigError: If a GPU is asked for and there is none.
         earmark.training.launch.LaunchError: If nodes or the variables of torchrun or srun do not go together.
     """
-    import torch
-
-    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if environment.accelerator == "cuda" and not num_gpus:
-        raise ConfigError("environment.accelerator: cuda is asked for, but torch finds no GPU (see `earmark doctor`)")
+    num_gpus = usable_gpus(environment)
     on_gpu = bool(num_gpus and environment.ngpu and environment.accelerator != "cpu")
     accelerator: Literal["cpu", "cuda"] = "cuda" if on_gpu and environment.force_processes is None else "cpu"
     if environment.force_processes is not None:
@@ -60,7 +57,7 @@ def processes_of(environment: Environment) -> Launch:
     if accelerator == "cuda" and launch.num_local > num_gpus:  # as torchrun or srun may have started them
         raise ConfigError(
             f"{launch.num_local} processes were started on this node, which has {counted(num_gpus, 'usable GPU')}: "
-            "start one a GPU, or give environment.accelerator=cpu"
+            "start one per GPU, or give environment.accelerator=cpu"
         )
     return launch
 

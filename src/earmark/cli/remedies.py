@@ -1,4 +1,4 @@
-"""What to set on the command line against an error of the library, which knows arguments but no config keys.
+"""Which settings help against an error of the library, whose messages name no config keys.
 
 Beside the path of a sample: `earmark.cli.terminal.report_error` asks here.
 """

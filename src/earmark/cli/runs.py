@@ -116,7 +116,7 @@ def list_runs(data_dir: Path, *, as_json: bool) -> bool:
         as_json: Print JSON instead of a table.
 
     Returns:
-        Whether there is any.
+        Whether there are any.
     """
     runs = list(runs_in(data_dir / "outputs"))
     if as_json:
@@ -227,7 +227,7 @@ def _run_of(checkpoint: str | None, named: str) -> str:
 
 
 def _folders_in(outputs: Path) -> Iterator[Path]:
-    """Yield the folders with a run's configuration, by name; one that can't be looked into is told."""
+    """Yield the folders with a run's configuration, by name; one that cannot be read is named on standard error."""
     try:
         entries = sorted(outputs.iterdir())
     except FileNotFoundError:

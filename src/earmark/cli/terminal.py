@@ -1,4 +1,4 @@
-"""What every command shares: exit codes, how errors are told, where text and tables go, and how numbers are parsed.
+"""What every command shares: exit codes, how errors are reported, where text and tables go, and how numbers are parsed.
 
 Beside the path of a sample: the commands call this, and it calls none of them. Nothing slow is imported with it.
 """
@@ -104,7 +104,7 @@ def non_negative(text: str) -> float:
     """Parse a number of at least 0, for argparse.
 
     Raises:
-        argparse.ArgumentTypeError: If it is none.
+        argparse.ArgumentTypeError: If the text is anything else.
 
     Example:
         >>> non_negative("0.5")
@@ -123,7 +123,7 @@ def positive(text: str) -> int:
     """Parse a whole number of at least 1, for argparse.
 
     Raises:
-        argparse.ArgumentTypeError: If it is none.
+        argparse.ArgumentTypeError: If the text is anything else.
 
     Example:
         >>> positive("3")
