@@ -425,9 +425,7 @@ def test_a_store_prepared_otherwise_than_asked_for_is_refused(kitchen: Path) -> 
     open_store(config.data, config.environment, config.prepare)
     assert open_store(config.data, config.environment, config.prepare).parameters["short_side"] == 32
     other = configured(*where, *SMALL_ENCODERS, "prepare.short_side=48")
-    with pytest.raises(
-        ConfigError, match=r"was prepared with prepare\.short_side=32, not with prepare\.short_side=48"
-    ):
+    with pytest.raises(ConfigError, match=r"was prepared with prepare\.short_side=32, not with prepare\.short_side=48"):
         open_store(other.data, other.environment, other.prepare)
 
 
