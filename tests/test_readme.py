@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from earmark.cli.config import swept_keys
+from earmark.cli.config import checked_sweep
 from earmark.cli.hydra_app import DEFAULT_CONFIG, SCHEMA
-from earmark.cli.main import _parser
+from earmark.cli.main import command_parser
 from tests.conftest import ROOT
 from tests.helpers.made_store import add_video, finish_store
 from tests.helpers.media_clips import click_track, grey_ramp, write_clip
@@ -28,12 +28,13 @@ def test_every_command_of_the_readme_is_understood(command: list[str]) -> None:
     name, *arguments = command
     if name in DEFAULT_CONFIG:
         overrides = [text for text in arguments if text != "-m"]
-        assert bool(swept_keys(SCHEMA[name], DEFAULT_CONFIG[name], overrides)) == ("-m" in arguments)
+        swept, _ = checked_sweep(SCHEMA[name], DEFAULT_CONFIG[name], overrides)
+        assert bool(swept) == ("-m" in arguments)
     elif arguments:
-        assert _parser().parse_args(command).run
+        assert command_parser(name).parse_args(command).run
     else:
         with pytest.raises(SystemExit) as stopped:
-            _parser().parse_args([name, "--help"])
+            command_parser(name).parse_args([name, "--help"])
         assert stopped.value.code == 0
 
 

@@ -13,15 +13,14 @@ import pytest
 import yaml
 
 from earmark.cli.config import (
-    DETECTOR_OPTIONS,
-    PREPARE_CHOICES,
     ConfigError,
     EvaluateConfig,
     PretrainConfig,
     checked,
+    checked_sweep,
     compose,
-    swept_keys,
 )
+from earmark.cli.config_contradictions import DETECTOR_OPTIONS, PREPARE_CHOICES
 from earmark.cli.config_schema import DataArgs
 from earmark.moments import DETECTORS, detector_parameters
 
@@ -59,7 +58,7 @@ def pretraining(*overrides: str) -> PretrainConfig:
 def problem(*overrides: str, config_name: str = "default_ssrl") -> str:
     """Return in which words a command line is refused."""
     with pytest.raises(ConfigError) as caught:
-        swept_keys(SCHEMA[config_name], config_name, overrides)
+        checked_sweep(SCHEMA[config_name], config_name, overrides)
     return str(caught.value)
 
 
@@ -213,9 +212,9 @@ def test_hydra_writes_nothing_outside_the_run_folder() -> None:
         ("backbone/vido=avid_r2plus1d_18", "backbone/vido: no such key; did you mean backbone/video"),
         ("data.args.nonsense=1", "data.args.nonsense: no such key"),
         ("~optim.args.lr", "optim.args.lr: is missing"),
-        ("data=foldr", "data: 'foldr' is none of"),
+        ("data=foldr", "data: 'foldr' is not one of"),
         ("data=foldr", "did you mean folder?"),
-        ("backbone/video=avid_r2plus1d_19", "backbone/video: 'avid_r2plus1d_19' is none of"),
+        ("backbone/video=avid_r2plus1d_19", "backbone/video: 'avid_r2plus1d_19' is not one of"),
         ("optim.epochs=${nothing}", "Interpolation key 'nothing' not found"),
         ("optim.epochs=[", "'optim.epochs=[' is not an override KEY=VALUE"),
         ("optim.epochs", "'optim.epochs' is not an override KEY=VALUE"),
@@ -246,7 +245,7 @@ def test_mistakes_on_the_command_line_are_refused_with_the_full_name(override: s
         ("optim.args", 3, "optim.args: expected a section with the keys lr, momentum, weight_decay, nesterov, got 3"),
         ("environment.resume", "maybe", "environment.resume: expected true or false, got 'maybe'"),
         ("environment.resume", 0, "environment.resume: expected true or false, got 0"),
-        ("environment.precision", 32, "environment.precision: '32' is none of 32-true"),
+        ("environment.precision", 32, "environment.precision: '32' is not one of 32-true"),
         ("environment.slurm", "yes", "environment.slurm: expected true or false, got 'yes'"),
         ("environment.world_size", 2, "environment.dist_url: several nodes need tcp://HOST:PORT of the first"),
         ("environment.rank", 1, "environment.rank: must be below environment.world_size (1)"),
@@ -294,7 +293,7 @@ def test_clipping_in_float16_needs_an_update_that_is_not_fused() -> None:
         ("environment.force=true", "environment.force: must be false"),
         ("environment.precision=bf16-mixed", "environment.precision: must be 32-true"),
         ("data.split=validation", "data.split: must be train"),
-        ("data_augm=vRCF_aLogMel", "data_augm.name: 'vRCF_aLogMel' is none of RCF"),
+        ("data_augm=vRCF_aLogMel", "data_augm.name: 'vRCF_aLogMel' is not one of RCF"),
         ("data_augm.flip=false", "data_augm.flip: no such key"),
     ],
 )
@@ -317,7 +316,7 @@ def test_several_mistakes_are_told_at_once() -> None:
 
 
 def test_an_unknown_configuration_is_refused_with_the_near_matches() -> None:
-    with pytest.raises(ConfigError, match=r"--config-name: 'default_srl' is none of .*; did you mean default_ssrl"):
+    with pytest.raises(ConfigError, match=r"--config-name: 'default_srl' is not one of .*; did you mean default_ssrl"):
         compose("default_srl", [])
 
 
@@ -329,17 +328,17 @@ def test_values_become_their_types() -> None:
 
 def test_every_value_of_a_sweep_is_checked() -> None:
     assert "optim.args.lr: must be above 0, got -3.0" in problem("optim.args.lr=0.1,0.2,-3")
-    assert "data: 'foldr' is none of" in problem("data=kitchen,foldr")
+    assert "data: 'foldr' is not one of" in problem("data=kitchen,foldr")
     assert "optim.epochs: must be at least 1, got 0" in problem("optim.epochs=range(0,3)")
     assert "optim.args.lr: must be above 0" in problem("optim.epochs=1,2", "optim.args.lr=choice(1,-1)")
 
 
 def test_swept_keys_are_those_with_several_values() -> None:
     overrides = ["data.args.preset=tiny,small", "optim.epochs=2", "backbone/video=avid_r2plus1d_10,avid_r2plus1d_18"]
-    assert swept_keys(PretrainConfig, "default_ssrl", overrides) == ("data.args.preset", "backbone/video")
-    assert swept_keys(PretrainConfig, "default_ssrl", ["optim.args.lr=interval(0.1,1)"]) == ("optim.args.lr",)
-    assert swept_keys(PretrainConfig, "default_ssrl", ["logging.suffix=${hydra:job.num}"]) == ()
-    assert swept_keys(PretrainConfig, "default_ssrl", ["backbone/video=glob(*_1*)"]) == ("backbone/video",)
+    assert checked_sweep(PretrainConfig, "default_ssrl", overrides)[0] == ("data.args.preset", "backbone/video")
+    assert checked_sweep(PretrainConfig, "default_ssrl", ["optim.args.lr=interval(0.1,1)"])[0] == ("optim.args.lr",)
+    assert checked_sweep(PretrainConfig, "default_ssrl", ["logging.suffix=${hydra:job.num}"])[0] == ()
+    assert checked_sweep(PretrainConfig, "default_ssrl", ["backbone/video=glob(*_1*)"])[0] == ("backbone/video",)
 
 
 def test_several_values_outside_a_sweep_are_refused() -> None:
@@ -392,7 +391,7 @@ def test_encoder_names_are_those_that_can_be_built() -> None:
 )
 def test_encoders_that_are_not_there_give_a_list_of_those_that_are(group: str, name: str) -> None:
     there = {"backbone/audio": "avid_spec_cnn_9, cnn10, cnn14, cnn6, hf_audio", "backbone/video": "avid_.*, s3d, swin"}
-    with pytest.raises(ConfigError, match=f"{group}: '{name}' is none of {there[group]}"):
+    with pytest.raises(ConfigError, match=f"{group}: '{name}' is not one of {there[group]}"):
         compose("default_ssrl", [f"{group}={name}"])
 
 
@@ -415,10 +414,10 @@ def test_every_audio_encoder_has_a_checked_configuration(name: str) -> None:
     [
         (
             ["prepare.fps=8"],
-            "data.clip_fps: 16 frames a second cannot be had from prepare.fps=8: frames would stand twice",
+            "data.clip_fps: 16 frames per second need more than prepare.fps=8: frames would be repeated",
         ),
-        (["prepare.fps=24"], "data.clip_fps: 16 frames a second do not divide prepare.fps=24"),
-        (["data.clip_fps=12"], "data.clip_fps: 12 frames a second do not divide prepare.fps=16"),
+        (["prepare.fps=24"], "data.clip_fps: 16 frames per second do not divide prepare.fps=24"),
+        (["data.clip_fps=12"], "data.clip_fps: 12 frames per second do not divide prepare.fps=16"),
         (["data.clip_seconds=0.02"], "data.clip_seconds: 0.02 s have no frame at data.clip_fps=16"),
         (
             ["data_augm.crop_size=224", "data_augm.min_short_side=256", "data_augm.max_short_side=256"],
@@ -463,7 +462,7 @@ def test_what_fits_together_is_taken() -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("prepare.fps=8", "data.clip_fps: 16 frames a second cannot be had from prepare.fps=8"),
+        ("prepare.fps=8", "data.clip_fps: 16 frames per second need more than prepare.fps=8"),
         ("data_augm.crop_size=224", "data_augm.crop_size: 224 pixels are more than prepare.short_side=128"),
         ("prepare.around=moments", "clips of actions need the whole videos"),
     ],
@@ -480,3 +479,36 @@ def test_the_bounds_checked_at_the_start_are_those_of_the_spectrogram() -> None:
     assert LogMel(sample_rate=2 * MAX_FREQUENCY).window_length == WINDOW_SECONDS * 2 * MAX_FREQUENCY
     with pytest.raises(ValueError, match="bands"):
         LogMel(sample_rate=2 * MAX_FREQUENCY - 1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "num_jobs"),
+    [([], 1), (["optim.epochs=3", "data=folder", "data.args.base_path=x"], 1), (["optim.args.lr=0.1,0.2,0.3"], 3)],
+)
+def test_a_command_line_is_composed_once_for_each_value_of_a_sweep(
+    overrides: list[str], num_jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hydra
+
+    composed = []
+    compose_with_hydra = hydra.compose
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        composed.append(arguments)
+        return compose_with_hydra(*arguments, **options)
+
+    monkeypatch.setattr(hydra, "compose", counting)
+    _, first = checked_sweep(PretrainConfig, "default_ssrl", overrides)
+    assert len(composed) == num_jobs
+    assert first["optim"]["args"]["lr"] == (0.1 if num_jobs > 1 else 0.005)
+    if num_jobs == 1:
+        composed.clear()
+        assert compose("default_ssrl", overrides) == first
+        assert len(composed) == 1
+
+
+def test_a_key_that_only_a_job_can_check_is_still_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match=r"^optim\.epohcs: no such key; did you mean optim\.epochs"):
+        checked_sweep(PretrainConfig, "default_ssrl", ["optim.epohcs=interval(1,5)"])
+    with pytest.raises(ConfigError, match=r"^optim\.epohcs: no such key; did you mean optim\.epochs"):
+        checked_sweep(PretrainConfig, "default_ssrl", ["optim.epohcs=3", "optim.args.lr=0.1,0.2"])

@@ -80,12 +80,12 @@ def test_a_method_trains_goes_on_and_leaves_an_encoder_that_can_be_read(folder: 
     ("criterion", "override", "reason"),
     [
         ("xdc", "criterion.args.num_clusters=5000", "criterion.args: need from 2 clusters to as many as the"),
-        ("xdc", "criterion.args.kmeans=sklearn", "criterion.args.kmeans: 'sklearn' is none of torch, faiss"),
+        ("xdc", "criterion.args.kmeans=sklearn", "criterion.args.kmeans: 'sklearn' is not one of torch, faiss"),
         ("avid", "criterion.args.momentum=1.0", "criterion.args.momentum: must be at least 0 and below 1"),
         ("avid", "criterion.args.aot_coeff=1.0", "criterion.args.aot_coeff: no such key"),
         ("supervised", "data.split=all", "data.split: criterion=supervised needs one split"),
         ("simclr_video", "data_augm.shared_crop=true", "data_augm.shared_crop: must be false with criterion="),
-        ("avc", "criterion=avcc", "criterion: 'avcc' is none of"),
+        ("avc", "criterion=avcc", "criterion: 'avcc' is not one of"),
     ],
 )
 def test_what_a_method_cannot_do_is_said_by_the_key(

@@ -251,7 +251,9 @@ def test_the_commands_read_a_store_by_its_url_and_do_not_write_there(
     config = configured()
     assert set(open_store(config.data, config.environment, config.prepare).videos) == {"P01/P01_01", "P02"}
     other = configured("prepare.fps=32")
-    with pytest.raises(ConfigError, match=r"was prepared with prepare\.fps=16, asked for is prepare\.fps=32"):
+    with pytest.raises(
+        ConfigError, match=r"was prepared with prepare\.fps=16, not with prepare\.fps=32; give what it was"
+    ):
         open_store(other.data, other.environment, other.prepare)
     with pytest.raises(ConfigError, match="can be read, not written"):
         store_path(config.data, config.environment, config.prepare)

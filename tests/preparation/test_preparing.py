@@ -476,6 +476,6 @@ def test_a_source_smaller_than_the_store_is_enlarged_counted_and_named(tmp_path:
     assert (small.width, small.height, small.source_width, small.source_height) == (226, 128, 170, 96)
     line = describe_store(store)
     assert line == (
-        "prepared videos: 16 frames a second of short side 128, sound at 16000 Hz, moments by the detector earmark in "
-        "segments of 10 s; smaller pictures than that in 1 of 2 sources"
+        "prepared videos: 16 frames per second of short side 128, sound at 16000 Hz, moments by the detector earmark "
+        "in segments of 10 s; smaller pictures than that in 1 of 2 sources"
     )

@@ -9,7 +9,7 @@ from earmark.clips.store import PreparedStore
 from earmark.datasets.records import ActionRecord, VideoRecord
 from earmark.media import PacketIndex
 from earmark.preparation import MomentSearch, Transcoding, prepare
-from earmark.preparation.catalog import StoreError
+from earmark.preparation.catalog import SparseStoreError, StoreError
 from earmark.preparation.verifying import verify
 from tests.helpers.clicking import make_video, without_sound
 
@@ -50,7 +50,7 @@ def test_what_lies_between_is_not_in_the_file(stores: tuple[PreparedStore, Prepa
     assert row.num_frames / 16 == pytest.approx(kept_seconds - 0.1, abs=0.3)
     assert row.num_bytes < 0.5 * dense.num_bytes
     for time in (4.5, 13.0, 20.0):
-        with pytest.raises(StoreError, match=rf"nothing of video 'a' is kept at {time:.3f} s.*around_seconds=1.0"):
+        with pytest.raises(StoreError, match=rf"nothing of video 'a' is kept at {time:.3f} s.*only 1.0 s on each side"):
             sparse.frames("a", [time])
         with pytest.raises(StoreError, match="nothing of video 'a' is kept"):
             sparse.sound("a", time, 100)
@@ -89,18 +89,26 @@ def test_training_clips_are_those_of_the_whole(stores: tuple[PreparedStore, Prep
 
 
 @pytest.mark.parametrize(
-    "lengths",
-    [{"clip_seconds": 1.0}, {"gap_seconds": 0.6}, {"audio_seconds": 2.5}, {"gap_seconds": 0.0, "clip_seconds": 2.0}],
+    ("lengths", "needed_seconds"),
+    [
+        ({"clip_seconds": 1.0}, 1.1),
+        ({"gap_seconds": 0.6}, 1.1),
+        ({"audio_seconds": 2.5}, 1.25),
+        ({"gap_seconds": 0.0, "clip_seconds": 2.0}, 2.0),
+    ],
 )
 def test_clips_that_reach_past_what_was_kept_are_refused(
-    stores: tuple[PreparedStore, PreparedStore], lengths: dict[str, float]
+    stores: tuple[PreparedStore, PreparedStore], lengths: dict[str, float], needed_seconds: float
 ) -> None:
     pytest.importorskip("torch", reason="clips need torch, preparing does not")
     from earmark.clips.dataset import MomentClips
 
     MomentClips(stores[0], **lengths)
-    with pytest.raises(ValueError, match=r"sparse: prepared with prepare\.around_seconds=1, .* gap and clip are"):
+    with pytest.raises(
+        SparseStoreError, match=r"sparse: holds only 1 s on .*, less than .* gap and clip are"
+    ) as caught:
         MomentClips(stores[1], **lengths)
+    assert caught.value.needed_seconds == pytest.approx(needed_seconds)
     MomentClips(stores[1], gap_seconds=0.1, clip_seconds=0.9, audio_seconds=2.0)  # just as much as was kept
 
 
@@ -109,7 +117,8 @@ def test_random_moments_are_refused_where_only_moments_were_kept(stores: tuple[P
     from earmark.clips.dataset import MomentClips
 
     MomentClips(stores[0], moments="random")
-    with pytest.raises(ValueError, match=r"sparse: .* holds moments only; random moments need the whole videos"):
+    needs = r"sparse: holds only 1 s on each side of each moment; random moments need the whole videos$"
+    with pytest.raises(SparseStoreError, match=needs):
         MomentClips(stores[1], moments="random")
 
 
@@ -131,8 +140,10 @@ def test_clips_of_actions_need_whole_videos(stores: tuple[PreparedStore, Prepare
 
     actions = [ActionRecord("x", "a", 1.8, 2.6, "P01", {"verb": 1})]
     assert len(ActionClips(stores[0], actions)) == 1
-    with pytest.raises(ValueError, match=r"sparse: prepared with prepare\.around=moments, .* prepare without"):
+    needs = r"sparse: holds only 1 s on each side of each moment; clips of actions need the whole videos$"
+    with pytest.raises(SparseStoreError, match=needs) as caught:
         ActionClips(stores[1], actions)
+    assert caught.value.needed_seconds is None
 
 
 def test_frames_in_any_order_are_found_through_the_windows(stores: tuple[PreparedStore, PreparedStore]) -> None:

@@ -6,18 +6,17 @@ Beside the path of a sample: the commands call this; nothing below sees a config
 import hashlib
 import json
 import os
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import AudioEncoder, Data, Environment, Logging, Prepare, VideoEncoder
+from earmark.cli.terminal import num_cpus, say, screen
 from earmark.wording import counted
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-    from rich.console import Console
 
     from earmark.clips.store import PreparedStore
     from earmark.datasets import DatasetRecords
@@ -28,7 +27,6 @@ __all__ = [
     "build_encoder",
     "build_fabric",
     "describe_store",
-    "num_cpus",
     "open_dataset",
     "open_store",
     "prepare_store",
@@ -36,27 +34,11 @@ __all__ = [
     "require_clips_fit",
     "require_input_fits",
     "run_dir",
-    "say",
-    "screen",
     "store_path",
+    "usable_gpus",
 ]
 
 MAX_PROBLEMS_SHOWN = 20
-
-
-def say(text: str) -> None:
-    """Tell the user what is being done, on standard error; of several processes the first does."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr, flush=True)
-
-
-def screen(*, stderr: bool = False) -> "Console":
-    """Return where tables go; wide where that is no terminal, so that files and logs do not get folded rows."""
-    from rich.console import Console
-
-    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    # No markup: names of files hold brackets, and what looks like a tag would vanish.
-    return Console(stderr=stderr, highlight=False, markup=False, width=None if is_terminal else 160)
 
 
 def run_dir(environment: Environment, logging: Logging, *, suffix: bool = True) -> Path:
@@ -155,7 +137,7 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
 
 
 def prepare_workers(prepare: Prepare) -> int:
-    """Return how many processes prepare: as many as asked for, else one a processor, of the cluster if there is one."""
+    """Return how many processes prepare: as many as asked for, else one per core, of the cluster if there is one."""
     return prepare.workers or (num_cpus() if prepare.backend == "loky" else -1)
 
 
@@ -210,7 +192,9 @@ def _require_prepared_as_asked(store: "PreparedStore", name: str, prepare: Prepa
     if differing:
         there = " ".join(f"prepare.{key}={'null' if held[key] is None else held[key]}" for key in differing)
         here = " ".join(f"prepare.{key}={wanted[key]}" for key in differing)
-        raise ConfigError(f"data.store: {name} was prepared with {there}, asked for is {here}; give the former")
+        raise ConfigError(
+            f"data.store: {name} was prepared with {there}, not with {here}; give what it was prepared with"
+        )
 
 
 def build_encoder(config: VideoEncoder | AudioEncoder, environment: Environment) -> "Encoder":
@@ -255,7 +239,7 @@ def build_encoder(config: VideoEncoder | AudioEncoder, environment: Environment)
 
 
 def require_input_fits(encoder: "Encoder", kind: Literal["video", "audio"], shape: tuple[int, ...], why: str) -> None:
-    """Show an encoder one empty input, so that a size it cannot take is told before videos are prepared.
+    """Run an encoder on one empty input, so that a size it cannot take is reported before videos are prepared.
 
     Args:
         encoder: The encoder; it is left as it was.
@@ -282,7 +266,7 @@ def require_input_fits(encoder: "Encoder", kind: Literal["video", "audio"], shap
 
 
 def require_clips_fit(encoder: "Encoder", data: Data, crop_size: int) -> None:
-    """Do the same with a clip.
+    """Run a video encoder on one empty clip, as `require_input_fits`.
 
     Raises:
         ConfigError: If the encoder cannot take it.
@@ -293,36 +277,47 @@ def require_clips_fit(encoder: "Encoder", data: Data, crop_size: int) -> None:
 
 
 def describe_store(store: "PreparedStore") -> str:
-    """Say in a line how videos were prepared, and how many of them hold more than their sources gave."""
+    """Return a line on how videos were prepared, and how many of them were enlarged or padded beyond their sources."""
     from earmark.preparation.catalog import stretched
 
     parameters = store.parameters
     lacking = stretched(store.catalog, fps=store.fps, sample_rate=store.sample_rate)
-    told = "".join(
+    lacking_text = "".join(
         f"; {what} than that in {len(video_ids)} of {len(store.videos)} sources" for what, video_ids in lacking.items()
     )
     around = f", only {store.around_seconds:g} s around each moment" if store.around_seconds is not None else ""
     return (
-        f"prepared videos: {store.fps:g} frames a second of short side {parameters['short_side']}, sound at "
+        f"prepared videos: {store.fps:g} frames per second of short side {parameters['short_side']}, sound at "
         f"{store.sample_rate} Hz, moments by the detector {parameters.get('detector', 'replai')} in segments of "
-        f"{parameters['segment_seconds']:g} s{around}{told}"
+        f"{parameters['segment_seconds']:g} s{around}{lacking_text}"
     )
 
 
-def build_fabric(environment: Environment) -> "Fabric":
-    """Start Lightning Fabric on one device, saying so where more was asked for: evaluation runs in one process.
+def usable_gpus(environment: Environment) -> int:
+    """Return how many GPUs torch can use on this machine.
 
     Raises:
-        ConfigError: If a GPU is demanded and there is none, or torchrun started several processes.
+        ConfigError: If a GPU is asked for and there is none.
     """
     import torch
+
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if environment.accelerator == "cuda" and not num_gpus:
+        raise ConfigError("environment.accelerator: cuda is asked for, but torch finds no GPU (see `earmark doctor`)")
+    return num_gpus
+
+
+def build_fabric(environment: Environment) -> "Fabric":
+    """Start Lightning Fabric on one device, with a note where more were asked for: evaluation runs in one process.
+
+    Raises:
+        ConfigError: If a GPU is asked for and there is none, or torchrun started several processes.
+    """
     from lightning_fabric import Fabric
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("started as one of several processes (WORLD_SIZE > 1): evaluation runs in one process only")
-    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if environment.accelerator == "cuda" and not num_gpus:
-        raise ConfigError("environment.accelerator: cuda is asked for, but torch finds no GPU (see `earmark doctor`)")
+    num_gpus = usable_gpus(environment)
     accelerator = "cuda" if num_gpus and environment.ngpu and environment.accelerator != "cpu" else "cpu"
     if environment.ngpu > 1:
         used = "one GPU" if accelerator == "cuda" else "one process on the CPU"
@@ -349,8 +344,3 @@ def _prepare_parameters(prepare: Prepare) -> dict[str, Any]:
     from earmark.preparation import store_parameters
 
     return store_parameters(_transcoding(prepare), _search(prepare))
-
-
-def num_cpus() -> int:
-    """Return how many processes this one may run side by side."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

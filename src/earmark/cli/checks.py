@@ -1,7 +1,7 @@
-"""What is checked and what is said before a run trains.
+"""What is checked and reported before a run trains.
 
-Beside the path of a sample: `earmark.cli.config` asks what contradicts itself, `earmark.cli.pretrain` what cannot work
-on this machine, before it prepares anything, and what of the data a run leaves out.
+Beside the path of a sample: `earmark.cli.config` asks which options contradict each other, `earmark.cli.pretrain` what
+cannot work on this machine, before it prepares anything, and which data a run leaves out.
 """
 
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ WITHOUT_ACTIONS = ("folder",)  # data sets that never have annotated actions
 
 
 def unused_by_criterion(config: PretrainConfig) -> list[str]:
-    """Return what is asked of the objective and would change nothing, or cannot be."""
+    """Return which options of the objective would change nothing, or contradict each other."""
     problems: list[str] = []
     args = config.criterion.args
     if config.criterion.name != "ssrl_audiopeak_aotv2":
@@ -41,14 +41,14 @@ def unused_by_criterion(config: PretrainConfig) -> list[str]:
 
 
 def startup_problems(config: PretrainConfig, launch: "Launch") -> list[str]:
-    """Return why a run cannot start, as far as can be told before its videos are prepared.
+    """Return why a run cannot start, as far as is known before its videos are prepared.
 
     Args:
         config: The checked configuration.
         launch: The processes of the run.
 
     Returns:
-        One line a problem, each with the full name of its key.
+        One line per problem, each with the full name of its key.
     """
     return [
         *_processes_that_do_not_fit(config, launch),
@@ -112,7 +112,7 @@ def _data_that_does_not_fit(config: PretrainConfig) -> list[str]:
 
 
 def left_out_of_run(clips: "MomentClips", store: "PreparedStore", *, split: str) -> list[str]:
-    """Return what of the prepared data a run does not see, one line each; nothing for what there is none of.
+    """Return which of the prepared data a run leaves out, one line per kind that occurs.
 
     Args:
         clips: What the run sees.

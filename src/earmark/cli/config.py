@@ -1,4 +1,4 @@
-"""The configuration: composed by Hydra from `earmark.cli.configs`, checked here, given to commands as typed values.
+"""The configuration: composed by Hydra from `earmark.cli.configs`, checked, given to commands as typed values.
 
 Beside the path of a sample: only the command line reads it; nothing below sees a configuration.
 
@@ -6,47 +6,32 @@ A mistyped key or value is refused with its full name and the near matches, befo
 a sweep. `earmark.cli.config_schema` says what each may be; the yaml files hold the defaults.
 """
 
-import difflib
-import math
-import re
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
-from earmark.cli.checks import unused_by_criterion
+from earmark.cli.config_contradictions import contradictions
 from earmark.cli.config_fit import unfitting
-from earmark.cli.config_schema import Environment, EvaluateConfig, Prepare, PretrainAugm, PretrainConfig
-from earmark.wording import counted
+from earmark.cli.config_schema import EvaluateConfig, PretrainConfig
+from earmark.cli.config_values import ConfigError, convert, near_matches, not_one_of
 
 __all__ = [
     "ConfigError",
     "EvaluateConfig",
     "PretrainConfig",
     "checked",
+    "checked_sweep",
     "compose",
     "quoted",
     "quoted_where_needed",
-    "swept_keys",
     "unfitting",
-    "values_of_first",
 ]
 
 CONFIG_PACKAGE = "earmark.cli.configs"
-DETECTOR_OPTIONS = {  # those of earmark.moments, which is slow to import
-    "earmark": ("min_score", "min_distance_seconds"),
-    "replai": ("min_prominence", "min_distance"),
-}
-PREPARE_CHOICES = {"earmark": "default", "replai": "replai"}  # of the group prepare, by the detector that it chooses
 SWEEP_NEEDED = (
     "{key}: several values need a sweep (-m); a comma that is part of the value needs quotes: \"{key}='a,b'\""
 )
-
-
-class ConfigError(ValueError):
-    """The configuration is not as it should be; one line a problem, each with the full name of its key."""
 
 
 Schema = TypeVar("Schema")
@@ -58,7 +43,7 @@ def checked(schema: type[Schema], values: Mapping[str, Any], *, section: str = "
     Args:
         schema: What they must be.
         values: Plain nested values, interpolations resolved.
-        section: Where in the whole configuration they stand, such as ``backbone.video``; for the names of keys.
+        section: Their place in the whole configuration, such as ``backbone.video``, for the names of keys.
         cuts_clips: Whether clips are cut from the prepared videos, which must fit them then (`unfitting`); preparing
             alone makes videos for clips of other settings, too.
 
@@ -70,9 +55,9 @@ def checked(schema: type[Schema], values: Mapping[str, Any], *, section: str = "
         3
     """
     problems: list[str] = []
-    config = _convert(schema, values, section, problems, list(_keys_of_schema(schema)))
+    config = convert(schema, values, section=section, problems=problems)
     if not problems and isinstance(config, PretrainConfig | EvaluateConfig):
-        problems = _contradictions(config) + (unfitting(config) if cuts_clips else [])
+        problems = contradictions(config) + (unfitting(config) if cuts_clips else [])
     if problems:
         raise ConfigError("\n".join(problems))
     assert isinstance(config, schema)
@@ -103,8 +88,8 @@ def compose(config_name: str, overrides: Sequence[str], *, config_dir: Path | No
         swept = [override.key_or_group for override in parsed if override.is_sweep_override()]
         if swept:
             raise ConfigError("\n".join(SWEEP_NEEDED.format(key=key) for key in swept))
-        _check_overrides(config_name, parsed)
-        return _composed(config_name, overrides)
+        _check_choices(config_name, parsed)
+        return _composed(config_name, overrides, parsed)
 
 
 def quoted_where_needed(overrides: Sequence[str]) -> list[str]:
@@ -145,10 +130,10 @@ def quoted(value: str) -> str:
     return "'" + value.replace("'", "\\'") + "'"
 
 
-def swept_keys(
+def checked_sweep(
     schema: type[Schema], config_name: str, overrides: Sequence[str], *, config_dir: Path | None = None
-) -> tuple[str, ...]:
-    """Check a command line, every value of a sweep included, and say what it sweeps over.
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Check a command line, every value of a sweep included.
 
     Args:
         schema: What the configuration must be.
@@ -157,42 +142,29 @@ def swept_keys(
         config_dir: A further folder of configurations.
 
     Returns:
-        The keys and groups that are given several values.
+        The keys and groups that are given several values, and the composed values of the first job (of the only one
+        where nothing is swept over).
 
     Raises:
         ConfigError: As `compose` and `checked`.
 
     Example:
-        >>> swept_keys(PretrainConfig, "default_ssrl", ["optim.args.lr=0.1,0.01", "optim.epochs=2"])
-        ('optim.args.lr',)
+        >>> keys, first = checked_sweep(PretrainConfig, "default_ssrl", ["optim.args.lr=0.1,0.01", "optim.epochs=2"])
+        >>> keys, first["optim"]["args"]["lr"]
+        (('optim.args.lr',), 0.1)
     """
     overrides = quoted_where_needed(overrides)
     with _hydra_at(config_dir):
         parsed = _parse(overrides)
-        _check_overrides(config_name, parsed)
-        for lines in _variants([_choices(override) for override in _known_before(parsed)]):
-            checked(schema, _composed(config_name, lines))
-        return tuple(override.key_or_group for override in parsed if override.is_sweep_override())
-
-
-def values_of_first(config_name: str, overrides: Sequence[str], *, config_dir: Path | None = None) -> dict[str, Any]:
-    """Compose the configuration of the first job of a command line, which may sweep.
-
-    Args:
-        config_name: Such as ``default_ssrl``.
-        overrides: As on Hydra's command line; checked before, by `swept_keys`.
-        config_dir: A further folder of configurations.
-
-    Returns:
-        Plain nested values, interpolations resolved.
-
-    Example:
-        >>> values_of_first("default_ssrl", ["optim.args.lr=0.1,0.01"])["optim"]["args"]["lr"]
-        0.1
-    """
-    with _hydra_at(config_dir):
-        known = _known_before(_parse(quoted_where_needed(overrides)))
-        return _composed(config_name, [_choices(override)[0] for override in known])
+        _check_choices(config_name, parsed)
+        known = _known_before(parsed)
+        if len(known) < len(parsed) and (problems := _unknown_keys(config_name, parsed)):
+            raise ConfigError("\n".join(problems))
+        jobs = []
+        for lines in _variants([_choices(override) for override in known]):
+            jobs.append(_composed(config_name, lines, parsed))
+            checked(schema, jobs[-1])
+        return tuple(override.key_or_group for override in parsed if override.is_sweep_override()), jobs[0]
 
 
 # --- composing ---
@@ -242,8 +214,8 @@ def _parse(overrides: Sequence[str]) -> list[Any]:
     return parsed
 
 
-def _check_overrides(config_name: str, parsed: Sequence[Any]) -> None:
-    """Refuse unknown configuration names, groups, choices and keys."""
+def _check_choices(config_name: str, parsed: Sequence[Any]) -> None:
+    """Refuse unknown names of configurations and unknown choices of groups."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.object_type import ObjectType
 
@@ -251,32 +223,40 @@ def _check_overrides(config_name: str, parsed: Sequence[Any]) -> None:
     names = loader.get_group_options("", ObjectType.CONFIG)
     if config_name.removesuffix(".yaml") not in names:
         shipped = [name for name in names if name.startswith("default_")]
-        raise ConfigError(f"--config-name: {_none_of(config_name, shipped)}")
-    problems: list[str] = []
-    values, chosen = [], []
+        raise ConfigError(f"--config-name: {not_one_of(config_name, shipped)}")
+    problems = []
     for override in parsed:
         key = override.key_or_group
-        if override.is_hydra_override():
+        options = [] if override.is_hydra_override() else loader.get_group_options(key)
+        if not options or override.is_delete():
             continue
-        options = loader.get_group_options(key)
-        if not options:
-            values.append(override)
-            continue
-        chosen.append(override)
-        for line in _choices(override):
-            choice = line.partition("=")[2]
-            if not override.is_delete() and choice not in options:
-                problems.append(f"{key}: {_none_of(choice, options)}")
-    if not problems and values:
-        keys = _keys_of_values(_composed(config_name, [_choices(override)[0] for override in chosen], resolve=False))
-        unknown = [override.key_or_group for override in values if override.key_or_group not in keys]
-        if unknown:
-            sections = [key for key in keys if any(other.startswith(f"{key}.") for other in keys)]
-            groups = [group for section in sections if loader.get_group_options(group := section.replace(".", "/"))]
-            known = [key for key in keys if key not in sections] + groups
-            problems = [f"{key}: no such key{_near(key, known)}" for key in unknown]
+        choices = [line.partition("=")[2] for line in _choices(override)]
+        problems += [f"{key}: {not_one_of(choice, options)}" for choice in choices if choice not in options]
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _unknown_keys(config_name: str, parsed: Sequence[Any]) -> list[str]:
+    """Return the keys of a command line that the configuration does not have, one line per key with near matches.
+
+    Args:
+        config_name: Such as ``default_ssrl``.
+        parsed: All overrides of the command line; their choices of groups are known.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+
+    loader = GlobalHydra.instance().config_loader()
+    values: list[Any] = []
+    chosen: list[Any] = []
+    for override in parsed:
+        if not override.is_hydra_override():
+            (chosen if loader.get_group_options(override.key_or_group) else values).append(override)
+    keys = _keys_of_values(_composed(config_name, [_choices(override)[0] for override in chosen], resolve=False))
+    sections = [key for key in keys if any(other.startswith(f"{key}.") for other in keys)]
+    groups = [group for section in sections if loader.get_group_options(group := section.replace(".", "/"))]
+    known = [key for key in keys if key not in sections] + groups
+    unknown = [override.key_or_group for override in values if override.key_or_group not in keys]
+    return [f"{key}: no such key{near_matches(key, known)}" for key in unknown]
 
 
 def _known_before(parsed: Sequence[Any]) -> list[Any]:
@@ -306,7 +286,17 @@ def _variants(choices: Sequence[Sequence[str]]) -> Iterator[list[str]]:
             yield [line if other == position else others[0] for other, others in enumerate(choices)]
 
 
-def _composed(config_name: str, overrides: Sequence[str], *, resolve: bool = True) -> dict[str, Any]:
+def _composed(
+    config_name: str, overrides: Sequence[str], parsed: Sequence[Any] = (), *, resolve: bool = True
+) -> dict[str, Any]:
+    """Compose a configuration.
+
+    Args:
+        config_name: Such as ``default_ssrl``.
+        overrides: What to compose it with.
+        parsed: The command line that they are from: where Hydra refuses it, its unknown keys are named.
+        resolve: Replace interpolations by their values.
+    """
     import hydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -316,176 +306,11 @@ def _composed(config_name: str, overrides: Sequence[str], *, resolve: bool = Tru
         config = hydra.compose(config_name, list(overrides))
         values = OmegaConf.to_container(config, resolve=resolve)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError("\n".join(dict.fromkeys(str(part) for part in (error, error.__cause__) if part))) from error
+        causes = dict.fromkeys(str(part) for part in (error, error.__cause__) if part)
+        unknown = _unknown_keys(config_name, parsed) if parsed else []
+        raise ConfigError("\n".join(unknown or causes)) from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
-
-
-# --- checking ---
-
-
-def _convert(kind: Any, value: Any, key: str, problems: list[str], keys: Sequence[str]) -> Any:
-    """Return a value as its type wants it, or add what is wrong with it to the problems."""
-    rules: tuple[Any, ...] = ()
-    if get_origin(kind) is Annotated:
-        kind, *rules = get_args(kind)  # type: ignore[assignment]
-    if get_origin(kind) in (Union, types.UnionType):  # only X | None occurs
-        if value is None:
-            return None
-        return _convert(next(part for part in get_args(kind) if part is not type(None)), value, key, problems, keys)
-    if is_dataclass(kind):
-        return _convert_section(kind, value, key, problems, keys)
-    if get_origin(kind) is list:
-        (item_kind,) = get_args(kind)
-        if not isinstance(value, list):
-            problems.append(f"{key}: expected a list, got {value!r}")
-            return None
-        return [_convert(item_kind, item, f"{key}[{index}]", problems, keys) for index, item in enumerate(value)]
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            problems.append(f"{key}: {_none_of(value, get_args(kind))}")
-        return value
-    value, problem = _convert_scalar(kind, value)
-    if problem is None:
-        problem = next((f"must be {rule.words}, got {value!r}" for rule in rules if not rule.holds(value)), None)
-    if problem is not None:
-        problems.append(f"{key}: {problem}")
-    return value
-
-
-def _convert_section(kind: Any, value: Any, key: str, problems: list[str], keys: Sequence[str]) -> Any:
-    if not isinstance(value, Mapping):
-        problems.append(f"{key}: expected a section with the keys {', '.join(kind.__slots__)}, got {value!r}")
-        return None
-    hints = get_type_hints(kind, include_extras=True)
-    prefix = f"{key}." if key else ""
-    for name in value:
-        if name not in hints:
-            problems.append(f"{prefix}{name}: no such key{_near(f'{prefix}{name}', keys)}")
-    parts = {}
-    for field in fields(kind):
-        if field.name in value:
-            parts[field.name] = _convert(hints[field.name], value[field.name], prefix + field.name, problems, keys)
-        elif field.default is MISSING:
-            problems.append(f"{prefix}{field.name}: is missing")
-    return None if problems else kind(**parts)
-
-
-def _convert_scalar(kind: type, value: Any) -> tuple[Any, str | None]:
-    """Return the value, and what is wrong with it if something is."""
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)  # logging.name=2024 is a name
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    words = {int: "an integer", float: "a number", bool: "true or false", str: "text"}[kind]
-    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        return value, f"expected {words}, got {value!r}"
-    if value == "None":
-        return value, "got the text 'None'; nothing is written null"
-    if isinstance(value, float) and not math.isfinite(value):
-        return value, f"expected a finite number, got {value!r}"
-    return value, None
-
-
-def _contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
-    """Return what is wrong with values that are right one by one."""
-    problems = []
-    optim, environment = config.optim, config.environment
-    if environment.accelerator == "cuda" and environment.ngpu == 0:
-        problems.append("environment.ngpu: must be at least 1 with environment.accelerator=cuda")
-    if environment.force_processes is not None and environment.accelerator == "cuda":
-        problems.append("environment.force_processes: are processes of the CPU; environment.accelerator=cuda is not")
-    problems += _wrong_nodes(environment) + _options_of_another_detector(config.prepare)
-    if isinstance(config, EvaluateConfig):
-        problems += _unused_by_probe(config)
-    else:
-        problems += _wrong_crop(config.data_augm)
-        if config.criterion.name == "supervised" and config.data.split == "all":
-            problems.append("data.split: criterion=supervised needs one split, whose annotated actions it learns from")
-        if config.criterion.name == "simclr_video" and config.data_augm.shared_crop:
-            problems.append("data_augm.shared_crop: must be false with criterion=simclr_video, of two crops")
-        problems += unused_by_criterion(config)
-        if environment.force and not environment.resume:
-            problems.append("environment.force: goes on with a run, which environment.resume=false refuses; give one")
-        if config.model.fused_optimizer and optim.max_gradient_norm is not None and environment.precision == "16-mixed":
-            problems.append(
-                "optim.max_gradient_norm: needs model.fused_optimizer=false with environment.precision=16-mixed: the "
-                "fused update undoes the scale of gradients too late for clipping"
-            )
-    if optim.use_lr_scheduler and optim.schedule:
-        problems.append("optim.schedule: is for optim.use_lr_scheduler=false; give one or the other")
-    total_steps = optim.lr_scheduler_args.total_steps
-    if optim.use_lr_scheduler and total_steps is not None and total_steps < optim.epochs:
-        problems.append(
-            f"optim.lr_scheduler_args.total_steps: {total_steps} is too few for {counted(optim.epochs, 'epoch')}"
-        )
-    return problems
-
-
-def _wrong_nodes(environment: Environment) -> list[str]:
-    problems = []
-    if environment.rank >= environment.world_size:
-        problems.append(f"environment.rank: must be below environment.world_size ({environment.world_size})")
-    url = environment.dist_url
-    if url is not None and not re.fullmatch(r"env://|tcp://[^/:]+:\d+", url):
-        problems.append(f"environment.dist_url: must be tcp://HOST:PORT, env:// or null, got {url!r}")
-    if environment.world_size > 1 and not environment.slurm and url is None:
-        problems.append(
-            "environment.dist_url: several nodes need tcp://HOST:PORT of the first, or env:// if torchrun or srun "
-            "starts the processes"
-        )
-    return problems
-
-
-def _options_of_another_detector(prepare: Prepare) -> list[str]:
-    own = " and ".join(f"prepare.{name}" for name in DETECTOR_OPTIONS[prepare.detector])
-    return [
-        f"prepare.{name}: is an option of the detector {detector} (prepare={PREPARE_CHOICES[detector]}); here it is "
-        f"{prepare.detector} (prepare={PREPARE_CHOICES[prepare.detector]}), which has {own}"
-        for detector, names in DETECTOR_OPTIONS.items()
-        for name in names
-        if detector != prepare.detector and getattr(prepare, name) is not None
-    ]
-
-
-def _wrong_crop(augm: PretrainAugm) -> list[str]:
-    problems = []
-    if augm.max_short_side < augm.min_short_side:
-        problems.append(f"data_augm.max_short_side: must be at least min_short_side ({augm.min_short_side})")
-    if augm.min_short_side < augm.crop_size:
-        problems.append(f"data_augm.min_short_side: must be at least crop_size ({augm.crop_size})")
-    return problems
-
-
-def _unused_by_probe(config: EvaluateConfig) -> list[str]:
-    """Return what is asked for in the groups shared with pretraining and would change nothing here."""
-    problems = []
-    if config.optim.use_lr_scheduler:
-        problems.append("optim.use_lr_scheduler: must be false; the probe's learning rate falls at optim.schedule")
-    if config.optim.args.nesterov:
-        problems.append("optim.args.nesterov: must be false; the probe has plain momentum")
-    if config.optim.max_steps is not None:
-        problems.append("optim.max_steps: must be null; the probe has optim.epochs")
-    for name, plain in (("accumulate", 1), ("max_gradient_norm", None), ("ema_decay", None)):
-        if getattr(config.optim, name) != plain:
-            problems.append(f"optim.{name}: must be {plain}; it is for pretraining")
-    if config.environment.force:
-        problems.append("environment.force: must be false; it is for pretraining")
-    if config.environment.force_processes not in (None, 1):
-        problems.append("environment.force_processes: must be null; evaluation runs in one process")
-    if config.environment.precision != "32-true":
-        problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
-    if config.data.split not in ("train", "all"):
-        problems.append("data.split: must be train, where the probe learns; evaluate.split is what it is judged on")
-    return problems
-
-
-def _keys_of_schema(kind: Any, prefix: str = "") -> Iterator[str]:
-    for name, hint in get_type_hints(kind).items():
-        if is_dataclass(hint):
-            yield from _keys_of_schema(hint, f"{prefix}{name}.")
-        else:
-            yield prefix + name
 
 
 def _keys_of_values(values: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -495,12 +320,3 @@ def _keys_of_values(values: Mapping[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, Mapping):
             keys += _keys_of_values(value, f"{prefix}{name}.")
     return keys
-
-
-def _near(text: object, known: Sequence[str]) -> str:
-    matches = difflib.get_close_matches(str(text), known, n=3)
-    return f"; did you mean {' or '.join(matches)}?" if matches else ""
-
-
-def _none_of(value: object, known: Sequence[str]) -> str:
-    return f"{str(value)!r} is none of {', '.join(known)}{_near(value, known)}"

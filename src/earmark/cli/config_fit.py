@@ -1,4 +1,4 @@
-"""Which settings of preparing, clips, crops and spectrograms fit together, told before a video is decoded.
+"""Which settings of preparing, clips, crops and spectrograms fit together, checked before a video is decoded.
 
 Beside the path of a sample: `earmark.cli.config` asks here, and the data sets and transforms check the same of a store
 when they are built by hand.
@@ -17,15 +17,15 @@ ROUNDING = 1e-9
 
 
 def unfitting(config: PretrainConfig | EvaluateConfig) -> list[str]:
-    """Return what cannot be right of values that each may be, a line for each, with the keys and their values.
+    """Return which settings do not fit each other, one line per problem, with the keys and their values.
 
     Args:
         config: Checked value by value.
     """
     data, prepare = config.data, config.prepare
     if isinstance(config, EvaluateConfig):
-        # A run that is judged as it was trained has settings that fit; `earmark.cli.evaluate` compares these with them,
-        # and says which to give.
+        # The settings of a trained run fit each other; `earmark.cli.evaluate` compares these with them, and says which
+        # to give.
         as_trained = config.evaluate.as_trained and config.evaluate.checkpoint != "none"
         problems = [] if as_trained else _wrong_rate(data, prepare) + _wrong_size(config)
         if prepare.around is not None:
@@ -48,16 +48,16 @@ def unfitting(config: PretrainConfig | EvaluateConfig) -> list[str]:
 
 
 def _wrong_rate(data: Data, prepare: Prepare) -> list[str]:
-    """Every frame of a clip must be stored at its own time, else frames stand twice or at uneven distances."""
+    """Every frame of a clip must be stored at its own time, else frames are repeated or unevenly spaced."""
     ratio = prepare.fps / data.clip_fps
     if ratio < 1 - ROUNDING:
         return [
-            f"data.clip_fps: {data.clip_fps:g} frames a second cannot be had from prepare.fps={prepare.fps}: frames "
-            f"would stand twice; give data.clip_fps={prepare.fps} or prepare.fps={math.ceil(data.clip_fps)}"
+            f"data.clip_fps: {data.clip_fps:g} frames per second need more than prepare.fps={prepare.fps}: frames "
+            f"would be repeated; give data.clip_fps={prepare.fps} or prepare.fps={math.ceil(data.clip_fps)}"
         ]
     if abs(ratio - round(ratio)) > ROUNDING:
         return [
-            f"data.clip_fps: {data.clip_fps:g} frames a second do not divide prepare.fps={prepare.fps}: frames would "
+            f"data.clip_fps: {data.clip_fps:g} frames per second do not divide prepare.fps={prepare.fps}: frames would "
             f"be unevenly spaced; give data.clip_fps={prepare.fps / round(ratio):g} or a prepare.fps that is a "
             "multiple of it"
         ]
@@ -67,7 +67,7 @@ def _wrong_rate(data: Data, prepare: Prepare) -> list[str]:
 
 
 def _wrong_size(config: PretrainConfig | EvaluateConfig) -> list[str]:
-    """A store must hold pictures that a crop can be cut from as they are."""
+    """Stored pictures must be large enough that a crop can be cut from them without enlarging."""
     augm, held = config.data_augm, config.prepare.short_side
     smallest = ("crop_size", augm.crop_size)
     if isinstance(config, PretrainConfig) and config.data_augm.min_short_side > augm.crop_size:
@@ -81,7 +81,7 @@ def _wrong_size(config: PretrainConfig | EvaluateConfig) -> list[str]:
 
 
 def _wrong_around(config: PretrainConfig, gap: str, gap_seconds: float) -> list[str]:
-    """What is kept around a moment must hold what is read around it."""
+    """What is kept around a moment must cover what is read around it."""
     data, prepare = config.data, config.prepare
     problems = []
     if data.moments == "random":

@@ -1,7 +1,7 @@
-"""What a configuration must be: a dataclass a section, a type and a rule a key.
+"""What a configuration must be: one dataclass per section, with a type and a rule for each key.
 
 Beside the path of a sample: `earmark.cli.config` checks what Hydra composed against these; the yaml files of
-`earmark.cli.configs` hold the defaults. A field with a default belongs to some choices of its group only.
+`earmark.cli.configs` hold the defaults. A field with a default is missing from some choices of its group.
 """
 
 import re
@@ -29,12 +29,9 @@ AtLeastOne = Annotated[int, Rule("at least 1", lambda value: value >= 1)]
 AtLeastZero = Annotated[int, Rule("at least 0", lambda value: value >= 0)]
 Quality = Annotated[int, Rule("from 1 to 100", lambda value: 1 <= value <= 100)]
 Even = Annotated[int, Rule("even and at least 16", lambda value: value >= 16 and value % 2 == 0)]
-RunName = Annotated[
-    str, Rule("made of letters, digits and _.,=+- only", lambda value: re.fullmatch(r"[\w.,=+-]*[\w,=+-]", value))
-]
-Suffix = Annotated[
-    str, Rule("made of letters, digits and _.,=+- only", lambda value: re.fullmatch(r"[\w.,=+-]*", value))
-]
+IN_FOLDER_NAMES = "made of letters, digits and _.,=+- only"
+RunName = Annotated[str, Rule(IN_FOLDER_NAMES, lambda value: re.fullmatch(r"[\w.,=+-]*[\w,=+-]", value))]
+Suffix = Annotated[str, Rule(IN_FOLDER_NAMES, lambda value: re.fullmatch(r"[\w.,=+-]*", value))]
 Part = Annotated[
     str,
     Rule(
@@ -130,18 +127,17 @@ class AudioEncoder:
 
 
 @dataclass(frozen=True, slots=True)
-class PretrainBackbone:
-    """Both encoders."""
+class EvaluateBackbone:
+    """The video encoder: in an evaluation, for one that has no checkpoint to take it from."""
 
     video: VideoEncoder
-    audio: AudioEncoder
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateBackbone:
-    """The video encoder, for an evaluation that has no checkpoint to take it from."""
+class PretrainBackbone(EvaluateBackbone):
+    """Both encoders."""
 
-    video: VideoEncoder
+    audio: AudioEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,31 +311,32 @@ class Evaluate:
 
 
 @dataclass(frozen=True, slots=True)
-class PretrainConfig:
-    """All of ``default_ssrl``."""
+class SharedConfig:
+    """The groups that are the same in pretraining and evaluation."""
 
     data: Data
-    data_augm: PretrainAugm
-    backbone: PretrainBackbone
-    criterion: Criterion
-    model: Model
     optim: Optim
-    train_algo: PretrainAlgo
     environment: Environment
     logging: Logging
     prepare: Prepare
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateConfig:
+class PretrainConfig(SharedConfig):
+    """All of ``default_ssrl``."""
+
+    data_augm: PretrainAugm
+    backbone: PretrainBackbone
+    criterion: Criterion
+    model: Model
+    train_algo: PretrainAlgo
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateConfig(SharedConfig):
     """All of ``default_lincls``."""
 
-    data: Data
     data_augm: EvaluateAugm
     backbone: EvaluateBackbone
-    optim: Optim
     train_algo: EvaluateAlgo
-    environment: Environment
-    logging: Logging
-    prepare: Prepare
     evaluate: Evaluate

@@ -4,17 +4,18 @@ Beside the path of a sample: it walks the whole path with the commands' own func
 cores finish in a few minutes, and prints the commands that do the same.
 """
 
+import argparse
 import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from earmark.cli.build import num_cpus, say
 from earmark.cli.config import EvaluateConfig, PretrainConfig, checked, compose, quoted
+from earmark.cli.terminal import DONE, num_cpus, say
 from earmark.wording import counted
 
-__all__ = ["SIZES", "DemoSize", "run_demo"]
+__all__ = ["SIZES", "DemoSize", "add_arguments", "run", "run_demo"]
 
 RUN_NAME = "demo"
 
@@ -59,6 +60,29 @@ EVALUATE = (
     "optim.args.lr=0.1",  # a few hundred actions make few steps: the published 0.005 is for 67,000
     "logging.suffix=''",  # the page goes below the folder of the run
 )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    out = Path("earmark_data/demo")
+    parser.add_argument(
+        "--out", type=Path, default=out, metavar="DIR", help="folder for all that is made (default: %(default)s)"
+    )
+    parser.add_argument("--size", choices=tuple(SIZES), default="standard", help="how much (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the demo.
+
+    Args:
+        options: As parsed.
+
+    Returns:
+        The exit code.
+    """
+    run_demo(options.out, size=options.size)
+    return DONE
 
 
 def run_demo(out: str | Path, *, size: str = "standard") -> Path:

@@ -3,14 +3,20 @@
 Beside the path of a sample: nothing calls it but the command line.
 """
 
+import argparse
 import importlib
+import json
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["Finding", "examine"]
+from earmark import __version__
+from earmark.cli.terminal import DONE, FAILED, num_cpus, screen
+
+__all__ = ["Finding", "add_arguments", "examine", "run"]
 
 LIBRARIES = {
     "numpy": "everything",
@@ -41,7 +47,7 @@ OPTIONAL_LIBRARIES = {
     "wandb": "Weights & Biases",
     "submitit": "submitting to SLURM from here",
 }
-CODECS = (  # name in FFmpeg, mode of PyAV, what needs it, whether the core does
+CODECS = (  # name in FFmpeg, mode of PyAV, what it is needed for, whether the core needs it
     ("h264", "r", "reading most videos", True),
     ("aac", "r", "the sound of most videos", True),
     ("mjpeg", "w", "preparing videos", True),
@@ -64,9 +70,9 @@ class Finding:
         name: What was looked at.
         found: What was found; what is wrong with it where it is not ok.
         needed_for: What depends on it; empty for plain information.
-        required: Whether the core does.
+        required: Whether the core needs it.
         ok: Whether it is as needed.
-        install: The command that mends it; empty where it is ok or no command does.
+        install: The command that fixes it; empty where it is ok or no command would.
     """
 
     name: str
@@ -75,6 +81,52 @@ class Finding:
     required: bool = True
     ok: bool = True
     install: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    folder = Path("earmark_data")
+    parser.add_argument(
+        "--data-dir", type=Path, default=folder, metavar="DIR", help="where data will be written (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON: a list with an object for each finding")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what was found.
+
+    Args:
+        options: As parsed.
+
+    Returns:
+        The exit code: 1 if something that the core needs is missing.
+    """
+    findings = examine(options.data_dir)
+    missing = [finding for finding in findings if finding.required and not finding.ok]
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        _print_table(findings, missing)
+    return FAILED if missing else DONE
+
+
+def _print_table(findings: Sequence[Finding], missing: Sequence[Finding]) -> None:
+    from rich.table import Table  # which may be what is missing: --json needs none
+    from rich.text import Text
+
+    table = Table("", "what", "found", "needed for", "fixed by", title=f"earmark {__version__}", title_justify="left")
+    table.columns[2].overflow = "fold"
+    for finding in findings:
+        mark = ("ok", "green") if finding.ok else ("missing", "red") if finding.required else ("absent", "yellow")
+        table.add_row(Text(*mark), finding.name, finding.found, finding.needed_for, finding.install)
+    console = screen()
+    console.print(table)
+    if missing:
+        names = ", ".join(finding.name for finding in missing)
+        console.print(Text.assemble(("missing for the core:", "red"), f" {names}"))
+    else:
+        console.print("Everything that the core needs is here.")
 
 
 def convolution_problem(torch_version: str, cudnn_version: int, cuda_version: str) -> tuple[str, str] | None:
@@ -86,7 +138,7 @@ def convolution_problem(torch_version: str, cudnn_version: int, cuda_version: st
         cuda_version: Such as ``12.8``.
 
     Returns:
-        What is wrong and the command that mends it; None if nothing is known.
+        What is wrong and the command that fixes it; None if no fault is known.
 
     Example:
         >>> convolution_problem("2.9.0+cu128", 91002, "12.8")
@@ -116,7 +168,7 @@ def examine(data_dir: str | os.PathLike[str]) -> list[Finding]:
     """
     findings = [
         Finding("python", f"{platform.python_version()} on {platform.platform()}"),
-        Finding("processor", f"{_num_cpus()} of {os.cpu_count()} threads usable"),
+        _processor(),
         *_torch(),
         *_media(),
         *(_library(name, needed_for, required=True) for name, needed_for in LIBRARIES.items()),
@@ -127,10 +179,12 @@ def examine(data_dir: str | os.PathLike[str]) -> list[Finding]:
     return findings
 
 
-def _num_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _processor() -> Finding:
+    threads = f"{os.cpu_count()} threads"
+    try:
+        return Finding("processor", f"{num_cpus()} of {threads} usable")
+    except ImportError:  # joblib, which counts them, may be what is missing
+        return Finding("processor", threads)
 
 
 def _library(name: str, needed_for: str, *, required: bool) -> Finding:

@@ -19,12 +19,11 @@ from earmark.cli.build import (
     open_store,
     require_clips_fit,
     run_dir,
-    say,
-    screen,
 )
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import EvaluateConfig
 from earmark.cli.judged import Judged, judged_encoder, seen_videos, untrained
+from earmark.cli.terminal import say, screen
 from earmark.wording import counted
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from earmark.cli.config import (
     EvaluateConfig,
     PretrainConfig,
     checked,
+    checked_sweep,
     quoted,
     quoted_where_needed,
-    swept_keys,
-    values_of_first,
 )
+from earmark.cli.terminal import INTERRUPTED, report_error
 
 __all__ = ["config_name_of", "run_application"]
 
@@ -78,10 +78,9 @@ def run_application(command: str, arguments: Sequence[str], job: Job) -> int:
             raise ConfigError("--config-path: give a folder of your own configurations with --config-dir")
         name = options.config_name or DEFAULT_CONFIG[command]
         config_dir = None if options.config_dir is None else Path(options.config_dir)
-        swept = swept_keys(SCHEMA[command], name, overrides, config_dir=config_dir)
+        swept, first = checked_sweep(SCHEMA[command], name, overrides, config_dir=config_dir)
         if swept and not options.multirun and not any(text.startswith("hydra.mode=") for text in options.overrides):
             raise ConfigError("\n".join(SWEEP_NEEDED.format(key=key) for key in swept))
-        first = values_of_first(name, overrides, config_dir=config_dir)
         arguments += submission_overrides(first, overrides)
 
     def task(config: Any) -> object:
@@ -150,8 +149,6 @@ def _run_job(command: str, config: Any, swept: Sequence[str], job: Job) -> objec
     from hydra.errors import CompactHydraException
     from hydra.types import RunMode
     from omegaconf import OmegaConf
-
-    from earmark.cli.main import INTERRUPTED, report_error
 
     try:
         values: Any = OmegaConf.to_container(config, resolve=True)

@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.cli.build import base_path, build_encoder, run_dir, say
+from earmark.cli.build import base_path, build_encoder, run_dir
 from earmark.cli.config import ConfigError, checked
 from earmark.cli.config_schema import Data, Environment, EvaluateConfig, VideoEncoder
+from earmark.cli.terminal import say
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore

@@ -9,9 +9,10 @@ import signal
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
-from earmark.cli.build import say
+from earmark.cli.build import usable_gpus
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import Environment
+from earmark.cli.terminal import FAILED, INTERRUPTED, report_error, say
 from earmark.training.interrupts import REQUEUE, leave_on_signals
 from earmark.training.launch import Launch, plan_launch, run_processes
 from earmark.wording import counted
@@ -22,17 +23,13 @@ T = TypeVar("T")
 
 
 def processes_of(environment: Environment) -> Launch:
-    """Return the processes that a configuration asks for and this machine can run; say so where these are fewer.
+    """Return which processes a configuration asks for and this machine can run, with a note where they are fewer.
 
     Raises:
-        ConfigError: If a GPU is demanded and there is none.
+        ConfigError: If a GPU is asked for and there is none.
         earmark.training.launch.LaunchError: If nodes or the variables of torchrun or srun do not go together.
     """
-    import torch
-
-    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if environment.accelerator == "cuda" and not num_gpus:
-        raise ConfigError("environment.accelerator: cuda is asked for, but torch finds no GPU (see `earmark doctor`)")
+    num_gpus = usable_gpus(environment)
     on_gpu = bool(num_gpus and environment.ngpu and environment.accelerator != "cpu")
     accelerator: Literal["cpu", "cuda"] = "cuda" if on_gpu and environment.force_processes is None else "cpu"
     if environment.force_processes is not None:
@@ -90,7 +87,6 @@ def run_in_processes(launch: Launch, function: Callable[..., T], *arguments: Any
 
 def _reporting(launch: Launch, function: Callable[..., T], *arguments: Any) -> T:
     """Call a function in one of several processes; say what went wrong where the others cannot, and end the process."""
-    from earmark.cli.main import FAILED, INTERRUPTED, report_error
     from earmark.training.processes import connection_lost, process_group_left
 
     os.environ["RANK"] = str(launch.rank)

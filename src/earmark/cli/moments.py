@@ -16,10 +16,10 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from earmark.cli.main import DONE, FAILED, clock, non_negative, positive
 from earmark.cli.moments_file import Job, Search, examine
 from earmark.cli.moments_inputs import inputs
 from earmark.cli.score import complain, read_truths, score
+from earmark.cli.terminal import DONE, FAILED, clock, non_negative, num_cpus, positive, screen
 from earmark.datasets.records import printable
 from earmark.wording import counted
 
@@ -47,9 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folders); - for a wav from standard input",
     )
     search = parser.add_argument_group("what counts as a moment")
-    search.add_argument("--detector", choices=DETECTORS, default=DETECTORS[0], help="default: %(default)s")
-    search.add_argument("--min-score", type=non_negative, metavar="SCORE", help="default: the detector's own")
-    search.add_argument("--min-distance", type=non_negative, metavar="SECONDS", help="between neighbours")
+    search.add_argument(
+        "--detector", choices=DETECTORS, default=DETECTORS[0], help="what finds them (default: %(default)s)"
+    )
+    search.add_argument(
+        "--min-score", type=non_negative, metavar="SCORE", help="least score of a moment (default: the detector's own)"
+    )
+    search.add_argument(
+        "--min-distance", type=non_negative, metavar="SECONDS", help="least distance between neighbours"
+    )
     search.add_argument("--max-per-minute", type=positive, metavar="N", help="keep the N best of each minute")
     search.add_argument(
         "--margin", type=non_negative, default=0.0, metavar="SECONDS", help="leave out moments nearer to either end"
@@ -212,7 +218,6 @@ def _results(jobs: Sequence[Job], workers: int | None, *, quiet: bool) -> "Itera
     """Yield what each job found, in their order; one that kills its process does not stop the others."""
     import joblib
 
-    from earmark.cli.build import num_cpus
     from earmark.moments.writing import FileMoments
     from earmark.preparation.workers import WorkerDiedError, each_in_order
 
@@ -234,7 +239,6 @@ def _progress_bar(jobs: Sequence[Job], quiet: bool) -> Iterator[None]:
     import numpy as np
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from earmark.cli.build import screen
     from earmark.media import MediaError, media_info
 
     def duration(job: Job) -> float:
@@ -280,8 +284,6 @@ def _tell(found: "FileMoments", search: Search, *, table: bool) -> None:
         return
     from rich.table import Table
     from rich.text import Text
-
-    from earmark.cli.build import screen
 
     console = screen()
     line = f"{counted(len(found.moments), 'moment')} in {clock(found.duration_seconds)}, detector {search.detector}"

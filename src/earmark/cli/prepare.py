@@ -8,27 +8,25 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark.cli.terminal import DONE, FAILED, say, screen
 from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.cli.config_schema import PretrainConfig
 
-__all__ = ["add_arguments"]
+__all__ = ["add_arguments", "run"]
 
-DONE, FAILED = 0, 1
+OVERRIDES_HELP = "KEY=VALUE or GROUP=CHOICE, such as data=folder data.args.base_path=DIR prepare.short_side=128"
 MAX_FAULTS_SHOWN = 50
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, overrides_help: str) -> None:
-    """Give the command its arguments.
-
-    Args:
-        parser: Of the command.
-        overrides_help: What KEY=VALUE means, as for all commands that take it.
-    """
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=overrides_help)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES_HELP)
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with configurations of your own")
-    parser.add_argument("--config-name", default="default_ssrl", metavar="NAME", help="default: %(default)s")
+    parser.add_argument(
+        "--config-name", default="default_ssrl", metavar="NAME", help="top-level configuration (default: %(default)s)"
+    )
     parser.add_argument(
         "--verify", action="store_true", help="prepare nothing: read everything back and say what is damaged"
     )
@@ -45,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     Returns:
         The exit code: 1 if no video could be used, or if --verify leaves something damaged.
     """
-    from earmark.cli.build import prepare_store, say, screen
+    from earmark.cli.build import prepare_store
     from earmark.cli.config import checked, compose, unfitting
     from earmark.cli.config_schema import PretrainConfig
 
@@ -67,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _damaged(config: "PretrainConfig") -> list[str]:
     """Read the store back, print what is wrong, and return the ids of the damaged videos."""
-    from earmark.cli.build import prepare_workers, say, screen, store_path
+    from earmark.cli.build import prepare_workers, store_path
     from earmark.preparation import verify
 
     root = store_path(config.data, config.environment, config.prepare)

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.cli.build import describe_store, open_store, run_dir, say
+from earmark.cli.build import describe_store, open_store, run_dir
 from earmark.cli.checks import left_out_of_run, startup_problems
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import Environment, Logging, Optim, PretrainConfig
 from earmark.cli.launch import leave_for_requeue, processes_of, run_in_processes
 from earmark.cli.method import build_clips, build_encoders, build_model
 from earmark.cli.probe import scheduled_probe
+from earmark.cli.terminal import say
 from earmark.training.interrupts import leave_on_signals
 from earmark.wording import counted
 

@@ -7,9 +7,10 @@ action, no baseline.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from earmark.cli.build import open_dataset, say
+from earmark.cli.build import open_dataset
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import PretrainConfig
+from earmark.cli.terminal import say
 from earmark.wording import counted
 
 if TYPE_CHECKING:

@@ -1,9 +1,10 @@
-"""`earmark runs`: what runs there are, how far they came, what their probes found and what `earmark evaluate` found.
+"""`earmark runs`: lists the runs, how far they got, and what their probes and `earmark evaluate` found.
 
 Beside the path of a sample: it reads what `earmark.training.run_log`, `earmark.training.run_lock` and
 `earmark.cli.evaluate` left below the folder of outputs.
 """
 
+import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,12 +13,12 @@ from typing import Any
 
 from rich.table import Table
 
-from earmark.cli.build import say, screen
+from earmark.cli.terminal import DONE, FAILED, say, screen
 from earmark.datasets.listing import reason_of
 from earmark.training.run_lock import holder_of
 from earmark.training.run_log import METRICS_FILE, read_metrics
 
-__all__ = ["Evaluation", "Run", "evaluations_in", "list_runs", "runs_in"]
+__all__ = ["Evaluation", "Run", "add_arguments", "evaluations_in", "list_runs", "run", "runs_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Evaluation:
         value: The number.
         low: Low end of its 95 % interval.
         high: High end.
-        num_test_videos: How many videos the interval rests on; None if that was not written down.
+        num_test_videos: Videos that the interval was computed over; None if that was not written down.
         cautions: What a reader of the number must know.
     """
 
@@ -57,12 +58,12 @@ class Run:
 
     Attributes:
         name: Of the run's folder.
-        state: "running", "finished", "stopped", which the same command goes on with, or "evaluated only" where there is
-            no training, or not any more.
+        state: "running", "finished", "stopped" (the same command resumes it), or "evaluated only" where there is no
+            training, or no longer any.
         epoch: Whole epochs done.
         epochs: Epochs that were asked for.
-        step: Steps written down.
-        loss: Of the last epoch, or of the last step before there was one; None before the first step.
+        step: Last step in the metrics.
+        loss: Of the last epoch, or of the last step where no epoch has ended; None before the first step.
         probe: What the best probe found: its first number, such as top-1 of verbs in %; None without one.
         probe_name: What that number is.
         probe_epoch: After how many epochs.
@@ -81,6 +82,32 @@ class Run:
     evaluations: tuple[Evaluation, ...] = ()
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    folder = Path("earmark_data")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=folder,
+        metavar="DIR",
+        help="folder that holds the runs, as environment.data_dir (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON: a list with an object for each run")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """List the runs.
+
+    Args:
+        options: As parsed.
+
+    Returns:
+        The exit code: 1 if there are none.
+    """
+    return DONE if list_runs(options.data_dir, as_json=options.json) else FAILED
+
+
 def list_runs(data_dir: Path, *, as_json: bool) -> bool:
     """Print the runs below a data folder.
 
@@ -89,7 +116,7 @@ def list_runs(data_dir: Path, *, as_json: bool) -> bool:
         as_json: Print JSON instead of a table.
 
     Returns:
-        Whether there is any.
+        Whether there are any.
     """
     runs = list(runs_in(data_dir / "outputs"))
     if as_json:
@@ -98,13 +125,13 @@ def list_runs(data_dir: Path, *, as_json: bool) -> bool:
         say(f"no runs in {data_dir / 'outputs'}")
     else:
         table = Table("run", "state", "epoch", "step", "loss", "best probe")
-        for run in runs:
-            loss = "" if run.loss is None else f"{run.loss:.4f}"
-            probe = "" if run.probe is None else f"{run.probe_name} {run.probe:.2f} (epoch {run.probe_epoch})"
-            epoch = f"{run.epoch}/{'?' if run.epochs is None else run.epochs}"
-            table.add_row(run.name, run.state, epoch, str(run.step), loss, probe)
+        for one in runs:
+            loss = "" if one.loss is None else f"{one.loss:.4f}"
+            probe = "" if one.probe is None else f"{one.probe_name} {one.probe:.2f} (epoch {one.probe_epoch})"
+            epoch = f"{one.epoch}/{'?' if one.epochs is None else one.epochs}"
+            table.add_row(one.name, one.state, epoch, str(one.step), loss, probe)
         screen().print(table)
-        evaluations = [evaluation for run in runs for evaluation in run.evaluations]
+        evaluations = [evaluation for one in runs for evaluation in one.evaluations]
         if evaluations:
             screen().print(_evaluations_table(evaluations))
     return bool(runs)
@@ -127,7 +154,7 @@ def _evaluations_table(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def runs_in(outputs: Path) -> Iterator[Run]:
-    """Yield the runs of a folder by name; a folder that no training wrote to is none.
+    """Yield the runs of a folder in the order of their names; a folder that no training wrote to is left out.
 
     Args:
         outputs: Folder of run folders; it need not exist.
@@ -164,7 +191,7 @@ def runs_in(outputs: Path) -> Iterator[Run]:
 
 
 def evaluations_in(outputs: Path) -> Iterator[Evaluation]:
-    """Yield the evaluations below a folder of outputs by folder; a results.json that is none is named and left out.
+    """Yield the evaluations below a folder of outputs; a results.json that cannot be read is named and left out.
 
     Args:
         outputs: Folder of run folders; it need not exist.
@@ -200,7 +227,7 @@ def _run_of(checkpoint: str | None, named: str) -> str:
 
 
 def _folders_in(outputs: Path) -> Iterator[Path]:
-    """Yield the folders with a run's configuration, by name; one that can't be looked into is told."""
+    """Yield the folders with a run's configuration, by name; one that cannot be read is named on standard error."""
     try:
         entries = sorted(outputs.iterdir())
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earmark.cli.terminal import screen
 from earmark.datasets.listing import reason_of
 from earmark.datasets.records import printable
 
@@ -84,8 +85,6 @@ def score(
         The same as plain data: path -> a score for each window, or a single one of actions.
     """
     import numpy as np
-
-    from earmark.cli.build import screen
 
     only = next(iter(truths.values())) if len(truths) == len(files) == 1 else None
     known: list[tuple[FileMoments, Any, Truth]] = []

@@ -33,6 +33,7 @@ from earmark.clips.sampling import uniform_draw
 from earmark.clips.store import PreparedStore
 from earmark.clips.stored_clips import ClipWindow, StoredClips, num_frames_of
 from earmark.moments import segment_number
+from earmark.preparation.catalog import SparseStoreError
 from earmark.wording import counted
 
 if TYPE_CHECKING:
@@ -157,17 +158,17 @@ class MomentClips(StoredClips):
     def _require_kept(self, around_seconds: float) -> None:
         """Raise if a store that keeps what is around its moments has less of that than is read."""
         if self.moments == "random":
-            raise ValueError(
-                f"{self.store.root}: prepared with prepare.around=moments, so it holds moments only; random moments "
-                "need the whole videos: prepare without prepare.around"
+            raise SparseStoreError(
+                f"{self.store.root}: holds only {around_seconds:g} s on each side of each moment; random moments need "
+                "the whole videos"
             )
         margin = self.gap_seconds + self.clip_seconds
         needed = max(margin, self.audio_seconds / 2)
         if around_seconds < needed - 1e-9:
-            raise ValueError(
-                f"{self.store.root}: prepared with prepare.around_seconds={around_seconds:g}, which keeps less around "
-                f"a moment than is read: gap and clip are {margin:g} s, half of the sound {self.audio_seconds / 2:g} "
-                f"s; prepare with prepare.around_seconds={needed:g} or more, or make them shorter"
+            raise SparseStoreError(
+                f"{self.store.root}: holds only {around_seconds:g} s on each side of each moment, less than is read: "
+                f"gap and clip are {margin:g} s, half of the sound is {self.audio_seconds / 2:g} s",
+                needed_seconds=needed,
             )
 
     def _find_moments(self, durations: npt.NDArray[np.float64], segment_seconds: float) -> None:
@@ -298,9 +299,9 @@ class ActionClips(StoredClips):
         audio_seconds: float | None = None,
     ) -> None:
         if store.around_seconds is not None:
-            raise ValueError(
-                f"{store.root}: prepared with prepare.around=moments, so it holds moments only; clips of actions need "
-                "the whole videos: prepare without prepare.around"
+            raise SparseStoreError(
+                f"{store.root}: holds only {store.around_seconds:g} s on each side of each moment; clips of actions "
+                "need the whole videos"
             )
         super().__init__()
         self.store = store

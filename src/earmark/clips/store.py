@@ -280,7 +280,7 @@ class PreparedStore:
         return np.clip(np.floor(positions + 0.5 + TIE_FRAMES), 0, num_frames - 1).astype(np.int64)
 
     def _not_kept(self, opened: OpenVideo, video_id: str, time_seconds: float) -> StoreError:
-        why = f"it was prepared with prepare.around=moments, prepare.around_seconds={self.around_seconds}"
+        why = f"the store holds only {self.around_seconds} s on each side of each moment"
         if self.around_seconds is None:
             why = "it is shorter than the catalog says"
         return StoreError(f"{opened.path}: nothing of video {video_id!r} is kept at {time_seconds:.3f} s: {why}")

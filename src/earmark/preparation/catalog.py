@@ -29,6 +29,7 @@ __all__ = [
     "STORE_VERSION",
     "TABLES",
     "PreparedVideo",
+    "SparseStoreError",
     "StoreError",
     "index_path",
     "prepared_file",
@@ -46,6 +47,18 @@ FPS_TOLERANCE = 0.95
 
 class StoreError(ValueError):
     """A store or one of its videos cannot be read; the message names the file and the reason."""
+
+
+class SparseStoreError(StoreError):
+    """A store that keeps only what is around its moments holds less than is to be read.
+
+    Attributes:
+        needed_seconds: What it would have to hold on each side of a moment; None where only whole videos will do.
+    """
+
+    def __init__(self, message: str, *, needed_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.needed_seconds = needed_seconds
 
 
 @dataclass(frozen=True, slots=True)

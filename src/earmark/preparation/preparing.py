@@ -38,7 +38,7 @@ from earmark.preparation.video import read_record, record_path
 from earmark.preparation.workers import Backend, prepared_rows
 from earmark.wording import counted
 
-__all__ = ["PrepareError", "PrepareReport", "prepare"]
+__all__ = ["DiskSpaceError", "PrepareError", "PrepareReport", "prepare"]
 
 DEFAULT_TRANSCODING = Transcoding()
 DEFAULT_SEARCH = MomentSearch()
@@ -46,6 +46,19 @@ DEFAULT_SEARCH = MomentSearch()
 
 class PrepareError(ValueError):
     """Preparing cannot start or go on; the message says why."""
+
+
+class DiskSpaceError(PrepareError):
+    """What will be written does not fit on the disk.
+
+    Attributes:
+        needed_bytes: Estimated size of the prepared videos.
+        free_bytes: What is free at the store's folder.
+    """
+
+    def __init__(self, message: str, *, needed_bytes: float = 0, free_bytes: float = 0) -> None:
+        super().__init__(message)
+        self.needed_bytes, self.free_bytes = needed_bytes, free_bytes
 
 
 def prepare(
@@ -173,9 +186,7 @@ def _check_space(root: Path, lengths: list[SourceLength], parameters: dict[str, 
     most = "at most " if "around" in parameters else "about "
     estimate = f"{hours:.2f} h of video will take {most}{size_text(needed)}; {size_text(free)} are free"
     if needed > free and "around" not in parameters:
-        raise PrepareError(
-            f"{root}: {estimate}. Make room, choose another folder, or a smaller prepare.short_side or prepare.quality"
-        )
+        raise DiskSpaceError(f"{root}: {estimate}", needed_bytes=needed, free_bytes=free)
     if tell and lengths:
         from rich.console import Console
 

@@ -155,7 +155,7 @@ def in_processes(calls: Sequence[Any], *, num_workers: int, backend: Backend = "
 
 def _check(backend: Backend) -> None:
     if backend == "ray" and importlib.util.find_spec("ray") is None:
-        raise BackendError("prepare.backend=ray needs Ray: pip install 'earmark[ray]'")
+        raise BackendError("the backend ray needs Ray: pip install 'earmark[ray]'")
 
 
 def _ray_backend() -> Any:

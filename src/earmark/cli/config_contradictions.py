@@ -1,0 +1,120 @@
+"""Which settings contradict each other though each is valid.
+
+Beside the path of a sample; part of `earmark.cli.config`. Whether clips, crops and sound fit the prepared videos is
+checked by `earmark.cli.config_fit`.
+"""
+
+import re
+
+from earmark.cli.checks import unused_by_criterion
+from earmark.cli.config_schema import Environment, EvaluateConfig, Prepare, PretrainAugm, PretrainConfig
+from earmark.wording import counted
+
+__all__ = ["contradictions"]
+
+DETECTOR_OPTIONS = {  # those of earmark.moments, which is slow to import
+    "earmark": ("min_score", "min_distance_seconds"),
+    "replai": ("min_prominence", "min_distance"),
+}
+PREPARE_CHOICES = {"earmark": "default", "replai": "replai"}  # of the group prepare, by the detector that it chooses
+
+
+def contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
+    """Return which settings contradict each other, one line per problem, each with the full name of its key.
+
+    Args:
+        config: Checked value by value.
+    """
+    problems = []
+    optim, environment = config.optim, config.environment
+    if environment.accelerator == "cuda" and environment.ngpu == 0:
+        problems.append("environment.ngpu: must be at least 1 with environment.accelerator=cuda")
+    if environment.force_processes is not None and environment.accelerator == "cuda":
+        problems.append(
+            "environment.force_processes: starts processes on the CPU, which contradicts environment.accelerator=cuda"
+        )
+    problems += _wrong_nodes(environment) + _options_of_another_detector(config.prepare)
+    if isinstance(config, EvaluateConfig):
+        problems += _unused_by_probe(config)
+    else:
+        problems += _wrong_crop(config.data_augm)
+        if config.criterion.name == "supervised" and config.data.split == "all":
+            problems.append("data.split: criterion=supervised needs one split, whose annotated actions it learns from")
+        if config.criterion.name == "simclr_video" and config.data_augm.shared_crop:
+            problems.append("data_augm.shared_crop: must be false with criterion=simclr_video, of two crops")
+        problems += unused_by_criterion(config)
+        if environment.force and not environment.resume:
+            problems.append(
+                "environment.force: resumes a run, which environment.resume=false forbids; give only one of them"
+            )
+        if config.model.fused_optimizer and optim.max_gradient_norm is not None and environment.precision == "16-mixed":
+            problems.append(
+                "optim.max_gradient_norm: needs model.fused_optimizer=false with environment.precision=16-mixed: the "
+                "fused update undoes the scale of gradients too late for clipping"
+            )
+    if optim.use_lr_scheduler and optim.schedule:
+        problems.append("optim.schedule: is for optim.use_lr_scheduler=false; give one or the other")
+    total_steps = optim.lr_scheduler_args.total_steps
+    if optim.use_lr_scheduler and total_steps is not None and total_steps < optim.epochs:
+        problems.append(
+            f"optim.lr_scheduler_args.total_steps: {total_steps} is too few for {counted(optim.epochs, 'epoch')}"
+        )
+    return problems
+
+
+def _wrong_nodes(environment: Environment) -> list[str]:
+    problems = []
+    if environment.rank >= environment.world_size:
+        problems.append(f"environment.rank: must be below environment.world_size ({environment.world_size})")
+    url = environment.dist_url
+    if url is not None and not re.fullmatch(r"env://|tcp://[^/:]+:\d+", url):
+        problems.append(f"environment.dist_url: must be tcp://HOST:PORT, env:// or null, got {url!r}")
+    if environment.world_size > 1 and not environment.slurm and url is None:
+        problems.append(
+            "environment.dist_url: several nodes need tcp://HOST:PORT of the first, or env:// if torchrun or srun "
+            "starts the processes"
+        )
+    return problems
+
+
+def _options_of_another_detector(prepare: Prepare) -> list[str]:
+    own = " and ".join(f"prepare.{name}" for name in DETECTOR_OPTIONS[prepare.detector])
+    return [
+        f"prepare.{name}: is an option of the detector {detector} (prepare={PREPARE_CHOICES[detector]}); here it is "
+        f"{prepare.detector} (prepare={PREPARE_CHOICES[prepare.detector]}), which has {own}"
+        for detector, names in DETECTOR_OPTIONS.items()
+        for name in names
+        if detector != prepare.detector and getattr(prepare, name) is not None
+    ]
+
+
+def _wrong_crop(augm: PretrainAugm) -> list[str]:
+    problems = []
+    if augm.max_short_side < augm.min_short_side:
+        problems.append(f"data_augm.max_short_side: must be at least min_short_side ({augm.min_short_side})")
+    if augm.min_short_side < augm.crop_size:
+        problems.append(f"data_augm.min_short_side: must be at least crop_size ({augm.crop_size})")
+    return problems
+
+
+def _unused_by_probe(config: EvaluateConfig) -> list[str]:
+    """Return which settings of the groups shared with pretraining would change nothing here."""
+    problems = []
+    if config.optim.use_lr_scheduler:
+        problems.append("optim.use_lr_scheduler: must be false; the probe's learning rate falls at optim.schedule")
+    if config.optim.args.nesterov:
+        problems.append("optim.args.nesterov: must be false; the probe has plain momentum")
+    if config.optim.max_steps is not None:
+        problems.append("optim.max_steps: must be null; the probe has optim.epochs")
+    for name, plain in (("accumulate", 1), ("max_gradient_norm", None), ("ema_decay", None)):
+        if getattr(config.optim, name) != plain:
+            problems.append(f"optim.{name}: must be {plain}; it is for pretraining")
+    if config.environment.force:
+        problems.append("environment.force: must be false; it is for pretraining")
+    if config.environment.force_processes not in (None, 1):
+        problems.append("environment.force_processes: must be null; evaluation runs in one process")
+    if config.environment.precision != "32-true":
+        problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
+    if config.data.split not in ("train", "all"):
+        problems.append("data.split: must be train, where the probe learns; evaluate.split is what it is judged on")
+    return problems

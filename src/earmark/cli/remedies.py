@@ -1,0 +1,40 @@
+"""Which settings help against an error of the library, whose messages name no config keys.
+
+Beside the path of a sample: `earmark.cli.terminal.report_error` asks here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["remedy"]
+
+
+def _keep_more(error: Any) -> str:
+    if error.needed_seconds is None:
+        return "prepare with prepare.around=null"
+    return f"prepare with prepare.around_seconds={error.needed_seconds:g} or more, or make clip, gap or sound shorter"
+
+
+def _make_room(error: Any) -> str:
+    return "make room, choose another environment.data_dir, or a smaller prepare.short_side or prepare.quality"
+
+
+# By the names of the classes: importing them here would load the library for commands that need none of it.
+REMEDIES: dict[str, Callable[[Any], str]] = {
+    "SparseStoreError": _keep_more,
+    "DiskSpaceError": _make_room,
+}
+
+
+def remedy(error: Exception) -> str | None:
+    """Return which settings help against an error, or None if nothing is known.
+
+    Args:
+        error: Of the library; its attributes hold the facts.
+
+    Example:
+        >>> remedy(ValueError("a.mp4: no sound")) is None
+        True
+    """
+    known = REMEDIES.get(type(error).__name__)
+    return None if known is None else known(error)

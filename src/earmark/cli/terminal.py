@@ -1,0 +1,146 @@
+"""What every command shares: exit codes, how errors are reported, where text and tables go, and how numbers are parsed.
+
+Beside the path of a sample: the commands call this, and it calls none of them. Nothing slow is imported with it.
+"""
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = [
+    "DONE",
+    "FAILED",
+    "INTERRUPTED",
+    "WRONG_USAGE",
+    "clock",
+    "non_negative",
+    "num_cpus",
+    "positive",
+    "report_error",
+    "say",
+    "screen",
+]
+
+# A run that a scheduler's signal stopped ends with 75 instead (earmark.training.interrupts), to be started again.
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+TABLE_WIDTH = 160  # columns, where the output is not a terminal
+
+
+def report_error(program: str, error: Exception) -> int:
+    """Print on standard error what went wrong, in one line where the error is meant for the user.
+
+    Args:
+        program: What failed, such as ``earmark pretrain``.
+        error: The exception that ended it.
+
+    Returns:
+        The exit code that the process should end with.
+
+    Raises:
+        Exception: The error itself, where it is a fault of the program.
+
+    Example:
+        >>> report_error("earmark moments", ValueError("a.mp4: no sound"))
+        1
+    """
+    from earmark.cli.config_values import ConfigError
+    from earmark.cli.remedies import remedy
+
+    own = type(error).__module__.startswith("earmark.")
+    if (not own and not isinstance(error, ValueError | OSError)) or "EARMARK_DEBUG" in os.environ:
+        raise error
+    way_out = remedy(error)
+    print(f"{program}: {_in_words(error)}{'' if way_out is None else f'; {way_out}'}", file=sys.stderr)
+    if not own:
+        print("(EARMARK_DEBUG=1 shows where this was raised)", file=sys.stderr)
+    return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+
+
+def _in_words(error: Exception) -> str:
+    """Return the message of an error; for one of the operating system, the file and the reason without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror.lower()}"
+    return str(error) or type(error).__name__
+
+
+def say(text: str) -> None:
+    """Print a line of progress on standard error; where several processes run, only the first prints."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)
+
+
+def screen(*, stderr: bool = False) -> "Console":
+    """Return the console that tables are printed on.
+
+    Args:
+        stderr: Print on standard error, where standard output holds results that a program reads.
+
+    Returns:
+        A console, wide where its output is not a terminal, so that rows in files and logs are not folded.
+    """
+    from rich.console import Console
+
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    # No markup: file names contain brackets, and what looks like a tag would vanish.
+    return Console(stderr=stderr, highlight=False, markup=False, width=None if is_terminal else TABLE_WIDTH)
+
+
+def clock(time_seconds: float) -> str:
+    """Return a time as minutes, seconds and milliseconds.
+
+    Example:
+        >>> clock(83.4567)
+        '1:23.457'
+    """
+    minutes, milliseconds = divmod(round(time_seconds * 1000), 60_000)
+    return f"{minutes}:{milliseconds // 1000:02d}.{milliseconds % 1000:03d}"
+
+
+def non_negative(text: str) -> float:
+    """Parse a number of at least 0, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is anything else.
+
+    Example:
+        >>> non_negative("0.5")
+        0.5
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+    return value
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is anything else.
+
+    Example:
+        >>> positive("3")
+        3
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def num_cpus() -> int:
+    """Return how many processor cores this process may use; limits by affinity and containers are respected."""
+    import joblib
+
+    count: int = joblib.cpu_count()
+    return count
