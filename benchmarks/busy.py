@@ -84,6 +84,7 @@ def main() -> None:
         for num_busy in (0, options.busy):
             for name, way in WAYS.items():
                 rates.setdefault((name, num_busy), []).append(measured(way, num_busy, options))
+                print(f"{name}, {num_busy} busy: {rates[name, num_busy][-1]:.1f}", file=sys.stderr, flush=True)
     print(f"{os.cpu_count()} cores, {options.threads} threads, load {os.getloadavg()[0]:.1f} at the end")
     print(f"| threads wait by | samples/s alone | beside {options.busy} busy loops | share |\n|---|---|---|---|")
     for name in WAYS:
