@@ -26,7 +26,7 @@ from earmark.cli.moments_file import Search, find
 from earmark.media import SoundReader, probe
 from tests.conftest import ROOT
 from tests.helpers.media_clips import click_track, grey_ramp, write_clip
-from tests.moments.test_writing import vtt_cues
+from tests.helpers.webvtt import vtt_cues
 
 
 @pytest.fixture(autouse=True)

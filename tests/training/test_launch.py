@@ -9,24 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from earmark.encoders import Encoder
-from earmark.methods.replai import AudioVisualModel
 from earmark.training.checkpoint import load_checkpoint
 from earmark.training.launch import Launch, LaunchError, ProcessError, join_processes, plan_launch, run_processes
 from earmark.training.pretrain import PretrainResult
 from earmark.training.processes import OtherProcessError, connection_lost, gather_objects, on_first_rank
-from tests.training.test_pretrain import NUM_CLIPS, TinyClips, TinyModel, assert_same_end, lines_of, run
+from tests.helpers.rank_runs import end_of, processes, train
+from tests.helpers.tiny_run import NUM_CLIPS, TinyClips, TinyModel, assert_same_end, run
 
 TORCHRUN = {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1"}
 TORCHRUN |= {"MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
 SRUN = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2", "SLURM_NODEID": "1", "SLURM_LOCALID": "0"}
 SRUN |= {"SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_JOB_ID": "123456"}
-
-
-def processes(num_local: int) -> Launch:
-    return plan_launch({}, accelerator="cpu", num_local=num_local)
 
 
 # --- which processes there are ---
@@ -74,43 +69,6 @@ def test_nodes_that_are_told_their_rank_need_the_address_of_the_first() -> None:
 
 
 # --- that they learn what one would ---
-
-
-class NormedEncoder(Encoder):
-    """A linear map with batch norm, whose statistics tell processes apart unless they are shared."""
-
-    output_dim = 6
-
-    def __init__(self, in_dim: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(in_dim, 8), nn.BatchNorm1d(8), nn.Linear(8, 6))
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.layers(x).tanh()
-        return features[:, :, None]
-
-
-def normed_model() -> AudioVisualModel:
-    torch.manual_seed(3)
-    return AudioVisualModel(NormedEncoder(3 * 2 * 4 * 4), NormedEncoder(12), hidden_dim=7, out_dim=5)
-
-
-def train(launch: Launch, folder: str, precision: str, options: dict[str, Any]) -> PretrainResult:
-    """Twenty steps of batches of 4, five of them an epoch."""
-    torch.set_num_threads(1)
-    fabric = join_processes(launch, precision=precision)
-    model = options.pop("model", normed_model)()
-    defaults: dict[str, Any] = {"epochs": 7, "schedule": "multi_step", "max_steps": 20}
-    return run(Path(folder), model=model, fabric=fabric, **defaults | options)
-
-
-def end_of(result: PretrainResult) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
-    """Return the losses of all steps, the weights, and the momentum: the sum of all gradients, the late ones most."""
-    assert result.checkpoint_path is not None
-    state = load_checkpoint(result.checkpoint_path)
-    losses = [line["loss"] for line in lines_of(result) if line["kind"] == "step"]
-    momentum = [value["momentum_buffer"] for value in state["optimizer"]["state"].values()]
-    return torch.tensor(losses, dtype=torch.float64), state["model"], momentum
 
 
 @pytest.mark.parametrize(

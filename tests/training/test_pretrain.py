@@ -25,149 +25,25 @@ from torch import Tensor, nn
 
 from earmark.training.checkpoint import CheckpointError, load_checkpoint
 from earmark.training.optim import multi_step, one_cycle, sgd
-from earmark.training.pretrain import NonFiniteError, PretrainResult, pretrain
+from earmark.training.pretrain import NonFiniteError, PretrainResult
+from tests.helpers.tiny_run import (
+    NUM_CLIPS,
+    TinyAudioTransform,
+    TinyClips,
+    TinyModel,
+    TinyVideoTransform,
+    assert_equal,
+    assert_same_end,
+    collate,
+    lines_of,
+    plain_model,
+    run,
+    run_script,
+    seed_all,
+    weights_of,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-NUM_CLIPS, BATCH_SIZE = 14, 4  # 3 batches an epoch, 2 clips left out
-
-
-class TinyClips:
-    """Samples that depend on (index, seed) alone; `on_sample`, told how many were drawn, may do mischief."""
-
-    def __init__(self, on_sample: Any = None) -> None:
-        self.on_sample, self.num_drawn = on_sample, 0
-
-    def __len__(self) -> int:
-        return NUM_CLIPS
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        index, seed = key
-        self.num_drawn += 1
-        if self.on_sample is not None:
-            self.on_sample(self.num_drawn)
-        draw = np.random.default_rng(seed)
-        return {
-            "video_before": draw.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8),
-            "video_after": draw.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8),
-            "audio": draw.integers(-(2**15), 2**15, 12, dtype=np.int16),
-            "index": np.int64(index),
-            "seed": np.int64(seed),
-            "video_size": np.array([4, 4]),
-        }
-
-
-def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
-
-
-class TinyVideoTransform(nn.Module):
-    """Scale each sample by a number drawn from its seed and stream."""
-
-    def forward(self, video: Tensor, seed: Tensor, video_size: Tensor, *, stream: int) -> Tensor:
-        scale = torch.tensor([np.random.default_rng([int(s), stream]).random() for s in seed], dtype=torch.float32)
-        return video.permute(0, 4, 1, 2, 3).float() / 255 * scale[:, None, None, None, None]
-
-
-class TinyAudioTransform(nn.Module):
-    def forward(self, audio: Tensor) -> Tensor:
-        return (audio.float() / 2**15).reshape(-1, 1, 3, 4)
-
-
-class TinyModel(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(11)
-        self.video = nn.Sequential(nn.Conv3d(3, 4, (1, 3, 3)), nn.BatchNorm3d(4), nn.Flatten(), nn.Linear(32, 8))
-        self.audio = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(12, 8))
-
-    def forward(
-        self, video_before: Tensor, video_after: Tensor, audio: Tensor, *, index: Tensor, labels: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        before, after, sound = self.video(video_before), self.video(video_after), self.audio(audio)
-        contrastive, change = (before - sound).square().mean(), (after - before - sound).square().mean()
-        return {
-            "loss": (contrastive + change) / 2,
-            "contrastive_loss": contrastive.detach(),
-            "state_change_loss": change.detach(),
-        }
-
-
-def seed_all(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - the state of the global generator is part of a checkpoint
-    torch.manual_seed(seed)
-
-
-def run(
-    run_dir: Path, *, model: nn.Module | None = None, schedule: str = "one_cycle", **options: Any
-) -> PretrainResult:
-    """Start or resume a run of four epochs as a fresh process would: with a new model, optimizer and schedule."""
-    model = TinyModel() if model is None else model
-    optimizer = sgd(model.parameters(), lr=0.05)
-    scheduler = {
-        "one_cycle": lambda: one_cycle(optimizer, max_lr=0.05, total_steps=6),
-        "multi_step": lambda: multi_step(optimizer, milestones=[1, 3]),
-        "none": lambda: None,
-    }[schedule]()
-    defaults: dict[str, Any] = {
-        "clips": TinyClips(),
-        "video_transform": TinyVideoTransform(),
-        "audio_transform": TinyAudioTransform(),
-        "fabric": Fabric(accelerator="cpu", devices=1),
-        "epochs": 4,
-        "batch_size": BATCH_SIZE,
-        "seed": 5,
-        "num_workers": 0,
-        "save_every_epochs": 2,
-        "log_every": 1,
-        "config": {"optim": {"lr": 0.05}, "environment": {"workers": 0}},
-        "fingerprint": "abc",
-        "tensorboard": False,
-        "progress": False,
-    }
-    seed_all(99 if (run_dir / "checkpoints").exists() else 7)  # a resume must not owe anything to the caller's seeds
-    return pretrain(
-        model=model,
-        collate_fn=collate,
-        run_dir=run_dir,
-        **{"optimizer": optimizer, "scheduler": scheduler} | defaults | options,
-    )
-
-
-def assert_same_end(one: PretrainResult, other: PretrainResult) -> None:
-    """Everything that the last checkpoints hold is equal bit for bit, but for the times."""
-    first, second = (load_checkpoint(result.checkpoint_path) for result in (one, other))
-    for state in (first, second):
-        for name in ("seconds", "data_wait_seconds"):
-            del state["epoch_totals"][name]
-        del state["config"]["environment"]
-    _assert_equal(first, second, "checkpoint")
-    assert one.last_losses == other.last_losses
-    assert (one.steps, one.epochs) == (other.steps, other.epochs)
-
-
-def _assert_equal(one: Any, other: Any, name: str) -> None:
-    assert type(one) is type(other), name
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), name
-        for key in one:
-            _assert_equal(one[key], other[key], f"{name}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), name
-        for place, (left, right) in enumerate(zip(one, other, strict=True)):
-            _assert_equal(left, right, f"{name}[{place}]")
-    elif isinstance(one, Tensor):
-        assert torch.equal(one, other), name
-    else:
-        assert one == other, name
-
-
-def lines_of(result: PretrainResult) -> list[dict[str, Any]]:
-    """Return the lines of metrics without what depends on the clock."""
-    timed = {"samples_per_second", "data_wait_share", "seconds"}
-    lines = [json.loads(line) for line in result.metrics_path.read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in timed} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +82,7 @@ def test_the_loop_equals_a_plain_one_written_out(uninterrupted: PretrainResult) 
         scheduler.step()
     steps = [line for line in lines_of(uninterrupted) if line["kind"] == "step"]
     assert [line["loss"] for line in steps] == losses
-    _assert_equal(load_checkpoint(uninterrupted.checkpoint_path)["model"], model.state_dict(), "model")
+    assert_equal(load_checkpoint(uninterrupted.checkpoint_path)["model"], model.state_dict(), "model")
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5, 6, 11])
@@ -272,15 +148,11 @@ def test_a_run_killed_in_mid_epoch_and_started_again_equals_the_uninterrupted_on
     """SIGKILL in the 8th step, when step 6 was saved last and steps 7 and 8 must be done and logged again."""
     script = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from tests.training.test_pretrain import TinyClips, run\n"
+        "from tests.helpers.tiny_run import TinyClips, run\n"
         "kill = lambda drawn: drawn == 4 * 7 + 2 and os.kill(os.getpid(), signal.SIGKILL)\n"
         "run(Path(sys.argv[1]), clips=TinyClips(on_sample=kill), save_every_steps=2)\n"
     )
-    source = Path(sys.modules["earmark"].__file__ or "").parents[1]
-    path = os.pathsep.join([str(source), str(Path(__file__).parents[2])])
-    child = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    )
+    child = run_script(script, tmp_path)
     assert child.returncode == -signal.SIGKILL
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 7
     resumed = run(tmp_path)
@@ -294,7 +166,7 @@ def test_two_ranks_take_the_steps_of_one_and_can_be_resumed_by_one(tmp_path: Pat
     script = (
         "import sys; from pathlib import Path\n"
         "from lightning_fabric import Fabric\n"
-        "from tests.training.test_pretrain import plain_model, run\n"
+        "from tests.helpers.tiny_run import plain_model, run\n"
         "fabric = Fabric(accelerator='cpu', devices=2, strategy='ddp'); fabric.launch()\n"
         "run(Path(sys.argv[1]), model=plain_model(), fabric=fabric, max_steps=7)\n"
     )
@@ -309,12 +181,6 @@ def test_two_ranks_take_the_steps_of_one_and_can_be_resumed_by_one(tmp_path: Pat
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     weights = [load_checkpoint(result.checkpoint_path)["model"] for result in (one, two)]
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-6)
-
-
-def plain_model() -> TinyModel:
-    model = TinyModel()
-    model.video[1], model.audio[1] = nn.Identity(), nn.Identity()
-    return model
 
 
 class _LabelledClips(TinyClips):
@@ -665,11 +531,6 @@ def test_progress_is_a_live_line_on_a_terminal(
 # --- numerics ---
 
 
-def weights_of(result: PretrainResult, part: str = "model") -> dict[str, Tensor]:
-    weights: dict[str, Tensor] = load_checkpoint(result.checkpoint_path)[part]
-    return weights
-
-
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(tmp_path: Path) -> None:
     """For a loss that is a mean over samples, and without batch norm and dropout, parts change rounding only."""
     whole = run(tmp_path / "whole", model=plain_model(), max_steps=6)
@@ -757,7 +618,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole_and_says_so(tmp_path: Pa
     """The operating system refuses to let a file grow, in a process of its own."""
     script = (
         "import resource, sys; from pathlib import Path\n"
-        "from tests.training.test_pretrain import TinyClips, run\n"
+        "from tests.helpers.tiny_run import TinyClips, run\n"
         "def fill(drawn):\n"
         "    if drawn == 4 * 3 + 1: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
         "run(Path(sys.argv[1]), clips=TinyClips(on_sample=fill), save_every_steps=2)\n"
@@ -769,18 +630,6 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole_and_says_so(tmp_path: Pa
     assert "latest_00000002.pt is whole, and a resume goes on from it" in child.stderr
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["latest_00000002.pt"]
     assert run(tmp_path).steps == 12
-
-
-def run_script(script: str, *arguments: Path) -> "subprocess.CompletedProcess[str]":
-    source = Path(sys.modules["earmark"].__file__ or "").parents[1]
-    path = os.pathsep.join([str(source), str(Path(__file__).parents[2])])
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_probes_come_on_schedule_and_keep_the_best(tmp_path: Path) -> None:
