@@ -10,27 +10,15 @@ import pytest
 import torch
 
 from earmark.cli.build import build_encoder
-from earmark.cli.config import PretrainConfig, checked, compose
+from earmark.cli.config import checked, compose
 from earmark.cli.config_schema import Data, VideoEncoder
 from earmark.cli.judged import Judged, seen_videos
 from earmark.cli.main import main
 from earmark.clips.store import PreparedStore
 from earmark.kitchen import make_kitchen
 from earmark.training.checkpoint import load_checkpoint
+from tests.helpers.command_lines import SMALL_ENCODERS, configured
 from tests.helpers.made_store import add_video, finish_store
-
-SMALL_ENCODERS = [
-    "backbone/video=avid_r2plus1d_10",
-    "backbone.video.args.width=4",
-    "backbone.audio.args.width=4",
-    "data_augm.crop_size=32",
-    "data_augm.min_short_side=32",
-    "data_augm.max_short_side=40",
-]
-
-
-def configured(*overrides: str) -> PretrainConfig:
-    return checked(PretrainConfig, compose("default_ssrl", overrides))
 
 
 @pytest.fixture(autouse=True)
