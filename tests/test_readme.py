@@ -49,6 +49,16 @@ def test_every_page_of_docs_is_linked_from_the_readme_or_from_a_page_that_is() -
             assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
 
 
+def test_files_that_the_pages_name_are_there() -> None:
+    named = {
+        (page, path)
+        for page, text in PAGES.items()
+        for path in re.findall(r"`((?:src|tests|examples|benchmarks|docs)/[\w./-]+)`", text)
+    }
+    assert ("docs/objectives.md", "tests/training/test_speed.py") in named
+    assert [f"{page}: {path}" for page, path in sorted(named) if not (ROOT / path).exists()] == []
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_readme_and_docs_is_understood(command: list[str]) -> None:
     name, *arguments = command
