@@ -1,5 +1,6 @@
 """The main job on generated videos, through the real commands in real processes."""
 
+import csv
 import json
 import os
 import signal
@@ -86,8 +87,15 @@ def test_the_demo_ends_with_a_table_and_a_page_and_goes_on_where_it_was(
     assert "verb top-1" in capsys.readouterr().out
     results = json.loads((page.parent / "results.json").read_text())
     verb = next(column for column in results["columns"] if column["column"] == "verb")
-    assert verb["num_test_actions"] > 0
-    assert verb["top1"]["gain"]["low"] <= verb["top1"]["gain"]["value"] <= verb["top1"]["gain"]["high"]
+    for split, key in (("train", "num_train_actions"), ("validation", "num_test_actions")):
+        with (folder / f"kitchen/annotations/EPIC_100_{split}.csv").open() as file:
+            assert verb[key] == len(list(csv.DictReader(file)))  # every action of the kitchen is judged
+    top1 = verb["top1"]
+    for judged in ("encoder", "baseline", "majority"):
+        num_right = top1[judged]["value"] / 100 * verb["num_test_actions"]
+        assert num_right == pytest.approx(round(num_right), abs=1e-6)
+    assert top1["gain"]["value"] == pytest.approx(top1["encoder"]["value"] - top1["baseline"]["value"])
+    assert top1["gain"]["value"] > 5  # 18.6 points, 8 of 43 actions, when this was written: it has learned
     text = page.read_text()
     assert text.count("<img") > 10
     assert "://" not in text.replace("http://www.w3.org", "")  # nothing is fetched

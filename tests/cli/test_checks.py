@@ -8,7 +8,7 @@ import pytest
 from earmark.cli import checks as cli_checks
 from earmark.cli.config import ConfigError
 from earmark.cli.main import main
-from tests.cli.test_main import SMALL_ENCODERS, configured
+from tests.helpers.command_lines import SMALL_ENCODERS, configured
 
 RUN = [*SMALL_ENCODERS, "environment.accelerator=cpu", "environment.workers=0"]
 FOLDER = ["data=folder", "data.args.base_path=videos"]

@@ -23,27 +23,12 @@ from earmark.cli.config import (
 from earmark.cli.config_contradictions import DETECTOR_OPTIONS, PREPARE_CHOICES
 from earmark.cli.config_schema import DataArgs
 from earmark.moments import DETECTORS, detector_parameters
+from tests.helpers.command_lines import PUBLISHED_PRETRAINING, PUBLISHED_PROBE
 
 CONFIGS = Path(str(files("earmark.cli.configs")))
 SCHEMA: dict[str, Any] = {"default_ssrl": PretrainConfig, "default_lincls": EvaluateConfig}
 
 # The two commands of the original's README, with paths of ours.
-PUBLISHED_PRETRAINING = """
-    logging.name=epic_git1 data=epic_10s_audiopeak backbone/video=avid_r2plus1d_18 backbone/audio=avid_spec_cnn_9
-    optim.batch_size=128 environment.slurm=False environment.world_size=1 environment.multiprocessing_distributed=True
-    environment.distributed=True environment.ngpu=4 environment.workers=32 environment.data_dir=DIR logging.save_freq=10
-    optim.epochs=100 optim.args.lr=0.005 criterion.args.clr_coeff=0.5 criterion.args.aot_coeff=0.5
-    data.args.base_path=EPIC data.args.delta_non_overlap=0.1 optim.use_lr_scheduler=True
-    optim.lr_scheduler_args.max_lr=0.005 optim.lr_scheduler_args.total_steps=100 backbone.video.args.pretrained=True
-    backbone.audio.args.pretrained=True
-"""
-PUBLISHED_PROBE = """
-    logging.name=epic_git1 data=epic_action_segments backbone/video=avid_r2plus1d_18 environment.slurm=False
-    environment.world_size=1 environment.multiprocessing_distributed=True environment.distributed=True
-    environment.ngpu=4 environment.workers=8 environment.data_dir=DIR logging.save_freq=10 optim=sgd_lincls
-    optim.epochs=30 optim.schedule=[18,24] optim.batch_size=128 optim.args.lr=0.005 environment.resume=False
-    logging.suffix=_eval train_algo.normalize_feats=False
-"""
 
 
 @pytest.fixture(scope="module")

@@ -17,20 +17,8 @@ from earmark.cli.main import main
 from earmark.clips.store import PreparedStore
 from earmark.kitchen import KitchenSize, make_kitchen
 from earmark.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.helpers.command_lines import SMALL_ENCODERS, configured
 from tests.helpers.made_store import add_video, finish_store
-
-SMALL_ENCODERS = [
-    "backbone/video=avid_r2plus1d_10",
-    "backbone.video.args.width=4",
-    "backbone.audio.args.width=4",
-    "data_augm.crop_size=32",
-    "data_augm.min_short_side=32",
-    "data_augm.max_short_side=40",
-]
-
-
-def configured(*overrides: str) -> PretrainConfig:
-    return checked(PretrainConfig, compose("default_ssrl", overrides))
 
 
 @pytest.fixture(autouse=True)

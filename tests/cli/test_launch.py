@@ -22,9 +22,8 @@ from earmark.encoders.published import PUBLISHED
 from earmark.kitchen import KitchenSize, make_kitchen
 from earmark.training.checkpoint import latest_checkpoint, load_checkpoint
 from earmark.training.launch import Launch
-from tests.cli.test_config import PUBLISHED_PRETRAINING, PUBLISHED_PROBE
-from tests.cli.test_main import SMALL_ENCODERS, configured
 from tests.conftest import ROOT
+from tests.helpers.command_lines import PUBLISHED_PRETRAINING, PUBLISHED_PROBE, SMALL_ENCODERS, configured
 
 EARMARK = [sys.executable, "-m", "earmark"]
 TRAINING = [*SMALL_ENCODERS, "prepare.short_side=64", "prepare.workers=1", "environment.workers=0"]

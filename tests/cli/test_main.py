@@ -16,23 +16,15 @@ import torch
 from earmark import __version__
 from earmark.cli import doctor
 from earmark.cli.build import build_encoder, build_fabric, open_dataset, open_store, store_path
-from earmark.cli.config import ConfigError, PretrainConfig, checked, compose, quoted
+from earmark.cli.config import ConfigError, quoted
 from earmark.cli.main import main
 from earmark.cli.terminal import clock
 from earmark.kitchen import PRESETS, Difficulty, KitchenSize, Preset, make_kitchen
-from tests.cli.test_config import PUBLISHED_PRETRAINING, PUBLISHED_PROBE
 from tests.helpers.clicking import make_video
+from tests.helpers.command_lines import PUBLISHED_PRETRAINING, PUBLISHED_PROBE, SMALL_ENCODERS, configured
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-SMALL_ENCODERS = [
-    "backbone/video=avid_r2plus1d_10",
-    "backbone.video.args.width=4",
-    "backbone.audio.args.width=4",
-    "data_augm.crop_size=32",
-    "data_augm.min_short_side=32",
-    "data_augm.max_short_side=40",
-]
 
 
 def run(*arguments: str, cwd: Path, program: str | None = None) -> "subprocess.CompletedProcess[str]":
@@ -43,10 +35,6 @@ def run(*arguments: str, cwd: Path, program: str | None = None) -> "subprocess.C
     return subprocess.run(
         [*command, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-
-
-def configured(*overrides: str) -> PretrainConfig:
-    return checked(PretrainConfig, compose("default_ssrl", overrides))
 
 
 @pytest.fixture(autouse=True)

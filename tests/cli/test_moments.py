@@ -27,7 +27,7 @@ from earmark.media import SoundReader, media_info
 from earmark.moments import DETECTORS as BUILT_DETECTORS
 from tests.conftest import ROOT
 from tests.helpers.media_clips import click_track, grey_ramp, write_clip
-from tests.moments.test_writing import vtt_cues
+from tests.helpers.webvtt import vtt_cues
 
 
 @pytest.fixture(autouse=True)

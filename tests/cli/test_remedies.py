@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from earmark.preparation.prepare import DiskSpaceError, prepare
 
 from earmark.cli.remedies import REMEDIES, remedy
 from earmark.cli.terminal import report_error
 from earmark.preparation.catalog import SparseStoreError
+from earmark.preparation.preparing import DiskSpaceError, prepare
 from tests.conftest import ROOT
 from tests.helpers.clicking import make_video
 

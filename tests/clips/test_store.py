@@ -1,38 +1,20 @@
 import contextlib
 import gc
-import json
 import os
 import pickle
-import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
-from earmark.clips.store import MAX_INDEX_BYTES, PreparedStore
+from earmark.clips.store import PreparedStore
 from earmark.media import MediaError, PacketIndex
-from earmark.moments import Moment, moments_table, write_moments
-from earmark.preparation.catalog import CATALOG_SCHEMA, STORE_VERSION, PreparedVideo, StoreError, prepared_name
+from earmark.preparation.catalog import StoreError
 from tests.helpers.made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> PreparedStore:
-    rows = [
-        add_video(tmp_path, "P01/P01_01"),
-        add_video(tmp_path, "short", num_frames=20, num_samples=30011),
-        add_video(tmp_path, "mute", num_frames=10, has_audio=False),
-        PreparedVideo("broken", "/videos/broken.mp4", status="refused", reason="not media"),
-    ]
-    finish_store(tmp_path, rows, {"P01/P01_01": [1.5, 4.25, 7.0], "short": [0.6]})
-    return PreparedStore(tmp_path)
 
 
 def _movie(store: PreparedStore, video_id: str = "P01/P01_01") -> Path:
@@ -404,147 +386,3 @@ def test_a_movie_that_shrinks_while_it_is_open_is_an_error(store: PreparedStore)
     os.truncate(_movie(store), 1000)
     with pytest.raises(StoreError, match=r"P01_01\.mov: ends before byte .* truncated .* P01/P01_01 from 9\.000 s"):
         store.frames("P01/P01_01", [9.0])
-
-
-def test_a_catalog_that_leads_outside_the_store_is_refused(store: PreparedStore) -> None:
-    rows = [replace(row, prepared_path=f"../{row.prepared_path}") for row in store.catalog]
-    finish_store(store.root, rows, {})
-    with pytest.raises(StoreError, match=r"videos\.parquet: file of 'short' is '\.\./videos/short\.mov'"):
-        PreparedStore(store.root).frames("short", [0.1])
-
-
-def _large_store(root: Path, *, num_videos: int, minutes: int) -> None:
-    """Write the tables of a large store, without its videos: ten moments a minute, twenty thousand hours at most."""
-    video_ids = [f"P{k % 100:02}/P{k % 100:02}_{k:05}" for k in range(num_videos)]
-    same = PreparedVideo(
-        video_id="",
-        path="",
-        split="train",
-        duration_seconds=60.0 * minutes,
-        num_frames=960 * minutes,
-        width=228,
-        height=128,
-        has_audio=True,
-        num_samples=960000 * minutes,
-        num_bytes=10**8,
-    )
-    columns = {name: [value] * num_videos for name, value in asdict(same).items()}
-    columns |= {"video_id": video_ids, "path": [f"/data/full_scale/{name}.mp4" for name in video_ids]}
-    columns["prepared_path"] = [f"videos/{name}.mov" for name in video_ids]
-    root.mkdir()
-    pq.write_table(pa.table(columns, schema=CATALOG_SCHEMA), root / "videos.parquet")
-    table = moments_table({"": []}, detector="replai", parameters={})
-    count = 10 * minutes
-    times = np.sort(np.random.default_rng(0).uniform(0, 60 * minutes, (num_videos, count))).ravel()
-    named = pa.DictionaryArray.from_arrays(np.repeat(np.arange(num_videos), count), video_ids).cast(pa.string())
-    values = [named, times, np.ones(len(times)), np.ones(len(times)), (times // 10).astype(np.int64)]
-    schema = table.schema
-    arrays = [pa.array(value).cast(field.type) for value, field in zip(values, schema, strict=True)]
-    write_moments(root / "moments.parquet", pa.table(arrays, schema=schema))
-    parameters = {"fps": FPS, "audio_rate": SAMPLE_RATE, "segment_seconds": 10.0}
-    content = {"format_version": STORE_VERSION, "parameters": parameters}
-    (root / "store.json").write_text(json.dumps(content))
-
-
-@pytest.mark.slow
-def test_a_store_of_ten_thousand_videos_opens_in_under_a_second_and_is_light_in_a_worker(tmp_path: Path) -> None:
-    root = tmp_path / "large"
-    _large_store(root, num_videos=10_000, minutes=10)
-    code = """
-import pickle, sys, time
-from earmark.clips.dataset import MomentClips
-from earmark.moments import read_moments
-from earmark.clips.store import PreparedStore
-import pyarrow.dataset, torch
-
-def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
-
-if sys.argv[2] == "open":
-    started = time.process_time()
-    store = PreparedStore(sys.argv[1])
-    print(time.process_time() - started, len(store.videos), sum(map(len, store.moments.values())))
-    open(sys.argv[3], "wb").write(pickle.dumps(MomentClips(store)))
-else:
-    before = resident()
-    clips = pickle.load(open(sys.argv[3], "rb"))
-    print(resident() - before, len(clips), clips.num_moments)
-"""
-
-    def run(what: str) -> list[float]:
-        command = [sys.executable, "-c", code, str(root), what, str(tmp_path / "clips")]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return [float(word) for word in done.stdout.split()]
-
-    seconds, num_videos, num_moments = run("open")
-    assert (num_videos, num_moments) == (10_000, 1_000_000)
-    assert seconds < 1.0
-    if Path("/proc/self/statm").exists():
-        megabytes, num_segments, num_usable = run("work")
-        assert num_segments > 300_000
-        assert num_usable > 900_000
-        assert megabytes + MAX_INDEX_BYTES / 1e6 < 200
-
-
-def test_moments_in_any_order_come_sorted_and_by_video(store: PreparedStore) -> None:
-    found = {"P01/P01_01": [1.5, 4.25, 7.0], "short": [0.6], "gone": [2.0]}
-    table = moments_table(
-        {name: [Moment(t, t + 1, 1.0, 0) for t in times] for name, times in found.items()}, detector="x", parameters={}
-    )
-    shuffled = table.take([3, 2, 4, 0, 1])
-    write_moments(store.root / "moments.parquet", shuffled)
-    again = PreparedStore(store.root)
-    for name in ("P01/P01_01", "short"):
-        np.testing.assert_array_equal(again.moments[name], found[name])
-        np.testing.assert_array_equal(again.scores[name], np.array(found[name]) + 1)
-    assert again.moments["mute"].size == 0
-    assert "gone" not in again.moments
-
-
-@pytest.mark.parametrize("video_id", ["../x", "/etc/x", "a/../../x", "", "a//b", "a\\b", "C:x", ".", "a\0b", "x" * 300])
-def test_ids_that_would_leave_the_store_are_refused(video_id: str) -> None:
-    with pytest.raises(StoreError, match="cannot be a file name"):
-        prepared_name(video_id)
-
-
-def test_the_fingerprint_depends_on_content_not_on_place(store: PreparedStore, tmp_path: Path) -> None:
-    moved = store.root.rename(tmp_path.parent / f"{tmp_path.name}-moved")
-    assert PreparedStore(moved).fingerprint == store.fingerprint
-    finish_store(moved, store.catalog, {"P01/P01_01": [1.5, 4.25, 7.1], "short": [0.6]})
-    assert PreparedStore(moved).fingerprint != store.fingerprint
-
-
-def test_other_pictures_of_the_same_length_have_another_fingerprint(tmp_path: Path) -> None:
-    prints = set()
-    for quality in (95, 60):
-        finish_store(tmp_path, [add_video(tmp_path, "one", num_frames=10, quality=quality)], {"one": [0.3]})
-        prints.add(PreparedStore(tmp_path).fingerprint)
-    assert len(prints) == 2
-
-
-def test_folders_that_are_no_store_are_refused(tmp_path: Path, store: PreparedStore) -> None:
-    with pytest.raises(StoreError, match=r"not a prepared store \(no store\.json\)"):
-        PreparedStore(tmp_path / "nothing")
-    description = store.root / "store.json"
-    content = json.loads(description.read_text())
-    description.write_text(json.dumps({**content, "format_version": 99}))
-    with pytest.raises(StoreError, match="written by a newer Earmark"):
-        PreparedStore(store.root)
-    description.write_text("{")
-    with pytest.raises(StoreError, match="not the description"):
-        PreparedStore(store.root)
-    description.write_text(json.dumps(content))
-    moments = (store.root / "moments.parquet").read_bytes()
-    (store.root / "moments.parquet").write_bytes(b"no table")
-    with pytest.raises(StoreError, match="not a moments table"):
-        PreparedStore(store.root)
-    (store.root / "moments.parquet").unlink()
-    with pytest.raises(StoreError, match=r"moments\.parquet: is missing"):
-        PreparedStore(store.root)
-    (store.root / "moments.parquet").write_bytes(moments)
-    (store.root / "videos.parquet").write_bytes(b"no table")
-    with pytest.raises(StoreError, match="not a catalog"):
-        PreparedStore(store.root)
-    (store.root / "videos.parquet").unlink()
-    with pytest.raises(StoreError, match="catalog is missing"):
-        PreparedStore(store.root)

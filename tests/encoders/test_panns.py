@@ -79,7 +79,9 @@ def test_it_trains_in_the_model_beside_a_video_encoder() -> None:
     model = AudioVisualModel(R2Plus1D(10, width=2), PannsCnn(6, num_mels=80), hidden_dim=8, out_dim=4)
     clips = torch.randn(2, 2, 3, 4, 32, 32)
     model(clips[0], clips[1], torch.randn(2, 1, 125, 80))["loss"].backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.backbone["audio"].parameters())
+    gradients = {name: p.grad for name, p in model.backbone["audio"].named_parameters()}
+    assert all(grad is not None and grad.isfinite().all() for grad in gradients.values())
+    assert not [name for name, grad in gradients.items() if not grad.any()]  # nothing stands still
 
 
 def test_initial_weights_are_xavier_uniform() -> None:

@@ -1,7 +1,6 @@
 """The compared methods: slow oracles of their losses and of what they remember, odd input, learning."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,51 +18,9 @@ from earmark.methods import (
     ContrastiveOptions,
     EpochAware,
     Method,
-    SimCLRVideo,
-    StateChangeOptions,
     Supervised,
 )
-from tests.helpers.flat_encoder import FlatEncoder
-
-NUM_SAMPLES = 11
-
-
-def encoders() -> tuple[FlatEncoder, FlatEncoder]:
-    torch.manual_seed(3)
-    return FlatEncoder(3 * 2 * 2 * 2), FlatEncoder(4)
-
-
-METHODS: dict[str, Callable[[], nn.Module]] = {
-    "replai": lambda: AudioVisualModel(*encoders(), hidden_dim=7, out_dim=5),
-    "replai with options": lambda: AudioVisualModel(
-        *encoders(),
-        hidden_dim=7,
-        out_dim=5,
-        learnable_temperature=True,
-        contrastive=ContrastiveOptions(queue_size=6),
-        state_change=StateChangeOptions(normalize_states=True, negatives="batch"),
-    ),
-    "avid": lambda: AVID(*encoders(), num_samples=NUM_SAMPLES, num_negatives=7, hidden_dim=7, out_dim=5),
-    "xdc": lambda: XDC(*encoders(), num_samples=NUM_SAMPLES, num_clusters=3),
-    "simclr_video": lambda: SimCLRVideo(encoders()[0], hidden_dim=7, out_dim=5),
-    "supervised": lambda: Supervised(encoders()[0], num_classes={"verb": 4, "noun": 3}),
-}
-
-
-def make_inputs(num: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(4)
-    before, after = torch.randn(2, num, 3, 2, 2, 2, dtype=torch.float64, generator=generator)
-    return before, after, torch.randn(num, 1, 2, 2, dtype=torch.float64, generator=generator)
-
-
-def make_keywords(num: int = 4) -> dict[str, Any]:
-    """Samples in no order, some without a label."""
-    index = torch.tensor([7, 2, 10, 0, 5, 3, 9, 1])[:num]
-    labels = {
-        "verb": torch.tensor([3, 0, -1, 2, -1, 1, 1, 0])[:num],
-        "noun": torch.tensor([2, -1, -1, 0, 1, 0, 2, 1])[:num],
-    }
-    return {"index": index, "labels": labels}
+from tests.helpers.small_methods import METHODS, NUM_SAMPLES, encoders, make_inputs, make_keywords
 
 
 def make_method(name: str) -> nn.Module:

@@ -13,17 +13,25 @@ from torch import multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from earmark.encoders import R2Plus1D, SpecCNN9
-from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
+from earmark.methods import AVID, XDC
 from earmark.methods.gathering import gather_without_gradient, sum_over_processes, world_size
-from earmark.methods.replai import AudioVisualModel, ContrastiveOptions, StateChangeOptions
+from earmark.methods.replai import AudioVisualModel, StateChangeOptions
 from earmark.training.launch import Launch, run_processes
 from earmark.training.pretraining import PretrainResult
 from earmark.training.processes import process_group_left
 from earmark.training.speed import compile_encoders, use_channels_last
 from earmark.training.sync_batch_norm import CPUSyncBatchNorm
-from tests.methods.test_methods import METHODS, NUM_SAMPLES, encoders, make_inputs, make_keywords
-from tests.training.test_launch import NormedEncoder, end_of, processes, train
-from tests.training.test_pretrain import NUM_CLIPS, TinyClips, assert_same_end
+from tests.helpers.rank_runs import end_of, processes, train
+from tests.helpers.small_methods import (
+    METHODS,
+    NUM_SAMPLES,
+    TRAINED,
+    LabelledClips,
+    encoders,
+    make_inputs,
+    make_keywords,
+)
+from tests.helpers.tiny_run import NUM_CLIPS, TinyClips, assert_same_end
 
 BATCH, NUM_STEPS = 8, 2
 
@@ -174,35 +182,6 @@ def test_the_originals_gather_gives_candidates_no_gradient_in_one_process_too(st
 
 
 # --- whole runs, with batch norm over all processes ---
-
-
-class LabelledClips(TinyClips):
-    """With the classes that a sample's index stands for; some samples have none."""
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        index = key[0]
-        return super().__getitem__(key) | {"label_verb": np.int64(index % 3), "label_noun": np.int64(index % 2 - 1)}
-
-
-def normed_encoders() -> tuple[NormedEncoder, NormedEncoder]:
-    torch.manual_seed(3)
-    return NormedEncoder(3 * 2 * 4 * 4), NormedEncoder(12)
-
-
-TRAINED = {
-    "avid": lambda: AVID(*normed_encoders(), num_samples=NUM_CLIPS, num_negatives=7, hidden_dim=7, out_dim=5),
-    "xdc": lambda: XDC(*normed_encoders(), num_samples=NUM_CLIPS, num_clusters=3),
-    "simclr_video": lambda: SimCLRVideo(normed_encoders()[0], hidden_dim=7, out_dim=5),
-    "supervised": lambda: Supervised(normed_encoders()[0], num_classes={"verb": 3, "noun": 1}),
-    "replai with options": lambda: AudioVisualModel(
-        *normed_encoders(),
-        hidden_dim=7,
-        out_dim=5,
-        contrastive=ContrastiveOptions(queue_size=6),
-        state_change=StateChangeOptions(negatives="batch"),
-        learnable_temperature=True,
-    ),
-}
 
 
 def train_method(launch: Launch, folder: str, name: str, max_steps: int = 8) -> PretrainResult:

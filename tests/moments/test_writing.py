@@ -14,6 +14,7 @@ import pytest
 
 from earmark.moments import Moment, read_moments
 from earmark.moments.writing import LABEL_SUFFIXES, TABLE_SUFFIXES, FileMoments, record, write_labels, write_table
+from tests.helpers.webvtt import vtt_cues
 
 MOMENTS = (
     Moment(0.0004, 2.5, 3.0, 0, -20.25),
@@ -109,24 +110,6 @@ def test_audacity_labels_are_points_with_tabs_between(tmp_path: Path) -> None:
     assert all(start == end for start, end, _ in fields)
     assert [float(start) for start, _, _ in fields] == [m.time_seconds for m in MOMENTS]
     assert [label for _, _, label in fields][:2] == ["2.50, -20.2 dB", "1.50, -inf dB"]
-
-
-def vtt_cues(text: str) -> list[tuple[int, int, str]]:
-    """Parse WebVTT strictly: blocks between blank lines, the first of which is the signature."""
-    signature, *blocks = text.split("\n\n")
-    assert signature == "WEBVTT"
-    cues = []
-    stamp = r"(\d{2,}):([0-5]\d):([0-5]\d)\.(\d{3})"
-    for number, block in enumerate(blocks, start=1):
-        name, timing, *payload = block.rstrip("\n").split("\n")
-        assert name == str(number)
-        match = re.fullmatch(f"{stamp} --> {stamp}", timing)
-        assert match
-        h1, m1, s1, t1, h2, m2, s2, t2 = map(int, match.groups())
-        assert not re.search(r"[<>&]|-->", "".join(payload))
-        times = (((h * 60 + m) * 60 + s) * 1000 + t for h, m, s, t in ((h1, m1, s1, t1), (h2, m2, s2, t2)))
-        cues.append((*times, "\n".join(payload)))
-    return cues
 
 
 def test_webvtt_cues_follow_each_other_and_never_are_empty(tmp_path: Path) -> None:

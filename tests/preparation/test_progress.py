@@ -22,18 +22,20 @@ def test_the_table_says_what_was_made_and_what_was_refused_and_why() -> None:
         PreparedVideo("c", "c.mp4", status="refused", reason="the file is empty"),
     )
     text = text_of(PrepareReport(Path("store"), videos, num_reused=1, detector="replai", num_elsewhere=7))
-    rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in text.splitlines() if "│" in line}
-    assert rows == {
-        "store": "store",
-        "videos": "3 (1 already done); 7 of other parts are to come",
-        "prepared": "2 (1 ok)",
-        "degraded": "b: no sound",
-        "without sound": "1: kept for evaluation, left out of pretraining",
-        "refused": "c: the file is empty",
-        "length": "2.0 hours",
-        "moments": "900 (7.5 per minute), detector replai",
-        "size": "2.00 GB (1.00 GB per hour)",
-    }
+    rows = [tuple(cell.strip() for cell in line.split("│")[1:3]) for line in text.splitlines() if "│" in line]
+    assert rows == [
+        ("store", "store"),
+        ("videos", "3 (1 already done); 7 of other parts are to come"),
+        ("prepared", "2 (1 ok)"),
+        ("degraded", "1"),
+        ("without sound", "1: kept for evaluation, left out of pretraining"),
+        ("refused", "1"),
+        ("length", "2.0 hours"),
+        ("moments", "900 (7.5 per minute), detector replai"),
+        ("size", "2.00 GB (1.00 GB per hour)"),
+        ("degraded", "b: no sound"),
+        ("refused", "c: the file is empty"),
+    ]
 
 
 def test_videos_that_hold_more_than_their_sources_are_counted_and_named() -> None:

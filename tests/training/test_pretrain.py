@@ -6,7 +6,6 @@ generator), so that nothing that a resume must put back is missing.
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -27,149 +26,24 @@ from earmark.training.checkpoint import CheckpointError, load_checkpoint
 from earmark.training.optim import multi_step, one_cycle, sgd
 from earmark.training.pretraining import PretrainResult
 from earmark.training.step import NonFiniteError
-from tests.helpers.flat_pretrain import pretrain
+from tests.helpers.tiny_run import (
+    NUM_CLIPS,
+    NanAtStep,
+    TinyAudioTransform,
+    TinyClips,
+    TinyModel,
+    TinyVideoTransform,
+    assert_equal,
+    assert_same_end,
+    collate,
+    lines_of,
+    plain_model,
+    run,
+    run_script,
+    seed_all,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-NUM_CLIPS, BATCH_SIZE = 14, 4  # 3 batches an epoch, 2 clips left out
-
-
-class TinyClips:
-    """Samples that depend on (index, seed) alone; `on_sample`, told how many were drawn, may do mischief."""
-
-    def __init__(self, on_sample: Any = None) -> None:
-        self.on_sample, self.num_drawn = on_sample, 0
-
-    def __len__(self) -> int:
-        return NUM_CLIPS
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        index, seed = key
-        self.num_drawn += 1
-        if self.on_sample is not None:
-            self.on_sample(self.num_drawn)
-        draw = np.random.default_rng(seed)
-        return {
-            "video_before": draw.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8),
-            "video_after": draw.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8),
-            "audio": draw.integers(-(2**15), 2**15, 12, dtype=np.int16),
-            "index": np.int64(index),
-            "seed": np.int64(seed),
-            "video_size": np.array([4, 4]),
-        }
-
-
-def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
-
-
-class TinyVideoTransform(nn.Module):
-    """Scale each sample by a number drawn from its seed and stream."""
-
-    def forward(self, video: Tensor, seed: Tensor, video_size: Tensor, *, stream: int) -> Tensor:
-        scale = torch.tensor([np.random.default_rng([int(s), stream]).random() for s in seed], dtype=torch.float32)
-        return video.permute(0, 4, 1, 2, 3).float() / 255 * scale[:, None, None, None, None]
-
-
-class TinyAudioTransform(nn.Module):
-    def forward(self, audio: Tensor) -> Tensor:
-        return (audio.float() / 2**15).reshape(-1, 1, 3, 4)
-
-
-class TinyModel(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(11)
-        self.video = nn.Sequential(nn.Conv3d(3, 4, (1, 3, 3)), nn.BatchNorm3d(4), nn.Flatten(), nn.Linear(32, 8))
-        self.audio = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(12, 8))
-
-    def forward(
-        self, video_before: Tensor, video_after: Tensor, audio: Tensor, *, index: Tensor, labels: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        before, after, sound = self.video(video_before), self.video(video_after), self.audio(audio)
-        contrastive, change = (before - sound).square().mean(), (after - before - sound).square().mean()
-        return {
-            "loss": (contrastive + change) / 2,
-            "contrastive_loss": contrastive.detach(),
-            "state_change_loss": change.detach(),
-        }
-
-
-def seed_all(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - the state of the global generator is part of a checkpoint
-    torch.manual_seed(seed)
-
-
-def run(
-    run_dir: Path, *, model: nn.Module | None = None, schedule: str = "one_cycle", **options: Any
-) -> PretrainResult:
-    """Start or resume a run of four epochs as a fresh process would: with a new model, optimizer and schedule."""
-    model = TinyModel() if model is None else model
-    optimizer = sgd(model.parameters(), lr=0.05)
-    scheduler = {
-        "one_cycle": lambda: one_cycle(optimizer, max_lr=0.05, total_steps=6),
-        "multi_step": lambda: multi_step(optimizer, milestones=[1, 3]),
-        "none": lambda: None,
-    }[schedule]()
-    defaults: dict[str, Any] = {
-        "clips": TinyClips(),
-        "video_transform": TinyVideoTransform(),
-        "audio_transform": TinyAudioTransform(),
-        "fabric": Fabric(accelerator="cpu", devices=1),
-        "epochs": 4,
-        "batch_size": BATCH_SIZE,
-        "seed": 5,
-        "num_workers": 0,
-        "save_every_epochs": 2,
-        "log_every": 1,
-        "config": {"optim": {"lr": 0.05}, "environment": {"workers": 0}},
-        "fingerprint": "abc",
-        "tensorboard": False,
-        "progress": False,
-    }
-    seed_all(99 if (run_dir / "checkpoints").exists() else 7)  # a resume must not owe anything to the caller's seeds
-    return pretrain(
-        model=model,
-        collate_fn=collate,
-        run_dir=run_dir,
-        **{"optimizer": optimizer, "scheduler": scheduler} | defaults | options,
-    )
-
-
-def assert_same_end(one: PretrainResult, other: PretrainResult) -> None:
-    """Everything that the last checkpoints hold is equal bit for bit, but for the times."""
-    first, second = (load_checkpoint(result.checkpoint_path) for result in (one, other))
-    for state in (first, second):
-        for name in ("seconds", "data_wait_seconds"):
-            del state["epoch_totals"][name]
-        del state["config"]["environment"]
-    _assert_equal(first, second, "checkpoint")
-    assert one.last_losses == other.last_losses
-    assert (one.steps, one.epochs) == (other.steps, other.epochs)
-
-
-def _assert_equal(one: Any, other: Any, name: str) -> None:
-    assert type(one) is type(other), name
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), name
-        for key in one:
-            _assert_equal(one[key], other[key], f"{name}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), name
-        for place, (left, right) in enumerate(zip(one, other, strict=True)):
-            _assert_equal(left, right, f"{name}[{place}]")
-    elif isinstance(one, Tensor):
-        assert torch.equal(one, other), name
-    else:
-        assert one == other, name
-
-
-def lines_of(result: PretrainResult) -> list[dict[str, Any]]:
-    """Return the lines of metrics without what depends on the clock."""
-    timed = {"samples_per_second", "data_wait_share", "seconds"}
-    lines = [json.loads(line) for line in result.metrics_path.read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in timed} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +82,7 @@ def test_the_loop_equals_a_plain_one_written_out(uninterrupted: PretrainResult) 
         scheduler.step()
     steps = [line for line in lines_of(uninterrupted) if line["kind"] == "step"]
     assert [line["loss"] for line in steps] == losses
-    _assert_equal(load_checkpoint(uninterrupted.checkpoint_path)["model"], model.state_dict(), "model")
+    assert_equal(load_checkpoint(uninterrupted.checkpoint_path)["model"], model.state_dict(), "model")
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5, 6, 11])
@@ -274,15 +148,11 @@ def test_a_run_killed_in_mid_epoch_and_started_again_equals_the_uninterrupted_on
     """SIGKILL in the 8th step, when step 6 was saved last and steps 7 and 8 must be done and logged again."""
     script = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from tests.training.test_pretrain import TinyClips, run\n"
+        "from tests.helpers.tiny_run import TinyClips, run\n"
         "kill = lambda drawn: drawn == 4 * 7 + 2 and os.kill(os.getpid(), signal.SIGKILL)\n"
         "run(Path(sys.argv[1]), clips=TinyClips(on_sample=kill), save_every_steps=2)\n"
     )
-    source = Path(sys.modules["earmark"].__file__ or "").parents[1]
-    path = os.pathsep.join([str(source), str(Path(__file__).parents[2])])
-    child = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    )
+    child = run_script(script, tmp_path)
     assert child.returncode == -signal.SIGKILL
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 7
     resumed = run(tmp_path)
@@ -296,7 +166,7 @@ def test_two_ranks_take_the_steps_of_one_and_can_be_resumed_by_one(tmp_path: Pat
     script = (
         "import sys; from pathlib import Path\n"
         "from lightning_fabric import Fabric\n"
-        "from tests.training.test_pretrain import plain_model, run\n"
+        "from tests.helpers.tiny_run import plain_model, run\n"
         "fabric = Fabric(accelerator='cpu', devices=2, strategy='ddp'); fabric.launch()\n"
         "run(Path(sys.argv[1]), model=plain_model(), fabric=fabric, max_steps=7)\n"
     )
@@ -311,12 +181,6 @@ def test_two_ranks_take_the_steps_of_one_and_can_be_resumed_by_one(tmp_path: Pat
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     weights = [load_checkpoint(result.checkpoint_path)["model"] for result in (one, two)]
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-6)
-
-
-def plain_model() -> TinyModel:
-    model = TinyModel()
-    model.video[1], model.audio[1] = nn.Identity(), nn.Identity()
-    return model
 
 
 class _LabelledClips(TinyClips):
@@ -468,29 +332,12 @@ def test_a_run_works_outside_the_main_thread(tmp_path: Path, uninterrupted: Pret
     assert_same_end(uninterrupted, results[0])
 
 
-class _NanAtStep(TinyModel):
-    """A model whose loss, or whose gradient alone, is NaN in one step."""
-
-    def __init__(self, step: int, *, gradient_only: bool = False) -> None:
-        super().__init__()
-        self.left, self.gradient_only = step, gradient_only
-
-    def forward(self, *inputs: Tensor, **samples: Any) -> dict[str, Tensor]:
-        output = super().forward(*inputs, **samples)
-        self.left -= 1
-        if self.left == 0:
-            weight = self.audio[2].weight.sum()
-            # sqrt has an infinite slope at 0: times 0 the value is 0, and its gradient NaN
-            output["loss"] = output["loss"] + ((weight * 0).sqrt() if self.gradient_only else weight * torch.nan)
-        return output
-
-
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path: Path) -> None:
     from earmark.clips.sampling import epoch_order
 
     indices = epoch_order(NUM_CLIPS, seed=5, epoch=1)[4:8].tolist()  # step 5 is the second of epoch 1
     with pytest.raises(NonFiniteError, match=rf"the loss is nan on the batch of indices \[{str(indices)[1:-1]}\]"):
-        run(tmp_path, model=_NanAtStep(5), save_every_steps=2)
+        run(tmp_path, model=NanAtStep(5), save_every_steps=2)
     assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "latest_00000004.pt"
     state = load_checkpoint(tmp_path / "checkpoints" / "latest_00000004.pt")
     assert all(torch.isfinite(tensor).all() for tensor in state["model"].values())
@@ -498,7 +345,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path: P
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match=r"audio\.2\.weight is not finite after step 4"):
-        run(tmp_path, model=_NanAtStep(4, gradient_only=True), save_every_steps=2)
+        run(tmp_path, model=NanAtStep(4, gradient_only=True), save_every_steps=2)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["latest_00000002.pt"]
 
 
@@ -661,178 +508,3 @@ def test_progress_is_a_live_line_on_a_terminal(
     assert "\x1b[" in shown
     assert "epoch 4/4  step 12/12  " in shown
     assert "state change loss" in shown
-
-
-# --- numerics ---
-
-
-def weights_of(result: PretrainResult, part: str = "model") -> dict[str, Tensor]:
-    weights: dict[str, Tensor] = load_checkpoint(result.checkpoint_path)[part]
-    return weights
-
-
-def test_a_batch_in_parts_gives_the_gradient_of_the_whole(tmp_path: Path) -> None:
-    """For a loss that is a mean over samples, and without batch norm and dropout, parts change rounding only."""
-    whole = run(tmp_path / "whole", model=plain_model(), max_steps=6)
-    parts = run(tmp_path / "parts", model=plain_model(), max_steps=6, accumulate=2)
-    torch.testing.assert_close(weights_of(parts), weights_of(whole), rtol=1e-5, atol=1e-7)
-    assert parts.last_losses == pytest.approx(whole.last_losses, rel=1e-5)
-    with pytest.raises(ValueError, match="a batch of 4 samples of one process can't be cut into 3 equal parts"):
-        run(tmp_path / "three", accumulate=3)
-
-
-def test_a_gradient_longer_than_allowed_is_scaled_and_a_shorter_one_is_not(tmp_path: Path) -> None:
-    """In the first step of momentum SGD without weight decay the weights move by lr times the gradient."""
-
-    def moved(name: str, **options: Any) -> Tensor:
-        model = plain_model()
-        optimizer_free = {key: value.clone() for key, value in model.state_dict().items()}
-        result = run(tmp_path / name, model=model, schedule="none", max_steps=1, **options)
-        after = weights_of(result)
-        return torch.cat([(after[key] - value * (1 - 0.05 * 1e-4)).flatten() for key, value in optimizer_free.items()])
-
-    free, clipped, loose = moved("free"), moved("clipped", max_gradient_norm=0.01), moved("loose", max_gradient_norm=99)
-    assert free.norm() > 10 * 0.05 * 0.01
-    torch.testing.assert_close(clipped.norm(), torch.tensor(0.05 * 0.01), rtol=1e-3, atol=0)
-    torch.testing.assert_close(clipped / clipped.norm(), free / free.norm(), rtol=1e-3, atol=1e-4)
-    assert torch.equal(loose, free)
-
-
-def test_the_average_of_the_weights_is_the_recurrence_and_survives_a_resume(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"ema_decay": 0.8, "save_every_steps": 1, "retain": 99, "save_every_epochs": 99}
-    whole = run(tmp_path / "whole", **options)
-    paths = sorted((tmp_path / "whole" / "checkpoints").glob("latest_*.pt"))
-    steps = [load_checkpoint(path)["model"] for path in [*paths, whole.checkpoint_path] if path]
-    average = steps[0]["video.3.weight"].clone()
-    for state in steps[1:]:
-        average = 0.8 * average + 0.2 * state["video.3.weight"]
-    assert len(steps) == 12
-    torch.testing.assert_close(weights_of(whole, "ema")["module.video.3.weight"], average, rtol=1e-5, atol=1e-7)
-    assert torch.equal(weights_of(whole, "ema")["module.video.1.running_mean"], steps[-1]["video.1.running_mean"])
-    run(tmp_path / "parts", **options, max_steps=5)
-    assert_same_end(whole, run(tmp_path / "parts", **options))
-    with pytest.raises(CheckpointError, match="can't be resumed with an average of its weights if it had none"):
-        run(tmp_path / "parts", **options | {"ema_decay": None})
-
-
-def test_a_loss_that_is_not_finite_names_the_samples(tmp_path: Path) -> None:
-    from earmark.clips.sampling import epoch_order, sample_seed
-
-    indices = epoch_order(NUM_CLIPS, seed=5, epoch=1)[4:8].tolist()
-    named = ", ".join(f"video {index} with {sample_seed(5, 1, index)}" for index in indices)
-    with pytest.raises(NonFiniteError, match=f"the loss is nan on the batch of {named}"):
-        run(tmp_path, model=_NanAtStep(5), describe=lambda index, seed: f"video {index} with {seed}")
-
-
-# --- going on although something changed ---
-
-
-def test_forced_settings_hold_from_there_on_with_their_schedule(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Forced from no change of rate to steps at epochs 1 and 3: the rate of epoch 2 is that of a run of that kind."""
-    run(tmp_path, schedule="multi_step", max_steps=7, config={"a": 1})
-    result = run(tmp_path, schedule="multi_step", config={"a": 2}, force=True)
-    assert "goes on although the run was made with other settings: a (1 there, 2 here)" in caplog.text
-    rates = [line["lr"] for line in lines_of(result) if line["kind"] == "step"]
-    assert rates == pytest.approx([0.05] * 3 + [0.005] * 6 + [0.0005] * 3)
-    assert load_checkpoint(result.checkpoint_path)["config"] == {"a": 2}
-
-
-def test_forced_other_data_begins_the_epoch_in_hand_anew(tmp_path: Path) -> None:
-    class More(TinyClips):
-        def __len__(self) -> int:
-            return 20
-
-    run(tmp_path, max_steps=5)
-    with pytest.raises(CheckpointError, match=r"other data \(fingerprint abc there, xyz here\), settings: num_clips"):
-        run(tmp_path, clips=More(), fingerprint="xyz")
-    result = run(tmp_path, clips=More(), fingerprint="xyz", force=True)
-    assert (result.steps, result.epochs) == (5 + 3 * 5, 4)
-
-
-# --- checkpoints in need ---
-
-
-def test_a_full_disk_leaves_the_checkpoint_before_whole_and_says_so(tmp_path: Path) -> None:
-    """The operating system refuses to let a file grow, in a process of its own."""
-    script = (
-        "import resource, sys; from pathlib import Path\n"
-        "from tests.training.test_pretrain import TinyClips, run\n"
-        "def fill(drawn):\n"
-        "    if drawn == 4 * 3 + 1: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
-        "run(Path(sys.argv[1]), clips=TinyClips(on_sample=fill), save_every_steps=2)\n"
-    )
-    child = run_script(script, tmp_path)
-    assert child.returncode == 1
-    assert "CheckpointError" in child.stderr
-    assert "latest_00000004.pt: the checkpoint could not be written (" in child.stderr
-    assert "latest_00000002.pt is whole, and a resume goes on from it" in child.stderr
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["latest_00000002.pt"]
-    assert run(tmp_path).steps == 12
-
-
-def run_script(script: str, *arguments: Path) -> "subprocess.CompletedProcess[str]":
-    source = Path(sys.modules["earmark"].__file__ or "").parents[1]
-    path = os.pathsep.join([str(source), str(Path(__file__).parents[2])])
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_probes_come_on_schedule_and_keep_the_best(tmp_path: Path) -> None:
-    scores = iter([3.0, 5.0, 4.0])
-    drawn = []
-
-    def evaluate(model: nn.Module) -> dict[str, float]:
-        assert not model.training
-        drawn.append((random.random(), np.random.random(), torch.rand(1)))  # noqa: NPY002, RUF100
-        return {"top1": next(scores), "top5": 9.0}
-
-    result = run(tmp_path / "probed", epochs=5, evaluate=evaluate, evaluate_every=2, retain=1)
-    probes = [line for line in lines_of(result) if line["kind"] == "probe"]
-    assert [(line["epoch"], line["top1"]) for line in probes] == [(2, 3.0), (4, 5.0), (5, 4.0)]
-    best = load_checkpoint(tmp_path / "probed/checkpoints/best.pt")["position"]
-    assert (best["epoch"], best["best_epoch"], best["best_score"]) == (4, 4, 5.0)
-    plain = run(tmp_path / "plain", epochs=5)
-    assert all(torch.equal(x, weights_of(plain)[name]) for name, x in weights_of(result).items())
-
-
-def test_a_better_probe_after_a_resume_is_held_against_the_best_before_it(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"evaluate_every": 1, "save_every_epochs": 99}
-    run(tmp_path, evaluate=lambda model: {"top1": 5.0}, max_steps=4, **options)
-    run(tmp_path, evaluate=lambda model: {"top1": 4.0}, max_steps=7, **options)
-    best = tmp_path / "checkpoints/best.pt"
-    assert load_checkpoint(best)["position"]["epoch"] == 1
-    run(tmp_path, evaluate=lambda model: {"top1": 6.0}, max_steps=10, **options)
-    assert load_checkpoint(best)["position"]["epoch"] == 3
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
-def test_a_schedulers_signal_stops_the_run_after_the_step_and_is_named(tmp_path: Path, number: signal.Signals) -> None:
-    def ask(drawn: int) -> None:
-        if drawn == 4 * 4 + 2:
-            os.kill(os.getpid(), number)
-
-    before = signal.getsignal(number)
-    stopped = run(tmp_path, clips=TinyClips(on_sample=ask))
-    assert signal.getsignal(number) is before
-    assert (stopped.steps, stopped.stopped_by) == (5, number)
-
-
-def test_a_signal_while_threads_read_ahead_stops_the_run_and_ends_them(
-    tmp_path: Path, uninterrupted: PretrainResult
-) -> None:
-    def ask(drawn: int) -> None:
-        if drawn == 4 * 4 + 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    stopped = run(tmp_path, clips=TinyClips(on_sample=ask), num_workers=2)
-    assert stopped.stopped_by == signal.SIGTERM
-    assert 0 < stopped.steps < 12
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("earmark-")]
-    assert_same_end(uninterrupted, run(tmp_path, num_workers=1))

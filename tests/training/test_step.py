@@ -12,9 +12,9 @@ from earmark.methods import XDC
 from earmark.methods.replai import MIN_TEMPERATURE, AudioVisualModel, ContrastiveOptions, StateChangeOptions
 from earmark.training.checkpoint import load_checkpoint, save_checkpoint
 from earmark.training.step import begin_anew, ema_of
-from tests.methods.test_processes import TRAINED, LabelledClips, normed_encoders
-from tests.training.test_launch import processes, train
-from tests.training.test_pretrain import NUM_CLIPS, assert_same_end, lines_of, run
+from tests.helpers.rank_runs import processes, train
+from tests.helpers.small_methods import TRAINED, LabelledClips, normed_encoders
+from tests.helpers.tiny_run import NUM_CLIPS, assert_same_end, lines_of, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
