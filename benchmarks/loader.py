@@ -161,7 +161,7 @@ class NaiveClips:
         return found[(found >= margin) & (found <= SECONDS - margin)]
 
     def clip(self, source: str, start: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        """Seek, decode, resize, crop, mirror and normalise one clip."""
+        """Seek, decode, resize, crop, mirror and normalize one clip."""
         with av.open(source) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1

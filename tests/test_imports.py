@@ -1,4 +1,4 @@
-"""Who may import whom: packages in the path of a sample reach back only, never forward, and nothing goes in a circle."""
+"""Who may import whom: packages reach back along the path of a sample, never forward, and nothing goes in a circle."""
 
 import ast
 import re

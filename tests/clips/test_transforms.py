@@ -177,7 +177,7 @@ def draw_of(seed: int, index: int, stream: int) -> int:
 
 
 def slow_crop(video: Tensor, seed: int, crop: VideoCrop, *, stream: int = 0) -> Tensor:
-    """Resize one clip (T, H, W, 3) as a whole, then crop, flip and normalise it: the method as it is described."""
+    """Resize one clip (T, H, W, 3) as a whole, then crop, flip and normalize it: the method as it is described."""
     height, width = video.shape[1:3]
     choices = crop.max_short_side - crop.min_short_side + 1
     short_side = crop.min_short_side + draw_of(seed, 0, stream) * choices // 2**31
@@ -291,7 +291,7 @@ def test_crops_are_float32_even_under_autocast() -> None:
         assert torch.equal(crop(video, seeds), expected)
 
 
-def unnormalised(crops: Tensor) -> Tensor:
+def unnormalized(crops: Tensor) -> Tensor:
     mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
     return crops * std + mean
 
@@ -328,8 +328,8 @@ def test_each_part_of_the_jitter_does_what_it_says() -> None:
 def test_jitter_keeps_the_place_and_stays_in_range() -> None:
     video, seeds = noise_video(6, 2, 128, 228), torch.arange(6)
     plain, colored = VideoCrop()(video, seeds), VideoCrop(color_jitter=0.4)(video, seeds)
-    assert unnormalised(colored).min() > -1e-5
-    assert unnormalised(colored).max() < 1 + 1e-5
+    assert unnormalized(colored).min() > -1e-5
+    assert unnormalized(colored).max() < 1 + 1e-5
     for one, other in zip(plain, colored, strict=True):
         assert not torch.allclose(one, other, atol=0.01)
         assert torch.corrcoef(torch.stack([one.mean(0).flatten(), other.mean(0).flatten()]))[0, 1] > 0.7

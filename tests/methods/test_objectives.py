@@ -204,7 +204,7 @@ def test_correspondence_loss_and_gradients_are_the_originals(reference: Path) ->
     loss.backward()
     np.testing.assert_allclose(loss.item(), arrays["pure_clr__n4__loss"], rtol=1e-9)
     for name, x in given.items():
-        # The reference differentiates after the normalisation, on unit vectors. Here that is part of the loss and takes
+        # The reference differentiates after the normalization, on unit vectors. Here that is part of the loss and takes
         # the part along the vector away.
         unit, expected = x.detach().numpy(), arrays[f"pure_clr__n4__grad_{name}"]
         np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-12)

@@ -41,8 +41,8 @@ def slow_curve(wave: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
         density[1:-1] *= 2  # one-sided: the negative frequencies' share, none for 0 and the half rate
         columns.append(np.log10(density + 1e-5))
     rows = np.array(columns).T
-    normalised = [(row - row.mean()) / (np.sqrt(((row - row.mean()) ** 2).mean()) + 1e-5) for row in rows]
-    return np.mean(normalised, axis=0)
+    normalized = [(row - row.mean()) / (np.sqrt(((row - row.mean()) ** 2).mean()) + 1e-5) for row in rows]
+    return np.mean(normalized, axis=0)
 
 
 def test_curve_and_peaks_equal_the_frozen_arrays_exactly(reference: Path) -> None:

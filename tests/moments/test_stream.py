@@ -53,8 +53,8 @@ def test_the_replai_detector_equals_find_moments_value_for_value(rate: int) -> N
         samples = wave[segment * 10 * rate : (segment + 1) * 10 * rate]
         _, times, power = scipy.signal.spectrogram(samples, rate)
         log_power = np.log10(power + 1e-5)
-        normalised = (log_power - log_power.mean(1, keepdims=True)) / (log_power.std(1, keepdims=True) + 1e-5)
-        curve = normalised.mean(0)
+        normalized = (log_power - log_power.mean(1, keepdims=True)) / (log_power.std(1, keepdims=True) + 1e-5)
+        curve = normalized.mean(0)
         peaks, properties = scipy.signal.find_peaks(curve, prominence=1, distance=10)
         of_peaks = zip(peaks, properties["prominences"], strict=True)
         expected += [(segment * 10 + times[peak], prominence, curve[peak], segment) for peak, prominence in of_peaks]

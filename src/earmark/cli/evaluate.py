@@ -210,17 +210,19 @@ def write_page(
     """Write the page: the table, the curves of the run that is judged, and moments of the judged split."""
     from earmark import __version__
     from earmark.evaluation.report import write_report
+    from earmark.training.run_log import METRICS_FILE, read_metrics
 
     summary = {
         "checkpoint": judged.name,
         "split": config.evaluate.split,
         "prepared videos": str(store.root),
+        "moments found by": f"detector {store.parameters['detector']}",
         "clips of each action": str(config.evaluate.num_clips),
         "seed": str(config.environment.seed),
         "earmark": __version__,
     }
     target = folder / "report.html"
-    metrics, num_damaged = (None, 0) if judged.path is None else _metrics_of(judged.path.parent.parent)
+    metrics, num_damaged = (None, 0) if judged.path is None else read_metrics(judged.path.parent.parent / METRICS_FILE)
     write_report(
         target,
         title=folder.parent.name,
@@ -231,22 +233,6 @@ def write_page(
         examples=example_moments(store, config, dataset),
     )
     say(f"page: {target}")
-
-
-def _metrics_of(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return what a run logged, and how many lines were damaged: a killed run leaves half a line."""
-    path = run_dir / "metrics.jsonl"
-    lines, num_damaged = [], 0
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            line = None
-        if isinstance(line, dict):
-            lines.append(line)
-        else:
-            num_damaged += 1
-    return lines, num_damaged
 
 
 def example_moments(store: "PreparedStore", config: EvaluateConfig, dataset: "DatasetRecords") -> "list[Example]":

@@ -171,7 +171,7 @@ def evenly_spaced(num_items: int, num_picks: int) -> Tensor:
 
 
 class VideoCrop(nn.Module):
-    """Resize, crop, flip and normalise clips, with draws of their own for each sample.
+    """Resize, crop, flip and normalize clips, with draws of their own for each sample.
 
     The short side is scaled to a whole number of pixels, the long side with it, rounded down; a square is cut at whole
     pixels of the resized frame. Sizes, places and flips are uniform, the same for all frames of a clip. Scaling is

@@ -1,7 +1,7 @@
 """The detector of the original code, which its published results rest on.
 
 The arithmetic is the original code's (paper arXiv 2209.13583, section
-3.1), sample for sample: peaks of the average of the z-normalised log-spectrogram, over each 10 s segment by itself.
+3.1), sample for sample: peaks of the average of the z-normalized log-spectrogram, over each 10 s segment by itself.
 """
 
 from typing import Any
@@ -22,10 +22,10 @@ DEFAULT_MIN_DISTANCE = 10  # windows
 def interaction_curve(
     wave: NDArray[np.floating[Any]], sample_rate: int
 ) -> tuple[NDArray[np.float64], NDArray[np.floating[Any]]]:
-    """Compute how much is heard to happen over one segment: the average z-normalised log-spectrogram.
+    """Compute how much is heard to happen over one segment: the average z-normalized log-spectrogram.
 
     Power spectral density in windows of 256 samples, 224 apart (scipy's defaults: Tukey window, each window's mean
-    removed), its log10, each frequency normalised by its mean and standard deviation over the segment, mean over
+    removed), its log10, each frequency normalized by its mean and standard deviation over the segment, mean over
     frequencies. In the arithmetic of the input's type.
 
     Args:
