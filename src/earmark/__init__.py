@@ -11,8 +11,9 @@ Example:
     0.3133
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from earmark.lazy import lazy_names
 
 __version__ = "0.1.0.dev0"
 
@@ -95,12 +96,4 @@ __all__ = [
     "write_report",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'earmark' has no attribute {name!r}")
-    return getattr(import_module(f"earmark.{_MODULE_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

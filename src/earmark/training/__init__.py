@@ -6,8 +6,9 @@ The names below are imported from their modules at first use: what reads the rec
 `holder_of`) needs no torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from earmark.lazy import lazy_names
 
 if TYPE_CHECKING:
     from earmark.training.batches import Schedule, TrainingData
@@ -82,12 +83,4 @@ __all__ = [
     "use_channels_last",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)
