@@ -8,12 +8,14 @@ FOLDER holds videos; without one, a minute of a kitchen is generated in a tempor
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import earmark
 from earmark.datasets import ActionRecord, Folder
+from earmark.kitchen import PRESETS
 
 
 def main(videos: Path, store: Path, checkpoint: Path | None) -> None:
@@ -43,6 +45,7 @@ if __name__ == "__main__":
             source = Path(sys.argv[1])
         else:
             kitchen = Path(folder) / "kitchen"
-            earmark.make_kitchen(kitchen, preset="demo", num_kitchens=1, videos_per_kitchen=2, progress=False)
+            size = replace(PRESETS["demo"].size, num_kitchens=1, videos_per_kitchen=2)
+            earmark.make_kitchen(kitchen, size=size, progress=False)
             source = kitchen / "P01"
         main(source, Path(folder) / "store", Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -7,9 +7,11 @@ Without a video, half a minute of a kitchen is generated in a temporary folder. 
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import earmark
+from earmark.kitchen import PRESETS
 
 
 def main(video: Path) -> None:
@@ -27,5 +29,6 @@ if __name__ == "__main__":
     else:
         with tempfile.TemporaryDirectory() as folder:
             kitchen = Path(folder) / "kitchen"
-            earmark.make_kitchen(kitchen, preset="demo", num_kitchens=1, videos_per_kitchen=1, progress=False)
+            size = replace(PRESETS["demo"].size, num_kitchens=1, videos_per_kitchen=1)
+            earmark.make_kitchen(kitchen, size=size, progress=False)
             main(min(kitchen.rglob("*.MP4")))

@@ -7,6 +7,7 @@ FOLDER holds videos with sound; without one, a minute and a half of a kitchen is
 
 import sys
 import tempfile
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 
 import earmark
 from earmark.datasets import Folder
+from earmark.kitchen import PRESETS
 
 
 def main(videos: Path, store: Path) -> None:
@@ -58,6 +60,7 @@ if __name__ == "__main__":
             source = Path(sys.argv[1])
         else:
             kitchen = Path(folder) / "kitchen"
-            earmark.make_kitchen(kitchen, preset="demo", num_kitchens=1, videos_per_kitchen=3, progress=False)
+            size = replace(PRESETS["demo"].size, num_kitchens=1, videos_per_kitchen=3)
+            earmark.make_kitchen(kitchen, size=size, progress=False)
             source = kitchen / "P01"
         main(source, Path(folder) / "store")

@@ -10,6 +10,8 @@ from earmark.cli.config import ConfigError
 from earmark.cli.main import main
 from tests.helpers.command_lines import SMALL_ENCODERS, configured
 
+pytest.importorskip("torch")  # a run is checked by what trains it
+
 RUN = [*SMALL_ENCODERS, "environment.accelerator=cpu", "environment.workers=0"]
 FOLDER = ["data=folder", "data.args.base_path=videos"]
 SPARSE = "prepare.around=moments"

@@ -458,6 +458,7 @@ def test_the_evaluation_refuses_what_does_not_fit_together(override: str, expect
 
 
 def test_the_bounds_checked_at_the_start_are_those_of_the_spectrogram() -> None:
+    pytest.importorskip("torch")
     from earmark.cli.config_fit import MAX_FREQUENCY, WINDOW_SECONDS
     from earmark.clips.transforms import LogMel
 

@@ -64,7 +64,7 @@ def test_a_full_disk_carries_its_numbers_and_comes_with_the_keys_that_help(
     from earmark.datasets import Folder
 
     make_video(tmp_path / "videos" / "a.mp4")
-    monkeypatch.setattr("earmark.preparation.prepare.free_bytes", lambda root: 1000)
+    monkeypatch.setattr("earmark.preparation.preparing.free_bytes", lambda root: 1000)
     with pytest.raises(DiskSpaceError, match=r"1\.0 kB are free$|1000 B are free$|are free$") as caught:
         prepare(Folder(tmp_path / "videos").videos(), tmp_path / "store")
     assert caught.value.free_bytes == 1000
