@@ -127,8 +127,8 @@ def test_standard_input_that_is_no_sound_is_told_by_its_name() -> None:
 def unprivileged(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run the command as a user who may not read everything, which root may."""
     code = (
-        "import os, sys; import earmark.media, earmark.moments, earmark.moments.writing, earmark.cli.build, earmark.preparation\n"
-        "import earmark.datasets, rich.table, joblib, earmark.cli.moments, earmark.moments.scoring\n"
+        "import os, sys; import earmark.media, earmark.moments, earmark.moments.writing, earmark.cli.build\n"
+        "import earmark.preparation, earmark.datasets, rich.table, joblib, earmark.cli.moments, earmark.moments.scoring\n"
         "from earmark.cli.main import main\n"
         "if not os.geteuid(): os.setegid(65534); os.seteuid(65534)\n"
         "sys.exit(main())"
