@@ -128,7 +128,8 @@ def unprivileged(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run the command as a user who may not read everything, which root may."""
     code = (
         "import os, sys; import earmark.media, earmark.moments, earmark.moments.writing, earmark.cli.build\n"
-        "import earmark.preparation, earmark.datasets, rich.table, joblib, earmark.cli.moments, earmark.moments.scoring\n"
+        "import earmark.preparation\n"
+        "import earmark.datasets, rich.table, joblib, earmark.cli.moments, earmark.moments.scoring\n"
         "from earmark.cli.main import main\n"
         "if not os.geteuid(): os.setegid(65534); os.seteuid(65534)\n"
         "sys.exit(main())"
