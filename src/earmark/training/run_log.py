@@ -114,7 +114,7 @@ class RunLog:
     Args:
         run_dir: Folder of the run; made if need be.
         options: What is written, and how often.
-        step: Steps done so far; 0 starts the records anew.
+        step: Steps done so far; 0 starts new records.
         total_steps: Steps that the whole run will have, for the time left.
         epochs: Epochs that the whole run will have.
         enabled: False on every rank but the first: then nothing is written or shown.

@@ -284,7 +284,7 @@ class RunSaver:
         return latest_checkpoint(self.directory)
 
     def _restore_rng(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Give every rank its own state back; ranks that there were none of before keep what they were seeded with."""
+        """Restore each rank's own state; ranks that did not exist before keep what they were seeded with."""
         if self.fabric.global_rank < len(states):
             set_rng_state(states[self.fabric.global_rank])
 
@@ -295,7 +295,7 @@ class RunSaver:
         for group, values in zip(self.learner.optimizer.param_groups, chosen, strict=True):
             group.update(values)
         if any(arguments.get(name) != self.arguments[name] for name in ("seed", "batch_size", "num_clips")):
-            position.batch, position.epoch_totals = 0, Totals()  # the epoch in hand begins anew
+            position.batch, position.epoch_totals = 0, Totals()  # the current epoch starts over
         if self.learner.scheduler is not None:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")

@@ -52,8 +52,8 @@ def compile_encoders(model: nn.Module) -> None:
     """
     encoders = model.get_submodule("backbone").children()
     for encoder in encoders:
-        # For each shape anew: both encoders share one forward, whose shapes would otherwise be taken as variable, which
-        # is slower.
+        # Compiled again for each shape: both encoders share one forward, whose shapes would otherwise be taken as
+        # variable, which is slower.
         encoder.compile(dynamic=False, options=_layout_options(encoder))
 
 

@@ -185,7 +185,7 @@ def ema_of(model: nn.Module, decay: float) -> AveragedModel:
 
 @torch.no_grad()
 def begin_anew(parameters: Iterable[nn.Parameter], model: nn.Module, optimizer: Optimizer, ema: Any = None) -> None:
-    """Forget what optimizer and average hold of parameters whose values were drawn anew.
+    """Reset what optimizer and average hold of parameters whose values were drawn anew.
 
     Momentum of the old values would push the new ones about, and an average of both would be neither.
 
