@@ -46,6 +46,6 @@ if __name__ == "__main__":
         else:
             kitchen = Path(folder) / "kitchen"
             size = replace(PRESETS["demo"].size, num_kitchens=1, videos_per_kitchen=2)
-            earmark.make_kitchen(kitchen, size=size, progress=False)
+            earmark.make_kitchen(kitchen, preset="demo", size=size, progress=False)
             source = kitchen / "P01"
         main(source, Path(folder) / "store", Path(sys.argv[2]) if len(sys.argv) > 2 else None)

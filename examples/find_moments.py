@@ -30,5 +30,5 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as folder:
             kitchen = Path(folder) / "kitchen"
             size = replace(PRESETS["demo"].size, num_kitchens=1, videos_per_kitchen=1)
-            earmark.make_kitchen(kitchen, size=size, progress=False)
+            earmark.make_kitchen(kitchen, preset="demo", size=size, progress=False)
             main(min(kitchen.rglob("*.MP4")))

@@ -1,5 +1,6 @@
 """That something is learned: an encoder pretrained on the demo's videos beats the same encoder with random weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from earmark.cli.config import EvaluateConfig, PretrainConfig, checked, compose
 from earmark.cli.demo import SIZES
 from earmark.cli.evaluate import evaluate
 from earmark.cli.pretrain import run_pretraining
-from earmark.kitchen import make_kitchen
+from earmark.kitchen import PRESETS, make_kitchen
 
 # The demo with half the width, smaller crops and half the epochs: a quarter of its work.
 COMMON = (
@@ -41,12 +42,12 @@ def test_an_encoder_pretrained_on_the_demo_beats_a_random_one(tmp_path: Path) ->
 
     Other machines round sums differently, and 570 steps make other weights of that: hence half of it here.
     """
-    size = SIZES["standard"]
+    many = SIZES["standard"]
+    size = replace(PRESETS["demo"].size, num_kitchens=many.num_kitchens, videos_per_kitchen=many.videos_per_kitchen)
     kitchen = make_kitchen(
         tmp_path / "kitchen",
         preset="demo",
-        num_kitchens=size.num_kitchens,
-        videos_per_kitchen=size.videos_per_kitchen,
+        size=size,
         test_split=False,
         num_workers=2,
         progress=False,
