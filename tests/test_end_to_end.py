@@ -79,6 +79,7 @@ def test_a_run_killed_in_mid_epoch_ends_with_the_weights_of_an_uninterrupted_one
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")  # of 43 actions, the order of sums decides by points
 def test_the_demo_ends_with_a_table_and_a_page_and_goes_on_where_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,6 +96,7 @@ def test_the_demo_ends_with_a_table_and_a_page_and_goes_on_where_it_was(
         num_right = top1[judged]["value"] / 100 * verb["num_test_actions"]
         assert num_right == pytest.approx(round(num_right), abs=1e-6)
     assert top1["gain"]["value"] == pytest.approx(top1["encoder"]["value"] - top1["baseline"]["value"])
+    assert top1["gain"]["value"] > 5  # 18.6 points, 8 of 43 actions, when this was written: it has learned
     text = page.read_text()
     assert text.count("<img") > 10
     assert "://" not in text.replace("http://www.w3.org", "")  # nothing is fetched
