@@ -1,5 +1,6 @@
 """Moments: the original's arithmetic against frozen arrays and a slow oracle, the detectors, streaming, the table."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from earmark.media import MediaError
 from earmark.moments import (
     DEFAULT_DETECTOR,
     DETECTORS,
+    Moment,
     MomentFinder,
     MomentStream,
     detector_from,
@@ -230,6 +232,23 @@ def test_the_parameters_build_the_detector() -> None:
             MomentStream([wave], sample_rate=16000, detector=name, min_score=next(iter(option.values())))
         )
         assert found
+
+
+@pytest.mark.parametrize("name", ["earmark", "replai"])
+def test_a_thread_finds_what_the_main_one_finds_to_the_last_bit(name: str) -> None:
+    """NumPy 2.1.0 and 2.1.1 promote a float32 beside a float otherwise in threads: pyproject.toml leaves them out."""
+    waves = np.random.default_rng(0).normal(scale=0.01, size=(8, 3 * RATE)).astype(np.float32)
+    waves[:, RATE : RATE + 100] += 0.5
+
+    def found() -> list[list[Moment]]:
+        return [find_moments(wave, RATE, detector=name) for wave in waves]
+
+    elsewhere: list[list[list[Moment]]] = []
+    thread = threading.Thread(target=lambda: elsewhere.append(found()))
+    thread.start()
+    thread.join()
+    assert elsewhere == [found()]
+    assert all(elsewhere[0])
 
 
 def test_a_sound_track_can_be_chosen(tmp_path: Path) -> None:

@@ -26,17 +26,18 @@ _ENOUGH_RATE = 20000  # in Hz, for the highest band
 
 _NOISE_CONTEXT_SECONDS = 5.0  # on either side of a segment
 _CONTEXT_SECONDS = 2.0  # in which sound before a segment still masks
-_LEAST_NOISE = 10**-9.5  # power in a band, about that of 16-bit rounding
-_DYNAMIC_RANGE = 1e4  # what is 40 dB below the loudest of a band is ignored,
-_DYNAMIC_RANGE_OF_ALL = 1e6  # and 60 dB below the loudest of all bands, where a window leaks
+_LEAST_NOISE = np.float32(10**-9.5)  # power in a band, about that of 16-bit rounding
+_DYNAMIC_RANGE = np.float32(1e4)  # what is 40 dB below the loudest of a band is ignored,
+_DYNAMIC_RANGE_OF_ALL = np.float32(1e6)  # and 60 dB below the loudest of all bands, where a window leaks
 
 _MASK_DECAY = 30 / (10 * np.log10(np.e))  # nepers (of power) per second: 30 dB
 _MOST_RISE = 5.0  # nepers: no band counts for more
-_LEAST_DEVIATION = 0.05  # nepers
-_STRONG_QUANTILE, _STRONG_SHARE = 0.995, 0.05  # beside strong rises, as they come without noise, faint ones count less
+_LEAST_DEVIATION = np.float32(0.05)  # nepers
+_STRONG_QUANTILE = 0.995  # beside strong rises, as they come without noise, faint ones count less
+_STRONG_SHARE = np.float32(0.05)
 
 _BACKWARD_SECONDS = 0.13  # a sound so shortly before a stroke that rises much more prepares it
-_BACKWARD_SHARE = 0.6
+_BACKWARD_SHARE = np.float32(0.6)
 
 DEFAULT_MIN_SCORE = 3.0
 DEFAULT_MIN_DISTANCE_SECONDS = 0.05
@@ -172,7 +173,7 @@ class OnsetDetector(Detector):
         power = np.concatenate(self._powers)[begin - self._first_frame : end - self._first_frame]
         power = np.ascontiguousarray(power.T)
         most = power.max(axis=1)
-        least = np.maximum(most / _DYNAMIC_RANGE, max(most.max() / _DYNAMIC_RANGE_OF_ALL, _LEAST_NOISE))
+        least = np.maximum(most / _DYNAMIC_RANGE, np.maximum(most.max() / _DYNAMIC_RANGE_OF_ALL, _LEAST_NOISE))
         some = np.sort(power[:, ::4], axis=1)
         noise = np.maximum(some[:, some.shape[1] // 2], least)[:, None]
         first = max(0, start - self._num_context_frames)
@@ -212,7 +213,7 @@ def _usual(rise: _Array) -> tuple[float, float]:
     """Return the median of a curve and the deviation in which scores are measured."""
     ordered = np.sort(rise)  # once, since three calls of median and quantile take longer than all the rest
     median = ordered[len(rise) // 2]
-    noise = 2 * 1.4826 * np.sort(np.abs(rise - median))[len(rise) // 2]
+    noise = np.float32(2 * 1.4826) * np.sort(np.abs(rise - median))[len(rise) // 2]
     strong = ordered[int(_STRONG_QUANTILE * (len(rise) - 1))]
     return float(median), float(noise + _STRONG_SHARE * strong + _LEAST_DEVIATION)
 
