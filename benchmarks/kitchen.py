@@ -381,6 +381,10 @@ def fit(
         model.encoder.load_state_dict(start.state_dict())
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
     num_batches = len(train.labels) // BATCH
+    if not num_batches:
+        sys.exit(
+            f"{name}: {len(train.labels)} clips to learn from are less than a batch of {BATCH}: more videos needed"
+        )
     total = options.epochs * num_batches
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / total))

@@ -279,8 +279,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the kitchens here")
     parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22], help="of the kitchens")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--minutes", type=int, default=180, help="length of the long file")
+    parser.add_argument("--minutes", type=int, default=180, help="length of the long file, even")
     options = parser.parse_args()
+    if options.minutes < 2 or options.minutes % 2:
+        parser.error("--minutes must be even and at least 2: the file is made of two minutes over and over")
     unknown = set(options.parts) - set(PARTS)
     if unknown:
         parser.error(f"unknown part: {', '.join(sorted(unknown))}")

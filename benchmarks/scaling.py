@@ -55,10 +55,12 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of the training")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--gpus", action="store_true", help="one GPU a process instead of one thread")
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=40, help=f"of which the first {WARM_UP_STEPS} are left out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keep the generated files here")
     options = parser.parse_args()
+    if options.steps <= WARM_UP_STEPS:
+        parser.error(f"--steps must be over {WARM_UP_STEPS}: the first {WARM_UP_STEPS} are left out")
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         make_kitchen(
