@@ -3,6 +3,7 @@
 
     .ci/matrix.py                                 every leg
     .ci/matrix.py --only 3.11-oldest 3.13-newest  some of them
+    .ci/matrix.py --jobs 2                        two at once; each prints all that it printed when it is done
     .ci/matrix.py --requirements oldest --python 3.13 --without-torch   what a leg installs, and nothing else
 
 A leg is a fresh environment with Earmark and its libraries, in which the tests of media, moments, preparing, locks,
@@ -20,8 +21,12 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -97,7 +102,26 @@ def python_command(version: str) -> str | None:
     return None
 
 
-def run_leg(leg: Leg, python: str, scratch: Path) -> None:
+def outcome_of(leg: Leg, scratch: Path) -> str:
+    """Run a leg, print all that it printed when it is done, and say how it ended."""
+    python = python_command(leg.python)
+    if python is None:
+        return f"NOT RUN: no Python {leg.python} on PATH or in pyenv"
+    began = time.monotonic()
+    output = scratch / f"{leg.name}.txt"
+    try:
+        with output.open("w") as file:
+            run_leg(leg, python, scratch, partial(run, output=file))
+        outcome = f"passed in {time.monotonic() - began:.0f} s"
+    except subprocess.CalledProcessError as error:
+        outcome = f"FAILED: {error.cmd[0]} {' '.join(error.cmd[1:4])} ended with {error.returncode}"
+    shutil.rmtree(scratch / leg.name, ignore_errors=True)
+    header = f"== {leg.name}, {'with' if leg.with_torch else 'without'} torch"
+    print(f"\n{header}\n{output.read_text(errors='replace')}", end="", flush=True)  # in one piece beside other legs
+    return outcome
+
+
+def run_leg(leg: Leg, python: str, scratch: Path, run: Callable[..., None]) -> None:
     """Make the environment of a leg and run its checks.
 
     Raises:
@@ -130,20 +154,21 @@ def run_leg(leg: Leg, python: str, scratch: Path) -> None:
     run(command, "prepare", "data=folder", f"data.args.base_path={kitchen}", f"environment.data_dir={data}")
 
 
-def run(*command: object) -> None:
-    """Run a command, shown first."""
+def run(*command: object, output: TextIO) -> None:
+    """Run a command and write it and what it prints to a file."""
     words = [str(word) for word in command]
     shown = " ".join(words)
-    print("+", shown if len(shown) < 400 else shown[:400] + " ...", flush=True)
+    print("+", shown if len(shown) < 400 else shown[:400] + " ...", file=output, flush=True)
     # The installed package is what counts, not one that the shell's PYTHONPATH names.
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run(words, env=environ, cwd=ROOT, check=True)
+    subprocess.run(words, env=environ, cwd=ROOT, check=True, stdout=output, stderr=subprocess.STDOUT)
 
 
 def main() -> int:
     """Run the legs and say how each ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="LEG", help="PYTHON-newest or PYTHON-oldest")
+    parser.add_argument("--jobs", type=int, default=1, help="so many legs at once (default: 1)")
     parser.add_argument("--torch-everywhere", action="store_true", help="torch for every Python")
     parser.add_argument("--oldest-torch", action="store_true", help="the oldest torch in the oldest legs")
     parser.add_argument("--requirements", choices=["newest", "oldest"], help="print what a leg installs")
@@ -164,23 +189,10 @@ def main() -> int:
     unknown = set(options.only or ()) - {leg.name for leg in legs}
     if unknown:
         parser.error(f"no such leg: {', '.join(sorted(unknown))}")
-    outcomes: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for leg in legs:
-            if options.only and leg.name not in options.only:
-                continue
-            python = python_command(leg.python)
-            if python is None:
-                outcomes[leg.name] = f"NOT RUN: no Python {leg.python} on PATH or in pyenv"
-                continue
-            began = time.monotonic()
-            print(f"\n== {leg.name}, {'with' if leg.with_torch else 'without'} torch", flush=True)
-            try:
-                run_leg(leg, python, Path(scratch))
-                outcomes[leg.name] = f"passed in {time.monotonic() - began:.0f} s"
-            except subprocess.CalledProcessError as error:
-                outcomes[leg.name] = f"FAILED: {error.cmd[0]} {' '.join(error.cmd[1:4])} ended with {error.returncode}"
-            shutil.rmtree(Path(scratch) / leg.name, ignore_errors=True)
+    legs = [leg for leg in legs if not options.only or leg.name in options.only]
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
+        names = [leg.name for leg in legs]
+        outcomes = dict(zip(names, pool.map(partial(outcome_of, scratch=Path(scratch)), legs), strict=True))
     print()
     for name, outcome in outcomes.items():
         print(f"{name}: {outcome}")

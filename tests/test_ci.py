@@ -43,7 +43,7 @@ def test_the_workflow_runs_everything_on_the_oldest_and_newest_python_and_the_ol
     program, script, *arguments = shlex.split(oldest)
     assert (program, ROOT / script) == ("python", Path(matrix.__file__))
     ran = []
-    monkeypatch.setattr(matrix, "run_leg", lambda leg, python, scratch: ran.append(leg.name))
+    monkeypatch.setattr(matrix, "run_leg", lambda leg, python, scratch, run: ran.append(leg.name))
     monkeypatch.setattr(matrix, "python_command", lambda version: sys.executable)
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     assert matrix.main() == 0
