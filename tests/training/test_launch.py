@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -148,12 +149,15 @@ def fail_somehow(launch: Launch, how: str) -> str:
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "exit":
             raise SystemExit(9)
-        if how == "raise":
+        if how == "raise unseen":  # whoever starts the processes is stopped until both are gone, as on a busy machine
+            subprocess.Popen(["sh", "-c", f"sleep 3; kill -CONT {os.getppid()}"])
+            os.kill(os.getppid(), signal.SIGSTOP)
+        if how.startswith("raise"):
             raise ZeroDivisionError("of process 1")
     try:
         fabric.barrier()
     except RuntimeError as error:
-        raise SystemExit(3 if connection_lost(error) else 4) from None
+        raise SystemExit(3 if connection_lost(error) else 4) from error
     return f"{how} {launch.world_size}"
 
 
@@ -161,8 +165,8 @@ def fail_somehow(launch: Launch, how: str) -> str:
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ("kill", "process 1 of 2 was ended by SIGKILL|process 0 of 2 failed"),
-        ("exit", "process 1 of 2 failed .exit code 9.|process 0 of 2 failed"),
+        ("kill", "process 1 of 2 was ended by SIGKILL"),
+        ("exit", "process 1 of 2 failed .exit code 9."),
     ],
 )
 def test_a_process_that_dies_takes_the_others_down(how: str, reason: str) -> None:
@@ -173,9 +177,10 @@ def test_a_process_that_dies_takes_the_others_down(how: str, reason: str) -> Non
 
 
 @pytest.mark.slow
-def test_the_traceback_of_a_process_is_shown() -> None:
-    with pytest.raises(Exception, match=r"(?s)Traceback.*ZeroDivisionError: of process 1"):
-        run_processes(processes(2), fail_somehow, "raise")
+@pytest.mark.parametrize("how", ["raise", "raise unseen"])
+def test_the_traceback_of_the_process_that_failed_is_shown(how: str) -> None:
+    with pytest.raises(ProcessError, match=r"(?s)process 1 of 2 raised.*Traceback.*ZeroDivisionError: of process 1"):
+        run_processes(processes(2), fail_somehow, how)
     assert run_processes(processes(2), fail_somehow, "not") == "not 2"
 
 
@@ -190,7 +195,7 @@ def kill_in_step(launch: Launch, folder: str) -> PretrainResult:
 @pytest.mark.slow
 def test_a_process_killed_in_a_step_ends_the_run_and_it_can_go_on(tmp_path: Path) -> None:
     started = time.monotonic()
-    with pytest.raises((ProcessError, Exception), match="process"):
+    with pytest.raises(ProcessError, match="process 1 of 2 was ended by SIGKILL"):
         run_processes(processes(2), kill_in_step, str(tmp_path))
     assert time.monotonic() - started < WITHOUT_TIMEOUT
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -13,8 +13,11 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -219,17 +222,23 @@ def run_processes(launch: Launch, function: Callable[..., T], *arguments: Any) -
         What the first process of this node returned.
 
     Raises:
-        ProcessError: If one failed; it has said why itself.
+        ProcessError: If one failed: with its traceback if it raised, else it has said why itself. Of several the one is
+            named that did not only lose its connection to the others.
         SystemExit: If one left before training, asking to be started again.
-        torch.multiprocessing.ProcessRaisedException: If one raised; with its traceback.
         KeyboardInterrupt: After a second Ctrl-C.
     """
+    with tempfile.TemporaryDirectory(prefix="earmark-") as failures:
+        return _run_processes(launch, Path(failures), function, *arguments)
+
+
+def _run_processes(launch: Launch, failures: Path, function: Callable[..., T], *arguments: Any) -> T:
     from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
     results = multiprocessing.get_context("spawn").SimpleQueue()
+    passed = (launch, results, failures, function, arguments)
     with signals_held():
         processes: Any = start_processes(  # type: ignore[no-untyped-call]
-            _process, (launch, results, function, arguments), nprocs=launch.num_local, join=False, start_method="spawn"
+            _process, passed, nprocs=launch.num_local, join=False, start_method="spawn"
         )
 
     def pass_on(number: int) -> None:
@@ -242,11 +251,11 @@ def run_processes(launch: Launch, function: Callable[..., T], *arguments: Any) -
             while not processes.join(timeout=1.0, grace_period=GRACE_SECONDS):
                 pass
         except ProcessExitedException as error:
-            if error.exit_code == REQUEUE:
+            exit_codes = [process.exitcode for process in processes.processes]
+            index = _cause(error.error_index, exit_codes, failures)
+            if exit_codes[index] == REQUEUE:
                 raise SystemExit(REQUEUE) from error
-            how = f"was ended by {error.signal_name}" if error.signal_name else f"failed (exit code {error.exit_code})"
-            number = launch.node_rank * launch.num_local + error.error_index
-            raise ProcessError(f"process {number} of {launch.world_size} {how}; the others were ended") from error
+            raise ProcessError(_ending(launch, index, exit_codes[index], failures)) from error
         finally:
             for process in processes.processes:
                 if process.is_alive():
@@ -255,16 +264,50 @@ def run_processes(launch: Launch, function: Callable[..., T], *arguments: Any) -
     return result
 
 
-def _process(local_rank: int, launch: Launch, results: Any, function: Callable[..., Any], arguments: Any) -> None:
+def _cause(reported: int, exit_codes: Sequence[int], failures: Path) -> int:
+    """Return which process failed first, where the one that was seen to end only lost the connection to it.
+
+    Both are gone by the time anybody looks on a busy machine, and then the one of the lower number is seen.
+    """
+    lost = {int(path.stem) for path in failures.glob("*.lost")}
+    own = [index for index, code in enumerate(exit_codes) if code not in (0, -signal.SIGTERM) and index not in lost]
+    return own[0] if reported in lost and own else reported
+
+
+def _ending(launch: Launch, index: int, exit_code: int, failures: Path) -> str:
+    number = launch.node_rank * launch.num_local + index
+    raised = failures / f"{index}.raised"
+    if raised.exists():
+        how = "raised an error"
+    elif exit_code >= 0:
+        how = f"failed (exit code {exit_code})"
+    else:
+        names = {int(each): each.name for each in signal.Signals}
+        how = f"was ended by {names.get(-exit_code, f'signal {-exit_code}')}"
+    message = f"process {number} of {launch.world_size} {how}; the others were ended"
+    return f"{message}\n{raised.read_text()}" if raised.exists() else message
+
+
+def _process(
+    local_rank: int, launch: Launch, results: Any, failures: Path, function: Callable[..., Any], arguments: Any
+) -> None:
     import torch
 
-    from earmark.training.processes import process_group_left
+    from earmark.training.processes import connection_lost, process_group_left
 
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     if "OMP_NUM_THREADS" not in os.environ:  # with one thread per core each, processes would compete for the cores
         torch.set_num_threads(max(1, torch.get_num_threads() // launch.num_local))
-    with process_group_left():
-        result = function(replace(launch, local_rank=local_rank), *arguments)
+    try:
+        with process_group_left():
+            result = function(replace(launch, local_rank=local_rank), *arguments)
+    except (Exception, SystemExit) as error:  # for the parent, which tells the cause from what it caused
+        if connection_lost(error.__cause__ or error):
+            (failures / f"{local_rank}.lost").touch()
+        if isinstance(error, SystemExit):
+            raise
+        (failures / f"{local_rank}.raised").write_text(traceback.format_exc(), errors="backslashreplace")
+        raise SystemExit(1) from error
     if local_rank == 0:
         results.put(result)
