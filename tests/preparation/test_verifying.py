@@ -13,7 +13,7 @@ from earmark.datasets import Folder
 from earmark.media import PacketIndex
 from earmark.preparation import prepare
 from earmark.preparation.catalog import StoreError
-from earmark.preparation.verifying import invalidate, verify
+from earmark.preparation.verifying import Fault, invalidate, verify
 from tests.helpers.clicking import make_video
 
 
@@ -61,7 +61,15 @@ def shift_the_index(root: Path) -> str:
     index = PacketIndex.load(path)
     index.frame_offsets[3] += 1
     index.save(path)
-    return f"{path}: wrong index: frame_offsets are not those of b.mov"
+    return f"{path}: not a packet index (two packets overlap at byte {index.frame_offsets[4]})"
+
+
+def name_a_shorter_frame(root: Path) -> str:
+    path = root / "videos/b.index.npz"
+    index = PacketIndex.load(path)
+    index.frame_sizes[3] -= 1
+    index.save(path)
+    return f"{path}: wrong index: frame_sizes are not those of b.mov"
 
 
 def flip_a_byte_and_rebuild_the_index(root: Path) -> str:
@@ -100,6 +108,7 @@ def put_another_video_in_its_place(root: Path) -> str:
         flip_a_byte_of_a_picture,
         flip_a_byte_of_the_sound,
         shift_the_index,
+        name_a_shorter_frame,
         flip_a_byte_and_rebuild_the_index,
         lose_the_video,
         lose_the_index,
@@ -138,7 +147,7 @@ def test_a_catalog_that_leads_elsewhere_is_a_fault(store: Path) -> None:
     column = table.column_names.index("prepared_path")
     pq.write_table(table.set_column(column, "prepared_path", paths), store / "videos.parquet")
     (fault,) = verify(store, progress=False).faults
-    assert (fault.video_id, fault.reason) == ("b", f"{store / 'videos.parquet'}: file of 'b' is '../b.mov'")
+    assert fault == Fault("b", f"{store / 'videos.parquet'}: file of 'b' is '../b.mov'", "tables")
 
 
 def test_a_sound_store_counts_what_was_read(store: Path) -> None:

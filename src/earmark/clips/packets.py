@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from earmark.media import BYTES_PER_SAMPLE, MediaError, PacketIndex
-from earmark.preparation.catalog import StoreError, index_path
+from earmark.preparation.catalog import PreparedVideo, StoreError, index_path
+from earmark.preparation.record import is_index_of, max_index_bytes, rebuilt_index
 
 __all__ = ["OpenVideo", "SoundPiece", "open_video"]
 
@@ -178,14 +179,16 @@ class OpenVideo:
         return payloads
 
 
-def open_video(path: Path, *, num_bytes: int, num_frames: int, num_samples: int, is_whole: bool) -> OpenVideo:
+def open_video(path: Path, video: PreparedVideo, *, checksum: int | None, is_whole: bool) -> OpenVideo:
     """Open a prepared file and its index; an index that is missing, damaged or of another file is rebuilt.
+
+    Whichever index is used is that of the file as it was written, as far as row and record say what that was: damage
+    must not become the truth by being indexed anew.
 
     Args:
         path: The ``.mov``.
-        num_bytes: Its size as the catalog has it.
-        num_frames: Its frames.
-        num_samples: Its samples of sound.
+        video: Its row of the catalog.
+        checksum: That of its packets in the video's record; None if the record has none.
         is_whole: Whether it holds all of the recording, and not windows of it.
 
     Raises:
@@ -197,17 +200,17 @@ def open_video(path: Path, *, num_bytes: int, num_frames: int, num_samples: int,
         raise StoreError(f"{path}: the prepared file cannot be opened: {error.strerror}") from error
     try:
         file_size = os.fstat(descriptor).st_size
-        if file_size != num_bytes:
+        if file_size != video.num_bytes:
             raise StoreError(
-                f"{path}: {file_size} bytes, the catalog says {num_bytes}: the file is truncated or was replaced"
+                f"{path}: {file_size} bytes, the catalog says {video.num_bytes}: the file is truncated or was replaced"
             )
-        index = _index_of(path, file_size)
-        if (index.num_frames, index.num_samples) != (num_frames, num_samples):
+        index = _index_of(path, video, checksum)
+        if (index.num_frames, index.num_samples) != (video.num_frames, video.num_samples):
             raise StoreError(
                 f"{path}: holds {index.num_frames} frames and {index.num_samples} samples, "
-                f"the catalog says {num_frames} and {num_samples}"
+                f"the catalog says {video.num_frames} and {video.num_samples}"
             )
-        if is_whole and index.windows.tolist() != [[0, num_frames, 0, num_samples]]:
+        if is_whole and index.windows.tolist() != [[0, video.num_frames, 0, video.num_samples]]:
             raise StoreError(f"{path}: holds windows of the recording, the store was prepared to hold all of it")
     except BaseException:
         os.close(descriptor)
@@ -215,13 +218,13 @@ def open_video(path: Path, *, num_bytes: int, num_frames: int, num_samples: int,
     return OpenVideo(path, descriptor, index)
 
 
-def _index_of(path: Path, file_size: int) -> PacketIndex:
+def _index_of(path: Path, video: PreparedVideo, checksum: int | None) -> PacketIndex:
     with contextlib.suppress(MediaError, FileNotFoundError):
-        index = PacketIndex.load(index_path(path))
-        if index.file_size == file_size:
+        index = PacketIndex.load(index_path(path), max_bytes=max_index_bytes(video.num_bytes))
+        if is_index_of(index, video, checksum):
             return index
     try:
-        index = PacketIndex.of_file(path)
+        index = rebuilt_index(path, video, checksum)
     except MediaError as error:  # names the file
         raise StoreError(str(error)) from error
     with contextlib.suppress(OSError):  # a read-only store is used as it is; the index is kept in memory

@@ -93,20 +93,21 @@ class RemoteFolder:
                 raise self._error(name, error) from error
         return target
 
-    def fetch(self, name: str, *, num_bytes: int | None = None) -> Path:
+    def fetch(self, name: str, *, num_bytes: int | None = None, again: bool = False) -> Path:
         """Fetch a file that never changes, unless it is here already; return its local path.
 
         Args:
             name: Path below the folder.
             num_bytes: Its size: a local file of another size is fetched again. None accepts any.
+            again: Fetch it although it is here: what is here has turned out to be wrong.
 
         Raises:
             StoreError: If the file cannot be fetched or has another size; the message names its URL.
         """
         target = self._target(name)
-        if not _is_there(target, num_bytes):
+        if again or not _is_there(target, num_bytes):
             with self._lock(target):
-                if not _is_there(target, num_bytes):  # else another process has just fetched it
+                if again or not _is_there(target, num_bytes):  # else another process has just fetched it
                     _remove_leftovers(target)
                     try:
                         filesystem, path = self._source(name)
