@@ -193,11 +193,13 @@ def _record_of(content: Any) -> Record:
     if digest is not None and digest != _digest(content):
         raise ValueError("it is not as it was written: its digest is another")
     checksum = content.get("checksum")
-    check_parameters(_typed(content["parameters"], dict, "parameters"))
+    parameters = _typed(content["parameters"], dict, "parameters")
+    check_parameters(parameters)
     return Record(
         video=_row_of(_typed(content["video"], dict, "video")),
         moments=tuple(_moment_of(values) for values in _typed(content["moments"], list, "moments")),
-        parameters=with_detector(content["parameters"]),
+        parameters=parameters
+        | {"detector": with_detector(parameters)["detector"]},  # in the order they were written in
         source=_typed(content["source"], str, "source"),
         checksum=None if checksum is None else _typed(checksum, int, "checksum"),
         is_proven=digest is not None,

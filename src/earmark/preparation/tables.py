@@ -7,7 +7,6 @@ compared when the video is first used (`earmark.clips.store`) and by `earmark.pr
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -43,6 +42,7 @@ __all__ = [
 STATUSES = ("ok", "degraded", "refused")
 DIGEST_KEY = b"earmark_digest"
 PARAMETERS_KEY = b"earmark_store_parameters"
+MAX_PARAMETER = 1e9  # above any rate or length of a segment, far below where numbers lose their last digit
 MAX_SIDE = 65535  # of a JPEG
 MAX_SECONDS = 366 * 86400.0  # longer than any recording, short enough that its segments can be counted
 ADDED_COLUMNS = ("index_digest", "file_digest")  # which older catalogs lack
@@ -116,7 +116,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         least["around_seconds"] = 0
     for name, smallest in least.items():
         value = parameters[name]
-        if type(value) not in (int, float) or not smallest <= value < math.inf:
+        if type(value) not in (int, float) or not smallest <= value <= MAX_PARAMETER:
             raise ValueError(f"{name} is {value!r}")
     if type(parameters["audio_rate"]) is not int:
         raise ValueError(f"audio_rate is {parameters['audio_rate']!r}")

@@ -8,7 +8,7 @@ tables from the records.
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -47,6 +47,8 @@ from earmark.preparation.workers import Backend, in_processes
 from earmark.wording import counted
 
 __all__ = ["Damaged", "Fault", "VerifyReport", "invalidate", "repair", "verify"]
+
+MOMENT_COLUMNS = ("time_seconds", "score", "height", "segment_id")
 
 Damaged = Literal["video", "index", "tables", "description"]
 
@@ -290,7 +292,7 @@ class _Store:
             return
         names = moments.table["video_id"].combine_chunks()
         numbers = names.indices.to_numpy()
-        columns = [moments.table[name].to_numpy() for name in ("time_seconds", "score", "height", "segment_id")]
+        columns = [moments.table[name].to_numpy() for name in MOMENT_COLUMNS]
         values = np.stack([np.asarray(column, np.float64) for column in columns])
         order = np.argsort(numbers, kind="stable")
         ids = names.dictionary.to_pylist()
@@ -302,7 +304,8 @@ class _Store:
             reason = _moments_difference(in_order(found.get(video_id, none)), record.moment_columns())
             if reason:
                 self.faults.append(Fault(video_id, f"{path}: {reason}", _proven(record)))
-        for video_id in found.keys() - self.records.keys():
+        known = self.records.keys() | {fault.video_id for fault in self.faults if fault.damaged == "video"}
+        for video_id in sorted(found.keys() - known):
             self._table_fault(f"{path}: moments of a video without a record", video_id)
         if moments.is_as_written is None:
             self._old_tables.append(path.name)
@@ -329,26 +332,26 @@ def _records(root: Path) -> tuple[dict[str, Record], dict[str, str]]:
     return records, unreadable
 
 
-def _usual_parameters(records: Iterable[Record]) -> dict[str, Any] | None:
+def _usual_parameters(records: Collection[Record]) -> dict[str, Any] | None:
     """Return what most records were made with; None without a record."""
+    kinds = {json.dumps(record.parameters, sort_keys=True): record.parameters for record in records}
     counts = Counter(json.dumps(record.parameters, sort_keys=True) for record in records)
-    if not counts:
-        return None
-    parameters: dict[str, Any] = json.loads(counts.most_common(1)[0][0])
-    return parameters
+    return kinds[counts.most_common(1)[0][0]] if counts else None
 
 
 def _moments_difference(found: npt.NDArray[np.float64], recorded: npt.NDArray[np.float64]) -> str:
     """Return in what moments in the order of time differ from those of the record; empty if they do not."""
     if found.shape != recorded.shape:
         return f"{counted(found.shape[1], 'moment')}, the record says {recorded.shape[1]}"
-    differing = np.flatnonzero(~((found == recorded) | (np.isnan(found) & np.isnan(recorded))).all(axis=0))
-    if not len(differing):
+    differing = ~((found == recorded) | (np.isnan(found) & np.isnan(recorded)))
+    moments = np.flatnonzero(differing.any(axis=0))
+    if not len(moments):
         return ""
-    first = int(differing[0])
+    first = int(moments[0])
+    column = int(np.flatnonzero(differing[:, first])[0])
     return (
-        f"{counted(len(differing), 'moment')} differ from the record: the first at {found[0, first]:.3f} s, "
-        f"there {recorded[0, first]:.3f} s"
+        f"{counted(len(moments), 'moment')} other than in the record: at {found[0, first]:.3f} s "
+        f"{MOMENT_COLUMNS[column]} is {found[column, first]:g}, the record says {recorded[column, first]:g}"
     )
 
 
