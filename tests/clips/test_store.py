@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from earmark.clips.packets import MAX_RUN_BYTES
 from earmark.clips.store import PreparedStore
 from earmark.media import MediaError, PacketIndex
 from earmark.preparation.catalog import StoreError
@@ -378,7 +379,7 @@ def test_a_flipped_byte_that_still_decodes_is_an_error_that_names_video_time_and
     np.testing.assert_array_equal(store.frames("P01/P01_01", [2.5])[0], whole)
 
 
-def test_a_flipped_byte_of_a_run_of_sound_that_is_read_whole_is_an_error(store: PreparedStore) -> None:
+def test_a_flipped_byte_of_sound_is_an_error_even_where_its_run_is_read_in_part(store: PreparedStore) -> None:
     path = _movie(store)
     index = PacketIndex.load(path.with_suffix(".index.npz"))
     starts = np.append(0, np.cumsum(index.sound_sizes // 2))
@@ -388,9 +389,29 @@ def test_a_flipped_byte_of_a_run_of_sound_that_is_read_whole_is_an_error(store: 
     told = rf"P01_01\.mov: sound of P01/P01_01 \({first / SAMPLE_RATE:.3f} s\) is damaged"
     with pytest.raises(StoreError, match=told):
         store.sound("P01/P01_01", before / SAMPLE_RATE, after - before)
-    store.sound("P01/P01_01", before / SAMPLE_RATE, first - before)  # the run before it is well
-    part = store.sound("P01/P01_01", first / SAMPLE_RATE, after - first - 1)  # a part has no checksum
-    assert (part != sound_of(160000)[first : after - 1]).sum() == 1
+    sound = store.sound("P01/P01_01", before / SAMPLE_RATE, first - before)  # the run before it is well
+    np.testing.assert_array_equal(sound, sound_of(160000)[before:first])
+    for begin, end in ((before, first + 60), (first + 40, first + 60), (first + 50, after + 7), (first, first + 1)):
+        with pytest.raises(StoreError, match=r"P01_01\.mov: sound of P01/P01_01 \(\d\.\d+ s\) is damaged"):
+            store.sound("P01/P01_01", begin / SAMPLE_RATE, end - begin)
+
+
+def test_a_long_run_of_sound_is_compared_once_and_read_in_part(store: PreparedStore, tmp_path: Path) -> None:
+    """As behind the last picture: there the sound of the rest of a recording lies in one piece."""
+    rows = [add_video(tmp_path / "long", "long", num_frames=4, num_samples=20 * SAMPLE_RATE)]
+    finish_store(tmp_path / "long", rows, {})
+    path = tmp_path / "long/videos/long.mov"
+    index = PacketIndex.load(path.with_suffix(".index.npz"))
+    assert index.sound_sizes.max() > 4 * MAX_RUN_BYTES
+    whole = PreparedStore(tmp_path / "long")
+    for start in (0.1, 5.0, 11.7):
+        found = whole.sound("long", start, 3000)
+        np.testing.assert_array_equal(found, sound_of(320000)[round(start * SAMPLE_RATE) :][:3000])
+    longest = int(index.sound_sizes.argmax())
+    assert whole._open["long"].proven_runs == {longest}
+    _flip_byte(path, int(index.sound_offsets[longest]) + 200_000)
+    with pytest.raises(StoreError, match=r"long\.mov: the sound from byte \d+ to \d+ is not as it was written .*11\.7"):
+        PreparedStore(tmp_path / "long").sound("long", 11.7, 3000)
 
 
 def test_a_movie_that_shrinks_while_it_is_open_is_an_error(store: PreparedStore) -> None:

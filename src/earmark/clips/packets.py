@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -23,23 +24,33 @@ from earmark.preparation.record import is_index_of, max_index_bytes, rebuilt_ind
 __all__ = ["OpenVideo", "SoundPiece", "open_video"]
 
 MAX_GAP_BYTES = 128 * 1024  # ranges nearer than this are read by one call, which is cheaper than two
+MAX_RUN_BYTES = 128 * 1024  # of sound that are read whole where a part is asked for: `prepare` writes runs of 16 KB
 
 # Each thread reads into a buffer of its own that it keeps: a fresh one would be mapped and zeroed for every sample.
 _scratch = threading.local()
 
 
 class SoundPiece(NamedTuple):
-    """Samples that follow one another in the file.
+    """Samples that follow one another in the file, and the bytes that are read to have them.
+
+    A run of sound is read whole, as only a whole one can be compared with its checksum. One too long for that is read
+    in part, and compared as a whole when it is first touched (see `OpenVideo.prove_run`).
 
     Attributes:
-        offset: Byte at which they begin.
-        size: Their length in bytes.
+        run: Number of the run that they lie in.
+        offset: Byte at which reading begins.
+        size: How many bytes are read.
+        skip: How many samples of those come before the first that was asked for.
+        num_samples: How many were asked for.
         place: Of the first one in what was asked for.
-        checksum: Their CRC-32, where they are a whole run, as it was written; None of a part of one.
+        checksum: CRC-32 of the bytes that are read; None of a part of a run.
     """
 
+    run: int
     offset: int
     size: int
+    skip: int
+    num_samples: int
     place: int
     checksum: int | None
 
@@ -56,6 +67,7 @@ class OpenVideo:
             end.
         windows_before: int64 (num_windows, 2), the frames and samples that the file holds before each window.
         num_frames_from_start: How many frames it holds from the recording's first on without a gap.
+        proven_runs: The runs of sound that were read whole and found to be as they were written.
     """
 
     path: Path
@@ -64,6 +76,7 @@ class OpenVideo:
     sound_starts: npt.NDArray[np.int64] = field(init=False)
     windows_before: npt.NDArray[np.int64] = field(init=False)
     num_frames_from_start: int = field(init=False)
+    proven_runs: set[int] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         windows, counts = self.index.windows, self.index.windows[:, 1::2]
@@ -125,15 +138,41 @@ class OpenVideo:
         while begin < end:
             chunk_start, chunk_end = int(self.sound_starts[chunk]), int(self.sound_starts[chunk + 1])
             stop = min(end, chunk_end)
-            is_whole = (begin, stop) == (chunk_start, chunk_end)
-            yield SoundPiece(
-                int(self.index.sound_offsets[chunk]) + (begin - chunk_start) * BYTES_PER_SAMPLE,
-                (stop - begin) * BYTES_PER_SAMPLE,
-                begin - origin,
-                int(self.index.sound_checksums[chunk]) if is_whole else None,
-            )
+            offset, size = int(self.index.sound_offsets[chunk]), int(self.index.sound_sizes[chunk])
+            skip = begin - chunk_start
+            checksum: int | None = int(self.index.sound_checksums[chunk])
+            if size > MAX_RUN_BYTES and stop - begin < chunk_end - chunk_start:
+                offset, size = offset + skip * BYTES_PER_SAMPLE, (stop - begin) * BYTES_PER_SAMPLE
+                skip, checksum = 0, None
+            yield SoundPiece(chunk, offset, size, skip, stop - begin, begin - origin, checksum)
             begin = stop
             chunk += 1
+
+    def prove_run(self, run: int) -> None:
+        """Compare a run of sound with its checksum, once: a part of it cannot be.
+
+        Args:
+            run: Its number.
+
+        Raises:
+            StoreError: If it is not as it was written.
+        """
+        if run in self.proven_runs:
+            return
+        offset, stop = (
+            int(self.index.sound_offsets[run]),
+            int(self.index.sound_offsets[run] + self.index.sound_sizes[run]),
+        )
+        checksum = 0
+        while offset < stop:
+            content = os.pread(self.descriptor, min(1 << 20, stop - offset), offset)
+            if not content:
+                raise StoreError(f"{self.path}: ends before byte {stop}; it was truncated")
+            checksum, offset = crc32(content, checksum), offset + len(content)
+        if checksum != self.index.sound_checksums[run]:
+            at = stop - int(self.index.sound_sizes[run])
+            raise StoreError(f"{self.path}: the sound from byte {at} to {stop} is not as it was written")
+        self.proven_runs.add(run)
 
     def read_ranges(self, offsets: Sequence[int], sizes: Sequence[int]) -> list[memoryview]:
         """Read byte ranges with as few system calls as pays off.

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from earmark.clips.packets import OpenVideo, open_video
+from earmark.clips.packets import OpenVideo, SoundPiece, open_video
 from earmark.clips.remote import RemoteFolder, is_url
 from earmark.media import BYTES_PER_SAMPLE
 from earmark.preparation.catalog import TABLES, PreparedVideo, StoreError, index_path, prepared_file
@@ -198,8 +198,7 @@ class PreparedStore:
     ) -> None:
         """Do what `read` does, into existing arrays such as the rows of a batch.
 
-        Every picture is compared with its checksum. The sound is, too, by runs of half a second; a run of which only
-        a part is asked for, at either end, can't be.
+        Every picture is compared with its checksum. The sound is, too, by runs of half a second, which are read whole.
 
         Args:
             frames: T arrays uint8 (H, W, 3), contiguous, of the size of the video's pictures.
@@ -228,12 +227,15 @@ class PreparedStore:
                 raise self._not_kept(opened, video_id, float(times[places < 0][0]))
             if self.around_seconds is not None:
                 num_recorded = first_sample + len(sound) - max(first_sample, 0)  # what lies before 0 is silence
-                if sum(piece.size for piece in pieces) < num_recorded * BYTES_PER_SAMPLE:
+                if sum(piece.num_samples for piece in pieces) < num_recorded:
                     raise self._not_kept(opened, video_id, sound_start_seconds)
             # plain ints: they are added to by hundreds below, and NumPy's scalars are slow at that
             offsets = index.frame_offsets[places].tolist() + [piece.offset for piece in pieces]
             sizes = index.frame_sizes[places].tolist() + [piece.size for piece in pieces]
             payloads = opened.read_ranges(offsets, sizes)
+            for piece in pieces:
+                if piece.checksum is None:
+                    opened.prove_run(piece.run)
         except StoreError as error:
             at = float(times[0]) if len(times) else sound_start_seconds
             raise StoreError(f"{error} (asked for {video_id} from {at:.3f} s)") from error
@@ -247,8 +249,21 @@ class PreparedStore:
                     f"{opened.path}: frame {number} of {video_id} ({number / self.fps:.3f} s) is damaged, "
                     f"or the index is wrong: {error}"
                 ) from error
+        self._place_sound(sound, opened, pieces, payloads[len(numbers) :], video_id=video_id, first_sample=first_sample)
+
+    def _place_sound(
+        self,
+        sound: npt.NDArray[np.int16],
+        opened: OpenVideo,
+        pieces: Sequence[SoundPiece],
+        payloads: Sequence[memoryview],
+        *,
+        video_id: str,
+        first_sample: int,
+    ) -> None:
+        """Compare what was read of the sound with its checksums and put it in its place; the rest is silence."""
         end = 0
-        for piece, payload in zip(pieces, payloads[len(numbers) :], strict=True):
+        for piece, payload in zip(pieces, payloads, strict=True):
             if piece.checksum is not None and crc32(payload) != piece.checksum:
                 at = (first_sample + piece.place) / self.sample_rate
                 raise StoreError(
@@ -256,8 +271,8 @@ class PreparedStore:
                     "its bytes are not those that were written"
                 )
             sound[end : piece.place] = 0
-            end = piece.place + piece.size // BYTES_PER_SAMPLE
-            sound[piece.place : end] = np.frombuffer(payload, "<i2")
+            end = piece.place + piece.num_samples
+            sound[piece.place : end] = np.frombuffer(payload, "<i2", piece.num_samples, piece.skip * BYTES_PER_SAMPLE)
         sound[end:] = 0
 
     def _video(self, video_id: str) -> PreparedVideo:
