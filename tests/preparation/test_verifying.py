@@ -175,3 +175,35 @@ def test_the_command_verifies_and_repairs(made: Path, store: Path, capsys: pytes
     assert main(["prepare", "--verify", *data]) == 0
     with pytest.raises(SystemExit):
         main(["prepare", "--repair", *data])
+
+
+def test_the_command_repairs_the_description_and_the_tables_without_preparing_a_video(
+    made: Path, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["data=folder", f"data.args.base_path={made / 'sources'}", f"data.store={store}", "prepare.workers=1"]
+    description = store / "store.json"
+    whole, stamp = description.read_bytes(), (store / "videos/b.mov").stat().st_mtime_ns
+    description.write_text(description.read_text().replace('"fps": 16', '"fps": 8'))
+    table = pq.read_table(store / "videos.parquet")
+    pq.write_table(table.slice(1), store / "videos.parquet")
+    assert main(["prepare", "--verify", *data]) == 1
+    out = capsys.readouterr().out
+    assert f"the store: {description}: fps=8, the records say fps=16" in out
+    assert f"a: {store / 'videos.parquet'}: has no row of this video, which has a record" in out
+    assert "damaged: catalog or moments, store.json; --repair makes anew" in out
+    assert main(["prepare", "--verify", "--repair", *data]) == 0
+    assert description.read_bytes() == whole
+    assert pq.read_table(store / "videos.parquet").equals(table, check_metadata=True)
+    assert (store / "videos/b.mov").stat().st_mtime_ns == stamp
+    assert main(["prepare", "--verify", *data]) == 0
+    assert "all is as it was written" in capsys.readouterr().out
+
+
+def test_the_command_says_what_an_older_store_does_not_hold(
+    reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = shutil.copytree(reference / "e2cc9bf" / "store", tmp_path / "old")
+    assert main(["prepare", "--verify", "data=folder", f"data.args.base_path={tmp_path}", f"data.store={old}"]) == 0
+    out = capsys.readouterr().out
+    assert f"not compared, written by an older version: {old / 'videos'}: 2 records of 2: no digest of their own" in out
+    assert "all is as it was written" in out
