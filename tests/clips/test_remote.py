@@ -269,7 +269,11 @@ def test_a_kept_table_or_record_that_was_changed_is_not_gone_by(prepared: Path, 
     assert _numbers(PreparedStore(as_url, cache_dir=tmp_path / "cache"), "P02") == [8, 24]
     assert record.read_text() == whole
     description = kept.root / "store.json"
-    description.write_text(description.read_text().replace('"fps": 16', '"fps": 8'))
+    wrong = description.read_text().replace('"fps": 16', '"fps": 8')
+    description.write_text(wrong)
+    assert _numbers(PreparedStore(as_url, cache_dir=tmp_path / "cache"), "P02") == [8, 24]
+    assert description.read_text() != wrong
+    (prepared / "store.json").write_text(wrong)
     with pytest.raises(StoreError, match=r"store\.json: fps=8, but the catalog was written with fps=16"):
         PreparedStore(as_url, cache_dir=tmp_path / "cache")
 

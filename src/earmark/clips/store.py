@@ -82,9 +82,20 @@ class PreparedStore:
     def __init__(self, root: str | os.PathLike[str], *, cache_dir: Path | None = None) -> None:
         self._remote = RemoteFolder(str(root), cache_dir) if is_url(root) else None
         self.root = self._remote.folder if self._remote else Path(root)
+        try:
+            self._read_tables()
+        except StoreError:
+            if not self._remote:
+                raise
+            self._read_tables(again=True)  # what was kept of them may be damaged
+        self._checksums: dict[str, int | None] = {}  # in the records of the videos that were held against theirs
+        self._forget_open_files()
+
+    def _read_tables(self, *, again: bool = False) -> None:
+        """Read description, catalog and moments, which are held against one another."""
         if self._remote:
             for name in TABLES:
-                self._remote.refresh(name)
+                self._remote.refresh(name, again=again)
         self.parameters = read_parameters(self.root)
         self.fps = float(self.parameters["fps"])
         self.sample_rate = int(self.parameters["audio_rate"])
@@ -95,8 +106,6 @@ class PreparedStore:
         self.moments: dict[str, npt.NDArray[np.float64]] = {}
         self.scores: dict[str, npt.NDArray[np.float64]] = {}
         self._read_moments()
-        self._checksums: dict[str, int | None] = {}  # in the records of the videos that were held against theirs
-        self._forget_open_files()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files and the lock behind: the other process opens its own."""
