@@ -291,9 +291,8 @@ def test_a_data_loader_with_processes_gives_the_same_batches(store: PreparedStor
 
 def test_many_segments_are_sent_to_workers_in_little_space(tmp_path: Path) -> None:
     times = list(np.arange(1.0, 3599.0, 0.5))
-    finish_store(
-        tmp_path, [replace(add_video(tmp_path, "hour", num_frames=2), duration_seconds=3600.0)], {"hour": times}
-    )
+    hour = replace(add_video(tmp_path, "hour", num_frames=2), duration_seconds=3600.0, num_frames=3600 * FPS)
+    finish_store(tmp_path, [hour], {"hour": times})
     clips = MomentClips(PreparedStore(tmp_path))
     assert (len(clips), clips.num_moments) == (360, len(times))
     assert len(pickle.dumps(clips)) < 8 * (3 * len(times) + 2 * len(clips)) + 10_000

@@ -1,7 +1,6 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +104,6 @@ def _damage_frame(movie: Path) -> None:
     movie.write_bytes(content)
 
 
-def _damage_index(movie: Path) -> None:
-    path = movie.with_suffix(".index.npz")
-    index = PacketIndex.load(path)
-    offsets = index.frame_offsets.copy()
-    offsets[400] += 3
-    replace(index, frame_offsets=offsets).save(path)
-
-
 def _truncate(movie: Path) -> None:
     movie.write_bytes(movie.read_bytes()[:-1000])
 
@@ -121,14 +112,13 @@ def _truncate(movie: Path) -> None:
     ("damage", "reason"),
     [
         (_damage_frame, r"frame 400 of P01/b \(25\.000 s\) is damaged"),
-        (_damage_index, r"frame 400 of P01/b \(25\.000 s\) is damaged, or the index is wrong"),
         (
             lambda movie: movie.write_bytes(movie.read_bytes()[:-1000]),
             r"truncated .* \(asked for P01/b from 2\d\.\d+ s\)",
         ),
         (Path.unlink, r"cannot be opened: No such file .* \(asked for P01/b from 2\d\.\d+ s\)"),
     ],
-    ids=["damaged picture", "wrong index", "truncated movie", "missing movie"],
+    ids=["damaged picture", "truncated movie", "missing movie"],
 )
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_in_training_damage_is_told_with_video_time_and_file(

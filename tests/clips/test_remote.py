@@ -5,6 +5,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from earmark.clips.remote import RemoteFolder, default_cache_dir, is_url
 from earmark.clips.store import PreparedStore
 from earmark.media import PacketIndex
 from earmark.preparation.catalog import StoreError
+from earmark.preparation.record import digest_of_file
 from tests.helpers.made_store import add_video, finish_store, number_of
 
 
@@ -206,6 +208,74 @@ def test_a_missing_index_is_made_from_the_movie(prepared: Path, as_url: str, tmp
     store = PreparedStore(as_url, cache_dir=tmp_path / "cache")
     assert _numbers(store, "P02") == [8, 24]
     assert (store.root / "videos" / "P02.index.npz").exists()
+
+
+def _flip_byte(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(content)
+
+
+def test_an_index_is_not_rebuilt_from_a_kept_video_that_was_damaged(
+    prepared: Path, as_url: str, tmp_path: Path
+) -> None:
+    """The kept files are fetched again; where those of the store are damaged, too, it is an error."""
+    kept = PreparedStore(as_url, cache_dir=tmp_path / "cache")
+    assert _numbers(kept, "P02") == [8, 24]
+    movie, index = kept.root / "videos" / "P02.mov", kept.root / "videos" / "P02.index.npz"
+    whole, at = movie.read_bytes(), int(PacketIndex.load(index).frame_offsets[8]) + 300
+    _flip_byte(movie, at)
+    index.unlink()
+    (prepared / "videos" / "P02.index.npz").unlink()
+    assert _numbers(PreparedStore(as_url, cache_dir=tmp_path / "cache"), "P02") == [8, 24]
+    assert movie.read_bytes() == whole
+    for copy in (movie, prepared / "videos" / "P02.mov"):
+        _flip_byte(copy, at)
+    index.unlink()
+    with pytest.raises(StoreError, match=r"P02\.mov: has changed since it was written, and its index cannot be made"):
+        _numbers(PreparedStore(as_url, cache_dir=tmp_path / "cache"), "P02")
+    assert not index.exists()
+
+
+def test_kept_files_of_a_video_that_was_prepared_anew_in_the_same_size_are_fetched_again(
+    prepared: Path, as_url: str, tmp_path: Path
+) -> None:
+    kept = PreparedStore(as_url, cache_dir=tmp_path / "cache")
+    assert _numbers(kept, "P02") == [8, 24]
+    movie = prepared / "videos" / "P02.mov"
+    content, index = movie.read_bytes(), PacketIndex.of_file(movie)
+    first, second = (
+        slice(int(index.frame_offsets[number]), int(index.frame_offsets[number] + index.frame_sizes[number]))
+        for number in (8, 9)
+    )
+    assert second.stop - second.start == first.stop - first.start  # so that the two pictures can change places
+    swapped = bytearray(content)
+    swapped[first], swapped[second] = content[second], content[first]
+    movie.write_bytes(swapped)
+    index = PacketIndex.of_file(movie)
+    index.save(movie.with_suffix(".index.npz"))
+    digests = {"index_digest": index.digest, "file_digest": digest_of_file(movie)}
+    rows = [replace(row, **digests) if row.video_id == "P02" else row for row in PreparedStore(prepared).catalog]
+    finish_store(prepared, rows, {"P01/P01_01": [1.0], "P02": [1.0]})
+    assert _numbers(PreparedStore(as_url, cache_dir=tmp_path / "cache"), "P02") == [9, 24]
+
+
+def test_a_kept_table_or_record_that_was_changed_is_not_gone_by(prepared: Path, as_url: str, tmp_path: Path) -> None:
+    kept = PreparedStore(as_url, cache_dir=tmp_path / "cache")
+    assert _numbers(kept, "P02") == [8, 24]
+    record = kept.root / "videos" / "P02.json"
+    whole = record.read_text()
+    record.write_text(whole.replace('"num_frames": 32', '"num_frames": 33'))
+    assert _numbers(PreparedStore(as_url, cache_dir=tmp_path / "cache"), "P02") == [8, 24]
+    assert record.read_text() == whole
+    description = kept.root / "store.json"
+    wrong = description.read_text().replace('"fps": 16', '"fps": 8')
+    description.write_text(wrong)
+    assert _numbers(PreparedStore(as_url, cache_dir=tmp_path / "cache"), "P02") == [8, 24]
+    assert description.read_text() != wrong
+    (prepared / "store.json").write_text(wrong)
+    with pytest.raises(StoreError, match=r"store\.json: fps=8, but the catalog was written with fps=16"):
+        PreparedStore(as_url, cache_dir=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", "a\\b"])

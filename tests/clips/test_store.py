@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from earmark.clips.packets import MAX_RUN_BYTES
 from earmark.clips.store import PreparedStore
 from earmark.media import MediaError, PacketIndex
 from earmark.preparation.catalog import StoreError
+from earmark.preparation.record import digest_of_file
 from tests.helpers.made_store import FPS, SAMPLE_RATE, add_video, finish_store, number_of, sound_of
 
 
@@ -267,21 +269,26 @@ def _save_index(store: PreparedStore, **changes: np.ndarray) -> None:
     replace(PacketIndex.load(path), **changes).save(path)
 
 
-def test_a_wrong_index_is_an_error_that_names_video_time_and_file(store: PreparedStore) -> None:
-    good = PacketIndex.load(_movie(store).with_suffix(".index.npz"))
-    _save_index(store, frame_offsets=good.frame_offsets + 5)
-    with pytest.raises(StoreError, match=r"P01_01\.mov: frame 40 of P01/P01_01 \(2\.500 s\) .* the index is wrong"):
-        PreparedStore(store.root).frames("P01/P01_01", [2.5])
-    for wrong in (good.frame_offsets * 1000, good.frame_offsets - 10**9):
-        _save_index(store, frame_offsets=wrong)
-        with pytest.raises(StoreError, match=r"P01_01\.mov: its index points outside .* P01/P01_01 from 2\.500 s"):
-            PreparedStore(store.root).frames("P01/P01_01", [2.5])
-    _save_index(store, frame_offsets=good.frame_offsets, frame_sizes=good.frame_sizes // 2)
-    with pytest.raises(StoreError, match=r"P01_01\.mov: frame 40 of P01/P01_01 \(2\.500 s\)"):
-        PreparedStore(store.root).frames("P01/P01_01", [2.5])
-    _save_index(store, frame_sizes=0 * good.frame_sizes)
-    with pytest.raises(StoreError, match=r"P01_01\.mov: its index points outside .* P01/P01_01 from 2\.500 s"):
-        PreparedStore(store.root).frames("P01/P01_01", [2.5])
+def test_a_wrong_index_is_made_anew_and_never_read_by(store: PreparedStore) -> None:
+    """Wrong in any way, even where it is a possible index: it is not the one that was written with the video."""
+    path = _movie(store).with_suffix(".index.npz")
+    good = PacketIndex.load(path)
+    swapped = np.arange(len(good.frame_offsets))
+    swapped[[40, 41]] = 41, 40
+    for changes in (
+        {"frame_offsets": good.frame_offsets + 5},
+        {"frame_offsets": good.frame_offsets * 1000},
+        {"frame_offsets": good.frame_offsets - 10**9},
+        {"frame_sizes": good.frame_sizes // 2},
+        {"frame_sizes": 0 * good.frame_sizes},
+        {name: getattr(good, name)[swapped] for name in ("frame_offsets", "frame_sizes", "frame_checksums")},
+        {"sound_offsets": good.sound_offsets[::-1], "sound_checksums": good.sound_checksums[::-1]},
+    ):
+        _save_index(store, **changes)
+        frames, sound = PreparedStore(store.root).read("P01/P01_01", [2.5], sound_start_seconds=0.5, num_samples=9000)
+        assert number_of(frames[0]) == 40
+        np.testing.assert_array_equal(sound, sound_of(17000)[8000:])
+        assert PacketIndex.load(path).digest == good.digest
 
 
 @pytest.mark.parametrize("column", ["frame_sizes", "sound_offsets", "frame_checksums", "sound_checksums", "windows"])
@@ -311,11 +318,8 @@ def test_a_window_that_is_not_the_recording_gives_no_wrong_picture(store: Prepar
     path = _movie(store).with_suffix(".index.npz")
     replace(PacketIndex.load(path), windows=np.array([window])).save(path)
     again = PreparedStore(store.root)
-    if window[0] or window[2] > 0:
-        with pytest.raises(StoreError, match=r"P01_01\.mov: .*windows"):
-            again.read("P01/P01_01", [0.0], sound_start_seconds=0.0, num_samples=4)
-    else:  # it does not fit the file: the index was rebuilt
-        assert _numbers(again, [6.0]) == [96]
+    assert _numbers(again, [6.0]) == [96]
+    np.testing.assert_array_equal(again.sound("P01/P01_01", 0.0, 4), sound_of(4))
 
 
 def test_the_memory_of_an_index_counts_all_its_columns(store: PreparedStore) -> None:
@@ -334,18 +338,27 @@ def test_a_picture_of_another_size_is_an_error(store: PreparedStore) -> None:
     content = bytearray(path.read_bytes())
     content[offset : offset + size] = smaller.ljust(size, b"\0")
     path.write_bytes(content)
-    PacketIndex.of_file(path).save(path.with_suffix(".index.npz"))
+    index = PacketIndex.of_file(path)
+    index.save(path.with_suffix(".index.npz"))
+    written = {"index_digest": index.digest, "file_digest": digest_of_file(path)}  # as if it had been so from the start
+    rows = [replace(row, **written) if row.video_id == "P01/P01_01" else row for row in store.catalog]
+    finish_store(store.root, rows, {})
     with pytest.raises(StoreError, match=r"frame 40 of P01/P01_01 \(2\.500 s\) .* 16 x 16"):
-        store.frames("P01/P01_01", [2.5])
+        PreparedStore(store.root).frames("P01/P01_01", [2.5])
 
 
-def test_a_picture_that_was_damaged_before_its_index_was_made_is_an_error(store: PreparedStore) -> None:
+def test_a_video_that_was_damaged_before_its_index_was_made_anew_is_an_error(store: PreparedStore) -> None:
     path = _movie(store)
     index_path = path.with_suffix(".index.npz")
-    _flip_byte(path, int(PacketIndex.load(index_path).frame_offsets[40]))
-    index_path.unlink()
-    with pytest.raises(StoreError, match=r"P01_01\.mov: frame 40 of P01/P01_01 \(2\.500 s\) is damaged"):
-        store.frames("P01/P01_01", [2.5])
+    index = PacketIndex.load(index_path)
+    for at in (index.frame_offsets[40], index.frame_offsets[40] + 300, index.sound_offsets[2] + 1, 4):
+        _flip_byte(path, int(at))
+        index_path.unlink(missing_ok=True)
+        with pytest.raises(StoreError, match=r"P01_01\.mov: has changed since it was written, and its index cannot"):
+            PreparedStore(store.root).frames("P01/P01_01", [9.0])
+        assert not index_path.exists()
+        _flip_byte(path, int(at))
+    assert _numbers(PreparedStore(store.root), [9.0]) == [144 - 120]
 
 
 def test_a_flipped_byte_that_still_decodes_is_an_error_that_names_video_time_and_file(store: PreparedStore) -> None:
@@ -366,7 +379,7 @@ def test_a_flipped_byte_that_still_decodes_is_an_error_that_names_video_time_and
     np.testing.assert_array_equal(store.frames("P01/P01_01", [2.5])[0], whole)
 
 
-def test_a_flipped_byte_of_a_run_of_sound_that_is_read_whole_is_an_error(store: PreparedStore) -> None:
+def test_a_flipped_byte_of_sound_is_an_error_even_where_its_run_is_read_in_part(store: PreparedStore) -> None:
     path = _movie(store)
     index = PacketIndex.load(path.with_suffix(".index.npz"))
     starts = np.append(0, np.cumsum(index.sound_sizes // 2))
@@ -376,9 +389,29 @@ def test_a_flipped_byte_of_a_run_of_sound_that_is_read_whole_is_an_error(store: 
     told = rf"P01_01\.mov: sound of P01/P01_01 \({first / SAMPLE_RATE:.3f} s\) is damaged"
     with pytest.raises(StoreError, match=told):
         store.sound("P01/P01_01", before / SAMPLE_RATE, after - before)
-    store.sound("P01/P01_01", before / SAMPLE_RATE, first - before)  # the run before it is well
-    part = store.sound("P01/P01_01", first / SAMPLE_RATE, after - first - 1)  # a part has no checksum
-    assert (part != sound_of(160000)[first : after - 1]).sum() == 1
+    sound = store.sound("P01/P01_01", before / SAMPLE_RATE, first - before)  # the run before it is well
+    np.testing.assert_array_equal(sound, sound_of(160000)[before:first])
+    for begin, end in ((before, first + 60), (first + 40, first + 60), (first + 50, after + 7), (first, first + 1)):
+        with pytest.raises(StoreError, match=r"P01_01\.mov: sound of P01/P01_01 \(\d\.\d+ s\) is damaged"):
+            store.sound("P01/P01_01", begin / SAMPLE_RATE, end - begin)
+
+
+def test_a_long_run_of_sound_is_compared_once_and_read_in_part(store: PreparedStore, tmp_path: Path) -> None:
+    """As behind the last picture: there the sound of the rest of a recording lies in one piece."""
+    rows = [add_video(tmp_path / "long", "long", num_frames=4, num_samples=20 * SAMPLE_RATE)]
+    finish_store(tmp_path / "long", rows, {})
+    path = tmp_path / "long/videos/long.mov"
+    index = PacketIndex.load(path.with_suffix(".index.npz"))
+    assert index.sound_sizes.max() > 4 * MAX_RUN_BYTES
+    whole = PreparedStore(tmp_path / "long")
+    for start in (0.1, 5.0, 11.7):
+        found = whole.sound("long", start, 3000)
+        np.testing.assert_array_equal(found, sound_of(320000)[round(start * SAMPLE_RATE) :][:3000])
+    longest = int(index.sound_sizes.argmax())
+    assert whole._open["long"].proven_runs == {longest}
+    _flip_byte(path, int(index.sound_offsets[longest]) + 200_000)
+    with pytest.raises(StoreError, match=r"long\.mov: the sound from byte \d+ to \d+ is not as it was written .*11\.7"):
+        PreparedStore(tmp_path / "long").sound("long", 11.7, 3000)
 
 
 def test_a_movie_that_shrinks_while_it_is_open_is_an_error(store: PreparedStore) -> None:

@@ -1,19 +1,18 @@
 """Stores whose every frame and sample says which one it is, made without a source video."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import simplejpeg
 
 from earmark.media import PacketIndex, write_prepared
-from earmark.moments import Moment, detector_parameters, moments_table, write_moments
-from earmark.preparation.catalog import CATALOG_SCHEMA, STORE_VERSION, PreparedVideo
+from earmark.moments import Moment, detector_parameters, moments_table
+from earmark.preparation.catalog import PreparedVideo
+from earmark.preparation.record import Record, digest_of_file, save_record
+from earmark.preparation.tables import write_catalog, write_description, write_moments_of_store
 
 FPS = 16
 SAMPLE_RATE = 16000
@@ -67,16 +66,22 @@ def add_video(
         has_audio=has_audio,
         num_samples=num_samples if has_audio else 0,
         num_bytes=index.file_size,
+        index_digest=index.digest,
+        file_digest=digest_of_file(path),
     )
 
 
 def finish_store(root: Path, rows: Sequence[PreparedVideo], moments: dict[str, list[float]]) -> None:
-    """Write the catalog, the moments and the description of a store."""
+    """Write the records, the catalog, the moments and the description of a store."""
     rows = [replace(row, num_moments=len(moments.get(row.video_id, []))) for row in rows]
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=CATALOG_SCHEMA), root / "videos.parquet")
     found = {row.video_id: [Moment(t, 2.0, 1.0, int(t // 10)) for t in moments.get(row.video_id, [])] for row in rows}
     searched = detector_parameters()
-    write_moments(root / "moments.parquet", moments_table(found, detector="earmark", parameters=searched))
     parameters = {"fps": FPS, "audio_rate": SAMPLE_RATE, **searched}
-    content = {"format_version": STORE_VERSION, "parameters": parameters}
-    (root / "store.json").write_text(json.dumps(content))
+    for row in rows:
+        index = root / "videos" / f"{row.video_id}.index.npz"
+        checksum = PacketIndex.load(index).checksum if index.exists() else None
+        save_record(root, Record(row, tuple(found[row.video_id]), parameters, "", checksum))
+    table = moments_table(found, detector="earmark", parameters=searched)
+    write_catalog(root, rows, parameters, metadata=table.schema.metadata)
+    write_moments_of_store(root, table)
+    write_description(root, parameters)

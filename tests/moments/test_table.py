@@ -60,3 +60,24 @@ def test_other_files_are_no_moments_tables(tmp_path: Path) -> None:
     pq.write_table(table.set_column(1, "time_seconds", pa.array(["soon"])), path)
     with pytest.raises(ValueError, match=r"x.parquet: .*expected"):
         read_moments(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("time_seconds", float("nan"), "1 of its times are none: the first is that of row 1, nan s of 'a'"),
+        ("time_seconds", float("inf"), "1 of its times are none: the first is that of row 1, inf s of 'a'"),
+        ("time_seconds", -2.0, "1 of its times are none: the first is that of row 1, -2.0 s of 'a'"),
+        ("time_seconds", None, "1 of its rows have no time_seconds"),
+        ("video_id", None, "1 of its rows have no video_id"),
+        ("score", None, "1 of its rows have no score"),
+    ],
+)
+def test_a_value_that_is_none_is_named(tmp_path: Path, name: str, value: float | None, reason: str) -> None:
+    path = tmp_path / "m.parquet"
+    table = moments_table({"a": [Moment(t, 2.0, 3.0, 0) for t in (0.5, 1.5, 2.5)]}, detector="d", parameters={})
+    values = [value if row == 1 else old for row, old in enumerate(table[name].to_pylist())]
+    changed = table.set_column(table.column_names.index(name), name, pa.array(values, table[name].type))
+    write_moments(path, changed)
+    with pytest.raises(ValueError, match=rf"m\.parquet: not a moments table, {reason}"):
+        read_moments(path)

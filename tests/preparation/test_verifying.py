@@ -13,7 +13,7 @@ from earmark.datasets import Folder
 from earmark.media import PacketIndex
 from earmark.preparation import prepare
 from earmark.preparation.catalog import StoreError
-from earmark.preparation.verifying import invalidate, verify
+from earmark.preparation.verifying import Fault, invalidate, verify
 from tests.helpers.clicking import make_video
 
 
@@ -61,7 +61,15 @@ def shift_the_index(root: Path) -> str:
     index = PacketIndex.load(path)
     index.frame_offsets[3] += 1
     index.save(path)
-    return f"{path}: wrong index: frame_offsets are not those of b.mov"
+    return f"{path}: not a packet index (two packets overlap at byte {index.frame_offsets[4]})"
+
+
+def name_a_shorter_frame(root: Path) -> str:
+    path = root / "videos/b.index.npz"
+    index = PacketIndex.load(path)
+    index.frame_sizes[3] -= 1
+    index.save(path)
+    return f"{path}: wrong index: frame_sizes are not those of b.mov"
 
 
 def flip_a_byte_and_rebuild_the_index(root: Path) -> str:
@@ -100,6 +108,7 @@ def put_another_video_in_its_place(root: Path) -> str:
         flip_a_byte_of_a_picture,
         flip_a_byte_of_the_sound,
         shift_the_index,
+        name_a_shorter_frame,
         flip_a_byte_and_rebuild_the_index,
         lose_the_video,
         lose_the_index,
@@ -138,7 +147,7 @@ def test_a_catalog_that_leads_elsewhere_is_a_fault(store: Path) -> None:
     column = table.column_names.index("prepared_path")
     pq.write_table(table.set_column(column, "prepared_path", paths), store / "videos.parquet")
     (fault,) = verify(store, progress=False).faults
-    assert (fault.video_id, fault.reason) == ("b", f"{store / 'videos.parquet'}: file of 'b' is '../b.mov'")
+    assert fault == Fault("b", f"{store / 'videos.parquet'}: file of 'b' is '../b.mov'", "tables")
 
 
 def test_a_sound_store_counts_what_was_read(store: Path) -> None:
@@ -166,3 +175,35 @@ def test_the_command_verifies_and_repairs(made: Path, store: Path, capsys: pytes
     assert main(["prepare", "--verify", *data]) == 0
     with pytest.raises(SystemExit):
         main(["prepare", "--repair", *data])
+
+
+def test_the_command_repairs_the_description_and_the_tables_without_preparing_a_video(
+    made: Path, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["data=folder", f"data.args.base_path={made / 'sources'}", f"data.store={store}", "prepare.workers=1"]
+    description = store / "store.json"
+    whole, stamp = description.read_bytes(), (store / "videos/b.mov").stat().st_mtime_ns
+    description.write_text(description.read_text().replace('"fps": 16', '"fps": 8'))
+    table = pq.read_table(store / "videos.parquet")
+    pq.write_table(table.slice(1), store / "videos.parquet")
+    assert main(["prepare", "--verify", *data]) == 1
+    out = capsys.readouterr().out
+    assert f"the store: {description}: fps=8, the records say fps=16" in out
+    assert f"a: {store / 'videos.parquet'}: has no row of this video, which has a record" in out
+    assert "damaged: catalog or moments, store.json; --repair makes anew" in out
+    assert main(["prepare", "--verify", "--repair", *data]) == 0
+    assert description.read_bytes() == whole
+    assert pq.read_table(store / "videos.parquet").equals(table, check_metadata=True)
+    assert (store / "videos/b.mov").stat().st_mtime_ns == stamp
+    assert main(["prepare", "--verify", *data]) == 0
+    assert "all is as it was written" in capsys.readouterr().out
+
+
+def test_the_command_says_what_an_older_store_does_not_hold(
+    reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = shutil.copytree(reference / "e2cc9bf" / "store", tmp_path / "old")
+    assert main(["prepare", "--verify", "data=folder", f"data.args.base_path={tmp_path}", f"data.store={old}"]) == 0
+    out = capsys.readouterr().out
+    assert f"not compared, written by an older version: {old / 'videos'}: 2 records of 2: no digest of their own" in out
+    assert "all is as it was written" in out

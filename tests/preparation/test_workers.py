@@ -107,15 +107,15 @@ def test_the_catalog_holds_what_another_run_finishes_while_it_is_written(
 ) -> None:
     records = Folder(sources).videos()
     written = []
-    real = earmark.preparation.preparing.write_moments
+    real = earmark.preparation.preparing.write_moments_of_store
 
-    def slow(path: Path, table: object) -> None:
+    def slow(root: Path, table: object) -> None:
         if not written:
-            written.append(path)  # meanwhile another run does the rest, catalog and all
+            written.append(root)  # meanwhile another run does the rest, catalog and all
             prepare(records, tmp_path / "store", part=(2, 2), progress=False)
-        real(path, table)
+        real(root, table)
 
-    monkeypatch.setattr(earmark.preparation.preparing, "write_moments", slow)
+    monkeypatch.setattr(earmark.preparation.preparing, "write_moments_of_store", slow)
     prepare(records, tmp_path / "store", part=(1, 2), progress=False)
     assert_equal_stores(tmp_path / "store", whole)
 

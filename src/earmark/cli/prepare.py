@@ -13,6 +13,7 @@ from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.cli.config_schema import PretrainConfig
+    from earmark.preparation import VerifyReport
 
 __all__ = ["add_arguments", "run"]
 
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from earmark.cli.build import prepare_store
     from earmark.cli.config import checked, compose, unfitting
     from earmark.cli.config_schema import PretrainConfig
+    from earmark.preparation import repair
 
     if options.repair and not options.verify:
         options.wrong_usage("--repair goes with --verify")
@@ -54,17 +56,17 @@ def run(options: argparse.Namespace) -> int:
     for problem in unfitting(config):
         say(f"note: `earmark pretrain` with these settings would refuse this store: {problem}")
     if options.verify:
-        damaged = _damaged(config)
-        if not damaged or not options.repair:
-            return FAILED if damaged else DONE
-        _invalidate(config, damaged)
+        found = _verified(config)
+        if not found.faults or not options.repair:
+            return FAILED if found.faults else DONE
+        repair(found)
     report = prepare_store(config.data, config.environment, config.prepare)
     screen().print(report.table())
     return FAILED if len(report.with_status("refused")) == len(report.videos) else DONE
 
 
-def _damaged(config: "PretrainConfig") -> list[str]:
-    """Read the store back, print what is wrong, and return the ids of the damaged videos."""
+def _verified(config: "PretrainConfig") -> "VerifyReport":
+    """Read the store back and print what is wrong."""
     from earmark.cli.build import prepare_workers, store_path
     from earmark.preparation import verify
 
@@ -73,23 +75,25 @@ def _damaged(config: "PretrainConfig") -> list[str]:
     report = verify(root, num_workers=prepare_workers(config.prepare), backend=config.prepare.backend)
     console = screen()
     for fault in report.faults[:MAX_FAULTS_SHOWN]:
-        console.print(f"{fault.video_id}: {fault.reason}", soft_wrap=True)
+        console.print(f"{fault.video_id or 'the store'}: {fault.reason}", soft_wrap=True)
     if len(report.faults) > MAX_FAULTS_SHOWN:
         console.print(f"... and {len(report.faults) - MAX_FAULTS_SHOWN} more")
-    damaged = list(dict.fromkeys(fault.video_id for fault in report.faults))
+    for reason in report.not_compared:
+        console.print(f"not compared, written by an older version: {reason}", soft_wrap=True)
     console.print(
         f"{root}: {counted(report.num_videos, 'video')}, {counted(report.num_frames, 'frame')}, {report.hours:.2f} h "
-        "read back; "
-        + (
-            f"damaged: {counted(len(damaged), 'video')}; --repair makes anew" if damaged else "all is as it was written"
-        ),
+        f"read back; {_sum_up(report)}",
         soft_wrap=True,
     )
-    return damaged
+    return report
 
 
-def _invalidate(config: "PretrainConfig", video_ids: list[str]) -> None:
-    from earmark.cli.build import store_path
-    from earmark.preparation import invalidate
-
-    invalidate(store_path(config.data, config.environment, config.prepare), video_ids)
+def _sum_up(report: "VerifyReport") -> str:
+    """Return what is damaged in words: how many videos, and which files of the whole store."""
+    if not report.faults:
+        return "all is as it was written"
+    files = {"tables": "catalog or moments", "description": "store.json"}
+    videos = {fault.video_id for fault in report.faults if fault.damaged not in files}
+    damaged = [counted(len(videos), "video")] if videos else []
+    damaged += [name for kind, name in files.items() if any(fault.damaged == kind for fault in report.faults)]
+    return f"damaged: {', '.join(damaged)}; --repair makes anew"

@@ -12,33 +12,45 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
 from earmark.media import BYTES_PER_SAMPLE, MediaError, PacketIndex
-from earmark.preparation.catalog import StoreError, index_path
+from earmark.preparation.catalog import PreparedVideo, StoreError, index_path
+from earmark.preparation.record import is_index_of, max_index_bytes, rebuilt_index
 
 __all__ = ["OpenVideo", "SoundPiece", "open_video"]
 
 MAX_GAP_BYTES = 128 * 1024  # ranges nearer than this are read by one call, which is cheaper than two
+MAX_RUN_BYTES = 128 * 1024  # of sound that are read whole where a part is asked for: `prepare` writes runs of 16 KB
 
 # Each thread reads into a buffer of its own that it keeps: a fresh one would be mapped and zeroed for every sample.
 _scratch = threading.local()
 
 
 class SoundPiece(NamedTuple):
-    """Samples that follow one another in the file.
+    """Samples that follow one another in the file, and the bytes that are read to have them.
+
+    A run of sound is read whole, as only a whole one can be compared with its checksum. One too long for that is read
+    in part, and compared as a whole when it is first touched (see `OpenVideo.prove_run`).
 
     Attributes:
-        offset: Byte at which they begin.
-        size: Their length in bytes.
+        run: Number of the run that they lie in.
+        offset: Byte at which reading begins.
+        size: How many bytes are read.
+        skip: How many samples of those come before the first that was asked for.
+        num_samples: How many were asked for.
         place: Of the first one in what was asked for.
-        checksum: Their CRC-32, where they are a whole run, as it was written; None of a part of one.
+        checksum: CRC-32 of the bytes that are read; None of a part of a run.
     """
 
+    run: int
     offset: int
     size: int
+    skip: int
+    num_samples: int
     place: int
     checksum: int | None
 
@@ -55,6 +67,7 @@ class OpenVideo:
             end.
         windows_before: int64 (num_windows, 2), the frames and samples that the file holds before each window.
         num_frames_from_start: How many frames it holds from the recording's first on without a gap.
+        proven_runs: The runs of sound that were read whole and found to be as they were written.
     """
 
     path: Path
@@ -63,6 +76,7 @@ class OpenVideo:
     sound_starts: npt.NDArray[np.int64] = field(init=False)
     windows_before: npt.NDArray[np.int64] = field(init=False)
     num_frames_from_start: int = field(init=False)
+    proven_runs: set[int] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         windows, counts = self.index.windows, self.index.windows[:, 1::2]
@@ -124,15 +138,41 @@ class OpenVideo:
         while begin < end:
             chunk_start, chunk_end = int(self.sound_starts[chunk]), int(self.sound_starts[chunk + 1])
             stop = min(end, chunk_end)
-            is_whole = (begin, stop) == (chunk_start, chunk_end)
-            yield SoundPiece(
-                int(self.index.sound_offsets[chunk]) + (begin - chunk_start) * BYTES_PER_SAMPLE,
-                (stop - begin) * BYTES_PER_SAMPLE,
-                begin - origin,
-                int(self.index.sound_checksums[chunk]) if is_whole else None,
-            )
+            offset, size = int(self.index.sound_offsets[chunk]), int(self.index.sound_sizes[chunk])
+            skip = begin - chunk_start
+            checksum: int | None = int(self.index.sound_checksums[chunk])
+            if size > MAX_RUN_BYTES and stop - begin < chunk_end - chunk_start:
+                offset, size = offset + skip * BYTES_PER_SAMPLE, (stop - begin) * BYTES_PER_SAMPLE
+                skip, checksum = 0, None
+            yield SoundPiece(chunk, offset, size, skip, stop - begin, begin - origin, checksum)
             begin = stop
             chunk += 1
+
+    def prove_run(self, run: int) -> None:
+        """Compare a run of sound with its checksum, once: a part of it cannot be.
+
+        Args:
+            run: Its number.
+
+        Raises:
+            StoreError: If it is not as it was written.
+        """
+        if run in self.proven_runs:
+            return
+        offset, stop = (
+            int(self.index.sound_offsets[run]),
+            int(self.index.sound_offsets[run] + self.index.sound_sizes[run]),
+        )
+        checksum = 0
+        while offset < stop:
+            content = os.pread(self.descriptor, min(1 << 20, stop - offset), offset)
+            if not content:
+                raise StoreError(f"{self.path}: ends before byte {stop}; it was truncated")
+            checksum, offset = crc32(content, checksum), offset + len(content)
+        if checksum != self.index.sound_checksums[run]:
+            at = stop - int(self.index.sound_sizes[run])
+            raise StoreError(f"{self.path}: the sound from byte {at} to {stop} is not as it was written")
+        self.proven_runs.add(run)
 
     def read_ranges(self, offsets: Sequence[int], sizes: Sequence[int]) -> list[memoryview]:
         """Read byte ranges with as few system calls as pays off.
@@ -178,14 +218,16 @@ class OpenVideo:
         return payloads
 
 
-def open_video(path: Path, *, num_bytes: int, num_frames: int, num_samples: int, is_whole: bool) -> OpenVideo:
+def open_video(path: Path, video: PreparedVideo, *, checksum: int | None, is_whole: bool) -> OpenVideo:
     """Open a prepared file and its index; an index that is missing, damaged or of another file is rebuilt.
+
+    Whichever index is used is that of the file as it was written, as far as row and record say what that was: damage
+    must not become the truth by being indexed anew.
 
     Args:
         path: The ``.mov``.
-        num_bytes: Its size as the catalog has it.
-        num_frames: Its frames.
-        num_samples: Its samples of sound.
+        video: Its row of the catalog.
+        checksum: That of its packets in the video's record; None if the record has none.
         is_whole: Whether it holds all of the recording, and not windows of it.
 
     Raises:
@@ -197,17 +239,17 @@ def open_video(path: Path, *, num_bytes: int, num_frames: int, num_samples: int,
         raise StoreError(f"{path}: the prepared file cannot be opened: {error.strerror}") from error
     try:
         file_size = os.fstat(descriptor).st_size
-        if file_size != num_bytes:
+        if file_size != video.num_bytes:
             raise StoreError(
-                f"{path}: {file_size} bytes, the catalog says {num_bytes}: the file is truncated or was replaced"
+                f"{path}: {file_size} bytes, the catalog says {video.num_bytes}: the file is truncated or was replaced"
             )
-        index = _index_of(path, file_size)
-        if (index.num_frames, index.num_samples) != (num_frames, num_samples):
+        index = _index_of(path, video, checksum)
+        if (index.num_frames, index.num_samples) != (video.num_frames, video.num_samples):
             raise StoreError(
                 f"{path}: holds {index.num_frames} frames and {index.num_samples} samples, "
-                f"the catalog says {num_frames} and {num_samples}"
+                f"the catalog says {video.num_frames} and {video.num_samples}"
             )
-        if is_whole and index.windows.tolist() != [[0, num_frames, 0, num_samples]]:
+        if is_whole and index.windows.tolist() != [[0, video.num_frames, 0, video.num_samples]]:
             raise StoreError(f"{path}: holds windows of the recording, the store was prepared to hold all of it")
     except BaseException:
         os.close(descriptor)
@@ -215,13 +257,13 @@ def open_video(path: Path, *, num_bytes: int, num_frames: int, num_samples: int,
     return OpenVideo(path, descriptor, index)
 
 
-def _index_of(path: Path, file_size: int) -> PacketIndex:
+def _index_of(path: Path, video: PreparedVideo, checksum: int | None) -> PacketIndex:
     with contextlib.suppress(MediaError, FileNotFoundError):
-        index = PacketIndex.load(index_path(path))
-        if index.file_size == file_size:
+        index = PacketIndex.load(index_path(path), max_bytes=max_index_bytes(video.num_bytes))
+        if is_index_of(index, video, checksum):
             return index
     try:
-        index = PacketIndex.of_file(path)
+        index = rebuilt_index(path, video, checksum)
     except MediaError as error:  # names the file
         raise StoreError(str(error)) from error
     with contextlib.suppress(OSError):  # a read-only store is used as it is; the index is kept in memory

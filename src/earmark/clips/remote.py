@@ -68,11 +68,12 @@ class RemoteFolder:
         digest = hashlib.sha256(self.url.encode()).hexdigest()[:8]
         self.folder = (cache_dir or default_cache_dir()) / f"{name}-{digest}"
 
-    def refresh(self, name: str) -> Path:
+    def refresh(self, name: str, *, again: bool = False) -> Path:
         """Fetch a file unless the local copy is up to date; return its local path.
 
         Args:
             name: Path below the folder.
+            again: Fetch it although it is: what is here has turned out to be wrong.
 
         Raises:
             StoreError: If the file cannot be fetched; the message names its URL.
@@ -83,7 +84,8 @@ class RemoteFolder:
                 filesystem, path = self._source(name)
                 filesystem.invalidate_cache()
                 version = filesystem.ukey(path)
-                if not (target.exists() and version_file.exists() and version_file.read_text() == version):
+                known = version_file.read_text() if target.exists() and version_file.exists() else None
+                if again or known != version:
                     version_file.unlink(missing_ok=True)
                     with replacing(target) as temporary:
                         filesystem.get_file(path, str(temporary))
@@ -93,20 +95,21 @@ class RemoteFolder:
                 raise self._error(name, error) from error
         return target
 
-    def fetch(self, name: str, *, num_bytes: int | None = None) -> Path:
+    def fetch(self, name: str, *, num_bytes: int | None = None, again: bool = False) -> Path:
         """Fetch a file that never changes, unless it is here already; return its local path.
 
         Args:
             name: Path below the folder.
             num_bytes: Its size: a local file of another size is fetched again. None accepts any.
+            again: Fetch it although it is here: what is here has turned out to be wrong.
 
         Raises:
             StoreError: If the file cannot be fetched or has another size; the message names its URL.
         """
         target = self._target(name)
-        if not _is_there(target, num_bytes):
+        if again or not _is_there(target, num_bytes):
             with self._lock(target):
-                if not _is_there(target, num_bytes):  # else another process has just fetched it
+                if again or not _is_there(target, num_bytes):  # else another process has just fetched it
                     _remove_leftovers(target)
                     try:
                         filesystem, path = self._source(name)

@@ -21,18 +21,19 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from earmark.clips.packets import OpenVideo, open_video
+from earmark.clips.packets import OpenVideo, SoundPiece, open_video
 from earmark.clips.remote import RemoteFolder, is_url
 from earmark.media import BYTES_PER_SAMPLE
-from earmark.preparation.catalog import (
-    TABLES,
-    PreparedVideo,
-    StoreError,
-    prepared_file,
+from earmark.preparation.catalog import TABLES, PreparedVideo, StoreError, index_path, prepared_file
+from earmark.preparation.record import in_order, load_record, record_path, row_differences
+from earmark.preparation.tables import (
+    TO_REPAIR,
+    differing_parameters,
     read_catalog,
     read_moments_of_store,
     read_parameters,
 )
+from earmark.wording import counted
 
 __all__ = ["PreparedStore"]
 
@@ -81,20 +82,30 @@ class PreparedStore:
     def __init__(self, root: str | os.PathLike[str], *, cache_dir: Path | None = None) -> None:
         self._remote = RemoteFolder(str(root), cache_dir) if is_url(root) else None
         self.root = self._remote.folder if self._remote else Path(root)
+        try:
+            self._read_tables()
+        except StoreError:
+            if not self._remote:
+                raise
+            self._read_tables(again=True)  # what was kept of them may be damaged
+        self._checksums: dict[str, int | None] = {}  # in the records of the videos that were held against theirs
+        self._forget_open_files()
+
+    def _read_tables(self, *, again: bool = False) -> None:
+        """Read description, catalog and moments, which are held against one another."""
         if self._remote:
             for name in TABLES:
-                self._remote.refresh(name)
+                self._remote.refresh(name, again=again)
         self.parameters = read_parameters(self.root)
         self.fps = float(self.parameters["fps"])
         self.sample_rate = int(self.parameters["audio_rate"])
         is_sparse = self.parameters.get("around") is not None
         self.around_seconds = float(self.parameters["around_seconds"]) if is_sparse else None
-        self.catalog = read_catalog(self.root)
+        self.catalog = read_catalog(self.root, self.parameters)
         self.videos = {video.video_id: video for video in self.catalog if video.status != "refused"}
         self.moments: dict[str, npt.NDArray[np.float64]] = {}
         self.scores: dict[str, npt.NDArray[np.float64]] = {}
         self._read_moments()
-        self._forget_open_files()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files and the lock behind: the other process opens its own."""
@@ -196,8 +207,7 @@ class PreparedStore:
     ) -> None:
         """Do what `read` does, into existing arrays such as the rows of a batch.
 
-        Every picture is compared with its checksum. The sound is, too, by runs of half a second; a run of which only
-        a part is asked for, at either end, can't be.
+        Every picture is compared with its checksum. The sound is, too, by runs of half a second, which are read whole.
 
         Args:
             frames: T arrays uint8 (H, W, 3), contiguous, of the size of the video's pictures.
@@ -226,12 +236,15 @@ class PreparedStore:
                 raise self._not_kept(opened, video_id, float(times[places < 0][0]))
             if self.around_seconds is not None:
                 num_recorded = first_sample + len(sound) - max(first_sample, 0)  # what lies before 0 is silence
-                if sum(piece.size for piece in pieces) < num_recorded * BYTES_PER_SAMPLE:
+                if sum(piece.num_samples for piece in pieces) < num_recorded:
                     raise self._not_kept(opened, video_id, sound_start_seconds)
             # plain ints: they are added to by hundreds below, and NumPy's scalars are slow at that
             offsets = index.frame_offsets[places].tolist() + [piece.offset for piece in pieces]
             sizes = index.frame_sizes[places].tolist() + [piece.size for piece in pieces]
             payloads = opened.read_ranges(offsets, sizes)
+            for piece in pieces:
+                if piece.checksum is None:
+                    opened.prove_run(piece.run)
         except StoreError as error:
             at = float(times[0]) if len(times) else sound_start_seconds
             raise StoreError(f"{error} (asked for {video_id} from {at:.3f} s)") from error
@@ -245,8 +258,21 @@ class PreparedStore:
                     f"{opened.path}: frame {number} of {video_id} ({number / self.fps:.3f} s) is damaged, "
                     f"or the index is wrong: {error}"
                 ) from error
+        self._place_sound(sound, opened, pieces, payloads[len(numbers) :], video_id=video_id, first_sample=first_sample)
+
+    def _place_sound(
+        self,
+        sound: npt.NDArray[np.int16],
+        opened: OpenVideo,
+        pieces: Sequence[SoundPiece],
+        payloads: Sequence[memoryview],
+        *,
+        video_id: str,
+        first_sample: int,
+    ) -> None:
+        """Compare what was read of the sound with its checksums and put it in its place; the rest is silence."""
         end = 0
-        for piece, payload in zip(pieces, payloads[len(numbers) :], strict=True):
+        for piece, payload in zip(pieces, payloads, strict=True):
             if piece.checksum is not None and crc32(payload) != piece.checksum:
                 at = (first_sample + piece.place) / self.sample_rate
                 raise StoreError(
@@ -254,8 +280,8 @@ class PreparedStore:
                     "its bytes are not those that were written"
                 )
             sound[end : piece.place] = 0
-            end = piece.place + piece.size // BYTES_PER_SAMPLE
-            sound[piece.place : end] = np.frombuffer(payload, "<i2")
+            end = piece.place + piece.num_samples
+            sound[piece.place : end] = np.frombuffer(payload, "<i2", piece.num_samples, piece.skip * BYTES_PER_SAMPLE)
         sound[end:] = 0
 
     def _video(self, video_id: str) -> PreparedVideo:
@@ -291,13 +317,7 @@ class PreparedStore:
             if opened is not None:
                 self._open.move_to_end(video.video_id)
                 return opened
-        opened = open_video(
-            self._file_of(video),
-            num_bytes=video.num_bytes,
-            num_frames=video.num_frames,
-            num_samples=video.num_samples,
-            is_whole=self.around_seconds is None,
-        )
+        opened = self._open_compared(video)
         with self._lock:
             other = self._open.setdefault(video.video_id, opened)
             if other is opened:
@@ -307,18 +327,60 @@ class PreparedStore:
                 self._index_bytes -= oldest.num_bytes
         return opened
 
-    def _file_of(self, video: PreparedVideo) -> Path:
-        path = prepared_file(self.root, video)
-        if self._remote:
-            self._remote.fetch(video.prepared_path, num_bytes=video.num_bytes)
-            with contextlib.suppress(StoreError):  # without it the index is rebuilt
-                self._remote.fetch(video.prepared_path.removesuffix(".mov") + ".index.npz")
-        return path
+    def _open_compared(self, video: PreparedVideo) -> OpenVideo:
+        """Hold a video against its record and open its files; those kept of a URL are fetched again if they fail."""
+        path, is_whole = prepared_file(self.root, video), self.around_seconds is None
+        if video.video_id not in self._checksums:  # once in a process
+            self._checksums[video.video_id] = self._recorded_checksum(video)
+        checksum = self._checksums[video.video_id]
+        if not self._remote:
+            return open_video(path, video, checksum=checksum, is_whole=is_whole)
+        self._fetch(self._remote, video)
+        try:
+            return open_video(path, video, checksum=checksum, is_whole=is_whole)
+        except StoreError:  # damaged here, or those of the video as it was before it was prepared anew
+            self._fetch(self._remote, video, again=True)
+        return open_video(path, video, checksum=checksum, is_whole=is_whole)
+
+    def _fetch(self, remote: RemoteFolder, video: PreparedVideo, *, again: bool = False) -> None:
+        remote.fetch(video.prepared_path, num_bytes=video.num_bytes, again=again)
+        with contextlib.suppress(StoreError):  # without it the index is rebuilt
+            remote.fetch(index_path(Path(video.prepared_path)).as_posix(), again=again)
+
+    def _recorded_checksum(self, video: PreparedVideo) -> int | None:
+        """Hold a video against its record and return the checksum of its packets there."""
+        if not self._remote:
+            return self._compared(video)
+        name = record_path(Path(), video.video_id).as_posix()
+        self._remote.fetch(name)
+        try:
+            return self._compared(video)
+        except StoreError:
+            self._remote.fetch(name, again=True)
+        return self._compared(video)
+
+    def _compared(self, video: PreparedVideo) -> int | None:
+        """Raise StoreError where the tables say otherwise of a video than its record; return its checksum."""
+        record = load_record(self.root, video.video_id)
+        differing = differing_parameters(self.parameters, record.parameters)
+        if differing:
+            there = ", ".join(differing_parameters(record.parameters, self.parameters))
+            raise StoreError(
+                f"{self.root / 'store.json'}: {', '.join(differing)}, but {video.video_id!r} was prepared with {there}"
+            )
+        for difference in row_differences(video, record.video):
+            raise StoreError(f"{self.root / 'videos.parquet'}: {video.video_id!r}: {difference}")
+        found = np.stack([self.moments[video.video_id], self.scores[video.video_id]])
+        if not np.array_equal(in_order(found), in_order(record.moment_columns()[:2]), equal_nan=True):
+            raise StoreError(
+                f"{self.root / 'moments.parquet'}: the moments of {video.video_id!r} are not those of its record"
+            )
+        return record.checksum
 
     def _read_moments(self) -> None:
         table = read_moments_of_store(self.root)
         # names as numbers: a store of 10,000 videos has millions of moments
-        names = table["video_id"].combine_chunks().dictionary_encode()
+        names = table["video_id"].combine_chunks()
         number_of = {video_id: number for number, video_id in enumerate(self.videos)}
         elsewhere = len(number_of)  # a video that is not, or no longer, usable
         numbers = np.array([number_of.get(name, elsewhere) for name in names.dictionary.to_pylist()], np.int32)
@@ -329,10 +391,27 @@ class PreparedStore:
         if not ((steps > 0) | ((steps == 0) & (np.diff(times) >= 0))).all():  # it is as `earmark prepare` writes it
             order = np.lexsort((times, numbers))
             times, scores, numbers = times[order], scores[order], numbers[order]
-        bounds = np.searchsorted(numbers, np.arange(elsewhere + 1)).tolist()
+        edges = np.searchsorted(numbers, np.arange(elsewhere + 1))
+        expected = np.array([video.num_moments for video in self.videos.values()], np.int64)
+        if not np.array_equal(np.diff(edges), expected) or edges[-1] != len(numbers):
+            raise self._tables_differ(np.diff(edges), expected, set(names.dictionary.to_pylist()))
+        bounds = edges.tolist()
         for number, video_id in enumerate(self.videos):
             mine = slice(bounds[number], bounds[number + 1])
             self.moments[video_id], self.scores[video_id] = times[mine], scores[mine]
+
+    def _tables_differ(
+        self, counts: npt.NDArray[np.int64], expected: npt.NDArray[np.int64], named: set[str]
+    ) -> StoreError:
+        """Return the error of a catalog and a table of moments that do not belong together."""
+        path = self.root / "moments.parquet"
+        for number in np.flatnonzero(counts != expected)[:1].tolist():
+            video_id = list(self.videos)[number]
+            why = f"{counted(int(counts[number]), 'moment')} of {video_id!r}, the catalog says {expected[number]}"
+            return StoreError(f"{path}: {why}; {TO_REPAIR}")
+        return StoreError(
+            f"{path}: moments of {min(named - self.videos.keys())!r}, no usable video of the catalog; {TO_REPAIR}"
+        )
 
 
 def _decode_into(frame: npt.NDArray[np.uint8], jpeg: memoryview, checksum: int) -> None:

@@ -4,7 +4,11 @@ Path of a sample: prepared video --index--> byte ranges of its clips. The index 
 (``.index.npz``). It can be rebuilt from the ``.mov`` at any time.
 """
 
+import hashlib
+import io
 import json
+import math
+import os
 import zipfile
 from array import array
 from dataclasses import dataclass, fields
@@ -23,6 +27,7 @@ from earmark.media.prepared import WINDOWS_KEY
 __all__ = ["BYTES_PER_SAMPLE", "PacketIndex"]
 
 BYTES_PER_SAMPLE = 2  # PCM s16le, mono
+MAX_NUMBER = 1 << 52  # of a frame or a sample, two million years of sound: sums of such numbers stay far from overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,7 @@ class PacketIndex:
             windows = _windows(path, container, num_frames, num_sound_bytes // BYTES_PER_SAMPLE)
         frame_array = np.array(frames, np.int64).reshape(-1, 3)
         run_array = np.array(runs, np.int64).reshape(-1, 3)
-        return PacketIndex(
+        index = PacketIndex(
             frame_offsets=frame_array[:, 0].copy(),
             frame_sizes=frame_array[:, 1].copy(),
             sound_offsets=run_array[:, 0].copy(),
@@ -118,6 +123,11 @@ class PacketIndex:
             windows=windows,
             file_size=path.stat().st_size,
         )
+        try:
+            index._check_columns()
+        except ValueError as error:
+            raise MediaError(f"{other}: {error}") from error
+        return index
 
     def save(self, path: Path) -> None:
         """Write the index as an ``.npz`` file, atomically."""
@@ -126,26 +136,33 @@ class PacketIndex:
             np.savez(temporary, allow_pickle=False, **columns)
 
     @staticmethod
-    def load(path: Path) -> "PacketIndex":
-        """Read an index.
+    def load(path: Path, *, max_bytes: int | None = None) -> "PacketIndex":
+        """Read an index; its size is all the memory it takes, whatever it claims to hold.
+
+        Args:
+            path: The ``.npz`` file.
+            max_bytes: Most that it may have; None for any size.
 
         Raises:
-            MediaError: If the file is not an index.
+            MediaError: If the file is not an index, or one that no file of the size it names can have.
             FileNotFoundError: If there is none.
         """
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                columns = {
-                    column.name: arrays[column.name].astype(np.uint32 if "checksums" in column.name else np.int64)
-                    for column in fields(PacketIndex)
-                }
-            index = PacketIndex(**{**columns, "file_size": int(columns["file_size"])})
+            with path.open("rb") as file:
+                num_bytes = os.fstat(file.fileno()).st_size
+                if max_bytes is not None and num_bytes > max_bytes:
+                    raise ValueError(f"{num_bytes} bytes, more than an index of that file can have ({max_bytes})")
+                with zipfile.ZipFile(file) as archive:
+                    columns = {
+                        column.name: _read_column(archive, column.name, num_bytes) for column in fields(PacketIndex)
+                    }
+            index = PacketIndex(**{**columns, "file_size": columns["file_size"].item()})
             index._check_columns()
             return index
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise MediaError(f"{path}: not a packet index ({error})") from error
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # zipfile and NumPy report damage in a dozen ways
+            raise MediaError(f"{path}: not a packet index ({error or type(error).__name__})") from error
 
     @property
     def num_frames(self) -> int:
@@ -167,8 +184,18 @@ class PacketIndex:
         """One number for all the checksums of the packets."""
         return crc32(self.sound_checksums.tobytes(), crc32(self.frame_checksums.tobytes()))
 
+    @property
+    def digest(self) -> str:
+        """Hex digest of all that it says: places, sizes, checksums, windows, the size of the file."""
+        content = hashlib.sha256()
+        for column in fields(self):
+            values = np.asarray(getattr(self, column.name))
+            content.update(f"{column.name} {values.shape} ".encode())
+            content.update(np.ascontiguousarray(values, "<u4" if "checksums" in column.name else "<i8").tobytes())
+        return content.hexdigest()
+
     def _check_columns(self) -> None:
-        """Raise ValueError where columns do not go together."""
+        """Raise ValueError where columns do not go together, or cannot be those of a file of this size."""
         for offsets, sizes, checksums in (
             (self.frame_offsets, self.frame_sizes, self.frame_checksums),
             (self.sound_offsets, self.sound_sizes, self.sound_checksums),
@@ -176,10 +203,51 @@ class PacketIndex:
             if offsets.ndim != 1 or not offsets.shape == sizes.shape == checksums.shape:
                 shapes = f"{offsets.shape}, sizes {sizes.shape} and checksums {checksums.shape}"
                 raise ValueError(f"offsets {shapes} do not go together")
-        if self.windows.ndim != 2 or self.windows.shape[1] != 4 or (self.windows < 0).any():
-            raise ValueError(f"windows of shape {self.windows.shape}, not (W, 4), or with a negative number")
-        if self.windows[:, 1].sum() != self.num_frames or self.windows[:, 3].sum() != self.num_samples:
-            raise ValueError("its windows do not add up to its frames and samples")
+        if not 0 <= self.file_size <= MAX_NUMBER:
+            raise ValueError(f"it is of a file of {self.file_size} bytes")
+        offsets = np.concatenate([self.frame_offsets, self.sound_offsets])
+        sizes = np.concatenate([self.frame_sizes, self.sound_sizes])
+        # each by itself before their sum, which could overflow
+        inside = (offsets >= 0) & (sizes > 0) & (offsets <= self.file_size) & (sizes <= self.file_size)
+        inside[inside] = (offsets + sizes)[inside] <= self.file_size
+        if not inside.all():
+            wrong = int(np.flatnonzero(~inside)[0])
+            place = f"{sizes[wrong]} bytes at byte {offsets[wrong]}"
+            raise ValueError(f"it points outside the file of {self.file_size} bytes: {place}")
+        order = np.argsort(offsets, kind="stable")
+        overlapping = offsets[order][1:] < (offsets + sizes)[order][:-1]
+        if overlapping.any():
+            raise ValueError(f"two packets overlap at byte {offsets[order][1:][overlapping][0]}")
+        if (self.sound_sizes % BYTES_PER_SAMPLE).any():
+            raise ValueError("a run of sound ends within a sample")
+        windows = self.windows
+        if windows.ndim != 2 or windows.shape[1] != 4 or (windows < 0).any() or (windows > MAX_NUMBER).any():
+            raise ValueError(f"windows of shape {windows.shape}, not (W, 4), or with a negative or too large a number")
+        for column, total in ((1, self.num_frames), (3, self.num_samples)):
+            if windows[:, column].sum() != total:
+                raise ValueError("its windows do not add up to its frames and samples")
+            if (np.diff(windows[:, column - 1]) < windows[:-1, column]).any():
+                raise ValueError("its windows overlap")
+
+
+def _read_column(archive: zipfile.ZipFile, name: str, num_bytes: int) -> NDArray[Any]:
+    """Read a column of an ``.npz`` file; what its header claims is believed only where the bytes are there."""
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.compress_type != zipfile.ZIP_STORED or not entry.file_size == entry.compress_size <= num_bytes:
+        raise ValueError(f"{name}: {entry.file_size} bytes, compressed to {entry.compress_size}, in {num_bytes}")
+    content = archive.read(entry)
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"{name}: an array of format {version}")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    of_checksums = "checksums" in name
+    if dtype.kind != ("u" if of_checksums else "i") or dtype.itemsize > (4 if of_checksums else 8):
+        raise ValueError(f"{name}: numbers of type {dtype}")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+        raise ValueError(f"{name}: an array of shape {shape} in {len(content) - stream.tell()} bytes")
+    values = np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order="F" if is_fortran else "C")
+    return values.astype(np.uint32 if of_checksums else np.int64, order="C")
 
 
 def _windows(path: Path, container: InputContainer, num_frames: int, num_samples: int) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -74,13 +75,14 @@ def read_moments(path: str | Path) -> pa.Table:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: naming the file, if it is no parquet file, or columns are missing or of another type.
+        ValueError: naming the file, if it is no parquet file, columns are missing or of another type, a value is
+            missing, or a time is none: negative, infinite, NaN.
     """
     try:
         table = pq.read_table(path)
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError) as error:  # pyarrow reports damage as either
+    except (pa.ArrowException, OSError, ValueError) as error:  # pyarrow reports damage as any of them
         raise ValueError(f"{path}: not a moments table ({error})") from error
     missing = [name for name in _SCHEMA.names if name not in table.column_names]
     if missing:
@@ -88,4 +90,15 @@ def read_moments(path: str | Path) -> pa.Table:
     table = table.select(_SCHEMA.names)
     if table.schema.types != _SCHEMA.types:
         raise ValueError(f"{path}: not a moments table, expected {_SCHEMA.types}, found {table.schema.types}")
+    for name in table.column_names:
+        if table[name].null_count:
+            raise ValueError(f"{path}: not a moments table, {table[name].null_count} of its rows have no {name}")
+    times = table["time_seconds"].to_numpy()
+    wrong = np.flatnonzero(~(np.isfinite(times) & (times >= 0)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"{path}: not a moments table, {len(wrong)} of its times are none: the first is that of row {row}, "
+            f"{times[row]} s of {table['video_id'][row].as_py()!r}"
+        )
     return table

@@ -1,6 +1,7 @@
-"""What a store on disk is: its files, its catalog and its description, written by `prepare`, read by all else.
+"""What a store on disk is: its files and the rows of its catalog, written by `prepare`, read by all else.
 
-In the path of a sample this file stands between preparing and reading clips: both describe a store through it.
+In the path of a sample this file stands between preparing and reading clips: both describe a store through it, and
+`earmark.preparation.tables` reads and writes what it describes.
 
 Layout of a store::
 
@@ -9,20 +10,19 @@ Layout of a store::
     moments.parquet          the moments of interaction of every video
     videos/ID.mov            MJPEG + PCM, plays in any player
     videos/ID.index.npz      byte offset and size of every packet; rebuilt from the .mov when it is missing
-    videos/ID.json           what is known of this source: its catalog row, its moments, its fingerprint
+    videos/ID.json           the record of this source: its catalog row, its moments, its parameters, its fingerprint
     .running/                locks of the videos that are being prepared
+
+Both tables carry a digest of their rows, the catalog the parameters of the store, and each of its rows the digests of
+the video's files: a store that was changed after it was written is not read. Stores of versions that wrote less are
+read, and what they lack is not compared.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-
-from earmark.moments import read_moments, with_detector
 
 __all__ = [
     "CATALOG_SCHEMA",
@@ -34,9 +34,6 @@ __all__ = [
     "index_path",
     "prepared_file",
     "prepared_name",
-    "read_catalog",
-    "read_moments_of_store",
-    "read_parameters",
     "stretched",
 ]
 
@@ -86,6 +83,8 @@ class PreparedVideo:
         num_bytes: Size of the prepared file.
         status: ``ok``, ``degraded`` (usable, something is missing) or ``refused``.
         reason: Why it is degraded or refused; empty when ok.
+        index_digest: `earmark.media.PacketIndex.digest` of its packet index; empty in rows of older versions.
+        file_digest: SHA-256 of the prepared file, in hex; empty in rows of older versions.
     """
 
     video_id: str
@@ -108,6 +107,8 @@ class PreparedVideo:
     num_bytes: int = 0
     status: str = "ok"
     reason: str = ""
+    index_digest: str = ""
+    file_digest: str = ""
 
 
 CATALOG_SCHEMA = pa.schema(
@@ -183,54 +184,3 @@ def index_path(prepared: Path) -> Path:
         'videos/P01/P01_01.index.npz'
     """
     return prepared.with_suffix(".index.npz")
-
-
-def read_parameters(root: Path) -> dict[str, Any]:
-    """Return the parameters that every video of a store was prepared with.
-
-    Raises:
-        StoreError: If the folder is not a store, or one of a newer version.
-    """
-    path = root / "store.json"
-    try:
-        content = json.loads(path.read_text())
-        version, parameters = int(content["format_version"]), with_detector(content["parameters"])
-    except FileNotFoundError as error:
-        raise StoreError(f"{root}: not a prepared store (no store.json); make one with `earmark prepare`") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not the description of a prepared store ({error})") from error
-    if version > STORE_VERSION:
-        raise StoreError(f"{path}: written by a newer Earmark (format {version}, this one reads up to {STORE_VERSION})")
-    return parameters
-
-
-def read_catalog(root: Path) -> list[PreparedVideo]:
-    """Return a row for each source of a store, refused ones included.
-
-    Raises:
-        StoreError: If the catalog is missing or cannot be read.
-    """
-    path = root / "videos.parquet"
-    try:
-        table = pq.read_table(path)
-        columns = [table[field.name].to_pylist() for field in fields(PreparedVideo)]
-    except FileNotFoundError as error:
-        raise StoreError(f"{path}: the catalog is missing; run `earmark prepare` again to finish the store") from error
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise StoreError(f"{path}: not a catalog of prepared videos ({error})") from error
-    return [PreparedVideo(*row) for row in zip(*columns, strict=True)]
-
-
-def read_moments_of_store(root: Path) -> pa.Table:
-    """Return the table of moments of a store (see `earmark.moments.read_moments`).
-
-    Raises:
-        StoreError: If it is missing or cannot be read.
-    """
-    path = root / "moments.parquet"
-    try:
-        return read_moments(path)
-    except FileNotFoundError as error:
-        raise StoreError(f"{path}: is missing; run `earmark prepare` again to finish the store") from error
-    except ValueError as error:
-        raise StoreError(str(error)) from error

@@ -8,33 +8,24 @@ cannot be used is refused: it stays in the catalog, with the reason.
 """
 
 import errno
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from earmark.atomic import replacing
 from earmark.datasets.records import VideoRecord
-from earmark.moments import moments_table, own_parameters, write_moments
-from earmark.preparation.catalog import (
-    CATALOG_SCHEMA,
-    STORE_VERSION,
-    PreparedVideo,
-    StoreError,
-    read_parameters,
-    stretched,
-)
+from earmark.moments import moments_table, own_parameters
+from earmark.preparation.catalog import PreparedVideo, StoreError, stretched
 from earmark.preparation.disk_space import SourceLength, estimated_bytes, free_bytes, source_lengths
 from earmark.preparation.locks import clear_leftovers, left_behind, running_seconds
 from earmark.preparation.options import MomentSearch, Transcoding, store_parameters
 from earmark.preparation.progress import PrepareReport, progress_bars, size_text
-from earmark.preparation.video import read_record, record_path
+from earmark.preparation.record import record_path
+from earmark.preparation.tables import read_parameters, write_catalog, write_description, write_moments_of_store
+from earmark.preparation.video import read_record
 from earmark.preparation.workers import Backend, prepared_rows
 from earmark.wording import counted
 
@@ -165,9 +156,7 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
         # Another run may be making it at this moment: its half-written file is ignored.
         if root.exists() and (not root.is_dir() or any(entry.name[0] != "." for entry in root.iterdir())):
             raise PrepareError(f"{root}: is not empty and not a prepared store; choose another folder")
-        content = {"format_version": STORE_VERSION, "parameters": parameters}
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=2))
+        write_description(root, parameters)
     try:
         existing = read_parameters(root)
     except StoreError as error:
@@ -211,11 +200,9 @@ def _write_tables(
                 tables.append(_table({video.video_id: record[1]}, parameters))
             elif video.video_id in rows:  # refused without a record
                 catalog.append(rows[video.video_id])
-        schema = CATALOG_SCHEMA.with_metadata(_table({}, parameters).schema.metadata)  # what found the moments
-        content = pa.Table.from_pylist([asdict(row) for row in catalog], schema=schema)
-        with replacing(root / "videos.parquet") as temporary:
-            pq.write_table(content, temporary)
-        write_moments(root / "moments.parquet", pa.concat_tables(tables).combine_chunks())
+        searched = _table({}, parameters).schema.metadata  # what found the moments
+        write_catalog(root, catalog, parameters, metadata=searched)
+        write_moments_of_store(root, pa.concat_tables(tables).combine_chunks())
         if _record_times(root, videos) == before:
             return catalog
 

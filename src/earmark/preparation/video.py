@@ -10,10 +10,9 @@ the file. With ``around`` among the parameters its sound is read first, and then
 
 import contextlib
 import hashlib
-import json
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
@@ -36,11 +35,12 @@ from earmark.media import (
     read_interleaved,
     write_prepared,
 )
-from earmark.moments import Moment, detector_from, with_detector
-from earmark.preparation.catalog import PreparedVideo, StoreError, prepared_name
+from earmark.moments import Moment, detector_from
+from earmark.preparation.catalog import PreparedVideo, StoreError, index_path, prepared_file, prepared_name
 from earmark.preparation.locks import VideoLock, locked
+from earmark.preparation.record import Record, digest_of_file, load_record, record_path, save_record
 
-__all__ = ["prepare_video", "read_record", "record_path", "refused_row"]
+__all__ = ["prepare_video", "read_record", "refused_row"]
 
 NO_PRETRAINING = "left out of pretraining"
 REPORT_SECONDS = 1.0
@@ -75,21 +75,16 @@ def prepare_video(
         if record is not None and record[0].status != "refused":  # made by another run in the meantime
             return record[0]
         fingerprint = _source_fingerprint(video.path)
+        record_path(root, video.video_id).unlink(
+            missing_ok=True
+        )  # the files that it speaks of are about to be replaced
         found: list[Moment] = []
         checksum = None
         try:
             row, found, checksum = _transcode(video, root / f"{name}.mov", parameters, lock, num_threads)
         except ValueError as error:  # a MediaError, or a library's error about sizes and rates that it can't handle
             row = refused_row(video, printable(str(error).removeprefix(f"{video.path}: ")))
-        content = {
-            "parameters": parameters,
-            "source": fingerprint,
-            "checksum": checksum,
-            "video": asdict(row),
-            "moments": [[m.time_seconds, m.score, m.height, m.segment_id] for m in found],
-        }
-        with replacing(root / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps(content))
+        save_record(root, Record(row, tuple(found), parameters, fingerprint, checksum))
         return row
 
 
@@ -109,35 +104,20 @@ def read_record(
         Its row and its moments; a refused row without.
     """
     try:
-        content = json.loads(record_path(root, video.video_id).read_text())
-        row = PreparedVideo(**content["video"])
-        found = [Moment(*values) for values in content["moments"]]
-        made_with = with_detector(content["parameters"])
-    except (OSError, ValueError, KeyError, TypeError):  # a StoreError too: an id that cannot be a file name
+        record = load_record(root, video.video_id)
+    except StoreError:
         return None
-    source = _source_fingerprint(video.path)
-    made_with = content.get("parameters")
-    if (
-        not isinstance(made_with, dict)
-        or with_detector(made_with) != parameters
-        or source not in ("", content.get("source"))
-    ):
+    row = record.video
+    if record.parameters != parameters or _source_fingerprint(video.path) not in ("", record.source):
         return None
     if row.status != "refused":
-        target = root / row.prepared_path
-        if not target.is_file() or target.stat().st_size != row.num_bytes:
+        try:
+            if prepared_file(root, row).stat().st_size != row.num_bytes:
+                return None
+        except (OSError, StoreError):
             return None
     given = {"path": printable(video.path), "split": video.split, "participant_id": video.participant_id}
-    return PreparedVideo(**{**asdict(row), **given}), found
-
-
-def record_path(root: Path, video_id: str) -> Path:
-    """Return the path of a video's record.
-
-    Raises:
-        StoreError: If the id cannot be a file name below the store.
-    """
-    return root / f"{prepared_name(video_id)}.json"
+    return PreparedVideo(**{**asdict(row), **given}), list(record.moments)
 
 
 def refused_row(video: VideoRecord, reason: str) -> PreparedVideo:
@@ -194,8 +174,10 @@ def _transcode(
             windows=windows,
         )
         index = PacketIndex.of_file(temporary)
-    index.save(target.with_suffix(".index.npz"))
-    return _row(video, info, frames, sound, index, parameters), sound.moments, index.checksum
+        file_digest = digest_of_file(temporary)
+    index.save(index_path(target))
+    row = replace(_row(video, info, frames, sound, index, parameters), file_digest=file_digest)
+    return row, sound.moments, index.checksum
 
 
 def _row(
@@ -230,6 +212,7 @@ def _row(
         num_bytes=index.file_size,
         status="degraded" if reason else "ok",
         reason=reason,
+        index_digest=index.digest,
     )
 
 
