@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from errno import ENOMEM
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,9 @@ def _decoded(packets: Iterator[Any], stream: Any, zero: float, damage: Damage) -
             continue
         try:
             frames = stream.codec_context.decode(packet)  # the packet may come from another opening of the file
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            if error.errno == ENOMEM:
+                raise MemoryError(f"{error.strerror} at {packet_seconds:.2f} s") from error
             damage.skip(packet_seconds)
             continue
         if pictures is not None:

@@ -1,5 +1,6 @@
 """What bears out the time stamps and the lengths that a file declares; the rule is `earmark.media.plausible`'s."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ from av.container import InputContainer
 
 from earmark.media.opening import decodable_streams, end_seconds, file_end_seconds, open_media
 from earmark.media.plausible import BYTES_PER_SECOND, STEP_SECONDS, PacketTimes, believed_end
+
+# Of more a header may claim too little: then what follows is looked at. Below it the transcoded file is small, too.
+_MANY_BYTES, _MANY_BYTES_PER_SECOND = 1_000_000, 500_000
 
 
 class Evidence:
@@ -66,8 +70,17 @@ def walked_end(path: Path, zero: float) -> float:
     return max((_end_of(walked, index) for index in walked), default=0.0)
 
 
+def _goes_on_after(path: Path, index: int, end: float, zero: float) -> bool:
+    """Return whether a stream has data well after its declared end, as where a header was never brought up to date."""
+    return any(seconds > end + STEP_SECONDS for seconds in _times_from(path, index, end, zero))
+
+
 def _checked(path: Path, container: InputContainer, stream: Any, zero: float, declared: float | None) -> float | None:
     """Return a declared end if data bears it out, else the end that the packets bear out."""
+    if declared is not None and path.stat().st_size > _MANY_BYTES + declared * _MANY_BYTES_PER_SECOND:
+        if _goes_on_after(path, stream.index, declared, zero):
+            return Evidence(path, stream.index, zero).end_seconds()
+        return declared
     if declared is None or declared <= STEP_SECONDS:
         return declared
     if path.stat().st_size >= declared * BYTES_PER_SECOND:  # of less there is no telling without a walk
@@ -81,23 +94,25 @@ def _checked(path: Path, container: InputContainer, stream: Any, zero: float, de
 
 
 def _has_data_near(path: Path, index: int, end: float, zero: float) -> bool:
-    """Return whether a stream has data around its declared end: seek there, and read on."""
+    """Return whether a stream has data around its declared end."""
+    return any(abs(seconds - end) <= STEP_SECONDS for seconds in _times_from(path, index, end, zero))
+
+
+def _times_from(path: Path, index: int, seconds: float, zero: float) -> Iterator[float]:
+    """Yield the times of a stream's packets from around a time on; none where it can't be sought."""
     with open_media(path) as container:
         stream: Any = container.streams[index]
         for other in container.streams:
             if other.index != index:
                 other.discard = av.stream.Discard.all
         try:
-            container.seek(int((end + zero) / stream.time_base), stream=stream)
+            container.seek(int((seconds + zero) / stream.time_base), stream=stream)
             for packet in container.demux(stream):
                 ticks = packet.dts if packet.pts is None else packet.pts
                 if packet.size and ticks is not None:
-                    seconds = float(ticks * packet.time_base) - zero
-                    if abs(seconds - end) <= STEP_SECONDS:
-                        return True
+                    yield float(ticks * packet.time_base) - zero
         except (av.FFmpegError, OverflowError):  # the walk finds out
-            return False
-    return False
+            return
 
 
 def _walked(path: Path, zero: float) -> dict[int, PacketTimes]:
