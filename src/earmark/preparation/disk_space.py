@@ -55,7 +55,7 @@ def source_lengths(videos: Sequence[VideoRecord]) -> dict[str, SourceLength]:
 def _length(video: VideoRecord) -> SourceLength:
     try:
         seconds, width, height = declared(video.path)
-    except MediaError:
+    except (MediaError, MemoryError):
         return SourceLength(0.0, 1.0)
     return SourceLength(seconds, max(width, height) / max(1, min(width, height)))
 

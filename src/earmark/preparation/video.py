@@ -86,14 +86,14 @@ def prepare_video(
     with locked(root, video.video_id, wait=wait) as lock:
         if lock is None:
             return None
-        record = read_record(root, video, parameters)
-        if record is not None and record[0].status != "refused":  # made by another run in the meantime
-            return record[0]
-        fingerprint = _source_fingerprint(video.path)
+        fingerprint, checksum = "", None
         found: list[Moment] = []
-        checksum = None
         try:
             with contextlib.nullcontext() if limits is None else limited(limits, video.path):
+                record = read_record(root, video, parameters)
+                if record is not None and record[0].status != "refused":  # made by another run in the meantime
+                    return record[0]
+                fingerprint = _source_fingerprint(video.path)
                 row, found, checksum = _transcode(video, root / f"{name}.mov", parameters, lock, num_threads)
         except MemoryError:
             row = refused_row(video, "reading it takes more memory than there is for one file")
