@@ -19,7 +19,7 @@ from earmark.media.opening import (
     time_zero,
 )
 from earmark.media.picture import PictureGeometry, first_frame
-from earmark.media.plausible import implausible_size, implausible_stream
+from earmark.media.plausible import STEP_SECONDS, implausible_size, implausible_stream
 
 # Beyond this a declared frame rate is a time base (90000) or an absence (0).
 _MAX_FPS = 480.0
@@ -203,11 +203,15 @@ def _end(
 
 
 def _left_out(stream: Any, end: float | None, zero: float) -> str | None:
-    """Say how much of a stream's declared length is not believed."""
+    """Say how much of a stream's declared length is not believed.
+
+    Up to twice the length that is borne out this is no claim, but an estimate from the bit rate, or a file that is cut,
+    of which the readers say where it breaks off.
+    """
     declared = end_seconds(stream, zero)
     if declared is None:
         declared = file_end_seconds(stream.container, zero)
-    if end is None or declared is None or declared <= end:
+    if end is None or declared is None or declared <= 2 * end + STEP_SECONDS:
         return None
     what = "picture" if stream.type == "video" else "sound"
     return f"the {what} claims to last until {declared:.0f} s, but nothing in the file bears out more than {end:.2f} s"
