@@ -185,6 +185,7 @@ def test_an_avi_of_32767_pictures_a_second_is_refused_and_its_sound_heard(tmp_pa
     info = media_info(path)
     assert info.video is None
     assert info.problem == "the picture claims 32767 frames per second, more than 1000 are not believed"
+    assert info.duration_seconds == pytest.approx(2.0, abs=0.01)
     assert seconds_of(path) == (2.0, None)
 
 

@@ -132,10 +132,11 @@ def media_info(path: str | Path, *, video_stream: int | None = None, audio_strea
         audio = choose_stream(container, "audio", audio_stream)
         problems = [reason for s in (video, audio) if s is not None and (reason := implausible_stream(s))]
         video, audio = (None if s is None or implausible_stream(s) else s for s in (video, audio))
+        doubtful = bool(problems)
         streams = [stream for stream in (video, audio) if stream is not None]
         ends = {stream.index: plausible_end(path, container, stream, zero) for stream in streams}
         problems += filter(None, (_left_out(stream, ends[stream.index], zero) for stream in streams))
-        duration = _end(path, container, streams, ends, zero)
+        duration = _end(path, container, streams, ends, zero, doubtful=doubtful)
         picture = None if video is None else _video_info(path, container, video, zero, ends[video.index])
         if picture is not None and (reason := implausible_size(picture.width, picture.height, known=True)):
             problems.append(reason)
@@ -190,11 +191,21 @@ def declared(path: str | Path) -> tuple[float, int, int]:
 
 
 def _end(
-    path: Path, container: InputContainer, streams: list[Any], ends: dict[int, float | None], zero: float
+    path: Path,
+    container: InputContainer,
+    streams: list[Any],
+    ends: dict[int, float | None],
+    zero: float,
+    *,
+    doubtful: bool = False,
 ) -> float | None:
-    """Return when the last of some streams ends, or else when the whole file does, as far as that is believed."""
+    """Return when the last of some streams ends, or else when the whole file does, as far as that is believed.
+
+    ``doubtful`` says that the header claims something else that is not believed: then what it says of the whole file
+    may rest on that.
+    """
     known = [end for end in ends.values() if end is not None]
-    if any(_left_out(stream, ends[stream.index], zero) for stream in streams):  # perhaps by less than another has
+    if doubtful or any(_left_out(stream, ends[stream.index], zero) for stream in streams):
         known += [Evidence(path, index, zero).end_seconds() for index, end in ends.items() if end is None]
     if known or not streams:
         return max(known, default=None)
