@@ -9,9 +9,12 @@ the moments, hashes every packet and writes index and catalog. Needs ffmpeg; the
 Memory is that of the whole process, for recordings of 1, 10 and 60 minutes: their length is what matters, so they are
 small, a minute of 320x180 at 16 frames a second over and over.
 
-    python benchmarks/prepare.py [--folder DIR] [--seconds 60] [--rounds 5] [--minutes 1 10 60]
+What it costs to read videos in a process of their own (`prepare.isolate`) is the processor time of everything that
+runs, imports too, for one video and for several: so what a run costs once, and what each video does.
 
-`--rounds 0` leaves the speeds out, `--minutes` without a number the memory.
+    python benchmarks/prepare.py [--folder DIR] [--seconds 60] [--rounds 5] [--minutes 1 10 60] [--isolation 8]
+
+`--rounds 0` leaves the speeds out, `--minutes` without a number the memory, `--isolation 0` the cost of isolation.
 """
 
 import argparse
@@ -44,8 +47,18 @@ from earmark.datasets.records import VideoRecord
 from earmark.preparation import MomentSearch, Transcoding, prepare
 source, store, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 before = time.process_time()
-prepare([VideoRecord("a", Path(source), "train")], store, progress=False,
+prepare([VideoRecord("a", Path(source), "train")], store, progress=False, isolate=False,
         transcoding=Transcoding(**options.get("transcoding", {})), search=MomentSearch(**options.get("search", {})))
+"""
+ISOLATED = """
+import sys
+from pathlib import Path
+from earmark.datasets.records import VideoRecord
+from earmark.preparation import prepare
+source, store, num_videos, isolate = sys.argv[1:]
+videos = [VideoRecord(str(number), Path(source), "train") for number in range(int(num_videos))]
+report = prepare(videos, store, isolate=isolate == "True", progress=False)
+assert not report.with_status("refused")
 """
 VERIFY = """
 import json, sys, time
@@ -83,7 +96,7 @@ def make_sources(folder: Path, seconds: float) -> dict[str, Path]:
 def run(command: str, **values: object) -> float:
     """Run a command and return its processor time in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(shlex.split(command.format(**values)), check=True)
+    subprocess.run(shlex.split(command.format(**values) if values else command), check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -126,12 +139,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the sources")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--minutes", type=int, nargs="*", default=[1, 10, 60], help="lengths whose memory is measured")
+    parser.add_argument("--isolation", type=int, default=8, help="videos beyond the first to measure isolation by")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         if options.rounds:
             speed(folder, options.seconds, options.rounds)
+        if options.isolation:
+            isolation(folder, options.seconds, options.isolation, max(1, options.rounds))
         if options.minutes:
             memory(folder, options.minutes)
 
@@ -143,6 +159,23 @@ def speed(folder: Path, seconds: float, rounds: int) -> None:
     for name, source in make_sources(folder, seconds).items():
         with tempfile.TemporaryDirectory(dir=folder) as stores:
             compare(name, source, Path(stores), seconds, rounds)
+
+
+def isolation(folder: Path, seconds: float, num_more: int, rounds: int) -> None:
+    """Print the processor time of a run and of each video, with and without a process of its own."""
+    print("\n| source | | once, s | each video, s |\n|---|---|---|---|")
+    for name, source in make_sources(folder, seconds).items():
+        times: dict[tuple[bool, int], list[float]] = {}
+        for _ in range(rounds):
+            for isolate in (False, True):
+                for num_videos in (1, 1 + num_more):
+                    with tempfile.TemporaryDirectory(dir=folder) as store:
+                        command = [sys.executable, "-c", ISOLATED, str(source), store, str(num_videos), str(isolate)]
+                        times.setdefault((isolate, num_videos), []).append(run(shlex.join(command)))
+        for isolate in (False, True):
+            first, all_of_them = (statistics.median(times[isolate, count]) for count in (1, 1 + num_more))
+            each = (all_of_them - first) / num_more
+            print(f"| {name} | isolate={isolate} | {first - each:.2f} | {each:.3f} |", flush=True)
 
 
 def memory(folder: Path, lengths: list[int]) -> None:

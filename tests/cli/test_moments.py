@@ -292,7 +292,7 @@ def test_a_file_that_kills_its_process_stops_no_other(
 
         def __call__(self, tasks: Any) -> Any:
             for function, arguments, keywords in tasks:
-                if "deadly" in arguments[0].shown:
+                if "deadly" in arguments[-1].shown:
                     raise BrokenProcessPool
                 yield function(*arguments, **keywords)
 
@@ -300,6 +300,32 @@ def test_a_file_that_kills_its_process_stops_no_other(
     error, result = as_json(capsys, "deadly.wav", "good.wav", "--workers", "2")
     assert "killed" in error["error"]
     assert seconds_of(result) == [3, 7]
+
+
+def test_a_rate_that_nobody_records_is_refused_by_name_and_takes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(Path(write_wav("claims.wav", hits())).read_bytes())
+    data[24:28] = struct.pack("<I", 2**31 - 1)
+    Path("claims.wav").write_bytes(data)
+    assert main(["moments", "claims.wav"]) == 1
+    assert capsys.readouterr().err == (
+        "earmark moments: claims.wav: the sound claims 2147483647 Hz, only 100 to 768000 Hz are believed\n"
+    )
+    write_wav("bats.wav", hits(rate=384_000, seconds=8.0), rate=384_000)
+    assert seconds_of(as_json(capsys, "bats.wav")[0]) == [3, 7]
+
+
+def test_a_picture_that_is_not_believed_keeps_nobody_from_listening(capsys: pytest.CaptureFixture[str]) -> None:
+    wave = (hits() * 32767).astype(np.int16)
+    write_clip(Path("a.avi"), frames=grey_ramp(16), video_codec="mjpeg", waves=[wave], sample_rate=8000,
+               audio_codec="pcm_s16le")  # fmt: skip
+    data = bytearray(Path("a.avi").read_bytes())
+    start = data.index(b"vids") + 20
+    data[start : start + 8] = struct.pack("<II", 32767, 16)
+    Path("a.avi").write_bytes(data)
+    (result,) = as_json(capsys, "a.avi")
+    assert seconds_of(result) == [3, 7]
+    assert result["duration_seconds"] == pytest.approx(10.0)
+    assert any("the picture claims to last until" in note for note in result["notes"])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])

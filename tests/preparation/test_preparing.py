@@ -293,7 +293,7 @@ def test_pictures_and_names_that_a_library_cannot_take_stop_no_other_video(folde
     ]
     report = prepare(records, tmp_path / "store", progress=False)
     assert [video.status for video in report.videos] == ["refused", "refused", "ok"]
-    assert "65500 pixels" in report.videos[0].reason
+    assert "the picture claims 8192 x 8 pixels" in report.videos[0].reason
     assert report.videos[1].reason == "File name too long"
 
 

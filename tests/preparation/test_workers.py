@@ -75,7 +75,7 @@ def test_two_runs_at_once_share_the_work_and_make_one_store(sources: Path, whole
         "    return real(video, *rest)\n"
         "one._transcode = noted\n"
         "from earmark.preparation import prepare\n"
-        "report = prepare(Folder(sys.argv[1]).videos(), sys.argv[2], progress=False)\n"
+        "report = prepare(Folder(sys.argv[1]).videos(), sys.argv[2], isolate=False, progress=False)\n"
         "assert len(report.videos) == 5 and not report.with_status('refused')\n"
     )
     command = [sys.executable, "-c", code, str(sources), str(tmp_path / "store")]

@@ -131,6 +131,7 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
         part=_part(prepare),
         num_workers=prepare_workers(prepare),
         backend=prepare.backend,
+        isolate=prepare.isolate,
         transcoding=_transcoding(prepare),
         search=_search(prepare),
     )

@@ -293,6 +293,7 @@ class Prepare:
     around_seconds: Positive
     workers: AtLeastOne | None
     backend: Literal["loky", "ray"]
+    isolate: bool
     part: Part | None
 
 

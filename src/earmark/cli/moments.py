@@ -219,15 +219,31 @@ def _results(jobs: Sequence[Job], workers: int | None, *, quiet: bool) -> "Itera
     import joblib
 
     from earmark.moments.writing import FileMoments
+    from earmark.preparation.isolation import Limits, in_limits
     from earmark.preparation.workers import WorkerDiedError, each_in_order
 
-    calls = [joblib.delayed(examine)(job) for job in jobs]
+    if len(jobs) > 1:  # one that ends its process must not end the others
+        calls = [joblib.delayed(in_limits)(Limits(), job.path, _or_error, job) for job in jobs]
+    else:
+        calls = [joblib.delayed(examine)(job) for job in jobs]
+    results = each_in_order(calls, num_workers=workers or num_cpus(), isolate=len(jobs) > 1)
     with _progress_bar(jobs, quiet):
-        for job, result in zip(jobs, each_in_order(calls, num_workers=workers or num_cpus()), strict=True):
+        for job, result in zip(jobs, results, strict=True):
             if isinstance(result, WorkerDiedError):
                 yield FileMoments(job.name, job.shown, error=f"{job.shown}: {result}"), []
             else:
                 yield result
+
+
+def _or_error(job: Job) -> "tuple[FileMoments, list[str]]":
+    """Examine a file; too little memory for it is an error of this file."""
+    from earmark.moments.writing import FileMoments
+
+    try:
+        return examine(job)
+    except MemoryError:
+        error = f"{job.shown}: reading it takes more memory than there is for one file"
+        return FileMoments(job.name, job.shown, error=error), []
 
 
 @contextlib.contextmanager

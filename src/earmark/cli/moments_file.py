@@ -178,6 +178,8 @@ def _notes(info: "MediaInfo", reader: "SoundReader", *, silent: bool, chosen: bo
         yield f"{info.num_audio_streams} sound tracks, number {info.audio.number + 1} is listened to (--track chooses)"
     if reader.problem:
         yield reader.problem
+    if info.problem:
+        yield info.problem
     if silent:
         yield "the sound is digital silence"
     if end < 0.1:

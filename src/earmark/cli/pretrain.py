@@ -39,6 +39,7 @@ CHANGEABLE = (
     # the seed is an argument, too
     "logging",
     "prepare.workers",
+    "prepare.isolate",  # runs of before do not have it
     # What these change is part of the data's fingerprint. Runs of before do not name their detector, and spell out what
     # is now left to it.
     "prepare.detector",

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from errno import ENOMEM
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Damage:
     first_left_out_seconds: float = 0.0
     num_not_finite: int = 0
     notes: list[str] = field(default_factory=list)
+    is_end_believed: bool = True
     entered_seconds: float = float("-inf")  # where decoding began or was taken up again, at a key frame
 
     def skip(self, seconds: float) -> None:
@@ -61,9 +63,14 @@ class Damage:
         if text not in self.notes:
             self.notes.append(text)
 
+    def disbelieve(self, text: str) -> None:
+        """Note a claim about time that is not believed; then a declared end is not either."""
+        self.note(text)
+        self.is_end_believed = False
+
     def note_end(self, what: str, seconds: float, expected_seconds: float | None) -> None:
         """Note an end well before the declared one (None: none declared)."""
-        if expected_seconds is not None and seconds < expected_seconds - _BROKE_OFF_SECONDS:
+        if self.is_end_believed and expected_seconds is not None and seconds < expected_seconds - _BROKE_OFF_SECONDS:
             self.note(f"the {what} breaks off at {seconds:.2f} s of {expected_seconds:.2f} s")
 
     def note_cut(self, what: str, seconds: float, path: Path) -> None:
@@ -210,7 +217,9 @@ def _decoded(packets: Iterator[Any], stream: Any, zero: float, damage: Damage) -
             continue
         try:
             frames = stream.codec_context.decode(packet)  # the packet may come from another opening of the file
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            if error.errno == ENOMEM:
+                raise MemoryError(f"{error.strerror} at {packet_seconds:.2f} s") from error
             damage.skip(packet_seconds)
             continue
         if pictures is not None:

@@ -11,8 +11,8 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from earmark.media.decoding import MAX_REORDERED_FRAMES, Damage, decode, has_only_decoding_times
+from earmark.media.evidence import Evidence
 from earmark.media.opening import (
-    MAX_GAP_SECONDS,
     MediaError,
     end_seconds,
     only_stream,
@@ -20,6 +20,7 @@ from earmark.media.opening import (
     time_zero,
 )
 from earmark.media.picture import PictureConverter, PictureGeometry, first_frame
+from earmark.media.plausible import STEP_SECONDS, implausible_size
 
 # Exactly between two frames the earlier one is taken; rounding of times must not decide it.
 _TIE_SECONDS = 1e-6
@@ -36,19 +37,29 @@ def _geometry(path: Path, video_stream: int | None, short_side: int | None) -> P
         stream = only_stream(container, "video", video_stream)
         frame = first_frame(container, stream)
         if frame is None:
-            raise MediaError(f"{path}: no picture could be decoded")
-        return PictureGeometry.of(stream, frame).scaled(short_side)
+            reason = implausible_size(stream.codec_context.width, stream.codec_context.height, known=True)
+            raise MediaError(f"{path}: no picture could be decoded{f' ({reason})' if reason else ''}")
+        geometry = PictureGeometry.of(stream, frame)
+        if reason := implausible_size(
+            geometry.width, geometry.height
+        ):  # of the pixels' shape, or in the picture itself
+            raise MediaError(f"{path}: {reason}")
+        return geometry.scaled(short_side)
 
 
 def _frames_in_order(
-    packets: Iterator[Any], stream: Any, zero: float, damage: Damage, *, origin: float = 0.0
+    packets: Iterator[Any], stream: Any, zero: float, damage: Damage, evidence: Evidence, *, origin: float = 0.0
 ) -> Iterator[tuple[float, float, VideoFrame]]:
     """Yield (start, end, frame), seconds on the file's clock, each frame after the one before it.
 
     The first one is expected around ``origin``. A frame that stays is given again, for the time that it stays.
     """
     usual_seconds = 1 / float(stream.average_rate) if stream.average_rate else 0.0
+    if usual_seconds > STEP_SECONDS:  # a mean over what is not believed
+        usual_seconds = 0.0
     last_start, last_end = float("-inf"), origin
+    newest = origin  # when the picture last changed, or decoding began
+    claim: str | None = None  # of the last frame's length, if it is not believed: nothing says when that frame ends
     shown: VideoFrame | None = None
     for seconds, decoded in decode(packets, stream, zero, damage):
         frame = shown if decoded is None else decoded
@@ -59,12 +70,27 @@ def _frames_in_order(
             if decoded is not None:
                 damage.not_shown(last_start)
             continue
-        if start > max(last_end, damage.entered_seconds) + MAX_GAP_SECONDS:
-            damage.note(f"the time stamps jump to {start:.2f} s, the rest is not read")
+        newest = max(newest, damage.entered_seconds)
+        if not evidence.believes(newest, start):
+            damage.disbelieve(
+                f"the time stamps jump from {newest:.2f} s to {start:.2f} s, which nothing else in the file bears out: "
+                "the rest is not read"
+            )
             return
+        claim = None
+        if decoded is not None:
+            newest = start
         length = float(frame.duration * stream.time_base) if frame.duration else 0.0
+        if not evidence.believes(start, start + length):
+            claim = (
+                f"the picture at {start:.2f} s claims to stay for {length:.0f} s, which nothing else in the file bears "
+                "out: that is left out"
+            )
+            length = 0.0
         last_start, last_end, shown = start, start + (length or usual_seconds), frame
         yield start, last_end, frame
+    if claim is not None:
+        damage.disbelieve(claim)
 
 
 class FrameReader:
@@ -161,7 +187,8 @@ class FrameReader:
         self._next = next(numbers, None)
         last: tuple[float, float, VideoFrame] | None = None
         num_before = 0  # that end before the file's clock begins
-        for start, end, frame in _frames_in_order(packets, stream, zero, self._damage):
+        evidence = Evidence(self.path, stream.index, zero)
+        for start, end, frame in _frames_in_order(packets, stream, zero, self._damage, evidence):
             num_before += last is not None and start <= 0
             if last is not None:
                 # The earlier frame is the nearest up to the middle between the two.
@@ -172,7 +199,8 @@ class FrameReader:
         if self._next is None:
             return  # no picture of a window is missing
         if last is None:
-            raise MediaError(f"{self.path}: no picture could be decoded")
+            reason = f" ({self.problem})" if self.problem else ""
+            raise MediaError(f"{self.path}: no picture could be decoded{reason}")
         if num_before:
             what = "picture" if num_before == 1 else "pictures"
             self._damage.note(f"{num_before} {what} before the start of the presentation left out")
@@ -350,5 +378,6 @@ def _frames_from(path: Path, video_stream: int | None, seconds: float | None) ->
                 container.seek(int((seconds + zero) / stream.time_base), stream=stream)
             except av.FFmpegError:
                 return
-        for start, _, frame in _frames_in_order(container.demux(stream), stream, zero, Damage(), origin=seconds or 0.0):
+        packets, evidence = container.demux(stream), Evidence(path, stream.index, zero)
+        for start, _, frame in _frames_in_order(packets, stream, zero, Damage(), evidence, origin=seconds or 0.0):
             yield start, frame

@@ -9,6 +9,7 @@ from typing import Any
 import av
 from av.container import InputContainer
 
+from earmark.media.plausible import MAX_PIXELS, implausible_stream
 from earmark.media.unfinished import lacks_length, missing_index, num_missing_bytes
 
 # FFmpeg also "demuxes" playlists and scripts (hls, dash, concat, sdp, ...), which open other files and addresses.
@@ -21,10 +22,10 @@ _CONTAINERS = (
 _TAGS: dict[str, Any] = {"metadata_errors": "surrogateescape"} if int(av.__version__.partition(".")[0]) < 19 else {}
 # Time stamps are rounded (to 1 ms in Matroska, to a frame in AVI): only a step beyond this is a gap or an overlap.
 JITTER_SECONDS = 0.02
-# A longer step between neighbours is a damaged time stamp, not a pause: it would become hours of silence.
-MAX_GAP_SECONDS = 3600.0
 # A clock of 33 bits begins anywhere and wraps: what FFmpeg puts before its zero there was recorded before the wrap.
 _WRAPPING_CONTAINERS = {"mpegts", "mpeg"}
+# What a header says of sizes is looked at before anything is decoded; what pictures say of their own, the decoder does.
+_DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 
 
 class MediaError(ValueError):
@@ -51,13 +52,16 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
     except OSError as error:
         raise MediaError(f"{path}: {error.strerror}") from error
     try:
-        container = av.open(f"file:{path}", container_options=options, **_TAGS)
+        container = av.open(f"file:{path}", options=_DECODER_OPTIONS, container_options=options, **_TAGS)
     except av.FFmpegError as error:
         raise MediaError(f"{path}: not a media file that can be opened ({_reason(path, error)})") from error
     try:
         with container:
             if not container.streams and (reason := missing_index(path)):
                 raise MediaError(f"{path}: not a media file that can be opened ({reason})")
+            for stream in container.streams.video:
+                if stream.codec_context:
+                    stream.codec_context.options = _DECODER_OPTIONS
             yield container
     except av.FFmpegError as error:
         raise MediaError(f"{path}: {error.strerror}") from error
@@ -93,11 +97,17 @@ def choose_stream(container: InputContainer, kind: str, number: int | None) -> A
 
 
 def only_stream(container: InputContainer, kind: str, number: int | None) -> Any:
-    """Choose as :func:`choose_stream`, and have the demuxer skip all other streams."""
+    """Choose as :func:`choose_stream`, and have the demuxer skip all other streams.
+
+    Raises:
+        MediaError: if there is none, or its header claims what is not believed.
+    """
     stream = choose_stream(container, kind, number)
     if stream is None:
         name = "sound" if kind == "audio" else "picture"
         raise MediaError(f"{container.name.removeprefix('file:')}: no {name} stream that can be decoded")
+    if reason := implausible_stream(stream):
+        raise MediaError(f"{container.name.removeprefix('file:')}: {reason}")
     for other in container.streams:
         if other.index != stream.index:
             other.discard = av.stream.Discard.all
@@ -120,6 +130,13 @@ def start_seconds(stream: Any, zero: float) -> float:
 def says_no_length(container: InputContainer) -> bool:
     """Return whether what a file's header says of lengths is a placeholder, as in AVI that was written to a pipe."""
     return container.format.name == "avi" and lacks_length(Path(container.name.removeprefix("file:")), b"RIFF")
+
+
+def file_end_seconds(container: InputContainer, zero: float) -> float | None:
+    """Return the declared end of the whole file on its clock, or None."""
+    if container.duration is None or says_no_length(container):
+        return None
+    return ((container.start_time or 0) + container.duration) / av.time_base - zero
 
 
 def end_seconds(stream: Any, zero: float) -> float | None:

@@ -12,16 +12,17 @@ from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 from earmark.media.decoding import Damage, decode
+from earmark.media.evidence import Evidence
 from earmark.media.mixing import Mixer
 from earmark.media.opening import (
     JITTER_SECONDS,
-    MAX_GAP_SECONDS,
     MediaError,
     end_seconds,
     only_stream,
     open_media,
     time_zero,
 )
+from earmark.media.plausible import implausible_rate
 from earmark.media.sound_clock import JUDGED_PIECES, JUDGED_SECONDS, Lookahead, Piece, clock_is_off
 
 # What a codec puts before the first sample (up to 80 ms) is not missing sound.
@@ -200,6 +201,7 @@ class SoundReader:
         # AVI counts its sound by a rate in its header: where that is wrong, there are no gaps but too high a count.
         only_overlaps = stream.container.format.name != "avi"
         pieces = Lookahead(self._pieces(packets, stream, zero))
+        evidence = Evidence(self.path, stream.index, zero)
         believed = True
         num_judged = 0  # of the pieces to come, how many were looked at already
         base_seconds, num_samples, rate = 0.0, 0, 0  # the position is base_seconds + num_samples / rate
@@ -221,9 +223,10 @@ class SoundReader:
                     )
                 num_judged = len(window)
             num_judged = max(0, num_judged - 1)
-            if is_off and step > MAX_GAP_SECONDS:
-                self._damage.note(
-                    f"the time stamps jump from {position:.2f} s to {piece.seconds:.2f} s, the rest is not read"
+            if is_off and not evidence.believes(position, position + step):
+                self._damage.disbelieve(
+                    f"the time stamps jump from {position:.2f} s to {piece.seconds:.2f} s, which nothing else in the "
+                    "file bears out: the rest is not read"
                 )
                 return
             if is_off:
@@ -244,6 +247,9 @@ class SoundReader:
     def _pieces(self, packets: Iterator[Any], stream: Any, zero: float) -> Iterator[Piece]:
         mixer = Mixer()
         for seconds, frame in decode(packets, stream, zero, self._damage):
+            if implausible_rate(frame.sample_rate):  # another than its header says
+                self._damage.skip(seconds or 0.0)
+                continue
             try:
                 samples = mixer(frame)
             except MediaError as error:

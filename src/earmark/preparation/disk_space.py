@@ -31,7 +31,7 @@ class SourceLength:
     """What the header of a source declares.
 
     Attributes:
-        seconds: Its length; 0 where it is not declared, or the file cannot be opened.
+        seconds: Its length, as far as it is believed; 0 where there is no picture, or the file cannot be opened.
         aspect: The long side of the picture over the short one.
     """
 
@@ -55,9 +55,9 @@ def source_lengths(videos: Sequence[VideoRecord]) -> dict[str, SourceLength]:
 def _length(video: VideoRecord) -> SourceLength:
     try:
         seconds, width, height = declared(video.path)
-    except MediaError:
+    except (MediaError, MemoryError):
         return SourceLength(0.0, 1.0)
-    return SourceLength(seconds or 0.0, max(width, height) / max(1, min(width, height)))
+    return SourceLength(seconds, max(width, height) / max(1, min(width, height)))
 
 
 def estimated_bytes(lengths: Sequence[SourceLength], parameters: dict[str, Any]) -> int:

@@ -20,19 +20,21 @@ from earmark.datasets.records import VideoRecord
 from earmark.moments import moments_table, own_parameters
 from earmark.preparation.catalog import PreparedVideo, StoreError, stretched
 from earmark.preparation.disk_space import SourceLength, estimated_bytes, free_bytes, source_lengths
+from earmark.preparation.isolation import Limits
 from earmark.preparation.locks import clear_leftovers, left_behind, running_seconds
 from earmark.preparation.options import MomentSearch, Transcoding, store_parameters
 from earmark.preparation.progress import PrepareReport, progress_bars, size_text
 from earmark.preparation.record import record_path
 from earmark.preparation.tables import read_parameters, write_catalog, write_description, write_moments_of_store
 from earmark.preparation.video import read_record
-from earmark.preparation.workers import Backend, prepared_rows
+from earmark.preparation.workers import Backend, isolated_lengths, prepared_rows
 from earmark.wording import counted
 
 __all__ = ["DiskSpaceError", "PrepareError", "PrepareReport", "prepare"]
 
 DEFAULT_TRANSCODING = Transcoding()
 DEFAULT_SEARCH = MomentSearch()
+LIMITS = Limits()
 
 
 class PrepareError(ValueError):
@@ -61,6 +63,7 @@ def prepare(
     part: tuple[int, int] = (1, 1),
     num_workers: int = 1,
     backend: Backend = "loky",
+    isolate: bool = True,
     progress: bool = True,
 ) -> PrepareReport:
     """Prepare videos for training: transcode, find moments, write the catalog.
@@ -78,6 +81,9 @@ def prepare(
             holds what all parts have made so far.
         num_workers: Concurrent processes, one video each; -1 for one per processor.
         backend: ``"loky"`` for processes on this machine, ``"ray"`` for a Ray cluster.
+        isolate: Whether each video is read in a process that is not this one, within limits of memory and time in
+            proportion to its size and length (`earmark.preparation.isolation.Limits`): what kills a decoder costs one
+            video, which is refused. Otherwise, with one worker, all is done in this process.
         progress: Whether to show progress and the estimated size on standard error.
 
     Returns:
@@ -108,13 +114,20 @@ def prepare(
     waiting = [video for video in mine if video.video_id not in rows]
     left_behind(root, [video.video_id for video in waiting])
     num_reused = len(rows)
-    lengths = source_lengths(waiting)
+    limits = LIMITS if isolate else None
+    lengths = (
+        source_lengths(waiting)
+        if limits is None
+        else isolated_lengths(waiting, num_workers=max(1, num_workers), limits=limits)
+    )
     _check_space(root, list(lengths.values()), parameters, tell=progress)
     running = partial(running_seconds, root, {video.video_id for video in waiting})
     total_seconds = sum(length.seconds for length in lengths.values())
     try:
         with progress_bars(len(waiting), total_seconds, running, shown=progress) as video_done:
-            for row in prepared_rows(waiting, root, parameters, num_workers=num_workers, backend=backend):
+            for row in prepared_rows(
+                waiting, root, parameters, num_workers=num_workers, backend=backend, limits=limits
+            ):
                 rows[row.video_id] = row
                 video_done(lengths[row.video_id].seconds)
         catalog = _write_tables(root, videos, rows, parameters)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from math import ceil, floor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,17 +37,31 @@ from earmark.media import (
 )
 from earmark.moments import Moment, detector_from
 from earmark.preparation.catalog import PreparedVideo, StoreError, index_path, prepared_file, prepared_name
+from earmark.preparation.disk_space import SourceLength, estimated_bytes
+from earmark.preparation.isolation import Limits, limited
 from earmark.preparation.locks import VideoLock, locked
+from earmark.preparation.progress import size_text
 from earmark.preparation.record import Record, digest_of_file, load_record, record_path, save_record
+
+_Piece = TypeVar("_Piece", bytes, npt.NDArray[np.int16])
 
 __all__ = ["prepare_video", "read_record", "refused_row"]
 
 NO_PRETRAINING = "left out of pretraining"
+# Noise takes four times as much as the average picture that the estimate is made of: what grows beyond this many times
+# the estimate and so many bytes is not what the file says it is.
+MOST_TIMES, MOST_BYTES = 8, 16_000_000
 REPORT_SECONDS = 1.0
 
 
 def prepare_video(
-    video: VideoRecord, root: Path, parameters: dict[str, Any], *, num_threads: int = 1, wait: bool = False
+    video: VideoRecord,
+    root: Path,
+    parameters: dict[str, Any],
+    *,
+    num_threads: int = 1,
+    wait: bool = False,
+    limits: Limits | None = None,
 ) -> PreparedVideo | None:
     """Prepare one video and leave its record; a source that cannot be used gives a refused row, never an exception.
 
@@ -57,6 +71,7 @@ def prepare_video(
         parameters: As `earmark.preparation.preparing.prepare` wrote them to ``store.json``.
         num_threads: Of the decoder; what is written of an undamaged source does not depend on it.
         wait: Whether to wait while another process works on this video.
+        limits: What reading the source may take of this process, which it may end; None for no limits.
 
     Returns:
         Its row of the catalog, or None if another process works on it.
@@ -71,17 +86,18 @@ def prepare_video(
     with locked(root, video.video_id, wait=wait) as lock:
         if lock is None:
             return None
-        record = read_record(root, video, parameters)
-        if record is not None and record[0].status != "refused":  # made by another run in the meantime
-            return record[0]
-        fingerprint = _source_fingerprint(video.path)
-        record_path(root, video.video_id).unlink(
-            missing_ok=True
-        )  # the files that it speaks of are about to be replaced
+        fingerprint, checksum = "", None
         found: list[Moment] = []
-        checksum = None
         try:
-            row, found, checksum = _transcode(video, root / f"{name}.mov", parameters, lock, num_threads)
+            with contextlib.nullcontext() if limits is None else limited(limits, video.path):
+                record = read_record(root, video, parameters)
+                if record is not None and record[0].status != "refused":  # made by another run in the meantime
+                    return record[0]
+                fingerprint = _source_fingerprint(video.path)
+                record_path(root, video.video_id).unlink(missing_ok=True)  # its files are about to be replaced
+                row, found, checksum = _transcode(video, root / f"{name}.mov", parameters, lock, num_threads)
+        except MemoryError:
+            row = refused_row(video, "reading it takes more memory than there is for one file")
         except ValueError as error:  # a MediaError, or a library's error about sizes and rates that it can't handle
             row = refused_row(video, printable(str(error).removeprefix(f"{video.path}: ")))
         save_record(root, Record(row, tuple(found), parameters, fingerprint, checksum))
@@ -146,7 +162,7 @@ def _transcode(
 ) -> tuple[PreparedVideo, list[Moment], int]:
     info = media_info(video.path)
     if info.video is None:
-        raise MediaError(f"{video.path}: no picture stream")
+        raise MediaError(f"{video.path}: {info.problem or 'no picture stream'}")
     sound = _Sound(video.path, info, parameters)
     windows = sound.windows_around_moments() if "around" in parameters else None
     frames = FrameReader(
@@ -164,12 +180,13 @@ def _transcode(
             prepared_sound = sound.prepared(blocks)
         else:
             pictures, prepared_sound = iter(frames), sound.in_windows(windows)
+        budget = _Budget(info, frames, parameters)
         write_prepared(
             temporary,
-            _jpegs(pictures, parameters["quality"], lock),
+            map(budget.spent, _jpegs(pictures, parameters["quality"], lock)),
             fps=parameters["fps"],
             size=frames.size,
-            sound=prepared_sound,
+            sound=None if prepared_sound is None else map(budget.spent, prepared_sound),
             sample_rate=parameters["audio_rate"],
             windows=windows,
         )
@@ -178,6 +195,30 @@ def _transcode(
     index.save(index_path(target))
     row = replace(_row(video, info, frames, sound, index, parameters), file_digest=file_digest)
     return row, sound.moments, index.checksum
+
+
+class _Budget:
+    """How much a prepared video may grow to, by the length that its source says and that is believed."""
+
+    def __init__(self, info: MediaInfo, frames: FrameReader, parameters: dict[str, Any]) -> None:
+        self._path, self._seconds = info.path, info.duration_seconds
+        length = SourceLength(info.duration_seconds, max(frames.size) / max(1, min(frames.size)))
+        self._most = MOST_BYTES + MOST_TIMES * estimated_bytes([length], parameters)
+        self._num_bytes = 0
+
+    def spent(self, piece: _Piece) -> _Piece:
+        """Count a piece of the prepared video and return it.
+
+        Raises:
+            MediaError: If it is too much.
+        """
+        self._num_bytes += len(piece) if isinstance(piece, bytes) else piece.nbytes
+        if self._num_bytes > self._most:
+            raise MediaError(
+                f"{self._path}: stopped, since it grew to {size_text(self._num_bytes)}, far more than the "
+                f"{self._seconds:.2f} s that it says it lasts can take; nothing of it is kept"
+            )
+        return piece
 
 
 def _row(
@@ -253,7 +294,7 @@ class _Sound:
         self.reader: SoundReader | None = None
         self.moments: list[Moment] = []
         self.problem: str | None = None
-        if info.audio is None:
+        if not info.num_audio_streams:
             self.problem = f"no sound stream: {NO_PRETRAINING}"
             return
         try:
