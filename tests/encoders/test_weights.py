@@ -43,10 +43,10 @@ def same(encoder: Encoder, state: Mapping[str, Tensor]) -> bool:
     return own.keys() == state.keys() and all(torch.equal(own[name], value) for name, value in state.items())
 
 
-def an_optimizer() -> dict[str, Any]:
-    parameter = nn.Parameter(torch.ones(3))
-    parameter.sum().backward()
-    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+def an_optimizer(model: nn.Module | None = None) -> dict[str, Any]:
+    parameters = [nn.Parameter(torch.ones(3))] if model is None else list(model.parameters())
+    torch.stack([parameter.sum() for parameter in parameters]).sum().backward()
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
     optimizer.step()
     return optimizer.state_dict()
 
@@ -86,7 +86,7 @@ def write_compiled(path: Path, model: AudioVisualModel) -> None:
 def write_earmark(path: Path, model: AudioVisualModel) -> None:
     """As a run of Earmark writes it."""
     config = compose("default_ssrl", ["backbone.video.args.width=4", "backbone.audio.args.width=4"])
-    save_checkpoint(path, {"config": config, "model": model.state_dict(), "optimizer": an_optimizer()})
+    save_checkpoint(path, {"config": config, "model": model.state_dict(), "optimizer": an_optimizer(model)})
 
 
 def write_bare(path: Path, model: AudioVisualModel) -> None:
@@ -359,7 +359,7 @@ def test_files_that_could_run_code_are_refused_and_do_not_run_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(content, "weights.pth")
-    with pytest.raises(WeightsError, match=r"weights\.pth: not a checkpoint of tensors and plain data"):
+    with pytest.raises(WeightsError, match=r"weights\.pth: holds more than tensors and plain data"):
         load_encoder("weights.pth")
     assert not Path("malicious").exists()
 
@@ -367,7 +367,7 @@ def test_files_that_could_run_code_are_refused_and_do_not_run_it(
 def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
     objects = np.array([Malicious()], dtype=object)
     torch.save({"model": encoder_weights(), "sampler": objects}, tmp_path / "weights.pth")
-    with pytest.raises(WeightsError, match="not a checkpoint of tensors and plain data"):
+    with pytest.raises(WeightsError, match="holds more than tensors and plain data"):
         load_encoder(tmp_path / "weights.pth")
 
 
@@ -379,17 +379,17 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     weights = state["block4.conv2.weight"].numpy().tobytes()
     position = content.index(weights) + len(weights) // 2
     path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
-    with pytest.raises(WeightsError, match=r"weights\.pth: not a checkpoint .*the checksum of \S+ is wrong"):
+    with pytest.raises(WeightsError, match=r"weights\.pth: damaged \(the checksum of \S+ is wrong"):
         load_encoder(path)
     path.write_bytes(content[:-100])
-    with pytest.raises(WeightsError, match=r"weights\.pth: not a checkpoint"):
+    with pytest.raises(WeightsError, match=r"weights\.pth: damaged"):
         load_encoder(path)
 
 
 def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(WeightsError, match="not a checkpoint of tensors and plain data"):
+    with pytest.raises(WeightsError, match=r"weights\.pth: damaged or not a file of torch"):
         load_encoder(path)
     for content in ([torch.zeros(2)], {"model": [torch.zeros(2)]}, {"model": {}}, {"epoch": 3}):
         torch.save(content, path)
