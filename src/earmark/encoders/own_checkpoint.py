@@ -54,8 +54,10 @@ def require_sound(content: Mapping[Any, Any], read: Read) -> None:
     position = content.get("position", {})
     if position.get("epoch", 0) > position.get("step", position.get("epoch", 0)):
         raise ValueError("position: more epochs than steps")
-    if isinstance(content.get("model"), dict) and content.get("optimizer") is not None:
-        _require_momentum_fits(content["optimizer"], content["model"])
+    if isinstance(content.get("model"), dict):
+        if content.get("optimizer") is not None:
+            _require_momentum_fits(content["optimizer"], content["model"])
+        _require_widths_fit(content.get("config"), content["model"])
     for part in ("model", "ema"):
         if content.get(part) is not None:
             _require_statistics(part, content[part], read)
@@ -325,6 +327,17 @@ def _require_momentum_fits(optimizer: Mapping[str, Any], model: Mapping[str, Ten
                 raise ValueError(
                     f"optimizer.state[{number}].{kept}: of the shape {tensor.shape}, which no parameter is left for"
                 )
+
+
+def _require_widths_fit(config: Any, model: Mapping[str, TensorOutline]) -> None:
+    """Raise where the configuration tells of encoders wider than any weight: building them would fill any memory."""
+    widest = max((length for tensor in model.values() for length in tensor.shape), default=0)
+    for kind in ("video", "audio"):
+        width = config
+        for key in ("backbone", kind, "args", "width"):
+            width = width.get(key) if isinstance(width, dict) else None
+        if isinstance(width, int) and not 0 < width <= widest:
+            raise ValueError(f"config.backbone.{kind}.args.width: {width}, where no weight is wider than {widest}")
 
 
 def _require_statistics(part: str, tensors: Mapping[str, TensorOutline], read: Read) -> None:

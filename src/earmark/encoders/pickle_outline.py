@@ -408,7 +408,7 @@ def _shortened(text: str) -> str:
 _CONSTANTS: Mapping[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _NUMBERS_AND_TEXT = {"BININT", "BININT1", "BININT2", "BINFLOAT", "LONG1", "BINUNICODE", "SHORT_BINSTRING"}
 _STORAGE = re.compile(r"torch\.(?:cuda\.|storage\.)?(\w+)Storage")
-_DTYPE = re.compile(r"torch\.(?:bool|q?u?int\d+(?:x\d)?|b?float\d+\w*|complex\d+)")
+_DTYPE = re.compile(r"torch\.(?:bool|q?u?int\d+(?:x\d)?|b?float\d+\w*|complex\d+|per_(?:tensor|channel)_\w+)")
 _KNOWN = {
     "_codecs.encode",
     "builtins.set",
