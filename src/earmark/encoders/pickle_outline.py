@@ -253,7 +253,8 @@ class _Machine:
     # --- what torch and NumPy do with it ---
 
     def do_GLOBAL(self, named: str) -> None:  # noqa: N802
-        path = named.replace(" ", ".", 1)
+        module, _, name = named.partition(" ")
+        path = f"{'builtins' if module == '__builtin__' else module}.{name}"  # as Python 2 called it
         if not (path in _KNOWN or _STORAGE.fullmatch(path) or _DTYPE.fullmatch(path) or path in _ARRAY_NAMES):
             raise PickleContentError(_shortened(path))
         self.stack.append(_Name(path))
@@ -277,12 +278,8 @@ class _Machine:
         module, _, name = path.rpartition(".")
         if module in ("torch._utils", "torch._tensor"):
             return self._tensor(name, arguments)
-        if path == "_codecs.encode":
-            text, encoding = arguments
-            if encoding not in ("latin1", "latin-1"):
-                raise PickleContentError("bytes in an unknown encoding")
-            self._spend(len(_of_type(text, str)))
-            return text.encode("latin1")
+        if path in ("builtins.complex", "builtins.bytearray", "_codecs.encode"):
+            return self._number_or_bytes(path, arguments)
         if path in ("collections.OrderedDict", "collections.Counter", "builtins.set"):
             return self._collection(path, arguments[0] if arguments else None)
         if path == "torch.Size":
@@ -301,6 +298,19 @@ class _Machine:
         if path in ("torch.device", "torch.serialization._get_layout"):
             return _Name(path)
         raise PickleContentError(path)
+
+    def _number_or_bytes(self, path: str, arguments: tuple[Any, ...]) -> complex | bytes:
+        if path == "builtins.complex":
+            return complex(*(_of_type(part, float) for part in arguments))
+        if len(arguments) < 2:  # a bytearray of bytes, or of nothing
+            content: bytes = _of_type((*arguments, b"")[0], bytes)
+            self._spend(len(content))
+            return content
+        text, encoding = arguments
+        if encoding not in ("latin1", "latin-1"):
+            raise PickleContentError("bytes in an unknown encoding")
+        self._spend(len(_of_type(text, str)))
+        return bytes(text, "latin1")
 
     def _collection(self, path: str, content: Any) -> Any:
         """Return a collection that is made from another one, which can be named again and again."""
@@ -411,6 +421,8 @@ _STORAGE = re.compile(r"torch\.(?:cuda\.|storage\.)?(\w+)Storage")
 _DTYPE = re.compile(r"torch\.(?:bool|q?u?int\d+(?:x\d)?|b?float\d+\w*|complex\d+|per_(?:tensor|channel)_\w+)")
 _KNOWN = {
     "_codecs.encode",
+    "builtins.bytearray",
+    "builtins.complex",
     "builtins.set",
     "collections.Counter",
     "collections.OrderedDict",
