@@ -427,3 +427,73 @@ def test_exports_whose_description_is_wrong_are_refused(tmp_path: Path, descript
     (tmp_path / "mine.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(WeightsError, match="not a safetensors file"):
         load_encoder(tmp_path / "mine.safetensors")
+
+
+def change_all(**changes: Any) -> State:
+    weights = encoder_weights()
+    return {name: value.to(**changes) if value.is_floating_point() else value for name, value in weights.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_read_as_what_they_stand_for(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = change_all(dtype=dtype)
+    torch.save(below("backbone.audio.", state), tmp_path / "weights.pth")
+    save_file(state, tmp_path / "weights.safetensors")
+    for name in ("weights.pth", "weights.safetensors"):
+        loaded = load_encoder(tmp_path / name).state_dict()
+        assert loaded["conv1.0.weight"].dtype == torch.float32
+        assert all(torch.equal(loaded[name], value.to(loaded[name].dtype)) for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"conv1.0.weight": lambda x: x.to(torch.float8_e4m3fn)}, r"of another type, such as conv1\.0\.weight is .*8"),
+        ({"conv1.0.weight": lambda x: x.to(torch.complex64)}, r"conv1\.0\.weight is torch\.complex64 in the file"),
+        ({"conv1.0.weight": lambda x: x.to(torch.int64)}, r"conv1\.0\.weight is torch\.int64 in the file"),
+        ({"conv1.0.weight": lambda x: x.double() * 1e300}, r"1 not finite, such as conv1\.0\.weight"),
+        ({"conv1.0.weight": lambda x: x.sum()}, r"conv1\.0\.weight is \(\) in the file"),
+        ({"conv1.1.running_var": lambda x: -x}, r"1 negative, such as conv1\.1\.running_var"),
+        ({"conv1.1.running_mean": lambda x: x / 0}, r"1 not finite, such as conv1\.1\.running_mean"),
+        ({"conv1.1.num_batches_tracked": lambda x: x - 5}, "1 negative, such as .*num_batches_tracked"),
+        ({"conv1.1.num_batches_tracked": lambda x: x.float()}, "num_batches_tracked is torch.float32 in the file"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_weights_that_are_no_numbers_of_an_encoder_are_named(
+    tmp_path: Path, change: dict[str, Any], message: str, suffix: str
+) -> None:
+    state = encoder_weights()
+    for name, function in change.items():
+        state[name] = function(state[name])
+    path = tmp_path / f"weights.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(state, path)  # type: ignore[arg-type]
+    with pytest.raises(WeightsError, match=rf"weights\.{suffix}: .*{message}"):
+        load_encoder(path)
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        (b'{"format_version": ' + b"[" * 10**4 + b"]" * 10**4 + b"}", "nested too deeply"),
+        (b"[" * 10**6, "nested too deeply"),
+        (b'{"format_version": "' + b"x" * 2**21 + b'"}', "larger than 1,048,576 bytes"),
+        (b'{"format_version": "\xff"}', "not UTF-8, at byte 20"),
+        (b'{"format_version": NaN}', "NaN is not a number of JSON"),
+        (b'{"format_version": ' + b"9" * 10**5 + b"}", "does not say which encoder"),
+    ],
+)
+def test_a_description_that_is_made_to_do_harm_is_named(tmp_path: Path, description: bytes, message: str) -> None:
+    save_file(encoder_weights(), tmp_path / "mine.safetensors")
+    (tmp_path / "mine.json").write_bytes(description)
+    with pytest.raises(WeightsError, match=rf"mine\.json: .*{message}"):
+        load_encoder(tmp_path / "mine.safetensors")
+
+
+@pytest.mark.parametrize("width", [10**4, 10**6, 10**30, -4, "4", [4], None, 4.5, True])
+def test_a_width_that_the_weights_are_not_of_is_named_before_it_is_built(tmp_path: Path, width: Any) -> None:
+    save_file(encoder_weights(), tmp_path / "mine.safetensors")
+    options = {"format_version": 1, "kind": "audio", "name": "avid_spec_cnn_9", "options": {"width": width}}
+    (tmp_path / "mine.json").write_text(json.dumps(options))
+    with pytest.raises(WeightsError, match=r"mine\.safetensors: "):
+        load_encoder(tmp_path / "mine.safetensors")

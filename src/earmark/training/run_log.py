@@ -175,9 +175,10 @@ def _lines(path: Path) -> Iterator[bytes]:
         return
     with path.open("rb") as file:
         while line := file.readline(MAX_LINE_BYTES):
-            yield line
-            while len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-                line = file.readline(MAX_LINE_BYTES)
+            rest = line
+            while len(rest) == MAX_LINE_BYTES and not rest.endswith(b"\n"):
+                rest = file.readline(MAX_LINE_BYTES)
+            yield line if rest is line else line + rest[-1:]
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
