@@ -4,6 +4,9 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from earmark.cli.main import main
 from earmark.cli.runs import runs_in
 from earmark.training.run_lock import run_lock
+from tests.conftest import ROOT
 
 
 def make_run(outputs: Path, name: str, *lines: dict[str, object], epochs: int = 2, torn: bool = False) -> Path:
@@ -154,3 +158,157 @@ def test_evaluations_are_listed_with_their_run(tmp_path: Path, capsys: pytest.Ca
     shown = " ".join(capsys.readouterr().out.split())
     assert "verb top-1 31.5 [26.5, 36.5]" in shown
     assert "evaluated only" in shown
+
+
+GOOD_LINES = [STEP, FIRST, PROBES[0]]
+DEEP = "[" * 10**5 + "]" * 10**5
+CONFIGS: dict[str, tuple[bytes, str]] = {
+    "alias bomb": (
+        b"a0: &a0 [x, x]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (n, n, n - 1, n - 1) for n in range(1, 60)),
+        "config.yaml: has a reference to another part of it",
+    ),
+    "cycle": (b"optim: &a\n  epochs: 2\n  again: *a\n", "config.yaml: has a reference to another part of it"),
+    "not UTF-8": (b"optim:\n  epochs: 2\n  name: \xff\n", "config.yaml: not UTF-8, at byte 27"),
+    "control characters": (b"optim:\n  epochs: 2\n  name: \x00\n", "config.yaml: not YAML"),
+    "tag": (b"optim: !!python/object/apply:os.mkdir [evil]\n", "config.yaml: has a tag"),
+    "deep": (b"optim: " + DEEP.encode(), "config.yaml: "),
+    "huge": (b"optim:\n  name: " + b"x" * 10**7, "config.yaml: larger than"),
+    "many lines": (b"- 1\n" * 10**6, "config.yaml: larger than"),
+    "list": (b"- optim\n", "config.yaml: not settings by name"),
+    "brackets": (b"[", "config.yaml: not YAML"),
+    "epochs of text": (b"optim:\n  epochs: many\n", "config.yaml: optim.epochs is not a number of epochs"),
+    "epochs of 10^30": (b"optim:\n  epochs: 1%s\n" % (b"0" * 30), "config.yaml: optim.epochs is not a number"),
+    "epochs of 10^5 digits": (b"optim:\n  epochs: 1%s\n" % (b"0" * 10**5), "config.yaml: "),
+    "no such date": (b"optim:\n  epochs: 2001-99-99\n", "config.yaml: "),
+}
+METRICS: dict[str, tuple[bytes, str]] = {
+    "half lines": (b'{"kind": "epoch", "st\n' * 3, "metrics.jsonl: 3 lines of it damaged"),
+    "binary": (bytes(range(256)) * 20, "metrics.jsonl: 20 lines of it damaged"),
+    "NaN": (b'{"kind": "epoch", "step": 3, "epoch": 2, "loss": NaN}\n', "metrics.jsonl: 1 line of it damaged"),
+    "infinite": (b'{"kind": "epoch", "step": 3, "epoch": 2, "loss": 1e999}\n', "metrics.jsonl: 1 line of it damaged"),
+    "text": (b'{"kind": "epoch", "step": 3, "epoch": "2", "loss": 1}\n', "metrics.jsonl: 1 line of it damaged"),
+    "epoch of 10^30": (b'{"kind": "epoch", "step": 3, "epoch": 1%s}\n' % (b"0" * 30), "1 line of it damaged"),
+    "step true": (b'{"kind": "epoch", "step": true, "epoch": 2}\n', "1 line of it damaged"),
+    "loss of 400 digits": (b'{"kind": "epoch", "step": 3, "epoch": 2, "loss": 1%s}\n' % (b"0" * 400), "1 line of it"),
+    "probe of a list": (b'{"kind": "probe", "step": 3, "epoch": 2, "verb_top1": [9]}\n', "1 line of it damaged"),
+    "deep": (DEEP.encode() + b"\n", "1 line of it damaged"),
+    "one line of 50 MB": (b"x" * 50_000_000 + b"\n", "1 line of it damaged"),
+}
+
+
+def limited(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run `earmark runs` with at most 500 MB of address space and 60 s of processor time."""
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (500 << 20, 500 << 20)); "
+        "resource.setrlimit(resource.RLIMIT_CPU, (60, 60)); from earmark.cli.main import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", script, "runs", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_all_good_runs_are_listed_and_each_bad_one_has_a_line(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    for name in ("a good one", "z good one"):
+        make_run(outputs, name, *GOOD_LINES, torn=True)
+    for number, (config, _) in enumerate(CONFIGS.values()):
+        (make_run(outputs, f"config{number:02d}", *GOOD_LINES) / "config.yaml").write_bytes(config)
+    for number, (metrics, _) in enumerate(METRICS.values()):
+        with (make_run(outputs, f"metrics{number:02d}", *GOOD_LINES) / "metrics.jsonl").open("ab") as file:
+            file.write(metrics)
+    os.mkfifo(make_run(outputs, "pipe") / "results.json")
+    (outputs / "pipe/config.yaml").unlink()
+    os.mkfifo(outputs / "pipe/config.yaml")
+    expected = {f"config{n:02d}": named for n, (_, named) in enumerate(CONFIGS.values())}
+    expected |= {f"metrics{n:02d}": named for n, (_, named) in enumerate(METRICS.values())}
+    expected["pipe"] = "config.yaml: not a file"
+
+    done = limited("--data-dir", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    runs = {run["name"]: run for run in json.loads(done.stdout)}
+    assert runs.keys() == {"a good one", "z good one", *expected}
+    for name, run in runs.items():
+        if name != "pipe":
+            assert (run["epoch"], run["step"], run["loss"], run["probe"]) == (1, 2, 2.0, 30.0), name
+        named = [expected[name]] if name in expected else []
+        assert len(run["problems"]) == len(named), f"{name}: {run['problems']}"
+        for text, problem in zip(named, run["problems"], strict=True):
+            assert text in problem, name
+
+    done = limited("--data-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if not line.startswith(f"{outputs}/pipe/results.json: ")]
+    assert len(told) == len(expected)
+    for line, name in zip(told, sorted(expected), strict=True):
+        assert line.startswith(f"{outputs}/{name}: ")
+        assert expected[name] in line
+        assert len(line) < 1000
+
+
+def test_a_million_lines_of_metrics_are_read_in_flat_memory(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "outputs", "long")
+    with (folder / "metrics.jsonl").open("w") as file:
+        for start in range(0, 10**6, 10**4):
+            steps = range(start + 1, start + 10**4 + 1)
+            file.writelines(json.dumps({**STEP, "step": step, "loss": 1 / step}) + "\n" for step in steps)
+            file.write(json.dumps({**FIRST, "step": steps[-1], "epoch": steps[-1] // 10**4}) + "\n")
+    done = limited("--data-dir", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)
+    assert (run["epoch"], run["step"], run["loss"], run["problems"]) == (100, 10**6, 2.0, [])
+
+
+def test_a_checkpoint_that_nothing_can_go_on_from_is_named_with_its_run(reference: Path, tmp_path: Path) -> None:
+    """The list needs no torch for that, and looks at the newest two only."""
+    for name in ("whole", "hurt"):
+        folder = make_run(tmp_path / "outputs", name, STEP)
+        shutil.copytree(reference / "e2cc9bf/run/checkpoints", folder / "checkpoints")
+    content = (tmp_path / "outputs/hurt/checkpoints/latest_00000002.pt").read_bytes()
+    (tmp_path / "outputs/hurt/checkpoints/checkpoint_0003.pt").write_bytes(content[:-100])
+    (tmp_path / "outputs/hurt/checkpoints/checkpoint_0001.pt").write_bytes(b"not looked at")
+    done = limited("--data-dir", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    hurt, whole = json.loads(done.stdout)
+    assert whole["problems"] == []
+    (problem,) = hurt["problems"]
+    assert problem.startswith("checkpoints/checkpoint_0003.pt: damaged")
+
+
+def test_names_that_a_terminal_would_obey_are_shown_escaped(tmp_path: Path) -> None:
+    make_run(tmp_path / "outputs", "red \x1b[31m", STEP)
+    make_run(tmp_path / "outputs", os.fsdecode(b"not utf-8 \xff"), STEP).joinpath("config.yaml").write_text("[")
+    done = limited("--data-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "red \\x1b[31m" in done.stdout
+    assert "not utf-8 \\udcff" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"columns": 5}, "TypeError"),
+        ({"columns": []}, "IndexError"),
+        ({"columns": [{"column": "verb", "top1": {"encoder": {"value": "x", "low": 1, "high": 2}}}]}, "not a number"),
+        ({"columns": [{"column": ["v"], "top1": {"encoder": {"value": 1, "low": 1, "high": 2}}}]}, "a text is a list"),
+        ({"checkpoint": 7}, "a text is a int"),
+        ({"config": "x"}, "TypeError"),
+        ({"weights": {}}, "a text is a dict"),
+        ({"cautions": "abc"}, "cautions are not a list"),
+    ],
+)
+def test_results_of_another_kind_are_named_and_left_out(
+    tmp_path: Path, changes: dict[str, Any], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = tmp_path / "outputs"
+    make_run(outputs, "good", STEP)
+    write_results(outputs / "good_eval", name="good", checkpoint=None, value=30.0)
+    results = json.loads((outputs / "good_eval/results.json").read_text())
+    (outputs / "bad_eval").mkdir()
+    (outputs / "bad_eval/results.json").write_text(json.dumps(results | changes))
+    assert main(["runs", "--data-dir", str(tmp_path), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert [len(run["evaluations"]) for run in json.loads(printed.out)] == [1]
+    assert f"{outputs}/bad_eval/results.json: not the results of an evaluation" in printed.err
+    assert named in printed.err

@@ -43,10 +43,10 @@ def same(encoder: Encoder, state: Mapping[str, Tensor]) -> bool:
     return own.keys() == state.keys() and all(torch.equal(own[name], value) for name, value in state.items())
 
 
-def an_optimizer() -> dict[str, Any]:
-    parameter = nn.Parameter(torch.ones(3))
-    parameter.sum().backward()
-    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+def an_optimizer(model: nn.Module | None = None) -> dict[str, Any]:
+    parameters = [nn.Parameter(torch.ones(3))] if model is None else list(model.parameters())
+    torch.stack([parameter.sum() for parameter in parameters]).sum().backward()
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
     optimizer.step()
     return optimizer.state_dict()
 
@@ -86,7 +86,7 @@ def write_compiled(path: Path, model: AudioVisualModel) -> None:
 def write_earmark(path: Path, model: AudioVisualModel) -> None:
     """As a run of Earmark writes it."""
     config = compose("default_ssrl", ["backbone.video.args.width=4", "backbone.audio.args.width=4"])
-    save_checkpoint(path, {"config": config, "model": model.state_dict(), "optimizer": an_optimizer()})
+    save_checkpoint(path, {"config": config, "model": model.state_dict(), "optimizer": an_optimizer(model)})
 
 
 def write_bare(path: Path, model: AudioVisualModel) -> None:
@@ -359,7 +359,7 @@ def test_files_that_could_run_code_are_refused_and_do_not_run_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(content, "weights.pth")
-    with pytest.raises(WeightsError, match=r"weights\.pth: not a checkpoint of tensors and plain data"):
+    with pytest.raises(WeightsError, match=r"weights\.pth: holds more than tensors and plain data"):
         load_encoder("weights.pth")
     assert not Path("malicious").exists()
 
@@ -367,7 +367,7 @@ def test_files_that_could_run_code_are_refused_and_do_not_run_it(
 def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
     objects = np.array([Malicious()], dtype=object)
     torch.save({"model": encoder_weights(), "sampler": objects}, tmp_path / "weights.pth")
-    with pytest.raises(WeightsError, match="not a checkpoint of tensors and plain data"):
+    with pytest.raises(WeightsError, match="holds more than tensors and plain data"):
         load_encoder(tmp_path / "weights.pth")
 
 
@@ -379,17 +379,17 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     weights = state["block4.conv2.weight"].numpy().tobytes()
     position = content.index(weights) + len(weights) // 2
     path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
-    with pytest.raises(WeightsError, match=r"weights\.pth: not a checkpoint .*the checksum of \S+ is wrong"):
+    with pytest.raises(WeightsError, match=r"weights\.pth: damaged \(the checksum of \S+ is wrong"):
         load_encoder(path)
     path.write_bytes(content[:-100])
-    with pytest.raises(WeightsError, match=r"weights\.pth: not a checkpoint"):
+    with pytest.raises(WeightsError, match=r"weights\.pth: damaged"):
         load_encoder(path)
 
 
 def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(WeightsError, match="not a checkpoint of tensors and plain data"):
+    with pytest.raises(WeightsError, match=r"weights\.pth: damaged or not a file of torch"):
         load_encoder(path)
     for content in ([torch.zeros(2)], {"model": [torch.zeros(2)]}, {"model": {}}, {"epoch": 3}):
         torch.save(content, path)
@@ -426,4 +426,74 @@ def test_exports_whose_description_is_wrong_are_refused(tmp_path: Path, descript
         load_encoder(tmp_path / "mine.safetensors")
     (tmp_path / "mine.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(WeightsError, match="not a safetensors file"):
+        load_encoder(tmp_path / "mine.safetensors")
+
+
+def change_all(**changes: Any) -> State:
+    weights = encoder_weights()
+    return {name: value.to(**changes) if value.is_floating_point() else value for name, value in weights.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_read_as_what_they_stand_for(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = change_all(dtype=dtype)
+    torch.save(below("backbone.audio.", state), tmp_path / "weights.pth")
+    save_file(state, tmp_path / "weights.safetensors")
+    for name in ("weights.pth", "weights.safetensors"):
+        loaded = load_encoder(tmp_path / name).state_dict()
+        assert loaded["conv1.0.weight"].dtype == torch.float32
+        assert all(torch.equal(loaded[name], value.to(loaded[name].dtype)) for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"conv1.0.weight": lambda x: x.to(torch.float8_e4m3fn)}, r"of another type, such as conv1\.0\.weight is .*8"),
+        ({"conv1.0.weight": lambda x: x.to(torch.complex64)}, r"conv1\.0\.weight is torch\.complex64 in the file"),
+        ({"conv1.0.weight": lambda x: x.to(torch.int64)}, r"conv1\.0\.weight is torch\.int64 in the file"),
+        ({"conv1.0.weight": lambda x: x.double() * 1e300}, r"1 not finite, such as conv1\.0\.weight"),
+        ({"conv1.0.weight": lambda x: x.sum()}, r"conv1\.0\.weight is \(\) in the file"),
+        ({"conv1.1.running_var": lambda x: -x}, r"1 negative, such as conv1\.1\.running_var"),
+        ({"conv1.1.running_mean": lambda x: x / 0}, r"1 not finite, such as conv1\.1\.running_mean"),
+        ({"conv1.1.num_batches_tracked": lambda x: x - 5}, "1 negative, such as .*num_batches_tracked"),
+        ({"conv1.1.num_batches_tracked": lambda x: x.float()}, "num_batches_tracked is torch.float32 in the file"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_weights_that_are_no_numbers_of_an_encoder_are_named(
+    tmp_path: Path, change: dict[str, Any], message: str, suffix: str
+) -> None:
+    state = encoder_weights()
+    for name, function in change.items():
+        state[name] = function(state[name])
+    path = tmp_path / f"weights.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(state, path)  # type: ignore[arg-type]
+    with pytest.raises(WeightsError, match=rf"weights\.{suffix}: .*{message}"):
+        load_encoder(path)
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        (b'{"format_version": ' + b"[" * 10**4 + b"]" * 10**4 + b"}", "nested too deeply"),
+        (b"[" * 10**6, "nested too deeply"),
+        (b'{"format_version": "' + b"x" * 2**21 + b'"}', "larger than 1,048,576 bytes"),
+        (b'{"format_version": "\xff"}', "not UTF-8, at byte 20"),
+        (b'{"format_version": NaN}', "NaN is not a number of JSON"),
+        (b'{"format_version": ' + b"9" * 10**5 + b"}", "does not say which encoder"),
+    ],
+)
+def test_a_description_that_is_made_to_do_harm_is_named(tmp_path: Path, description: bytes, message: str) -> None:
+    save_file(encoder_weights(), tmp_path / "mine.safetensors")
+    (tmp_path / "mine.json").write_bytes(description)
+    with pytest.raises(WeightsError, match=rf"mine\.json: .*{message}"):
+        load_encoder(tmp_path / "mine.safetensors")
+
+
+@pytest.mark.parametrize("width", [10**4, 10**6, 10**30, -4, "4", [4], None, 4.5, True])
+def test_a_width_that_the_weights_are_not_of_is_named_before_it_is_built(tmp_path: Path, width: Any) -> None:
+    save_file(encoder_weights(), tmp_path / "mine.safetensors")
+    options = {"format_version": 1, "kind": "audio", "name": "avid_spec_cnn_9", "options": {"width": width}}
+    (tmp_path / "mine.json").write_text(json.dumps(options))
+    with pytest.raises(WeightsError, match=r"mine\.safetensors: "):
         load_encoder(tmp_path / "mine.safetensors")

@@ -175,7 +175,11 @@ def empty_sidecar(array_path: Path) -> None:
     array_path.with_suffix(".json").write_text("[]")
 
 
-@pytest.mark.parametrize("damage", [truncate_array, flip_a_bit, remove_array, cut_sidecar, empty_sidecar])
+def nest_sidecar(array_path: Path) -> None:
+    array_path.with_suffix(".json").write_text("[" * 5000)
+
+
+@pytest.mark.parametrize("damage", [truncate_array, flip_a_bit, remove_array, cut_sidecar, empty_sidecar, nest_sidecar])
 def test_damaged_cache_is_recomputed_and_said_so(damage, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     encoder, clips = TinyEncoder(), TinyClips()
     options = {"transform": Crop(), "options": FeatureOptions(cache_dir=tmp_path)}

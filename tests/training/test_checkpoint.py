@@ -151,7 +151,9 @@ def test_a_damaged_epoch_checkpoint_is_passed_over_wherever_the_damage_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for step in (1, 2):
-        save_checkpoint(tmp_path / f"checkpoint_{step:04d}.pt", {"position": {"step": step}, "model": torch.ones(9)})
+        save_checkpoint(
+            tmp_path / f"checkpoint_{step:04d}.pt", {"position": {"step": step}, "model": {"weight": torch.ones(9)}}
+        )
     whole = (tmp_path / "checkpoint_0002.pt").read_bytes()
     for place in (whole.index(b"position") - 4, whole.index(torch.ones(9).numpy().tobytes())):
         damaged = bytearray(whole)
@@ -163,7 +165,7 @@ def test_a_damaged_epoch_checkpoint_is_passed_over_wherever_the_damage_is(
 
 
 def test_a_checkpoint_of_something_else_among_those_of_a_run_is_named(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "checkpoint_0001.pt", {"model": torch.ones(9)})
+    save_checkpoint(tmp_path / "checkpoint_0001.pt", {"model": {"weight": torch.ones(9)}})
     with pytest.raises(CheckpointError, match=r"checkpoint_0001\.pt: not the checkpoint of a training run"):
         latest_checkpoint(tmp_path)
 
@@ -196,7 +198,7 @@ def _draw() -> list[float]:
 def test_generators_go_on_where_they_were(tmp_path: Path) -> None:
     random.seed(1)
     _draw()
-    save_checkpoint(tmp_path / "rng.pt", {"rng": rng_state()})
+    save_checkpoint(tmp_path / "rng.pt", {"rng": [rng_state()]})
     expected = [_draw() for _ in range(3)]
-    set_rng_state(load_checkpoint(tmp_path / "rng.pt")["rng"])
+    set_rng_state(load_checkpoint(tmp_path / "rng.pt")["rng"][0])
     assert [_draw() for _ in range(3)] == expected

@@ -108,23 +108,23 @@ def judged_encoder(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged:
     from earmark.training.checkpoint import CheckpointError
 
     path, state = read_checkpoint(config)
-    stored: Mapping[str, Any] = state.get("config", {})
+    stored = _stored_config(path, state)
     try:
         encoder_config = checked(VideoEncoder, stored["backbone"]["video"], section="backbone.video")
     except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"{path}: does not say which video encoder it holds ({error})") from error
+        raise CheckpointError(f"{path}: does not say which video encoder it holds ({str(error)[:500]})") from error
     held, asked = (_described(encoder) for encoder in (encoder_config, given))
     if held != asked:
         say(f"{path} holds the encoder {held}: the {asked} of backbone.video is not used")
     if given.args.pretrained:
         say(f"{path} is judged: the published weights of backbone.video.args.pretrained are not used")
-    encoder = build_encoder(untrained(encoder_config), config.environment)
+    encoder = _built_for(path, state, encoder_config, config.environment)
     loaded = load_encoder_weights(encoder, path, kind="video", weights=config.evaluate.weights, state=state)
     data = config.data
     if config.evaluate.as_trained:
         _require_as_trained(path, stored, values)
     known = stored.get("data", {})
-    if data.args.base_path is None and known.get("name") == data.name and known["args"]["base_path"] is not None:
+    if data.args.base_path is None and known.get("name") == data.name and known.get("args", {}).get("base_path"):
         filled = dataclasses.replace(data.args, base_path=known["args"]["base_path"])
         data = dataclasses.replace(data, args=filled)
         say(f"data.args.base_path={filled.base_path}, as in the run that is judged")
@@ -140,6 +140,43 @@ def judged_encoder(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged:
         name=str(path) + (f", {OF_WHICH_WEIGHTS[loaded.weights]}" if has_average else ""),
         stored={name: state[name] for name in origin if name in state},
     )
+
+
+def _stored_config(path: Path, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the configuration in a checkpoint; those of its parts that are read here are what they must be.
+
+    Raises:
+        earmark.training.checkpoint.CheckpointError: If one is not.
+    """
+    from earmark.training.checkpoint import CheckpointError
+
+    stored: Mapping[str, Any] = state.get("config") or {}
+    for section in ("backbone", "data", "data_augm", "prepare"):
+        if not isinstance(stored.get(section, {}), Mapping):
+            raise CheckpointError(f"{path}: config.{section}: not values by name")
+    for section, key in AS_TRAINED:
+        if not isinstance(stored.get(section, {}).get(key), int | float | None):
+            raise CheckpointError(f"{path}: config.{section}.{key}: not a number")
+    args = stored.get("data", {}).get("args", {})
+    if not isinstance(args, Mapping) or not isinstance(args.get("base_path"), str | None):
+        raise CheckpointError(f"{path}: config.data.args: does not say where its videos were")
+    return stored
+
+
+def _built_for(path: Path, state: Mapping[str, Any], encoder: VideoEncoder, environment: Environment) -> "Encoder":
+    """Build the encoder that a checkpoint names, unless it names one that its weights are far too few for."""
+    from torch import Tensor
+
+    from earmark.encoders.bounded_building import at_most_elements
+    from earmark.training.checkpoint import CheckpointError
+
+    weights = state.get("model")
+    tensors = weights.values() if isinstance(weights, Mapping) else ()
+    try:
+        with at_most_elements(sum(value.numel() for value in tensors if isinstance(value, Tensor))):
+            return build_encoder(untrained(encoder), environment)
+    except (ConfigError, ValueError) as error:
+        raise CheckpointError(f"{path}: its encoder cannot be built ({str(error)[:500]})") from error
 
 
 def _without_checkpoint(config: EvaluateConfig) -> Judged:

@@ -1,13 +1,15 @@
 """`earmark runs`: lists the runs, how far they got, and what their probes and `earmark evaluate` found.
 
-Beside the path of a sample: it reads what `earmark.training.run_log`, `earmark.training.run_lock` and
-`earmark.cli.evaluate` left below the folder of outputs.
+Beside the path of a sample: it reads what `earmark.training` and `earmark.cli.evaluate` left below the folder of
+outputs. A run folder may come from anyone: what is wrong in one is told in a line, and no other run is left out for it.
 """
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,18 @@ from rich.table import Table
 
 from earmark.cli.terminal import DONE, FAILED, say, screen
 from earmark.datasets.listing import reason_of
+from earmark.encoders.torch_outline import TorchFileError, read_outline
+from earmark.json_text import read_json
 from earmark.training.run_lock import holder_of
-from earmark.training.run_log import METRICS_FILE, read_metrics
+from earmark.training.run_log import METRICS_FILE, MetricsSummary, probe_score, summarise_metrics
+from earmark.wording import counted
 
 __all__ = ["Evaluation", "Run", "add_arguments", "evaluations_in", "list_runs", "run", "runs_in"]
+
+MAX_CONFIG_BYTES = 2**17  # one has 3 kB
+MAX_CONFIG_DEPTH = 32
+MAX_RESULTS_BYTES = 2**26  # a page of results has 100 kB
+_CHECKPOINT_NAME = re.compile(r"(checkpoint|latest)_(\d{1,18})\.pt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,7 @@ class Run:
         probe_name: What that number is.
         probe_epoch: After how many epochs.
         evaluations: What `earmark evaluate` found.
+        problems: What in its folder is damaged or none of a run's, each with its file.
     """
 
     name: str
@@ -80,6 +91,7 @@ class Run:
     probe_name: str | None
     probe_epoch: int | None
     evaluations: tuple[Evaluation, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,20 +139,27 @@ def list_runs(data_dir: Path, *, as_json: bool) -> bool:
         table = Table("run", "state", "epoch", "step", "loss", "best probe")
         for one in runs:
             loss = "" if one.loss is None else f"{one.loss:.4f}"
-            probe = "" if one.probe is None else f"{one.probe_name} {one.probe:.2f} (epoch {one.probe_epoch})"
+            probe = (
+                ""
+                if one.probe is None
+                else f"{_printable(one.probe_name or '')} {one.probe:.2f} (epoch {one.probe_epoch})"
+            )
             epoch = f"{one.epoch}/{'?' if one.epochs is None else one.epochs}"
-            table.add_row(one.name, one.state, epoch, str(one.step), loss, probe)
+            table.add_row(_printable(one.name), one.state, epoch, str(one.step), loss, probe)
         screen().print(table)
         evaluations = [evaluation for one in runs for evaluation in one.evaluations]
         if evaluations:
             screen().print(_evaluations_table(evaluations))
+    for one in runs:
+        if one.problems:
+            say(_printable(f"{data_dir / 'outputs' / one.name}: {'; '.join(one.problems)}"))
     return bool(runs)
 
 
 def _evaluations_table(evaluations: Sequence[Evaluation]) -> Table:
     table = Table("run", "checkpoint", "weights", "split", "found, % [95 % interval]", "videos", "cautions", "folder")
     for one in evaluations:
-        table.add_row(
+        cells = (
             one.run,
             one.checkpoint or "none",
             one.weights or "",
@@ -150,6 +169,7 @@ def _evaluations_table(evaluations: Sequence[Evaluation]) -> Table:
             str(len(one.cautions) or ""),
             one.folder,
         )
+        table.add_row(*map(_printable, cells))
     return table
 
 
@@ -166,28 +186,71 @@ def runs_in(outputs: Path) -> Iterator[Run]:
         if name not in trained:
             yield Run(name, "evaluated only", 0, None, 0, None, None, None, None, found)
             continue
-        config_path = trained[name]
-        folder = config_path.parent
-        lines = read_metrics(folder / METRICS_FILE).lines
-        epochs = _epochs_asked_for(config_path)
-        ended = [line for line in lines if line.get("kind") == "epoch"]
-        done = int(ended[-1]["epoch"]) if ended else 0
-        probes = [(scores[0][1], scores[0][0], line) for line in lines if (scores := _scores(line))]
-        best = max(probes, key=lambda probe: probe[0]) if probes else None
-        state = "finished" if epochs is not None and done >= epochs else "stopped"
-        losses = [line["loss"] for line in ended or lines if line.get("loss") is not None]
-        yield Run(
-            name=folder.name,
-            state="running" if holder_of(folder) else state,
-            epoch=done,
-            epochs=epochs,
-            step=int(lines[-1]["step"]) if lines else 0,
-            loss=losses[-1] if losses else None,
-            probe=best[0] if best else None,
-            probe_name=best[1].replace("_", " ") if best else None,
-            probe_epoch=int(best[2]["epoch"]) if best else None,
-            evaluations=found,
-        )
+        yield replace(_trained_run(trained[name].parent), evaluations=found)
+
+
+def _trained_run(folder: Path) -> Run:
+    """Return what the folder of a run says, with what in it is wrong."""
+    problems: list[str] = []
+    epochs, metrics, held = None, MetricsSummary(None, None, 0, None, 0), False
+    try:
+        epochs = _epochs_asked_for(folder / "config.yaml")
+    except (OSError, ValueError) as error:
+        problems.append(f"config.yaml: {_reason(error)}")
+    try:
+        metrics = summarise_metrics(folder / METRICS_FILE)
+        if metrics.num_damaged:
+            problems.append(f"{METRICS_FILE}: {counted(metrics.num_damaged, 'line')} of it damaged, left out")
+    except (OSError, ValueError) as error:
+        problems.append(f"{METRICS_FILE}: {_reason(error)}")
+    problems += _checkpoint_problems(folder / "checkpoints")
+    try:
+        held = holder_of(folder) is not None
+    except OSError as error:
+        problems.append(f".lock: {_reason(error)}")
+    probe = None if metrics.best_probe is None else probe_score(metrics.best_probe)
+    state = "finished" if epochs is not None and metrics.epochs >= epochs else "stopped"
+    return Run(
+        name=folder.name,
+        state="running" if held else state,
+        epoch=metrics.epochs,
+        epochs=epochs,
+        step=0 if metrics.last is None else metrics.last["step"],
+        loss=metrics.last_loss,
+        probe=None if probe is None else probe[1],
+        probe_name=None if probe is None else probe[0].replace("_", " "),
+        probe_epoch=None if metrics.best_probe is None else metrics.best_probe["epoch"],
+        problems=tuple(problems),
+    )
+
+
+def _checkpoint_problems(checkpoints: Path) -> Iterator[str]:
+    """Yield what is wrong with the newest checkpoints, by steps and by epochs: those that a resume would go on from."""
+    newest: dict[str, tuple[int, Path]] = {}
+    try:
+        for path in checkpoints.iterdir() if checkpoints.is_dir() else ():
+            if match := _CHECKPOINT_NAME.fullmatch(path.name):
+                newest[match[1]] = max(newest.get(match[1], (-1, path)), (int(match[2]), path))
+    except OSError as error:
+        yield f"checkpoints: {_reason(error)}"
+    for _, path in newest.values():
+        try:
+            content = read_outline(path)
+            if not isinstance(content, dict) or not {"format_version", "position"} <= content.keys():
+                yield f"checkpoints/{path.name}: not the checkpoint of a training run"
+        except TorchFileError as error:
+            yield f"checkpoints/{path.name}: {error.reason}"
+        except OSError as error:
+            yield f"checkpoints/{path.name}: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    return reason_of(error) if isinstance(error, OSError) else str(error)
+
+
+def _printable(text: str) -> str:
+    """Return a text with what a terminal cannot show, or would obey, written as escapes."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def evaluations_in(outputs: Path) -> Iterator[Evaluation]:
@@ -199,24 +262,55 @@ def evaluations_in(outputs: Path) -> Iterator[Evaluation]:
     found = [*outputs.glob("*/results.json"), *outputs.glob("*/*/results.json")]
     for path in sorted(found, key=lambda path: path.parent):
         try:
-            results = json.loads(path.read_text(encoding="utf-8"))
-            column = results["columns"][0]
-            score, checkpoint = column["top1"]["encoder"], results["checkpoint"]
-            yield Evaluation(
-                folder=str(path.parent.relative_to(outputs)),
-                run=_run_of(checkpoint, results["config"]["logging"]["name"]),
-                checkpoint=None if checkpoint is None else Path(checkpoint).name,
-                weights=results.get("weights"),
-                split=results["config"]["evaluate"]["split"],
-                measure=f"{column['column']} top-1",
-                value=float(score["value"]),
-                low=float(score["low"]),
-                high=float(score["high"]),
-                num_test_videos=column.get("num_test_videos"),
-                cautions=tuple(results.get("cautions", ())),
-            )
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            say(f"{path}: not the results of an evaluation ({type(error).__name__}: {error})")
+            yield _evaluation(path, outputs)
+        except OSError as error:
+            say(_printable(f"{path}: {reason_of(error)}"))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            named = str(error)[:200]
+            say(_printable(f"{path}: not the results of an evaluation ({type(error).__name__}: {named})"))
+
+
+def _evaluation(path: Path, outputs: Path) -> Evaluation:
+    """Read what an evaluation found; anything of another kind than it writes raises one of several errors."""
+    if not path.is_file():
+        raise ValueError("not a file")
+    results = read_json(path, max_bytes=MAX_RESULTS_BYTES)
+    column = results["columns"][0]
+    score, checkpoint, config = column["top1"]["encoder"], results["checkpoint"], results["config"]
+    num_videos = column.get("num_test_videos")
+    if num_videos is not None and (type(num_videos) is not int or not 0 <= num_videos < 10**12):
+        raise TypeError("num_test_videos is not a number of videos")
+    return Evaluation(
+        folder=str(path.parent.relative_to(outputs)),
+        run=_run_of(None if checkpoint is None else _text(checkpoint), _text(config["logging"]["name"])),
+        checkpoint=None if checkpoint is None else Path(_text(checkpoint)).name,
+        weights=None if results.get("weights") is None else _text(results["weights"]),
+        split=_text(config["evaluate"]["split"]),
+        measure=f"{_text(column['column'])} top-1",
+        value=_finite(score["value"]),
+        low=_finite(score["low"]),
+        high=_finite(score["high"]),
+        num_test_videos=num_videos,
+        cautions=tuple(map(_text, _listed(results.get("cautions", [])))),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 10_000:
+        raise TypeError(f"a text is a {type(value).__name__}, or too long")
+    return value
+
+
+def _finite(value: Any) -> float:
+    if type(value) not in (int, float) or abs(value) > 1e300 or not math.isfinite(value):
+        raise TypeError("a score is not a number")
+    return float(value)
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("cautions are not a list")
+    return value
 
 
 def _run_of(checkpoint: str | None, named: str) -> str:
@@ -242,21 +336,43 @@ def _folders_in(outputs: Path) -> Iterator[Path]:
             say(f"{folder}: {reason_of(error)}, left out")
 
 
-def _scores(line: dict[str, Any]) -> list[tuple[str, float]]:
-    if line.get("kind") != "probe":
-        return []
-    return [
-        (name, value) for name, value in line.items() if name not in ("kind", "step", "epoch") and value is not None
-    ]
-
-
 def _epochs_asked_for(config_path: Path) -> int | None:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
+    """Return how many epochs a run's configuration asks for; None if it does not say.
 
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is not the YAML that a run writes; the message does not name it.
+    """
+    import yaml
+
+    if not config_path.is_file():
+        raise ValueError("not a file")
+    with config_path.open("rb") as file:
+        content = file.read(MAX_CONFIG_BYTES + 1)
+    if len(content) > MAX_CONFIG_BYTES:
+        raise ValueError(f"larger than {MAX_CONFIG_BYTES:,} bytes")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
     try:
-        epochs = OmegaConf.select(OmegaConf.load(config_path), "optim.epochs")
-    except (OmegaConfBaseException, YAMLError, OSError):
-        return None
-    return epochs if isinstance(epochs, int) else None
+        text = content.decode()
+        for event in yaml.parse(text, Loader=loader):
+            # Unfolded, a few lines of references to references fill any memory, and tags ask for objects.
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+                raise ValueError("has a reference to another part of it, which no run writes")
+            if getattr(event, "tag", None) is not None:
+                raise ValueError("has a tag, which no run writes")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_CONFIG_DEPTH:
+                raise ValueError(f"nested more than {MAX_CONFIG_DEPTH} deep")
+        config = yaml.load(text, Loader=loader)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8, at byte {error.start:,}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(config, Mapping):
+        raise ValueError("not settings by name")
+    optim = config.get("optim")
+    epochs = optim.get("epochs") if isinstance(optim, Mapping) else None
+    if epochs is not None and (type(epochs) is not int or not 1 <= epochs <= 10**12):
+        raise ValueError("optim.epochs is not a number of epochs")
+    return epochs

@@ -41,9 +41,9 @@ def recognise(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]] | Non
     """
     for name, mark, kernel in _MARKS:
         if mark in weights and kernel in (None, tuple(weights[mark].shape[2:])):
-            if name.startswith("avid_") and "conv1.0.weight" in weights:
+            if name.startswith("avid_") and "conv1.0.weight" in weights and weights["conv1.0.weight"].ndim:
                 return name, {"width": len(weights["conv1.0.weight"])}
-            if name.startswith("cnn") and "bn0.weight" in weights:
+            if name.startswith("cnn") and "bn0.weight" in weights and weights["bn0.weight"].ndim:
                 return name, {"num_mels": len(weights["bn0.weight"])}
             return name, {}
     return None

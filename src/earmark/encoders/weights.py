@@ -12,16 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from earmark import __version__
 from earmark.atomic import replacing
 from earmark.encoders.base import Encoder
+from earmark.encoders.bounded_building import at_most_elements
 from earmark.encoders.by_name import AUDIO_ENCODERS, VIDEO_ENCODERS, new_encoder
 from earmark.encoders.published import find_weights
 from earmark.encoders.recognition import recognise
-from earmark.encoders.torch_file import TorchFileError, read_torch_file
+from earmark.encoders.torch_file import read_torch_file
+from earmark.encoders.torch_outline import TorchFileError
+from earmark.json_text import read_json
 
 __all__ = ["LoadedWeights", "WeightsError", "load_encoder", "load_encoder_weights", "save_encoder"]
 
@@ -29,12 +33,16 @@ Kind = Literal["video", "audio"]
 Weights = Literal["ema", "model"]
 
 EXPORT_FORMAT_VERSION = 1
+MAX_DESCRIPTION_BYTES = 2**20
 # What the encoders' names begin with, once the wrappers of torch ("module.", "_orig_mod.") are taken off.
 _LAYOUTS: tuple[tuple[str, Mapping[Kind, str]], ...] = (
     ("checkpoint of AVID or AVID-CMA", {"video": "video_model.", "audio": "audio_model."}),
     ("checkpoint of RepLAI", {"video": "backbone.video.", "audio": "backbone.audio."}),
     ("linear probe of the RepLAI code", {"video": "backbone."}),
 )
+
+_STORED_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_NEVER_NEGATIVE = ("running_var", "num_batches_tracked")
 
 _log = logging.getLogger(__name__)
 
@@ -143,12 +151,15 @@ def load_encoder(
     there = VIDEO_ENCODERS if asked == "video" else AUDIO_ENCODERS
     if found is None or found[0] not in there:
         raise WeightsError(
-            f"{path}: its {asked} encoder is not one that Earmark knows (one of its tensors: {min(tensors)})"
+            f"{path}: its {asked} encoder is not one that Earmark knows (one of its tensors: {_shown(min(tensors))})"
         )
     try:
-        encoder = new_encoder(found[0], **found[1])
-    except (ValueError, TypeError, RuntimeError) as error:  # what a file says of options may be of any type and size
-        raise WeightsError(f"{path}: {error}") from error
+        with at_most_elements(sum(tensor.numel() for tensor in tensors.values())):
+            encoder = new_encoder(found[0], **found[1])
+    except Exception as error:  # what a file says of options may be of any type and size
+        if isinstance(error, ImportError):
+            raise
+        raise WeightsError(f"{path}: {str(error)[:500] or type(error).__name__}") from error
     _load(encoder, file, asked)
     return encoder.eval()
 
@@ -260,7 +271,7 @@ def _read(path: Path, weights: Weights | None, state: Any = None) -> _WeightsFil
         try:
             state = read_torch_file(path)
         except TorchFileError as error:
-            raise WeightsError(f"{path}: not a checkpoint of tensors and plain data ({error.reason})") from error
+            raise WeightsError(str(error)) from error
     if isinstance(state, dict) and "format_version" in state and "model" in state:
         return _read_own(path, state, weights)
     if weights == "ema":
@@ -297,12 +308,12 @@ def _read_safetensors(path: Path) -> _WeightsFile:
     try:
         tensors = load_file(path)
     except Exception as error:  # a damaged file may raise anything
-        raise WeightsError(f"{path}: not a safetensors file ({error})") from error
+        raise WeightsError(f"{path}: not a safetensors file ({str(error)[:200]})") from error
     beside = path.with_suffix(".json")
     if not beside.is_file():
         return _split(path, tensors, [])
     try:
-        description = json.loads(beside.read_text())
+        description = read_json(beside, max_bytes=MAX_DESCRIPTION_BYTES)
         version, kind = description["format_version"], description["kind"]
         name, options = str(description["name"]), dict(description["options"])
         if kind not in ("video", "audio"):
@@ -403,13 +414,39 @@ def _misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str
     """Return, in words, in what weights differ from those expected; empty if they fit."""
     missing = [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]
     unknown = [name for name in found if name not in expected]
+    common = {name: (found[name], value) for name, value in expected.items() if name in found}
     shapes = [
-        f"{name} is {tuple(found[name].shape)} in the file and {tuple(value.shape)} here"
-        for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
+        f"{name} is {tuple(there.shape)} in the file and {tuple(here.shape)} here"
+        for name, (there, here) in common.items()
+        if there.shape != here.shape
     ]
-    infinite = [name for name, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
-    problems = {"missing": missing, "unknown": unknown, "of another shape": shapes, "not finite": infinite}
+    kinds = [
+        f"{name} is {there.dtype} in the file and {here.dtype} here"
+        for name, (there, here) in common.items()
+        if there.dtype != here.dtype and (there.dtype not in _STORED_FLOATS or not here.is_floating_point())
+    ]
+    infinite, negative = [], []
+    if not (shapes or kinds):
+        for name, (there, here) in common.items():
+            value = there.to(here.dtype)  # as it will be used: what float64 holds may be beyond float32
+            if value.is_floating_point() and not value.isfinite().all():
+                infinite.append(name)
+            elif name.endswith(_NEVER_NEGATIVE) and (value < 0).any():
+                negative.append(name)
+    problems = {
+        "missing": missing,
+        "unknown": unknown,
+        "of another shape": shapes,
+        "of another type": kinds,
+        "not finite": infinite,
+        "negative": negative,
+    }
     return "; ".join(
-        f"{len(names)} {what}, such as {', '.join(names[:2])}" for what, names in problems.items() if names
+        f"{len(names)} {what}, such as {', '.join(_shown(name) for name in names[:2])}"
+        for what, names in problems.items()
+        if names
     )
+
+
+def _shown(name: str) -> str:
+    return ascii(name if len(name) <= 200 else f"{name[:197]}...")[1:-1]

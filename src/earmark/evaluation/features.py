@@ -25,6 +25,7 @@ from torch import nn
 from earmark.atomic import replacing
 from earmark.clips.dataset import collate
 from earmark.clips.loading import load_batches
+from earmark.json_text import read_json
 
 __all__ = [
     "Cacheable",
@@ -260,7 +261,7 @@ def _load(cache_dir: Path, key: FeatureKey) -> npt.NDArray[np.float32] | None:
     if not sidecar_path.exists():  # written last: without it there is nothing
         return None
     try:
-        sidecar = json.loads(sidecar_path.read_text())
+        sidecar = read_json(sidecar_path, max_bytes=4 * len(key.content) + 10_000)  # indented, and more
         if sidecar["key"] != json.loads(key.content):
             raise ValueError(f"{sidecar_path.name} describes something else")
         if sidecar["sha256"] != _sha256(array_path.read_bytes()):

@@ -10,7 +10,7 @@ import platform
 import random
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ import torch
 
 from earmark import __version__
 from earmark.atomic import replacing, temporaries
-from earmark.encoders.torch_file import DamagedTorchFileError, TorchFileError, read_torch_file
-
-FORMAT_VERSION = 1
+from earmark.encoders.own_checkpoint import FORMAT_VERSION
+from earmark.encoders.torch_file import read_torch_file
+from earmark.encoders.torch_outline import DamagedTorchFileError, TorchFileError, read_outline
 
 _EPOCH_NAME = re.compile(r"checkpoint_\d{4,}\.pt")
 _LATEST_NAME = re.compile(r"latest_(\d{8,})\.pt")
@@ -127,7 +127,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         DamagedCheckpointError: If the file is cut off or its checksums don't match.
         CheckpointError: If there is no such file, it is not Earmark's, or a newer Earmark wrote it.
     """
-    return _read(Path(path), whole=True)
+    return _read(Path(path), read_torch_file)
 
 
 def latest_checkpoint(directory: str | Path) -> Path | None:
@@ -184,30 +184,25 @@ def load_latest_checkpoint(directory: str | Path) -> tuple[Path, dict[str, Any]]
 
 
 def _num_steps(path: Path) -> int:
-    """Return how many steps a checkpoint has behind it."""
+    """Return how many steps a checkpoint has behind it; its tensors are not read."""
     try:
-        return int(_read(path, whole=False)["position"]["step"])
-    except (KeyError, TypeError) as error:
+        return int(_read(path, read_outline)["position"]["step"])
+    except KeyError as error:
         raise CheckpointError(f"{path}: not the checkpoint of a training run (it has no position)") from error
 
 
-def _read(path: Path, *, whole: bool) -> dict[str, Any]:
-    """Read a checkpoint; without `whole`, tensors stay on the disk and checksums unchecked, which is fast."""
+def _read(path: Path, reader: Callable[[Path], Any]) -> dict[str, Any]:
+    """Read a checkpoint, or its outline."""
     try:
-        state = read_torch_file(path, whole=whole)
+        state = reader(path)
     except FileNotFoundError as error:
         raise CheckpointError(str(error)) from error
     except DamagedTorchFileError as error:
         raise DamagedCheckpointError(str(error)) from error
     except TorchFileError as error:
         raise CheckpointError(str(error)) from error
-    if not isinstance(state, dict) or not isinstance(state.get("format_version"), int):
+    if not isinstance(state, dict) or "format_version" not in state:
         raise CheckpointError(f"{path}: not an Earmark checkpoint (it has no format_version)")
-    if state["format_version"] > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: written in format {state['format_version']} by a newer Earmark "
-            f"({state.get('versions', {}).get('earmark')}); this one reads up to {FORMAT_VERSION}"
-        )
     return state
 
 

@@ -71,4 +71,9 @@ def holder_of(run_dir: str | Path) -> str | None:
 
 
 def _named_in(path: Path) -> str:
-    return path.read_text().strip() or "another process"
+    try:
+        with path.open("rb") as file:
+            named = file.read(200).decode(errors="replace").strip()
+    except OSError:
+        named = ""
+    return named if named.isprintable() and named else "another process"

@@ -25,15 +25,29 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from earmark.atomic import replacing
+from earmark.json_text import parse_json
 from earmark.training.ranges import require_in_range
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["METRICS_FILE", "Logging", "Metrics", "RunLog", "read_metrics"]
+__all__ = [
+    "METRICS_FILE",
+    "Logging",
+    "Metrics",
+    "MetricsSummary",
+    "RunLog",
+    "probe_score",
+    "read_metrics",
+    "summarise_metrics",
+]
 
 METRICS_FILE = "metrics.jsonl"
 SECONDS_BETWEEN_PLAIN_LINES = 30.0
+MAX_METRICS_BYTES = 2**30  # five million lines
+MAX_LINE_BYTES = 2**16
+MAX_NUMBER_OF_STEPS = 10**12
+_STEP_LINE = b'{"kind": "step", '
 
 
 class Metrics(NamedTuple):
@@ -45,6 +59,24 @@ class Metrics(NamedTuple):
     """
 
     lines: list[dict[str, Any]]
+    num_damaged: int
+
+
+class MetricsSummary(NamedTuple):
+    """What the list of runs shows of a run's metrics.
+
+    Attributes:
+        last: The last record; None where there is none.
+        last_loss: Of the last epoch that has one, else of the last record, if that has one.
+        epochs: Whole epochs done.
+        best_probe: The record of the best probe: the one with the highest first number.
+        num_damaged: Lines that are no records, but for one at the end that a killed run left unfinished.
+    """
+
+    last: dict[str, Any] | None
+    last_loss: float | None
+    epochs: int
+    best_probe: dict[str, Any] | None
     num_damaged: int
 
 
@@ -61,20 +93,116 @@ def read_metrics(path: Path) -> Metrics:
         >>> read_metrics(path)
         Metrics(lines=[{'kind': 'step', 'step': 1, 'epoch': 1, 'loss': 0.5}], num_damaged=1)
     """
-    records = [record for _, record in _records(path)]
-    lines = [record for record in records if record is not None]
-    return Metrics(lines, len(records) - len(lines))
+    lines, num_damaged = [], 0
+    for line in _lines(path):
+        record = _record(line)
+        if record is None:
+            num_damaged += 1
+        else:
+            lines.append(record)
+    return Metrics(lines, num_damaged)
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Yield the lines of a metrics file, each as it stands there and as a record; None for a damaged one."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for line in text.splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        yield line, record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+def summarise_metrics(path: Path) -> MetricsSummary:
+    r"""Read of the metrics of a run what the list of runs shows, in memory that does not grow with their number.
+
+    Of steps only the last one is parsed; that is most of the time that `read_metrics` takes.
+
+    Args:
+        path: Its ``metrics.jsonl``; a file that is not there holds nothing.
+
+    Raises:
+        ValueError: If it is larger than any run's; the message does not name it.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / METRICS_FILE
+        >>> _ = path.write_text('{"kind": "step", "step": 1, "epoch": 1, "loss": 0.5}\n{"kind": "st')
+        >>> summary = summarise_metrics(path)
+        >>> summary.last_loss, summary.epochs, summary.num_damaged
+        (0.5, 0, 0)
+    """
+    if path.is_file() and path.stat().st_size > MAX_METRICS_BYTES:
+        raise ValueError(f"{path.stat().st_size:,} bytes of metrics, over {MAX_METRICS_BYTES:,}, which are not read")
+    last: dict[str, Any] | None = None
+    last_step = b""
+    ended: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None
+    loss_of_epoch, loss_of_step = None, None
+    num_damaged, whole = 0, True
+    for line in _lines(path):
+        whole = line.endswith(b"\n")
+        if line.startswith(_STEP_LINE) and line.rstrip().endswith(b"}"):
+            last_step = line
+            continue
+        record = _record(line)
+        if record is None:
+            num_damaged += whole
+            continue
+        last, last_step = record, b""
+        if record.get("kind") == "epoch":
+            ended = record
+            loss_of_epoch = loss_of_epoch if record.get("loss") is None else record["loss"]
+        elif record.get("kind") == "probe" and (score := probe_score(record)) is not None:
+            known = None if best is None else probe_score(best)
+            best = record if known is None or score[1] > known[1] else best
+        else:
+            loss_of_step = loss_of_step if record.get("loss") is None else record["loss"]
+    if last_step:
+        record = _record(last_step)
+        num_damaged += record is None
+        last = last if record is None else record
+    if last is not None and last.get("kind") == "step" and last.get("loss") is not None:
+        loss_of_step = last["loss"]
+    loss = loss_of_epoch if ended is not None else loss_of_step
+    return MetricsSummary(last, loss, 0 if ended is None else ended["epoch"], best, num_damaged)
+
+
+def probe_score(record: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Return name and value of the first number that a probe found, or None if it found none.
+
+    Example:
+        >>> probe_score({"kind": "probe", "step": 4, "epoch": 2, "verb_top1": 20.0, "noun_top1": 9.0})
+        ('verb_top1', 20.0)
+    """
+    numbers = ((name, value) for name, value in record.items() if name not in ("kind", "step", "epoch"))
+    return next(((name, value) for name, value in numbers if value is not None), None)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a metrics file; of one that is too long to be one, the beginning."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        while line := file.readline(MAX_LINE_BYTES):
+            rest = line
+            while len(rest) == MAX_LINE_BYTES and not rest.endswith(b"\n"):
+                rest = file.readline(MAX_LINE_BYTES)
+            yield line if rest is line else line + rest[-1:]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Return the record that a line of metrics is; None for a damaged one, or one with numbers that cannot be."""
+    try:
+        record = parse_json(line.decode())
+    except ValueError:
+        return None
+    if not isinstance(record, dict) or not _is_count(record.get("step")):
+        return None
+    if record.get("kind") in ("epoch", "probe") and not _is_count(record.get("epoch")):
+        return None
+    for name, value in record.items():
+        if name == "kind" or value is None:
+            continue
+        if type(value) is int and abs(value) < MAX_NUMBER_OF_STEPS:
+            continue
+        if type(value) is not float or not math.isfinite(value):
+            return None
+    return record
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_NUMBER_OF_STEPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +411,8 @@ def _cut_after(path: Path, step: int) -> None:
     """Keep only the lines of a metrics file up to and including a step; a line cut short by a crash goes too."""
     if not path.exists():
         return
-    kept = [line + "\n" for line, record in _records(path) if record is not None and record["step"] <= step]
-    with replacing(path) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8")
+    with replacing(path) as temporary, temporary.open("wb") as kept:
+        for line in _lines(path):
+            record = _record(line)
+            if record is not None and record["step"] <= step:
+                kept.write(line.rstrip(b"\r\n") + b"\n")

@@ -28,14 +28,21 @@ from earmark.training.checkpoint import (
     save_checkpoint,
     set_rng_state,
 )
+from earmark.training.fitting import require_fits
 from earmark.training.processes import gather_objects, on_first_rank
 from earmark.training.ranges import require_in_range
 from earmark.training.step import HasBounds, Learner, NonFiniteError
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["Checkpointing", "Position", "RunDiffersError", "RunSaver", "Totals"]
+
+_PARTS = {  # of a checkpoint that a run can go on from; "videos" came later
+    *("config", "arguments", "fingerprint", "model", "optimizer", "scheduler", "scaler", "ema", "rng"),
+    *("position", "epoch_totals", "last_scalars"),
+}
 
 _log = logging.getLogger(__name__)
 
@@ -249,32 +256,55 @@ class RunSaver:
             )
         if differences and self.fabric.is_global_zero:
             _log.warning("%s: goes on although the run was made with other %s", path, ", ".join(differences))
-        learner = self.learner
-        chosen = [{k: v for k, v in group.items() if k != "params"} for group in learner.optimizer.param_groups]
+        groups = self.learner.optimizer.param_groups
+        chosen = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+        # All of it is checked before any of it is put back: PyTorch believes what it is given.
+        require_fits(path, state, self.learner, same_settings=not differences)
+        if not differences:
+            self._require_position_of_this_run(path, state["position"])
         try:
-            learner.model.load_state_dict(state["model"])
-            learner.optimizer.load_state_dict(state["optimizer"])
-            if learner.scheduler is not None and not differences:
-                learner.scheduler.load_state_dict(state["scheduler"])
-            if state["scaler"]:
-                self.fabric.strategy.precision.load_state_dict(state["scaler"])
-            if learner.ema is not None:
-                learner.ema.load_state_dict(state["ema"])
-            for model in (learner.model, *([] if learner.ema is None else [learner.ema.module])):
-                if isinstance(model, HasBounds):  # the bounds may be others than when it was written
-                    model.keep_in_range()
-            self._restore_rng(state["rng"])
-            totals = Totals(**state["epoch_totals"])
-            position = Position(**state["position"], epoch_totals=totals, last_scalars=state["last_scalars"])
-            before: Mapping[str, Sequence[str]] = state.get("videos", {})
-            uses = sorted(before.keys() | self.videos.keys())
-            self.videos = {use: sorted({*before.get(use, ()), *self.videos.get(use, ())}) for use in uses}
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            position = self._put_back(state, chosen, with_schedule=not differences)
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
             raise CheckpointError(f"{path}: does not fit this model and optimizer: {error}") from error
         if differences:
             self._begin_with(chosen, position, state["arguments"])
         self.path = path
         return position
+
+    def _require_position_of_this_run(self, path: Path, position: Mapping[str, int]) -> None:
+        num_batches = max(1, self.arguments["num_clips"] // self.arguments["batch_size"])
+        if position["epoch"] > self.epochs or position["batch"] >= num_batches:
+            raise CheckpointError(
+                f"{path}: position: batch {position['batch']} of epoch {position['epoch']}, in a run of "
+                f"{counted(self.epochs, 'epoch')} of {counted(num_batches, 'batch', 'batches')}"
+            )
+
+    def _put_back(
+        self, state: Mapping[str, Any], chosen: Sequence[Mapping[str, Any]], *, with_schedule: bool
+    ) -> Position:
+        """Put back a state that fits, and return where the run stands."""
+        learner = self.learner
+        learner.model.load_state_dict(dict(state["model"]))  # without versions of modules: names and shapes count
+        learner.optimizer.load_state_dict(state["optimizer"])
+        for group, values in zip(learner.optimizer.param_groups, chosen, strict=True):
+            # flags, such as fused, say how a step is done: that is for this run to choose
+            group.update({name: value for name, value in values.items() if isinstance(value, bool | None)})
+        if learner.scheduler is not None and with_schedule:
+            known = learner.scheduler.state_dict().keys()
+            learner.scheduler.load_state_dict({k: v for k, v in state["scheduler"].items() if k in known})
+        if state["scaler"]:
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        if learner.ema is not None:
+            learner.ema.load_state_dict(dict(state["ema"]))
+        for model in (learner.model, *([] if learner.ema is None else [learner.ema.module])):
+            if isinstance(model, HasBounds):  # the bounds may be others than when it was written
+                model.keep_in_range()
+        self._restore_rng(state["rng"])
+        totals = Totals(**state["epoch_totals"])
+        before: Mapping[str, Sequence[str]] = state.get("videos", {})
+        uses = sorted(before.keys() | self.videos.keys())
+        self.videos = {use: sorted({*before.get(use, ()), *self.videos.get(use, ())}) for use in uses}
+        return Position(**state["position"], epoch_totals=totals, last_scalars=state["last_scalars"])
 
     def _to_restore(self) -> Path | None:
         if not self.options.resume and any(self.directory.glob("[!.]*.pt")):
@@ -333,9 +363,11 @@ class RunSaver:
 
     def _differences(self, path: Path, state: Mapping[str, Any]) -> list[str]:
         """Return what differs between the run of a checkpoint and this one, in words; what may differ left out."""
-        missing = {"arguments", "config", "fingerprint", "scheduler", "position"} - state.keys()
+        missing = _PARTS - state.keys()
         if missing:
             raise CheckpointError(f"{path}: not the checkpoint of a training run (no {', '.join(sorted(missing))})")
+        if state["config"] is None:
+            raise CheckpointError(f"{path}: config: not values by name")
         if (state["scheduler"] is None) != (self.learner.scheduler is None):
             raise CheckpointError(
                 f"{path}: a run can't be resumed with a schedule if it had none, or without if it had one"
