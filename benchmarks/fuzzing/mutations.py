@@ -56,12 +56,16 @@ def hostile(draw: random.Random) -> Any:
     return draw.choice((draw.choice(NUMBERS), draw.choice(TEXTS), draw.choice(others)))
 
 
-def places_in(tree: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def places_in(tree: Any, *, max_depth: int = 40) -> list[tuple[Any, ...]]:
     """Return where everything in nested plain data is."""
-    found = [place]
-    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, child in children:
-        found += places_in(child, (*place, key))
+    found: list[tuple[Any, ...]] = []
+    waiting: list[tuple[tuple[Any, ...], Any]] = [((), tree)]
+    while waiting:
+        place, item = waiting.pop()
+        found.append(place)
+        if len(place) < max_depth:
+            children = item.items() if isinstance(item, dict) else enumerate(item) if isinstance(item, list) else ()
+            waiting += [((*place, key), child) for key, child in children]
     return found
 
 
@@ -88,7 +92,7 @@ def edited_tree(tree: Any, draw: random.Random) -> tuple[Any, str]:
                 parent[key] = draw.choice((-parent[key], parent[key] + 1, parent[key] * 2, str(parent[key])))
                 told.append(f"{name} changed to {parent[key]!r}")
             case 4 | 5 if isinstance(parent, list):
-                parent.insert(key, copy.deepcopy(parent[key]))
+                parent.insert(key, parent[key])
                 told.append(f"{name} doubled")
             case _:
                 value = parent[key]

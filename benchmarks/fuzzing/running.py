@@ -7,6 +7,7 @@ hangs or fills one process is counted and costs nothing else.
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -90,7 +91,7 @@ class Outcome:
     @property
     def group(self) -> tuple[str, str, str]:
         """What it has in common with others of the same cause."""
-        return self.kind, self.outcome, self.detail.rpartition("\n")[2][:100]
+        return self.kind, self.outcome, self.detail.strip().rpartition("\n")[2][:100]
 
 
 def tried(kind: Kind, seed: int, numbers: Sequence[int], scratch: Path, *, cpu_seconds: int) -> Iterator[Outcome]:
@@ -179,7 +180,8 @@ def _told(error: BaseException) -> str:
     inner = [frame for frame in frames if "/earmark/" in frame.filename] or frames
     place = f"{Path(inner[-1].filename).name}:{inner[-1].name}" if inner else ""
     text = "".join(traceback.format_exception(error))[-3000:]
-    return f"{text}\n{type(error).__name__} in {place}: {str(error)[:60]!r}"
+    message = re.sub(r"/[^ ]*/", "", str(error))[:70]
+    return f"{text}\n{type(error).__name__} in {place}: {message!r}"
 
 
 def _limit(cpu_seconds: int) -> None:
