@@ -86,7 +86,9 @@ class Checkpoints(Kind):
         elif how not in ("tensor", "plain", "keys"):
             data, told = edited_bytes(path.read_bytes(), draw)
             path.write_bytes(data)
-        names = (str(path.parent.parent),)
+        names: tuple[str, ...] = (str(path.parent.parent),)
+        if told.endswith(" huge"):  # a number like any other, until a step is done with it
+            names += ("is not finite after step", "the loss is ")
         if target == "resume":
             return Input(f"resume: {told}", lambda: self._resume(folder / "run", is_plausible), names)
         kind: Any = draw.choice(("video", "audio"))
