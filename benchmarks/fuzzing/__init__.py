@@ -1,1 +1,1 @@
-"""What `benchmarks/fuzz.py` tries: one module a kind of input, `mutations` for all of them, `running` for the limits."""
+"""What `benchmarks/fuzz.py` tries: one module a kind, `mutations` for all, `running` for the limits."""

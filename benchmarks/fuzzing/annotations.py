@@ -16,17 +16,26 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from fuzzing.mutations import TEXTS, edited_bytes, edited_text, edited_tree, json_text, nested
-from fuzzing.running import Input, Kind, WrongError
-
 from earmark.datasets import Ego4D, EpicKitchens, EpicSounds
 from earmark.datasets.epic_sounds import SOUND_CLASSES
 from earmark.moments.scoring import read_spans, read_truth
+from fuzzing.mutations import TEXTS, edited_bytes, edited_text, edited_tree, json_text, nested
+from fuzzing.running import Input, Kind, WrongError
 
 MOST_SECONDS = 7 * 24 * 3600
 TIMES = (
     *("00:00:00.00", "99:99:99", "1e400", "-00:00:01.00", "00:00:-1", "9" * 400 + ":00:00.0", "00:00:00." + "9" * 400),
-    *("0:0:0", "00:00:60.00", "00:61:00.00", "nan", "inf", "24:00:00.00", "1000000:00:00.0", "٠٠:٠٠:٠١.٠", "00:00:01,5"),
+    *(
+        "0:0:0",
+        "00:00:60.00",
+        "00:61:00.00",
+        "nan",
+        "inf",
+        "24:00:00.00",
+        "1000000:00:00.0",
+        "٠٠:٠٠:٠١.٠",
+        "00:00:01,5",
+    ),
 )
 
 
@@ -109,7 +118,7 @@ class Annotations(Kind):
                 try:
                     found = read(path)
                 except ValueError as error:
-                    if "no onsets" in str(error) or "onsets" in str(error) and read is read_truth:
+                    if "no onsets" in str(error) or ("onsets" in str(error) and read is read_truth):
                         continue  # a csv of actions has none
                     raise
                 for seconds in found.values():
@@ -168,9 +177,9 @@ def _ego4d() -> dict[str, Any]:
         }  # fmt: skip
         files[f"v2/annotations/fho_oscc-pnr_{split}.json"] = {
             "clips": [
-                {"unique_id": f"u{n}{k}", "video_uid": f"v{n}", "parent_start_sec": 8.0 * k, "parent_end_sec": 8.0 * k + 8,
-                 "parent_start_frame": 240 * k, "parent_end_frame": 240 * k + 240, "state_change": k == 1,
-                 "parent_pnr_frame": 240 * k + 100}
+                {"unique_id": f"u{n}{k}", "video_uid": f"v{n}", "state_change": k == 1,
+                 "parent_pnr_frame": 240 * k + 100, "parent_start_sec": 8.0 * k, "parent_end_sec": 8.0 * k + 8,
+                 "parent_start_frame": 240 * k, "parent_end_frame": 240 * k + 240}
                 for k in range(3)
             ]
         }  # fmt: skip
@@ -260,7 +269,10 @@ def _require_actions(actions: list[Any], rows: list[dict[str, str]], id_column: 
         if action.action_id != row[id_column] or action.video_id != row["video_id"]:
             raise WrongError("an action has other names than its row")
         times = [_exact_seconds(row[column]) for column in ("start_timestamp", "stop_timestamp")]
-        if any(abs(found - time) > 1e-6 for found, time in zip((action.start_seconds, action.stop_seconds), times, strict=True)):
+        if any(
+            abs(found - time) > 1e-6
+            for found, time in zip((action.start_seconds, action.stop_seconds), times, strict=True)
+        ):
             raise WrongError("an action has other times than its row")
         labels = {int(row[name]) for name in ("verb_class", "noun_class", "class_id") if name in row}
         if set(action.labels.values()) - labels and action.labels:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fuzzing.mutations import edited_bytes, edited_tree, hostile, json_text, places_in
-from fuzzing.running import Input, Kind, WrongError
-from fuzzing.trained import train
 from torch import Tensor
 
 from earmark.encoders.weights import load_encoder, save_encoder
+from fuzzing.mutations import edited_bytes, edited_tree, hostile, json_text, places_in
+from fuzzing.running import Input, Kind, WrongError
+from fuzzing.trained import train
 
 State = dict[str, Any]
 PLAIN = ("config", "arguments", "position", "epoch_totals", "last_scalars", "scheduler", "scaler", "videos", "rng",
@@ -57,33 +57,23 @@ class Checkpoints(Kind):
         path = folder / "run" / "checkpoints" / self._file.name
         state, is_plausible = _copied(self._state), False
         if target == "published":
-            weights = {
-                f"module.{'video' if kind == 'video' else 'audio'}_model.{name}": value
-                for kind in ("video", "audio")
-                for name, value in _of_encoder(state["model"], kind).items()
-            }
-            state = {"model": weights, "epoch": 3, "config": {"a": [1]}}
+            state = _published(state)
         how = draw.choice(("tensor", "tensor", "plain", "plain", "keys", "pickle", "member", "bytes"))
-        if how == "tensor":
-            told, is_plausible = _edited_tensor(state, draw)
-        elif how == "plain":
-            told, is_plausible = _edited_plain(state, draw)
-        elif how == "keys":
-            told = _edited_keys(state, draw)
-        else:
-            told = how
+        told = how
+        if how in EDITS:
+            told, is_plausible = EDITS[how](state, draw)
         old_format = target == "published" and draw.random() < 0.3
         try:
             torch.save(state, path, _use_new_zipfile_serialization=not old_format)
         except Exception as error:  # torch cannot write it: then nobody hands it in as a file of torch's
             torch.save(_copied(self._state), path)
             state, told = _copied(self._state), f"nothing: torch cannot save it ({type(error).__name__}, {told})"
-        whole = state if how in ("tensor", "plain", "keys") else None
+        whole = state if how in EDITS else None
         if how in ("pickle", "member") and not old_format:
             told, is_consistent = _edited_archive(path, draw, pickle=how == "pickle")
             if is_consistent:  # with its right checksum: a file that holds something else, if it can be read at all
                 is_plausible, whole = True, _loaded_if_possible(path)
-        elif how not in ("tensor", "plain", "keys"):
+        elif how not in EDITS:
             data, told = edited_bytes(path.read_bytes(), draw)
             path.write_bytes(data)
         names: tuple[str, ...] = (str(path.parent.parent),)
@@ -184,6 +174,16 @@ def _copied(state: State) -> State:
     file.seek(0)
     copy: State = torch.load(file, weights_only=True)
     return copy
+
+
+def _published(state: State) -> State:
+    """Return the encoders of a checkpoint as AVID's are published."""
+    weights = {
+        f"module.{kind}_model.{name}": value
+        for kind in ("video", "audio")
+        for name, value in _of_encoder(state["model"], kind).items()
+    }
+    return {"model": weights, "epoch": 3, "config": {"a": [1]}}
 
 
 def _loaded_if_possible(path: Path) -> State | None:
@@ -289,7 +289,11 @@ def _same_shape(tree: Any, edited: Any) -> bool:
     if len(places_in(tree)) != len(places_in(edited)):
         return False
     if isinstance(tree, dict):
-        return isinstance(edited, dict) and tree.keys() == edited.keys() and all(_same_shape(tree[k], edited[k]) for k in tree)
+        return (
+            isinstance(edited, dict)
+            and tree.keys() == edited.keys()
+            and all(_same_shape(tree[k], edited[k]) for k in tree)
+        )
     if isinstance(tree, list):
         return isinstance(edited, list) and all(map(_same_shape, tree, edited))
     if isinstance(tree, Tensor | tuple):
@@ -300,8 +304,10 @@ def _same_shape(tree: Any, edited: Any) -> bool:
     return bool(tree == edited)
 
 
-def _edited_keys(state: State, draw: random.Random) -> str:
-    holder = draw.choice([state, *(part for part in (state.get("model"), state.get("ema"), state.get("optimizer")) if part)])
+def _edited_keys(state: State, draw: random.Random) -> tuple[str, bool]:
+    holder = draw.choice(
+        [state, *(part for part in (state.get("model"), state.get("ema"), state.get("optimizer")) if part)]
+    )
     key = draw.choice(list(holder))
     how = draw.choice(("gone", "renamed", "twice", "added"))
     if how == "added":
@@ -312,7 +318,10 @@ def _edited_keys(state: State, draw: random.Random) -> str:
         value = holder.pop(key)
         if how == "renamed":
             holder[f"{key}x"] = value
-    return f"{key} {how}"
+    return f"{key} {how}", False
+
+
+EDITS = {"tensor": _edited_tensor, "plain": _edited_plain, "keys": _edited_keys}
 
 
 def _edited_archive(path: Path, draw: random.Random, *, pickle: bool) -> tuple[str, bool]:

@@ -91,7 +91,9 @@ def _audio_frames(stream: Any) -> Iterator[Any]:
     for start in range(0, len(samples), 1152):
         piece = samples[None, start : start + 1152]
         values = piece if is_float else (piece * 32767).astype(np.int16)
-        frame = AudioFrame.from_ndarray(np.ascontiguousarray(values), format="fltp" if is_float else "s16p", layout="mono")
+        frame = AudioFrame.from_ndarray(
+            np.ascontiguousarray(values), format="fltp" if is_float else "s16p", layout="mono"
+        )
         frame.sample_rate, frame.pts, frame.time_base = RATE, start, Fraction(1, RATE)
         yield frame
 

@@ -9,15 +9,14 @@ import random
 from pathlib import Path
 from typing import Any
 
-from fuzzing.made_media import LENGTH_IS_DECLARED, SECONDS, layout, make_clips
-from fuzzing.mutations import edited_bytes, flipped
-from fuzzing.running import Input, Kind, WrongError
-
 from earmark.datasets.records import VideoRecord
 from earmark.media import FrameReader, MediaError, SoundReader, media_info
 from earmark.moments import MomentStream
 from earmark.preparation.options import Transcoding
 from earmark.preparation.preparing import prepare
+from fuzzing.made_media import LENGTH_IS_DECLARED, SECONDS, layout, make_clips
+from fuzzing.mutations import edited_bytes, flipped
+from fuzzing.running import Input, Kind, WrongError
 
 READ_RATE, READ_FPS = 16000, 16
 MOST_SECONDS = 20 * SECONDS + 60  # that so little data can plausibly last

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from fuzzing.mutations import edited_bytes, edited_text, edited_tree, json_text, nested
 from fuzzing.running import Input, Kind, UnhandledError, WrongError, run_command
 
@@ -67,7 +68,9 @@ class Runs(Kind):
         root = folder / "data"
         shutil.copytree(self._root, root)
         run = root / "outputs" / "middle"
-        told = draw.choice((_damaged_config, _damaged_metrics, _damaged_metrics, _damaged_results, _damaged_entry))(run, draw)
+        told = draw.choice((_damaged_config, _damaged_metrics, _damaged_metrics, _damaged_results, _damaged_entry))(
+            run, draw
+        )
 
         def attempt() -> None:
             code, table, err = run_command(["runs", "--data-dir", str(root)], folder)
@@ -164,7 +167,9 @@ def _damaged_entry(run: Path, draw: random.Random) -> str:
     how = draw.choice(("folder", "link", "gone", "empty", "name", "circle"))
     path = run / name
     if how == "name":
-        new = draw.choice(("middle\x1b[31m", "middle\n", "middle[red]", "middle" + "é" * 60, "middle\udcff", "middle\u202e"))
+        new = draw.choice(
+            ("middle\x1b[31m", "middle\n", "middle[red]", "middle" + "é" * 60, "middle\udcff", "middle\u202e")
+        )
         run.rename(run.with_name(new))
         return f"the run is called {new!r}"
     path.unlink()

@@ -7,6 +7,7 @@ reading or verifying must name a fault. And where reading fails, verifying must 
 import hashlib
 import io
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -16,15 +17,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fuzzing.made_media import make_clips
-from fuzzing.mutations import NUMBERS, TEXTS, edited_bytes, edited_tree, flipped, json_text
-from fuzzing.running import Input, Kind, WrongError
 
 from earmark.clips.store import PreparedStore
 from earmark.datasets.records import VideoRecord
 from earmark.preparation.options import Transcoding
 from earmark.preparation.preparing import prepare
 from earmark.preparation.verifying import verify
+from fuzzing.made_media import make_clips
+from fuzzing.mutations import NUMBERS, TEXTS, edited_bytes, edited_tree, flipped, json_text
+from fuzzing.running import Input, Kind, WrongError
 
 IDS = {"a": "h264_aac.mp4", "P01/b": "mpeg4_mp3.avi", "c": "vp8_opus.webm"}
 
@@ -38,8 +39,12 @@ class Stores(Kind):
         clips = folder / "clips"
         clips.mkdir()
         make_clips(clips)
-        videos = [VideoRecord(video_id, clips / name, "train", "P01") for video_id, name in IDS.items()]
-        videos.append(VideoRecord("refused", clips / "none.mp4", "train"))
+        # Nothing in the store may depend on the place or the time, so that an input is the same again.
+        os.chdir(folder)
+        for path in clips.iterdir():
+            os.utime(path, (0, 0))
+        videos = [VideoRecord(video_id, Path("clips", name), "train", "P01") for video_id, name in IDS.items()]
+        videos.append(VideoRecord("refused", Path("clips", "none.mp4"), "train"))
         self._root = folder / "store"
         prepare(videos, self._root, transcoding=Transcoding(short_side=32), num_workers=1, progress=False)
         shutil.rmtree(clips)

@@ -47,12 +47,14 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 def train(run_dir: Path, *, epochs: int = EPOCHS) -> training.PretrainResult:
     """Start a run, or go on with it, as a fresh process would."""
-    for seeded in (random.seed, np.random.seed, torch.manual_seed):  # noqa: NPY002 - the global state is in a checkpoint
+    for seeded in (random.seed, np.random.seed, torch.manual_seed):
         seeded(3)
     model = AudioVisualModel(new_encoder(VIDEO, width=2), new_encoder(AUDIO, width=2), hidden_dim=8, out_dim=4)
     optimizer = sgd(model.parameters(), lr=0.01, fused=True)
     return training.pretrain(
-        training.Learner(model=model, optimizer=optimizer, scheduler=one_cycle(optimizer, max_lr=0.01, total_steps=EPOCHS)),
+        training.Learner(
+            model=model, optimizer=optimizer, scheduler=one_cycle(optimizer, max_lr=0.01, total_steps=EPOCHS)
+        ),
         training.TrainingData(
             clips=Clips(),
             collate_fn=collate,

@@ -178,6 +178,7 @@ def _hydra_at(config_dir: Path | None) -> Iterator[None]:
     from hydra._internal.utils import create_config_search_path
     from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
+    from yaml import YAMLError
 
     version.setbase("1.3")
     search_path = create_config_search_path(f"pkg://{CONFIG_PACKAGE}")
@@ -189,8 +190,28 @@ def _hydra_at(config_dir: Path | None) -> Iterator[None]:
     Hydra.create_main_hydra2(task_name="earmark", config_search_path=search_path)
     try:
         yield
+    except YAMLError as error:  # its message names the file and the line
+        raise ConfigError(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{_first_undecodable(config_dir)}: not text in UTF-8 ({error.reason})") from error
+    except RecursionError as error:
+        raise ConfigError(f"{config_dir or 'the overrides'}: a value is nested too deeply, or within itself") from error
+    except ConfigError:
+        raise
+    except ValueError as error:  # of a number with thousands of digits, say
+        raise ConfigError(f"{config_dir or 'the overrides'}: {error}") from error
     finally:
         GlobalHydra.instance().clear()
+
+
+def _first_undecodable(config_dir: Path | None) -> Path | str:
+    """Return which file of a folder is not text; the decoder does not say which one it was reading."""
+    for path in sorted(config_dir.rglob("*.yaml")) if config_dir else ():
+        try:
+            path.read_text(encoding="utf-8")
+        except (UnicodeDecodeError, OSError):
+            return path
+    return config_dir or "the overrides"
 
 
 def _parse(overrides: Sequence[str]) -> list[Any]:

@@ -50,8 +50,9 @@ def _convert(kind: Any, value: Any, key: str, problems: list[str], keys: Sequenc
             return None
         return [_convert(item_kind, item, f"{key}[{index}]", problems, keys) for index, item in enumerate(value)]
     if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            problems.append(f"{key}: {not_one_of(value, get_args(kind))}")
+        known = get_args(kind)
+        if (value, type(value)) not in [(one, type(one)) for one in known]:  # True equals 1
+            problems.append(f"{key}: {not_one_of(value, [str(one) for one in known])}")
         return value
     value, problem = _convert_scalar(kind, value)
     if problem is None:
