@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from earmark.cli.config_code import code_in
 from earmark.cli.config_contradictions import contradictions
 from earmark.cli.config_fit import unfitting
 from earmark.cli.config_schema import EvaluateConfig, PretrainConfig
@@ -320,16 +321,21 @@ def _composed(
     """
     import hydra
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf, flag_override
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        config = hydra.compose(config_name, list(overrides))
+        config = hydra.compose(config_name, list(overrides), return_hydra_config=True)
+        problems = list(code_in(OmegaConf.to_container(config["hydra"], resolve=False)))  # type: ignore[arg-type]
+        with flag_override(config, ["struct", "readonly"], False):
+            del config["hydra"]
         values = OmegaConf.to_container(config, resolve=resolve)
     except (HydraException, OmegaConfBaseException) as error:
         causes = dict.fromkeys(str(part) for part in (error, error.__cause__) if part)
         unknown = _unknown_keys(config_name, parsed) if parsed else []
         raise ConfigError("\n".join(unknown or causes)) from error
+    if problems:
+        raise ConfigError("\n".join(problems))
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
