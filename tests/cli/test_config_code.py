@@ -13,7 +13,7 @@ NAMES_CODE = {
     "launcher": (r"hydra.launcher._target_", "launcher: {_target_: os.mkdir}"),
     "part of the sweeper": (
         r"hydra.sweeper.params.a._target_",
-        "sweeper: {params: {a: {_target_: os.mkdir, path: canary}}}",
+        "sweeper: {params: {a: {_target_: os.mkdir}}}",
     ),
     "logging class": (
         "hydra.job_logging.handlers.a.class",
