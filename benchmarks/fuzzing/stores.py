@@ -60,7 +60,8 @@ class Stores(Kind):
         for damage in damages[1:]:
             try:
                 told.append(damage(root, draw))
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # the first has left nothing to do it to
+            except (OSError, ValueError, LookupError, ArithmeticError, MemoryError, RecursionError, zipfile.BadZipFile):
+                # the first has left nothing to do it to
                 break
 
         def attempt() -> None:
