@@ -365,7 +365,7 @@ def _edited_archive(path: Path, draw: random.Random, *, pickle: bool) -> tuple[s
 
 
 def _with_bomb(path: Path, members: dict[str, bytes], name: str) -> str:
-    """Write one member as 3 GB of zeros, deflated."""
+    """Write one member as 1.2 GB of zeros, deflated."""
     with zipfile.ZipFile(path, "w") as archive:
         for member, content in members.items():
             if member != name:
@@ -373,9 +373,9 @@ def _with_bomb(path: Path, members: dict[str, bytes], name: str) -> str:
         info = zipfile.ZipInfo(name)
         info.compress_type = zipfile.ZIP_DEFLATED
         with archive.open(info, "w", force_zip64=True) as file:
-            for _ in range(3 * 2**10):
+            for _ in range(1200):
                 file.write(bytes(2**20))
-    return f"{name.partition('/')[2]} is 3 GB of zeros"
+    return f"{name.partition('/')[2]} is 1.2 GB of zeros"
 
 
 def _edited_safetensors_header(path: Path, draw: random.Random) -> str:

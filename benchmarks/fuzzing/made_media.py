@@ -28,6 +28,8 @@ CLIPS = {  # video codec, audio codec, sample format
     "sound.mp3": (None, "libmp3lame"),
     "sound.m4a": (None, "aac"),
 }
+# Its lookahead in a thread of its own, and what follows from it, differ now and then.
+OPTIONS = {"libx264": {"x264-params": "threads=1:sync-lookahead=0:rc-lookahead=0:mbtree=0"}}
 LENGTH_IS_DECLARED = {".mp4", ".m4a", ".mov", ".mkv", ".webm", ".avi", ".wav", ".flac"}  # so that a cut shows
 
 
@@ -62,14 +64,13 @@ def make_clips(folder: Path) -> dict[str, bytes]:
 
 
 def _write(path: Path, video_codec: str | None, audio_codec: str) -> None:
-    with av.open(str(path), "w") as container:
+    # Without random ids and dates, so that an input is the same again.
+    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
         streams: list[tuple[Any, Iterator[Any]]] = []
         if video_codec is not None:
-            video: Any = container.add_stream(video_codec, rate=FPS, options={"g": "12"})
+            video: Any = container.add_stream(video_codec, rate=FPS, options={"g": "12"} | OPTIONS.get(video_codec, {}))
             video.width, video.height = WIDTH, HEIGHT
             video.pix_fmt = "yuvj420p" if video_codec == "mjpeg" else "yuv420p"
-            if video_codec == "libx264":
-                video.thread_count = 1
             streams.append((video, _video_frames()))
         audio: Any = container.add_stream(audio_codec, rate=RATE, layout="mono")
         streams.append((audio, _audio_frames(audio)))
