@@ -366,6 +366,13 @@ def test_configurations_that_cannot_be_read_are_refused_with_their_place(
         compose("default_ssrl", ["data=mine"], config_dir=tmp_path / "configs")
 
 
+@pytest.mark.parametrize("choice", ["3", "inf", "true", "{a: 1}", "1" * 400])
+@pytest.mark.parametrize("group", ["hydra/launcher", "hydra/job_logging", "data"])
+def test_a_choice_that_is_no_name_is_refused_with_its_group(group: str, choice: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{group}: .* is not "):
+        compose("default_ssrl", [f"{group}={choice}"])
+
+
 @pytest.mark.parametrize("value", ["true", "1.0", "[1,2]", "2"])
 def test_a_number_that_must_be_one_of_some_is_refused_otherwise(value: str) -> None:
     key = "optim.lr_scheduler_args.first_step"

@@ -249,6 +249,8 @@ def _check_choices(config_name: str, parsed: Sequence[Any]) -> None:
     problems = []
     for override in parsed:
         key = override.key_or_group
+        if override.is_hydra_override() and "/" in key and isinstance(override.value(), bool | int | float | dict):
+            problems.append(f"{key}: {override.value()!r} is not the name of a configuration")
         options = [] if override.is_hydra_override() else loader.get_group_options(key)
         if not options or override.is_delete():
             continue
