@@ -13,6 +13,7 @@ Each input is a function of (seed, kind, number). It is tried in a process of it
 """
 
 import argparse
+import gc
 import multiprocessing
 import os
 import sys
@@ -48,6 +49,9 @@ def kind_in(name: str, scratch: Path) -> Kind:
         base = scratch / f"{name}-undamaged-{os.getpid()}"
         base.mkdir(parents=True)
         kind.make(base)
+        # A fork must not collect what was opened here: threads of its decoders exist in this process only.
+        gc.collect()
+        gc.freeze()
         _made[name] = kind
     return _made[name]
 
@@ -132,6 +136,8 @@ def main() -> int:
             found.append(outcome)
             if outcome.outcome not in FINE:
                 print(f"{outcome.kind} {outcome.number} {outcome.outcome}: {outcome.what[:100]}", file=sys.stderr)
+                if outcome.outcome == "signal":  # alone it may not come again
+                    print(outcome.detail, file=sys.stderr)
     print(table(names, found))
     most = max(found, key=lambda one: one.num_bytes)
     longest = max(found, key=lambda one: one.cpu_seconds)

@@ -4,6 +4,7 @@ A worker makes what is undamaged once, then forks for each input, so that an inp
 hangs or fills one process is counted and costs nothing else.
 """
 
+import faulthandler
 import json
 import os
 import random
@@ -121,7 +122,7 @@ def _outcome(kind: Kind, seed: int, number: int, folder: Path, cpu_seconds: int)
     num_bytes = max(num_bytes, usage.ru_maxrss * 1024)
     if os.WIFSIGNALED(status):
         number_of_signal = os.WTERMSIG(status)
-        detail = signal.Signals(number_of_signal).name
+        detail = f"{_crashed_at(folder)}\n{signal.Signals(number_of_signal).name}"
         outcome = killed_for or ("hang" if number_of_signal == signal.SIGXCPU else "signal")
     elif outcome is None:
         outcome, detail = "signal", f"left with {os.waitstatus_to_exitcode(status)} and said nothing"
@@ -129,9 +130,17 @@ def _outcome(kind: Kind, seed: int, number: int, folder: Path, cpu_seconds: int)
         outcome = "memory"
     elif _written_bytes(folder) > MAX_DISK_BYTES - (1 << 16):
         outcome = "disk"
-    elif outcome in FINE and (escaped := sorted({p.name for p in folder.iterdir()} - {"inside", "said.json"})):
+    elif outcome in FINE and (escaped := sorted({p.name for p in folder.iterdir()} - {"inside", "said.json", "crash"})):
         outcome, detail = "wrong", f"written outside its folder: {escaped}"
     return Outcome(kind.name, number, outcome, what, detail, usage.ru_utime + usage.ru_stime, num_bytes)
+
+
+def _crashed_at(folder: Path) -> str:
+    """Return where python was when a signal came, as `faulthandler` wrote it."""
+    try:
+        return (folder / "crash").read_text()[:2000]
+    except OSError:
+        return ""
 
 
 def _in_child(kind: Kind, seed: int, number: int, folder: Path, cpu_seconds: int) -> None:
@@ -141,6 +150,8 @@ def _in_child(kind: Kind, seed: int, number: int, folder: Path, cpu_seconds: int
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     said = {"what": "not made"}
+    crash = (folder / "crash").open("w")  # stays open as long as the process
+    faulthandler.enable(crash)
     try:
         damaged = damaged_input(kind, seed, number, folder / "inside")
         said["what"] = damaged.what
