@@ -123,7 +123,8 @@ def _outcome(kind: Kind, seed: int, number: int, folder: Path, cpu_seconds: int)
     if os.WIFSIGNALED(status):
         number_of_signal = os.WTERMSIG(status)
         detail = f"{_crashed_at(folder)}\n{signal.Signals(number_of_signal).name}"
-        outcome = killed_for or ("hang" if number_of_signal == signal.SIGXCPU else "signal")
+        is_late = usage.ru_utime + usage.ru_stime >= cpu_seconds  # the kernel sends SIGXCPU, a second later SIGKILL
+        outcome = killed_for or ("hang" if is_late else "signal")
     elif outcome is None:
         outcome, detail = "signal", f"left with {os.waitstatus_to_exitcode(status)} and said nothing"
     elif num_bytes > MAX_BYTES:
