@@ -123,8 +123,10 @@ def _outcome(kind: Kind, seed: int, number: int, folder: Path, cpu_seconds: int)
     if os.WIFSIGNALED(status):
         number_of_signal = os.WTERMSIG(status)
         detail = f"{_crashed_at(folder)}\n{signal.Signals(number_of_signal).name}"
-        is_late = usage.ru_utime + usage.ru_stime >= cpu_seconds  # the kernel sends SIGXCPU, a second later SIGKILL
-        outcome = killed_for or ("hang" if is_late else "signal")
+        is_late = usage.ru_utime + usage.ru_stime >= cpu_seconds
+        # The kernel sends SIGXCPU, and SIGKILL a second later.
+        is_out_of_time = number_of_signal == signal.SIGXCPU or (number_of_signal == signal.SIGKILL and is_late)
+        outcome = killed_for or ("hang" if is_out_of_time else "signal")
     elif outcome is None:
         outcome, detail = "signal", f"left with {os.waitstatus_to_exitcode(status)} and said nothing"
     elif num_bytes > MAX_BYTES:
