@@ -137,7 +137,8 @@ def _require_as_stored(
 ) -> None:
     """Compare the tensors of an encoder with those that a file holds."""
     held = undamaged if state is None else state
-    part = "model" if published else chosen or ("model" if held.get("ema") is None else "ema")
+    is_own = not published and "format_version" in held
+    part = (chosen or ("model" if held.get("ema") is None else "ema")) if is_own else "model"
     if published and state is None:
         stored = _of_encoder(undamaged["model"], kind)
     else:

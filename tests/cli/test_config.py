@@ -373,6 +373,11 @@ def test_a_choice_that_is_no_name_is_refused_with_its_group(group: str, choice: 
         compose("default_ssrl", [f"{group}={choice}"])
 
 
+def test_a_number_beyond_what_a_float_holds_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"optim\.args\.momentum: expected a number of at most 1\.79769e\+308"):
+        checked(PretrainConfig, compose("default_ssrl", [f"optim.args.momentum=1{'0' * 400}"]))
+
+
 @pytest.mark.parametrize("value", ["true", "1.0", "[1,2]", "2"])
 def test_a_number_that_must_be_one_of_some_is_refused_otherwise(value: str) -> None:
     key = "optim.lr_scheduler_args.first_step"

@@ -5,6 +5,7 @@ Beside the path of a sample; part of `earmark.cli.config`, which composes what i
 
 import difflib
 import math
+import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -87,7 +88,10 @@ def _convert_scalar(kind: type, value: Any) -> tuple[Any, str | None]:
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)  # logging.name=2024 is a name
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            return value, f"expected a number of at most {sys.float_info.max:g}"
     words = {int: "an integer", float: "a number", bool: "true or false", str: "text"}[kind]
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         return value, f"expected {words}, got {value!r}"
