@@ -269,15 +269,13 @@ def _require_actions(actions: list[Any], rows: list[dict[str, str]], id_column: 
         if action.action_id != row[id_column] or action.video_id != row["video_id"]:
             raise WrongError("an action has other names than its row")
         times = [_exact_seconds(row[column]) for column in ("start_timestamp", "stop_timestamp")]
-        if any(
-            abs(found - time) > 1e-6
-            for found, time in zip((action.start_seconds, action.stop_seconds), times, strict=True)
-        ):
+        found = (action.start_seconds, action.stop_seconds)
+        _require_times(found)
+        if any(abs(Fraction(one) - time) > Fraction(1, 10**6) for one, time in zip(found, times, strict=True)):
             raise WrongError("an action has other times than its row")
         labels = {int(row[name]) for name in ("verb_class", "noun_class", "class_id") if name in row}
         if set(action.labels.values()) - labels and action.labels:
             raise WrongError("an action has other labels than its row")
-        _require_times((action.start_seconds, action.stop_seconds))
         _require_names((action.action_id, action.video_id, action.participant_id))
 
 
