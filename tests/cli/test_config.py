@@ -345,6 +345,46 @@ def test_configurations_of_ones_own_extend_the_shipped_ones(tmp_path: Path) -> N
         compose("mine", [], config_dir=tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"name: \xc3\x28\n", r"configs/data/mine\.yaml: not text in UTF-8"),
+        (b"name: \x00\n", r'configs/data/mine\.yaml"|special characters are not allowed'),
+        (b"? [a, b]\n: 1\n", r"mine\.yaml"),
+        (b"[" * 3000 + b"]" * 3000, "configs: a value is nested too deeply, or within itself"),
+        (b"name: &a {b: *a}\n", "configs: a value is nested too deeply, or within itself"),
+        (b"args: {seed: " + b"9" * 5000 + b"}\n", "configs: .*digits"),
+    ],
+)
+def test_configurations_that_cannot_be_read_are_refused_with_their_place(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
+    path = tmp_path / "configs" / "data" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=expected):
+        compose("default_ssrl", ["data=mine"], config_dir=tmp_path / "configs")
+
+
+@pytest.mark.parametrize("choice", ["3", "inf", "true", "{a: 1}", "1" * 400])
+@pytest.mark.parametrize("group", ["hydra/launcher", "hydra/job_logging", "data"])
+def test_a_choice_that_is_no_name_is_refused_with_its_group(group: str, choice: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{group}: .* is not "):
+        compose("default_ssrl", [f"{group}={choice}"])
+
+
+def test_a_number_beyond_what_a_float_holds_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"optim\.args\.momentum: expected a number of at most 1\.79769e\+308"):
+        checked(PretrainConfig, compose("default_ssrl", [f"optim.args.momentum=1{'0' * 400}"]))
+
+
+@pytest.mark.parametrize("value", ["true", "1.0", "[1,2]", "2"])
+def test_a_number_that_must_be_one_of_some_is_refused_otherwise(value: str) -> None:
+    key = "optim.lr_scheduler_args.first_step"
+    with pytest.raises(ConfigError, match=rf"{key}: .* is not one of 0, 1"):
+        checked(PretrainConfig, compose("default_ssrl", [f"{key}={value}"]))
+
+
 def test_a_section_can_be_checked_alone_under_its_full_name() -> None:
     assert checked(DataArgs, {"base_path": None}).seed == 0
     with pytest.raises(ConfigError, match=r"data\.args\.seed: must be at least 0, got -1"):

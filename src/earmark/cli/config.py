@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from earmark.cli.config_code import code_in
 from earmark.cli.config_contradictions import contradictions
 from earmark.cli.config_fit import unfitting
 from earmark.cli.config_schema import EvaluateConfig, PretrainConfig
@@ -178,6 +179,7 @@ def _hydra_at(config_dir: Path | None) -> Iterator[None]:
     from hydra._internal.utils import create_config_search_path
     from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
+    from yaml import YAMLError
 
     version.setbase("1.3")
     search_path = create_config_search_path(f"pkg://{CONFIG_PACKAGE}")
@@ -189,8 +191,28 @@ def _hydra_at(config_dir: Path | None) -> Iterator[None]:
     Hydra.create_main_hydra2(task_name="earmark", config_search_path=search_path)
     try:
         yield
+    except YAMLError as error:  # its message names the file and the line
+        raise ConfigError(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{_first_undecodable(config_dir)}: not text in UTF-8 ({error.reason})") from error
+    except RecursionError as error:
+        raise ConfigError(f"{config_dir or 'the overrides'}: a value is nested too deeply, or within itself") from error
+    except ConfigError:
+        raise
+    except ValueError as error:  # of a number with thousands of digits, say
+        raise ConfigError(f"{config_dir or 'the overrides'}: {error}") from error
     finally:
         GlobalHydra.instance().clear()
+
+
+def _first_undecodable(config_dir: Path | None) -> Path | str:
+    """Return which file of a folder is not text; the decoder does not say which one it was reading."""
+    for path in sorted(config_dir.rglob("*.yaml")) if config_dir else ():
+        try:
+            path.read_text(encoding="utf-8")
+        except (UnicodeDecodeError, OSError):
+            return path
+    return config_dir or "the overrides"
 
 
 def _parse(overrides: Sequence[str]) -> list[Any]:
@@ -227,6 +249,8 @@ def _check_choices(config_name: str, parsed: Sequence[Any]) -> None:
     problems = []
     for override in parsed:
         key = override.key_or_group
+        if override.is_hydra_override() and "/" in key and isinstance(override.value(), bool | int | float | dict):
+            problems.append(f"{key}: {override.value()!r} is not the name of a configuration")
         options = [] if override.is_hydra_override() else loader.get_group_options(key)
         if not options or override.is_delete():
             continue
@@ -299,16 +323,21 @@ def _composed(
     """
     import hydra
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf, flag_override
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        config = hydra.compose(config_name, list(overrides))
+        config = hydra.compose(config_name, list(overrides), return_hydra_config=True)
+        problems = list(code_in(OmegaConf.to_container(config["hydra"], resolve=False)))  # type: ignore[arg-type]
+        with flag_override(config, ["struct", "readonly"], False):
+            del config["hydra"]
         values = OmegaConf.to_container(config, resolve=resolve)
     except (HydraException, OmegaConfBaseException) as error:
         causes = dict.fromkeys(str(part) for part in (error, error.__cause__) if part)
         unknown = _unknown_keys(config_name, parsed) if parsed else []
         raise ConfigError("\n".join(unknown or causes)) from error
+    if problems:
+        raise ConfigError("\n".join(problems))
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 

@@ -5,6 +5,7 @@ Beside the path of a sample; part of `earmark.cli.config`, which composes what i
 
 import difflib
 import math
+import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -50,8 +51,9 @@ def _convert(kind: Any, value: Any, key: str, problems: list[str], keys: Sequenc
             return None
         return [_convert(item_kind, item, f"{key}[{index}]", problems, keys) for index, item in enumerate(value)]
     if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            problems.append(f"{key}: {not_one_of(value, get_args(kind))}")
+        known = get_args(kind)
+        if (value, type(value)) not in [(one, type(one)) for one in known]:  # True equals 1
+            problems.append(f"{key}: {not_one_of(value, [str(one) for one in known])}")
         return value
     value, problem = _convert_scalar(kind, value)
     if problem is None:
@@ -86,7 +88,10 @@ def _convert_scalar(kind: type, value: Any) -> tuple[Any, str | None]:
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)  # logging.name=2024 is a name
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            return value, f"expected a number of at most {sys.float_info.max:g}"
     words = {int: "an integer", float: "a number", bool: "true or false", str: "text"}[kind]
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         return value, f"expected {words}, got {value!r}"

@@ -1,0 +1,1 @@
+"""What `benchmarks/fuzz.py` tries: one module a kind, `mutations` for all, `running` for the limits."""
