@@ -3,7 +3,9 @@
 Beside the path of a sample.
 """
 
-__all__ = ["counted"]
+from collections.abc import Iterator, Sequence
+
+__all__ = ["at_most", "counted"]
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:
@@ -21,3 +23,15 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
         ('1 batch', '3 batches')
     """
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def at_most(lines: Sequence[str], number: int) -> Iterator[str]:
+    """Yield the first lines, and a last one that counts the others.
+
+    Example:
+        >>> list(at_most(["a", "b", "c"], 2)), list(at_most(["a", "b"], 2))
+        (['a', 'b', '1 more of this kind'], ['a', 'b'])
+    """
+    yield from lines[:number]
+    if len(lines) > number:
+        yield f"{len(lines) - number} more of this kind"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from earmark.cli.terminal import screen
 from earmark.datasets.listing import reason_of
 from earmark.datasets.records import printable
+from earmark.wording import at_most
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Truth", "complain", "read_truths", "score"]
 
 SCORE_WINDOWS_SECONDS = (0.05, 0.1)
+MAX_ROWS_NAMED = 20  # of a file's that can't be used
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,13 @@ def complain(text: str) -> None:
 def read_truths(path: Path) -> dict[str, Truth]:
     """Read a file of ground truth, or all Audacity labels of a folder: name of the recording -> its ground truth.
 
+    Rows that can't be used are named on standard error and left out.
+
     Raises:
         earmark.moments.scoring.TruthError: If a file is of an unknown format, missing or damaged, or a folder can't be
             read or holds no labels.
     """
-    from earmark.moments.scoring import TruthError, holds_onsets, read_spans, read_truth
+    from earmark.moments.scoring import TruthError, read_ground_truth
 
     files = [path]
     if path.is_dir():
@@ -60,9 +64,11 @@ def read_truths(path: Path) -> dict[str, Truth]:
             raise TruthError(f"{path}: no Audacity labels (.txt) in this folder")
     truths: dict[str, Truth] = {}
     for file in files:
-        onsets = read_truth(file) if holds_onsets(file) else None
-        for name, spans in read_spans(file).items():
-            truths[name] = Truth(None if onsets is None else onsets[name], spans)
+        known = read_ground_truth(file)
+        for line in at_most(known.problems, MAX_ROWS_NAMED):
+            complain(f"left out: {line}")
+        for name, spans in known.spans.items():
+            truths[name] = Truth(None if known.onsets is None else known.onsets[name], spans)
     return truths
 
 

@@ -55,7 +55,8 @@ class ActionRecord:
         start_seconds: Where it starts in the video.
         stop_seconds: Where it ends; always after the start.
         participant_id: Who acts.
-        labels: Class by label column, such as ``{"verb": 3, "noun": 12}``; empty where labels are held back.
+        labels: Class by label column, such as ``{"verb": 3, "noun": 12}``; empty where labels are held back. Records
+            of the same labels share them: they are not to be changed.
     """
 
     action_id: str
@@ -72,10 +73,16 @@ class DatasetRecords(Protocol):
     Attributes:
         name: Its name, a key of `earmark.datasets.DATASETS`.
         classes: Class names by label column, indexed by class number; empty if nothing is labelled.
+        problems: What was left out by what was read so far (rows, files), each with its place and the reason.
     """
 
     name: str
     classes: dict[str, list[str]]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What was left out so far."""
+        ...
 
     def videos(self, split: str | None = None) -> list[VideoRecord]:
         """Return the videos of a split, or of all splits; always in the same order."""
