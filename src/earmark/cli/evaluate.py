@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earmark.atomic import remove_abandoned
 from earmark.cli.build import (
     build_encoder,
     build_fabric,
@@ -109,6 +110,8 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
         left_out = f"; {len(count.left_out)} left out, such as {': '.join(count.left_out[0])}" if count.left_out else ""
         say(f"{count.split}: {counted(count.num_used, task.sample)}{left_out}")
     folder = result_folder(judged, store, config, values)
+    for written in (folder, Path(config.environment.data_dir) / "features"):
+        remove_abandoned(written)
     say(f"judging {judged.name}; results go to {folder}")
     result = evaluate_task(
         task,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark.cli.terminal import DONE, FAILED, say, screen
-from earmark.wording import counted
+from earmark.wording import counted, visible
 
 if TYPE_CHECKING:
     from earmark.cli.config_schema import PretrainConfig
@@ -43,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
     Returns:
         The exit code: 1 if no video could be used, or if --verify leaves something damaged.
     """
-    from earmark.cli.build import prepare_store
+    from earmark.atomic import require_writable
+    from earmark.cli.build import prepare_store, store_path
     from earmark.cli.config import checked, compose, unfitting
     from earmark.cli.config_schema import PretrainConfig
 
@@ -58,6 +59,9 @@ def run(options: argparse.Namespace) -> int:
         if not damaged or not options.repair:
             return FAILED if damaged else DONE
         _invalidate(config, damaged)
+    require_writable(store_path(config.data, config.environment, config.prepare))
+    if config.data.name == "kitchen" and config.data.args.base_path is None:  # generated there at first use
+        require_writable(config.environment.data_dir)
     report = prepare_store(config.data, config.environment, config.prepare)
     screen().print(report.table())
     return FAILED if len(report.with_status("refused")) == len(report.videos) else DONE
@@ -73,13 +77,13 @@ def _damaged(config: "PretrainConfig") -> list[str]:
     report = verify(root, num_workers=prepare_workers(config.prepare), backend=config.prepare.backend)
     console = screen()
     for fault in report.faults[:MAX_FAULTS_SHOWN]:
-        console.print(f"{fault.video_id}: {fault.reason}", soft_wrap=True)
+        console.print(visible(f"{fault.video_id}: {fault.reason}"), soft_wrap=True)
     if len(report.faults) > MAX_FAULTS_SHOWN:
         console.print(f"... and {len(report.faults) - MAX_FAULTS_SHOWN} more")
     damaged = list(dict.fromkeys(fault.video_id for fault in report.faults))
     console.print(
-        f"{root}: {counted(report.num_videos, 'video')}, {counted(report.num_frames, 'frame')}, {report.hours:.2f} h "
-        "read back; "
+        f"{visible(root)}: {counted(report.num_videos, 'video')}, {counted(report.num_frames, 'frame')}, "
+        f"{report.hours:.2f} h read back; "
         + (
             f"damaged: {counted(len(damaged), 'video')}; --repair makes anew" if damaged else "all is as it was written"
         ),

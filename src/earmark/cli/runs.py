@@ -13,10 +13,11 @@ from typing import Any
 
 from rich.table import Table
 
-from earmark.cli.terminal import DONE, FAILED, say, screen
+from earmark.cli.terminal import DONE, FAILED, print_json, say, screen
 from earmark.datasets.listing import reason_of
 from earmark.training.run_lock import holder_of
 from earmark.training.run_log import METRICS_FILE, read_metrics
+from earmark.wording import visible
 
 __all__ = ["Evaluation", "Run", "add_arguments", "evaluations_in", "list_runs", "run", "runs_in"]
 
@@ -120,7 +121,7 @@ def list_runs(data_dir: Path, *, as_json: bool) -> bool:
     """
     runs = list(runs_in(data_dir / "outputs"))
     if as_json:
-        print(json.dumps([asdict(run) for run in runs], indent=2))
+        print_json([asdict(run) for run in runs])
     elif not runs:
         say(f"no runs in {data_dir / 'outputs'}")
     else:
@@ -129,7 +130,7 @@ def list_runs(data_dir: Path, *, as_json: bool) -> bool:
             loss = "" if one.loss is None else f"{one.loss:.4f}"
             probe = "" if one.probe is None else f"{one.probe_name} {one.probe:.2f} (epoch {one.probe_epoch})"
             epoch = f"{one.epoch}/{'?' if one.epochs is None else one.epochs}"
-            table.add_row(one.name, one.state, epoch, str(one.step), loss, probe)
+            table.add_row(visible(one.name), one.state, epoch, str(one.step), loss, probe)
         screen().print(table)
         evaluations = [evaluation for one in runs for evaluation in one.evaluations]
         if evaluations:
@@ -141,14 +142,14 @@ def _evaluations_table(evaluations: Sequence[Evaluation]) -> Table:
     table = Table("run", "checkpoint", "weights", "split", "found, % [95 % interval]", "videos", "cautions", "folder")
     for one in evaluations:
         table.add_row(
-            one.run,
-            one.checkpoint or "none",
+            visible(one.run),
+            visible(one.checkpoint or "none"),
             one.weights or "",
-            one.split,
+            visible(one.split),
             f"{one.measure} {one.value:.1f} [{one.low:.1f}, {one.high:.1f}]",
             "" if one.num_test_videos is None else str(one.num_test_videos),
             str(len(one.cautions) or ""),
-            one.folder,
+            visible(one.folder),
         )
     return table
 

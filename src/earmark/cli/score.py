@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from earmark.cli.terminal import screen
 from earmark.datasets.listing import reason_of
-from earmark.datasets.records import printable
-from earmark.wording import at_most
+from earmark.wording import at_most, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,7 +39,7 @@ class Truth:
 
 def complain(text: str) -> None:
     """Report a fault of an input on standard error."""
-    print(f"earmark moments: {text}", file=sys.stderr, flush=True)
+    print(f"earmark moments: {visible(text)}", file=sys.stderr, flush=True)
 
 
 def read_truths(path: Path) -> dict[str, Truth]:
@@ -104,7 +103,7 @@ def score(
         return {}
     of_actions = known[0][2].onsets is None  # all of one source
     judge = _of_actions if of_actions else _of_onsets
-    rows = [(printable(found.path), judge(times, truth)) for found, times, truth in known]
+    rows = [(visible(found.path), judge(times, truth)) for found, times, truth in known]
     scores = {found.path: scored for (found, _, _), (_, scored) in zip(known, rows, strict=True)}
     if len(known) > 1:
         rows.append(("all", judge(*_joined(known))))
@@ -153,17 +152,17 @@ def _shares_of_actions(times: Any, truth: Truth) -> dict[str, Any]:
 def _table(rows: Sequence[tuple[str, list[dict[str, Any]]]], source: Path, *, of_actions: bool) -> "Table":
     from rich.table import Table
 
-    caption = None
+    caption, shown = None, visible(source)
     columns = {"moments": "num_moments", "onsets": "num_truth", "precision": "precision", "recall": "recall"}
     columns |= {"F1": "f1", "recall of actions": "span_recall", "idle": "idle_share"}
     if of_actions:
         columns = {"moments": "num_moments", "actions": "num_actions", "recall of actions": "span_recall"}
         columns["idle"] = "idle_share"
         caption = (
-            f"{source} says when actions begin and end, not when they are heard, so precision can't be computed. "
+            f"{shown} says when actions begin and end, not when they are heard, so precision can't be computed. "
             "Recall of actions: the share of them with a moment within; idle: the share of the moments outside all."
         )
-    table = Table("file", title=f"against {source}", title_justify="left", caption=caption, caption_justify="left")
+    table = Table("file", title=f"against {shown}", title_justify="left", caption=caption, caption_justify="left")
     for name in (*([] if of_actions else ["within"]), *columns):
         table.add_column(name, justify="right")
     for label, scores in rows:

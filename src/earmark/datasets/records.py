@@ -1,12 +1,10 @@
 """What a data set says about its videos and actions: records, before anything is decoded."""
 
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["VIDEO_SUFFIXES", "ActionRecord", "DatasetError", "DatasetRecords", "VideoRecord", "printable"]
+__all__ = ["VIDEO_SUFFIXES", "ActionRecord", "DatasetError", "DatasetRecords", "VideoRecord"]
 
 VIDEO_SUFFIXES = frozenset(  # compared in lower case
     "." + name
@@ -16,16 +14,6 @@ VIDEO_SUFFIXES = frozenset(  # compared in lower case
 
 class DatasetError(ValueError):
     """A data set is missing, damaged or inconsistent; the message names the file, the row (if any) and the reason."""
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    r"""Return a path as text that tables can hold: bytes of its name that are not UTF-8 as ``%`` and two hex digits.
-
-    Example:
-        >>> printable(os.fsdecode(b"caf\xe9.mp4"))
-        'caf%E9.mp4'
-    """
-    return re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", str(path))
 
 
 @dataclass(frozen=True, slots=True)

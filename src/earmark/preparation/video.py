@@ -23,7 +23,7 @@ import numpy.typing as npt
 import simplejpeg
 
 from earmark.atomic import replacing
-from earmark.datasets.records import VideoRecord, printable
+from earmark.datasets.records import VideoRecord
 from earmark.media import (
     FrameReader,
     MediaError,
@@ -39,6 +39,7 @@ from earmark.media import (
 from earmark.moments import Moment, detector_from, with_detector
 from earmark.preparation.catalog import PreparedVideo, StoreError, prepared_name
 from earmark.preparation.locks import VideoLock, locked
+from earmark.wording import printable
 
 __all__ = ["prepare_video", "read_record", "record_path", "refused_row"]
 

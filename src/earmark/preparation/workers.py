@@ -18,6 +18,7 @@ from earmark.datasets.records import VideoRecord
 from earmark.preparation.catalog import PreparedVideo
 from earmark.preparation.locks import left_behind
 from earmark.preparation.video import prepare_video, refused_row
+from earmark.worker_processes import ending_with_parent
 
 __all__ = ["Backend", "BackendError", "WorkerDiedError", "each_in_order", "in_processes", "prepared_rows"]
 
@@ -107,7 +108,8 @@ def each_in_order(calls: Sequence[Any], *, num_workers: int) -> Iterator[Any]:
     """
     num_done = 0
     with contextlib.suppress(BrokenProcessPool):
-        for result in joblib.Parallel(n_jobs=max(1, min(num_workers, len(calls))), return_as="generator")(calls):
+        parallel = joblib.Parallel(n_jobs=max(1, min(num_workers, len(calls))), return_as="generator")
+        for result in parallel(ending_with_parent(calls)):
             num_done += 1
             yield result
     for call in calls[num_done:]:  # the pool does not say which call killed it
@@ -121,7 +123,7 @@ def each_in_order(calls: Sequence[Any], *, num_workers: int) -> Iterator[Any]:
 def _in_own_process(call: Any) -> Any:
     """Make a call in a process of its own and return what it returns, or raise WorkerDiedError."""
     try:
-        (result,) = joblib.Parallel(n_jobs=2)([call])  # of one worker it would be this process
+        (result,) = joblib.Parallel(n_jobs=2)(ending_with_parent([call]))  # of one worker it would be this process
     except BrokenProcessPool as error:
         raise WorkerDiedError("the process that read it was killed: out of memory, or a fault in a codec") from error
     return result
@@ -147,7 +149,7 @@ def in_processes(calls: Sequence[Any], *, num_workers: int, backend: Backend = "
         return
     if backend == "loky":
         num_jobs = num_workers if num_workers < 0 else min(num_workers, len(calls))
-        yield from joblib.Parallel(n_jobs=num_jobs, return_as="generator_unordered")(calls)
+        yield from joblib.Parallel(n_jobs=num_jobs, return_as="generator_unordered")(ending_with_parent(calls))
         return
     with joblib.parallel_config(backend=_ray_backend()):
         yield from joblib.Parallel(n_jobs=num_workers, return_as="generator_unordered")(calls)
