@@ -16,9 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 BAD_EVERY = 1000
 NUM_VIDEOS = 700
 VERBS, NOUNS = 97, 300
@@ -102,6 +99,9 @@ def write_ego4d(folder: Path, num_rows: int) -> None:
 
 def write_truths(folder: Path, num_rows: int) -> None:
     """Write the ground truth that moments are scored against."""
+    import pyarrow as pa  # here, since it would count as memory of the readers, which do without but for one
+    import pyarrow.parquet as pq
+
     folder.mkdir()
     with (folder / "labels.txt").open("w") as file:
         for place in row_numbers(num_rows):
