@@ -113,7 +113,7 @@ def test_no_worker_of_moments_is_left(number: int, tmp_path: Path) -> None:
 
 @both
 def test_no_worker_of_kitchen_is_left_and_the_next_run_removes_what_it_was_writing(number: int, tmp_path: Path) -> None:
-    size = ["--kitchens", "1", "--videos", "2", "--width", "64", "--height", "48", "--fps", "8"]
+    size = ["--kitchens", "1", "--videos", "2", "--width", "64", "--height", "64", "--fps", "8"]
     long = ["-m", "earmark", "kitchen", "k", *size, "--seconds", "3600", "--workers", "2"]
 
     def half_written() -> list[Path]:
