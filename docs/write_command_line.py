@@ -31,8 +31,8 @@ INTRODUCTION = """# The command line
 <!-- Written by docs/write_command_line.py from the parsers and the configuration: change those, then run it. -->
 
 `earmark COMMAND --help` shows the flags of a command. Exit codes: 0 done; 1 nothing could be done, or it failed; 2
-wrong usage; 75 stopped by a scheduler's signal, and to be started again; 130 interrupted. `EARMARK_DEBUG=1` shows where
-an error was raised.
+wrong usage; 75 stopped by a scheduler's signal, and to be started again; 130 interrupted; 141 nobody reads the output
+any more; 143 terminated. `EARMARK_DEBUG=1` shows where an error was raised.
 
 """
 HYDRA = """`earmark pretrain` and `earmark evaluate` are Hydra applications, and

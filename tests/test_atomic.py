@@ -1,12 +1,16 @@
 """Files that are whole or not there, and the temporary files that killed processes leave."""
 
+import errno
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from earmark.atomic import replacing, temporaries
+from earmark.atomic import is_abandoned, remove_abandoned, replacing, require_writable, temporaries
 
 KILLED = """
 import os, sys
@@ -50,3 +54,94 @@ def test_a_failed_block_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         fail_half_way()
     assert path.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+WRITING = """
+import sys, time
+from earmark.atomic import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "a.txt"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", WRITING, str(path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "writing\n"
+        assert len(list(temporaries(path.parent))) == 2
+        remove_abandoned(tmp_path, recursive=True)
+        assert len(list(temporaries(path.parent))) == 2
+        processes[0].send_signal(signal.SIGKILL)
+        processes[0].wait()
+        remove_abandoned(tmp_path)  # not below it
+        assert len(list(temporaries(path.parent))) == 2
+        remove_abandoned(tmp_path, recursive=True)
+        ((living, _),) = temporaries(path.parent)
+        assert f".{processes[1].pid}-" in living.name
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    remove_abandoned(path.parent)
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("writer", ["1-0123abcd", "1-89abcdef-0123abcd", "4194303999-0123abcd"])
+def test_what_another_machine_writes_is_removed_when_it_is_old(tmp_path: Path, writer: str) -> None:
+    path = tmp_path / f".a.{writer}.tmp.txt"
+    path.write_text("half")
+    assert not is_abandoned(path)
+    os.utime(path, (time.time() - 3600,) * 2)
+    assert is_abandoned(path)
+    remove_abandoned(tmp_path)
+    assert not path.exists()
+
+
+def test_files_that_are_no_temporaries_are_not_abandoned(tmp_path: Path) -> None:
+    path = tmp_path / ".keep"
+    path.touch()
+    os.utime(path, (time.time() - 3600,) * 2)
+    assert not is_abandoned(path)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    def write(path: Path, error: OSError) -> None:
+        with replacing(path):
+            raise error
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write(tmp_path / "a.txt", OSError(errno.ENOSPC, "No space left on device"))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a.txt"))
+    with pytest.raises(FileNotFoundError) as missing:
+        write(tmp_path / "a.txt", FileNotFoundError(errno.ENOENT, "No such file", "source.wav"))
+    assert missing.value.filename == "source.wav"
+    (tmp_path / "b").mkdir()
+
+    def replace_folder() -> None:
+        with replacing(tmp_path / "b") as temporary:
+            temporary.touch()
+
+    with pytest.raises(IsADirectoryError) as taken:
+        replace_folder()
+    assert taken.value.filename == str(tmp_path / "b")
+
+
+def test_a_folder_is_tried_without_a_trace(tmp_path: Path) -> None:
+    require_writable(tmp_path / "not" / "yet")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(NotADirectoryError, match="cannot be written to: Not a directory") as caught:
+            require_writable(folder)
+        assert caught.value.filename == str(folder)
+    (tmp_path / "nowhere").symlink_to("circle/nowhere")
+    with pytest.raises(OSError, match="cannot be written to"):
+        require_writable(tmp_path / "nowhere")

@@ -1,15 +1,24 @@
 """Write a file so that it is either whole or not there, whatever happens meanwhile."""
 
+import hashlib
 import os
 import re
+import socket
+import tempfile
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
-__all__ = ["replacing", "temporaries"]
+__all__ = ["is_abandoned", "remove_abandoned", "replacing", "require_writable", "temporaries"]
 
-_TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\d+-[0-9a-f]{8}\.tmp(?P<suffix>\.[^.]+)?")
+# Who writes a file: the process, the machine (files of before do not say it), and which of its files this is.
+_TEMPORARY = re.compile(
+    r"\.(?P<stem>.+)\.(?P<pid>\d{1,10})-(?:(?P<machine>[0-9a-f]{8})-)?[0-9a-f]{8}\.tmp(?P<suffix>\.[^.]+)?"
+)
+ABANDONED_SECONDS = 600.0  # a file of another machine's process that is untouched for so long has no writer
 
 
 @contextmanager
@@ -26,6 +35,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Yields:
         The path to write to.
 
+    Raises:
+        OSError: Naming the file, if it cannot be written, as where the disk is full.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -36,12 +48,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp{path.suffix}")  # see _TEMPORARY
+    writer = f"{os.getpid()}-{_machine()}-{uuid.uuid4().hex[:8]}"  # see _TEMPORARY
+    temporary = path.with_name(f".{path.stem}.{writer}.tmp{path.suffix}")
     try:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary), os.fsencode(temporary)):
+            raise
+        # Writing names no file, opening the temporary one: what fails is this file.
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -67,6 +85,92 @@ def temporaries(folder: str | os.PathLike[str], *, recursive: bool = False) -> I
         match = _TEMPORARY.fullmatch(temporary.name)
         if match:
             yield temporary, temporary.with_name(match["stem"] + (match["suffix"] or ""))
+
+
+def is_abandoned(temporary: Path) -> bool:
+    """Return whether a temporary file of `replacing` has no process that writes it any more.
+
+    Of one made on this machine its process is asked for; another's process can't be, so that its file counts as
+    abandoned when nothing has been written to it for ten minutes.
+
+    Args:
+        temporary: As `temporaries` gives it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, replacing(Path(folder, "a.txt")) as temporary:
+        ...     is_abandoned(temporary)
+        False
+    """
+    match = _TEMPORARY.fullmatch(temporary.name)
+    if match is None:
+        return False
+    if match["machine"] == _machine() and os.name == "posix":
+        return not _is_running(int(match["pid"]))
+    try:
+        return time.time() - temporary.stat().st_mtime > ABANDONED_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def remove_abandoned(folder: str | os.PathLike[str], *, recursive: bool = False) -> None:
+    """Remove the temporary files that killed processes left in a folder; those being written stay.
+
+    Args:
+        folder: Where to look; a folder that does not exist has none.
+        recursive: Whether to look in the folders below it, too.
+
+    Example:
+        >>> remove_abandoned("no such folder")
+    """
+    for temporary, _ in list(temporaries(folder, recursive=recursive)):
+        if is_abandoned(temporary):
+            with suppress(OSError):  # what can't be removed does no harm
+                temporary.unlink()
+
+
+def require_writable(folder: str | os.PathLike[str]) -> None:
+    """Raise unless a folder can be written to, or made where it is missing; nothing is left behind.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        OSError: Naming the folder, with the reason.
+
+    Example:
+        >>> require_writable(tempfile.gettempdir())
+    """
+    folder = Path(folder).absolute()
+    try:
+        existing = folder
+        while not os.path.lexists(existing):
+            existing = existing.parent
+        with tempfile.TemporaryDirectory(prefix=".earmark-", dir=existing) as trial:
+            Path(trial, "trial").write_bytes(b"x")
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written to: {error.strerror}", str(folder)) from error
+
+
+@cache
+def _machine() -> str:
+    """Return a name of this machine's processes: numbers mean the same ones only within one boot and container."""
+    known = [socket.gethostname()]
+    with suppress(OSError):
+        known.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+    with suppress(OSError):
+        known.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("\0".join(known).encode()).hexdigest()[:8]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -653,6 +653,20 @@ def test_truth_that_cannot_be_read_is_told_before_the_search(capsys: pytest.Capt
     assert captured.out == ""
 
 
+def test_rows_of_the_truth_that_cannot_be_used_are_named_and_the_others_scored(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_wav("a.wav", hits())
+    bad = "".join(f"1e{number}\tnan\thit\n" for number in range(25))
+    Path("truth.txt").write_text(f"3.0\t3.0\thit\n{bad}7.0\t7.0\thit\n")
+    assert main(["moments", "a.wav", "--min-score", "3", "--score", "truth.txt", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)[0]["scores"][0]["num_truth"] == 2
+    told = [line for line in captured.err.splitlines() if "left out" in line]
+    assert told[0] == "earmark moments: left out: truth.txt, line 2: not start, end and text separated by tabs: 'nan'"
+    assert told[20:] == ["earmark moments: left out: 5 more of this kind"]
+
+
 def test_a_file_whose_name_is_not_utf_8_is_done_like_any_other(capfd: pytest.CaptureFixture[str]) -> None:
     name = os.fsdecode(b"caf\xe9.wav")
     write_wav(name, hits())

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -327,3 +329,41 @@ def test_the_commands_read_a_store_by_its_url_and_do_not_write_there(
         open_store(other.data, other.environment, other.prepare)
     with pytest.raises(ConfigError, match="can be read, not written"):
         store_path(config.data, config.environment, config.prepare)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "library", "package"),
+    [
+        ("s3", "s3fs", "earmark[s3]"),
+        ("gs", "gcsfs", "gcsfs"),
+        ("gcs", "gcsfs", "gcsfs"),
+        ("az", "adlfs", "adlfs"),
+        ("abfs", "adlfs", "adlfs"),
+        ("http", "aiohttp", "aiohttp"),
+        ("https", "aiohttp", "aiohttp"),
+        ("sftp", "paramiko", "paramiko"),
+        ("oci", "ocifs", "ocifs"),
+    ],
+)
+def test_a_scheme_without_its_library_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, library: str, package: str
+) -> None:
+    known = import_module("fsspec.registry")._registry  # those whose library was imported before
+    for name in list(known):
+        if name.startswith(scheme.rstrip("s")):
+            monkeypatch.delitem(known, name)
+    for name in list(sys.modules):
+        if name == library or name.startswith((f"{library}.", f"fsspec.implementations.{scheme.rstrip('s')}")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)  # as where it is not installed
+    with pytest.raises(StoreError) as caught:
+        PreparedStore(f"{scheme}://bucket/kitchen", cache_dir=tmp_path)
+    assert str(caught.value).startswith(f"{scheme}://bucket/kitchen/")
+    assert package in str(caught.value)
+    if package != "earmark[s3]":
+        assert "s3" not in str(caught.value)
+
+
+def test_an_unknown_scheme_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="Protocol not known: nowhere"):
+        PreparedStore("nowhere://bucket/kitchen", cache_dir=tmp_path)

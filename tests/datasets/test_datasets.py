@@ -163,28 +163,52 @@ def test_a_participant_whose_folder_cannot_be_read_is_refused_for_that_reason(tm
     ("changes", "reason"),
     [
         ({"start_timestamp": "0:99"}, "'0:99' is not a timestamp"),
-        ({"stop_timestamp": "00:00:00.14"}, "not after its start"),
+        ({"stop_timestamp": "00:00:00.14"}, "the action goes from 0.14 s to 0.14 s"),
+        ({"stop_timestamp": "00:00:00.13"}, "the action goes from 0.14 s to 0.13 s"),
+        ({"stop_timestamp": "9" * 400 + ":00:00"}, "... (406 characters) is not a timestamp"),
+        ({"stop_timestamp": "9999:00:00"}, "the action goes from 0.14 s to 35996400.0 s"),
+        ({"stop_timestamp": "inf"}, "'inf' is not a timestamp"),
+        ({"start_timestamp": "-00:00:01"}, "'-00:00:01' is not a timestamp"),
+        ({"narration_id": "n" * 5000}, "(5000 characters), longer than the 200 characters of a name"),
+        ({"narration_id": "a\0b"}, "narration_id is 'a\\x00b', with characters that no name has"),
+        ({"narration_id": "a\u202eb"}, "narration_id is 'a\\u202eb', with characters that no name has"),
+        ({"video_id": "v" * 5000}, "(5000 characters), longer than the 200 characters of a name"),
+        ({"video_id": "../../etc"}, "'../../etc' cannot be the name of a video"),
+        ({"verb_class": "9" * 5000}, "(5000 characters), expected 0 to 1"),
         ({"verb_class": "2"}, "verb_class is '2', expected 0 to 1"),
         ({"noun_class": "-1"}, "noun_class is '-1', expected 0 to 2"),
         ({"noun_class": "__import__('os')"}, "expected 0 to 2"),
         ({"video_id": ""}, "video_id is empty"),
-        ({"narration_id": "P01_01_0"}, "narration_id P01_01_0 is listed twice"),
+        ({"narration_id": "P01_01_0"}, "narration_id 'P01_01_0' is listed twice"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, changes: dict[str, str], reason: str) -> None:
-    write_epic(tmp_path, [row(), row("P01_01_1") | changes])
-    with pytest.raises(DatasetError) as caught:
-        EpicKitchens(tmp_path).actions("train")
-    assert "EPIC_100_train.csv, line 3: " in str(caught.value)
-    assert reason in str(caught.value)
+    write_epic(tmp_path, [row()])
+    write_csv(tmp_path / "annotations/EPIC_100_train.csv", [row(), row("P01_01_1") | changes, row("P01_01_2")], COLUMNS)
+    epic = EpicKitchens(tmp_path)
+    assert [action.action_id for action in epic.actions("train")] == ["P01_01_0", "P01_01_2"]
+    (problem,) = epic.problems
+    assert problem.startswith(f"{tmp_path / 'annotations/EPIC_100_train.csv'}, line 3: ")
+    assert reason in problem
+    epic.actions("train")
+    assert epic.problems == (problem,)
+    write_csv(tmp_path / "annotations/EPIC_100_train.csv", [row() | changes, row() | changes], COLUMNS)
+    if changes != {"narration_id": "P01_01_0"}:  # which is wrong only the second time
+        with pytest.raises(DatasetError, match=r"line 2: .*none of 2 rows can be used"):
+            EpicKitchens(tmp_path).actions("train")
 
 
 @pytest.mark.parametrize("changes", [{"video_id": "../../etc"}, {"participant_id": "../x"}, {"participant_id": "/etc"}])
 def test_names_that_could_leave_the_folder_are_refused(tmp_path: Path, changes: dict[str, str]) -> None:
     write_epic(tmp_path, [row()])
     write_csv(tmp_path / "annotations/EPIC_100_train.csv", [row() | changes], COLUMNS)
-    with pytest.raises(DatasetError, match=r"line 2: .* cannot be a video or participant name"):
+    with pytest.raises(DatasetError, match=r"line 2: .* cannot be the name of a (video|participant)"):
         EpicKitchens(tmp_path).videos()
+    write_csv(tmp_path / "annotations/EPIC_100_train.csv", [row() | changes, row()], COLUMNS)
+    epic = EpicKitchens(tmp_path)
+    assert [video.video_id for video in epic.videos()] == ["P01_01"]
+    (problem,) = epic.problems
+    assert "EPIC_100_train.csv, line 2: " in problem
 
 
 def test_a_video_in_two_splits_is_refused(tmp_path: Path) -> None:
@@ -218,6 +242,67 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "annotations/EPIC_100_train.csv").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(DatasetError, match=r"EPIC_100_train\.csv: not a readable csv file"):
         EpicKitchens(tmp_path).actions("train")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b'P01_01_9,P01,P01_01,x,00:00:01,00:00:02,8,202,"open door,open,1,door,2,[],[2]', "a quote is not closed"),
+        (b'"P01"_9,P01,P01_01,x,00:00:01,00:00:02,8,202,open door,open,1,door,2,[],[2]', "its quotes are damaged"),
+        (
+            b"P01_01_9,P01,P01_01,x,00:00:01,00:00:02,8,202,o,open,1,door,2,[],[2],more",
+            "16 fields, the first",
+        ),
+        (b"P01_01_9,P01,P01_01", "start_timestamp, stop_timestamp, verb_class, noun_class is empty: 3 fields"),
+        (
+            b"P01_01\xff9,P01,P01_01,x,00:00:01,00:00:02,8,202,o,open,1,door,2,[],[2]",
+            "narration_id is 'P01_01\\udcff9'",
+        ),
+        (b"P01_01_9,P01,P01\0_01,x,00:00:01,00:00:02,8,202,o,open,1,door,2,[],[2]", "video_id is"),
+    ],
+)
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_a_damaged_line_stops_no_other(tmp_path: Path, bad: bytes, reason: str, line_end: bytes, bom: bytes) -> None:
+    write_epic(tmp_path, [row("P01_01_0"), row("P01_01_1", narration="a \u00fc, quoted")])
+    path = tmp_path / "annotations/EPIC_100_train.csv"
+    first, *others = path.read_bytes().splitlines()
+    path.write_bytes(bom + line_end.join([first, bad, b"", *others, b""]))
+    epic = EpicKitchens(tmp_path)
+    assert [action.action_id for action in epic.actions("train")] == ["P01_01_0", "P01_01_1"]
+    (problem,) = epic.problems
+    assert problem.startswith(f"{path}, line 2: ")
+    assert reason.replace("video_id is", "video is 'P01\\x00_01'") in problem
+
+
+def test_text_in_other_columns_may_be_of_any_encoding(tmp_path: Path) -> None:
+    write_epic(tmp_path, [row()])
+    path = tmp_path / "annotations/EPIC_100_train.csv"
+    path.write_bytes(path.read_bytes().replace(b"open door", b"\xf6ffnen\0"))
+    epic = EpicKitchens(tmp_path)
+    assert len(epic.actions("train")) == 1
+    assert epic.problems == ()
+
+
+def test_a_column_twice_and_a_line_without_end_are_refused(tmp_path: Path) -> None:
+    write_epic(tmp_path, [row()])
+    path = tmp_path / "annotations/EPIC_100_train.csv"
+    whole = path.read_text()
+    path.write_text(whole.replace("narration_timestamp", "video_id"))
+    with pytest.raises(DatasetError, match=r"EPIC_100_train\.csv: column video_id is there twice"):
+        EpicKitchens(tmp_path).actions("train")
+    path.write_text(whole + "x" * 2**21)
+    with pytest.raises(DatasetError, match=r"EPIC_100_train\.csv: .*line 3 is longer than 2\^20 characters"):
+        EpicKitchens(tmp_path).actions("train")
+
+
+def test_of_many_bad_rows_a_thousand_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    write_epic(tmp_path, [row(), *(row(f"P01_01_{number}", stop_timestamp="nan") for number in range(1, 1500))])
+    epic = EpicKitchens(tmp_path)
+    assert len(epic.actions("train")) == 1
+    assert len(epic.problems) == 1001
+    assert epic.problems[999].endswith("line 1002: 'nan' is not a timestamp HH:MM:SS.ff")
+    assert epic.problems[1000] == f"{tmp_path / 'annotations/EPIC_100_train.csv'}: 499 more rows of this kind"
 
 
 # --- kitchen ---

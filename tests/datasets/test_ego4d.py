@@ -1,6 +1,7 @@
 """Ego4D: what the official json files and a folder of videos become."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +117,30 @@ def test_the_point_of_no_return_is_a_frame_of_the_video(tmp_path: Path) -> None:
         ({"video_uid": "v9"}, "video v9 is not in"),
         ({"action_clip_end_sec": 10.5}, "the action goes from 302.5 s to 302.5 s"),
         ({"action_clip_end_sec": None}, "action_clip_end_sec is None"),
-        ({"verb_label": 2}, "verb_label is 2, expected 0 to 1"),
+        ({"verb_label": 2}, "verb_label is 2, expected a whole number from 0 to 1"),
         ({"clip_uid": ""}, "clip_uid is ''"),
+        ({"clip_uid": "c" * 5000}, r"clip_uid is 'c+\.\.\. \(5000 characters\), longer than the 200 characters"),
+        ({"clip_uid": "c\0"}, r"clip_uid is 'c\\x00', with characters that no name has"),
+        ({"clip_uid": "\ud800"}, r"clip_uid is '\\ud800', with characters that no name has"),
+        ({"action_clip_end_sec": float("nan")}, "action_clip_end_sec is nan, expected a number from"),
+        ({"action_clip_end_sec": float("inf")}, "action_clip_end_sec is inf, expected a number from"),
+        ({"action_clip_end_sec": 1e308}, r"action_clip_end_sec is 1e\+308, expected a number from"),
+        ({"action_clip_end_sec": 10**400}, r"action_clip_end_sec is 10+\.\.\. \(401 characters\), expected a number"),
+        ({"action_clip_end_sec": "12.0"}, "action_clip_end_sec is '12.0', expected a number from"),
+        ({"action_clip_end_sec": [12.0]}, "action_clip_end_sec is a list, expected a number from"),
+        ({"action_clip_start_sec": -300.0}, "the action goes from -8.0 s to 304.0 s"),
+        ({"action_idx": 10**30}, r"action_idx is 1000000000000000000000000000000, expected a whole number"),
+        ({"verb_label": 1.0}, "verb_label is 1.0, expected a whole number"),
     ],
 )
 def test_a_bad_action_is_named_by_file_and_place(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
-    ego4d = write(tmp_path, actions=[ACTION | {"action_idx": 5}, ACTION | change])
-    with pytest.raises(DatasetError, match=rf"fho_lta_train\.json, clips\[1\]: {reason}"):
-        ego4d.actions("train")
+    ego4d = write(tmp_path, actions=[ACTION | {"action_idx": 5}, ACTION | change, ACTION | {"action_idx": 6}])
+    assert [action.action_id for action in ego4d.actions("train")] == ["c1_5", "c1_6"]
+    (problem,) = ego4d.problems
+    assert re.search(rf"fho_lta_train\.json, clips\[1\]: {reason}", problem)
+    alone = write(tmp_path / "alone", actions=[ACTION | change])
+    with pytest.raises(DatasetError, match=rf"fho_lta_train\.json, clips\[0\]: {reason}"):
+        alone.actions("train")
 
 
 @pytest.mark.parametrize(
@@ -134,12 +151,18 @@ def test_a_bad_action_is_named_by_file_and_place(tmp_path: Path, change: dict[st
         ({"parent_pnr_frame": None}, "parent_pnr_frame is None"),
         ({"parent_end_sec": 20.0}, "the clip goes from 20.0 s to 20.0 s"),
         ({"unique_id": "u1"}, "unique_id u1 is listed twice"),
+        ({"parent_start_sec": -1.0}, "parent_start_sec is -1.0, expected a number from 0"),
+        ({"parent_end_sec": 10**400}, r"parent_end_sec is 10+\.\.\. \(401 characters\), expected a number from 0"),
+        ({"parent_end_frame": 600}, "the clip goes from frame 600 to frame 600"),
+        ({"parent_end_frame": 10**90}, "parent_end_frame is 10+"),
+        ({"unique_id": "u" * 5000}, "unique_id is 'u+"),
     ],
 )
 def test_a_bad_state_change_is_named_by_file_and_place(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
-    ego4d = write(tmp_path, changes=[CHANGE, CHANGE | {"unique_id": "u2"} | change])
-    with pytest.raises(DatasetError, match=rf"fho_oscc-pnr_train\.json, clips\[1\]: {reason}"):
-        ego4d.state_changes("train")
+    ego4d = write(tmp_path, changes=[CHANGE, CHANGE | {"unique_id": "u2"} | change, CHANGE | {"unique_id": "u3"}])
+    assert [record.unique_id for record in ego4d.state_changes("train")] == ["u1", "u3"]
+    (problem,) = ego4d.problems
+    assert re.search(rf"fho_oscc-pnr_train\.json, clips\[1\]: {reason}", problem)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -176,8 +199,10 @@ def test_annotations_may_be_a_bare_list(tmp_path: Path) -> None:
 
 
 def test_an_action_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="action 0 of clip c1 is listed twice"):
-        write(tmp_path, actions=[ACTION, ACTION]).actions("train")
+    ego4d = write(tmp_path, actions=[ACTION, ACTION])
+    assert len(ego4d.actions("train")) == 1
+    (problem,) = ego4d.problems
+    assert problem.endswith("fho_lta_train.json, clips[1]: action 0 of clip c1 is listed twice")
 
 
 def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
@@ -204,5 +229,77 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: st
 
 def test_frames_a_second_come_from_the_metadata(tmp_path: Path) -> None:
     ego4d = write(tmp_path, changes=[CHANGE], videos=[{**VIDEOS[0], "video_metadata": {}}])
-    with pytest.raises(DatasetError, match=r"ego4d\.json, v1: fps is None"):
+    with pytest.raises(DatasetError, match=r"ego4d\.json, video v1: fps is None"):
         ego4d.state_changes("train")
+
+
+@pytest.mark.parametrize("fps", [1e308, float("inf"), float("nan"), -30.0, 0, 10**400, "30", True])
+def test_impossible_frame_rates_leave_out_the_rows_that_need_them(tmp_path: Path, fps: Any) -> None:
+    videos = [{**VIDEOS[0], "video_metadata": {"fps": fps}}, VIDEOS[1]]
+    ego4d = write(tmp_path, changes=[CHANGE, CHANGE | {"unique_id": "u2", "video_uid": "v2"}], videos=videos)
+    assert [record.unique_id for record in ego4d.state_changes("train")] == ["u2"]
+    (problem,) = ego4d.problems
+    assert re.search(r"fho_oscc-pnr_train\.json, clips\[0\]: .*ego4d\.json, video v1: fps is .*, expected", problem)
+
+
+def test_a_bad_row_of_the_manifest_stops_no_other(tmp_path: Path) -> None:
+    bad = [{"video_uid": "v" * 5000}, {"video_uid": "../v2"}, VIDEOS[0], 3, {**VIDEOS[1], "fb_participant_id": ["x"]}]
+    ego4d = write(tmp_path, videos=[VIDEOS[0], *bad, VIDEOS[2]])
+    assert [video.video_id for video in ego4d.videos()] == ["v1", "v3"]
+    assert [re.sub(r".*ego4d\.json, (\S+): .*", r"\1", text) for text in ego4d.problems] == [
+        f"videos[{number}]" for number in (1, 2, 3, 4, 5)
+    ]
+    assert ego4d.problems[2].endswith("videos[3]: video v1 is listed twice")
+
+
+ROW = json.dumps(ACTION)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (ROW[:-1] + ', "action_idx": 7}', r"'action_idx' is given twice"),
+        (ROW.replace("10.5", "9" * 5000), "action_clip_start_sec is inf"),
+        (ROW.replace("10.5", "1e400"), "action_clip_start_sec is inf"),
+        (ROW.replace("c1", "c\xff"), r"clip_uid is 'c\\udcff'"),
+        ("[" * 50 + "]" * 50, "expected a json object, got a list"),
+    ],
+)
+@pytest.mark.parametrize("start", ["", "\xef\xbb\xbf"])
+@pytest.mark.parametrize("padding", ["", " " * 300_000])
+def test_what_json_takes_and_no_row_may_hold_is_named(
+    tmp_path: Path, bad: str, reason: str, start: str, padding: str
+) -> None:
+    ego4d = write(tmp_path)
+    good = json.dumps(ACTION | {"action_idx": 1})
+    text = f'{start}{{"version": "1", "clips": [{padding}{bad},\r\n{padding}{good}{padding}], "more": [1.5]}}{padding}'
+    (tmp_path / "v1/annotations/fho_lta_train.json").write_bytes(text.encode("latin-1"))
+    assert [action.action_id for action in ego4d.actions("train")] == ["c1_1"]
+    (problem,) = ego4d.problems
+    assert re.search(rf"fho_lta_train\.json, clips\[0\]: {reason}", problem)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 1_000_000,
+        '{"clips": [' + '{"a":' * 200_000,
+        '{"clips": [{}',
+        '{"clips": [{} {}]}',
+        '{"clips": [{}]} {}',
+        '{"clips": []',
+        '{"clips": [], "clips": []}',
+        '{"clips": ["a\0b"]}',
+        "\x00\xff\xfe",
+        "{",
+        "",
+    ],
+)
+def test_text_that_is_no_json_is_refused_whole(tmp_path: Path, text: str) -> None:
+    ego4d = write(tmp_path)
+    (tmp_path / "v1/annotations/fho_lta_train.json").write_text(text, encoding="latin-1")
+    with pytest.raises(DatasetError, match=r"fho_lta_train\.json: not a readable json file"):
+        ego4d.actions("train")
+    (tmp_path / "v1/annotations/fho_lta_taxonomy.json").write_text(text, encoding="latin-1")
+    with pytest.raises(DatasetError, match=r"fho_lta_taxonomy\.json"):
+        Ego4D(tmp_path)

@@ -15,7 +15,7 @@ ROW = "P01_01_0,P01,P01_01,00:00:02.069,00:00:02.993,49656,71832,clang,rustle,4"
 
 
 def write(folder: Path, *rows: str) -> Path:
-    (folder / "annotations").mkdir()
+    (folder / "annotations").mkdir(parents=True)
     text = "\n".join((HEADER + LABELS, *rows)) + "\n"
     (folder / "annotations/EPIC_Sounds_train.csv").write_text(text)
     return folder
@@ -48,14 +48,20 @@ def test_a_sound_is_read_with_its_class(tmp_path: Path) -> None:
     [
         (ROW.replace("rustle,4", "rustle,44"), "line 2: class_id is '44', expected 0 to 43"),
         (ROW.replace("rustle,4", "zip,4"), "line 2: class 4 is 'zip', expected 'rustle'"),
-        (ROW.replace("00:00:02.993", "00:00:01.000"), "line 2: the action stops at 1.0 s"),
+        (ROW.replace("00:00:02.993", "00:00:01.000"), "line 2: the action goes from 2.069 s to 1.0 s"),
         (ROW.replace("00:00:02.993", "3.1"), "line 2: '3.1' is not a timestamp"),
-        (f"{ROW}\n{ROW}", "line 3: annotation_id P01_01_0 is listed twice"),
+        (f"{ROW}\n{ROW}", "line 3: annotation_id 'P01_01_0' is listed twice"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, row: str, reason: str) -> None:
-    with pytest.raises(DatasetError, match=rf"EPIC_Sounds_train\.csv, {re.escape(reason)}"):
-        EpicSounds(write(tmp_path, row)).actions("train")
+    good = ROW.replace("P01_01_0", "P01_01_9", 1)
+    sounds = EpicSounds(write(tmp_path, f"{row}\n{good}"))
+    assert [action.action_id for action in sounds.actions("train")][-1] == "P01_01_9"
+    (problem,) = sounds.problems
+    assert re.search(rf"EPIC_Sounds_train\.csv, {re.escape(reason)}", problem)
+    if row.count("\n") == 0:
+        with pytest.raises(DatasetError, match=rf"EPIC_Sounds_train\.csv, {re.escape(reason)}"):
+            EpicSounds(write(tmp_path / "alone", row)).actions("train")
 
 
 def test_a_folder_without_the_files_is_refused_by_their_names(tmp_path: Path) -> None:

@@ -256,6 +256,26 @@ def test_repeated_steps_count_once_and_damaged_lines_are_counted(tmp_path: Path)
     assert "left out" not in write(tmp_path, metrics=metrics[:3]).text
 
 
+@pytest.mark.parametrize("huge", [1e308, -1e308, 10**400, float("inf")])
+def test_numbers_too_large_to_draw_are_counted(tmp_path: Path, huge: float) -> None:
+    numbers = [2.0, huge, *[huge] * 3, 1.0]
+    metrics = [step(number, loss=loss) for number, loss in enumerate(numbers)]
+    page = write(tmp_path, metrics=[*metrics, step(10**400, loss=1.0)])
+    assert curve_ends(page) == ["Losses over steps. total: 2 to 1"]
+    assert "Not drawn: 4 values not finite or too large." in page.text
+    assert "1 damaged line of metrics.jsonl left out." in page.text
+    assert curve_ends(write(tmp_path, metrics=metrics[1:-1])) == []
+
+
+def test_names_that_would_hide_what_is_beside_them_are_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    title, fact = "run\x1b[2J\u202e\udce9\ud800", {"a\x07": "b\u2066\nc"}
+    write_report(path, title=title, summary=fact, metrics=None, results=None, examples=[])
+    page = path.read_text(encoding="utf-8")
+    assert "<h1>run\\x1b[2J\\u202e" in page
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", page)
+
+
 def test_long_curves_are_averaged_not_cut(tmp_path: Path) -> None:
     count = 10 * POINTS_SHOWN
     page = write(tmp_path, metrics=[step(n, loss=float(n)) for n in range(count)])

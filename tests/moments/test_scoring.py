@@ -14,6 +14,7 @@ from earmark.moments.scoring import (
     TruthError,
     holds_onsets,
     idle_share,
+    read_ground_truth,
     read_spans,
     read_truth,
     score_onsets,
@@ -106,6 +107,51 @@ def test_audacity_labels_are_read_with_bands_and_blank_lines(tmp_path: Path) -> 
     assert read_spans(tmp_path / "clip.txt")["clip"].tolist() == [[0.5, 0.5], [2.5, 2.75]]
 
 
+def test_a_bad_row_is_left_out_and_named(tmp_path: Path) -> None:
+    good, bad = "0.5\t0.5\thit \u2028 \xff\n", "0.7\tinf\thit\n"
+    (tmp_path / "clip.txt").write_bytes((good + bad + good.replace("0.5", "0.9")).encode("latin-1", "replace"))
+    truth = read_ground_truth(tmp_path / "clip.txt")
+    assert truth.onsets is not None
+    assert truth.onsets["clip"].tolist() == [0.5, 0.9]
+    assert truth.problems == (f"{tmp_path / 'clip.txt'}, line 2: not start, end and text separated by tabs: 'inf'",)
+    header = "annotation_id,video_id,start_timestamp,stop_timestamp\n"
+    rows = ("s1,a,00:00:01,00:00:02", "s2,a,00:00:01,-00:00:02", "s1,a,00:00:03,00:00:04", '"s3,a,00:00:03,00:00:04')
+    (tmp_path / "a.csv").write_text(header + "\n".join([*rows, "s4,b,00:00:00.5,00:00:00.5"]))
+    truth = read_ground_truth(tmp_path / "a.csv")
+    assert truth.onsets is not None
+    assert {name: onsets.tolist() for name, onsets in truth.onsets.items()} == {"a": [1.0], "b": [0.5]}
+    assert truth.spans["a"].tolist() == [[1.0, 2.0]]
+    assert [text.partition("a.csv, ")[2] for text in truth.problems] == [
+        "line 3: '-00:00:02' is not a timestamp HH:MM:SS.ff",
+        "line 4: 's1' is listed twice",
+        "line 5: a quote is not closed",
+    ]
+    with pytest.raises(TruthError, match=r"line 3: .*\n.*line 4: .*\n.*line 5: "):
+        read_truth(tmp_path / "a.csv")
+
+
+def test_a_bad_event_of_a_kitchen_is_left_out_and_named(tmp_path: Path) -> None:
+    names = ("video_id", "onset_seconds", "point_of_no_return_seconds", "offset_seconds", "audible")
+    rows = [("a", 1.0, 2.0, 3.0, True), ("a", 4.0, np.nan, 6.0, True), ("a", 4.0, np.inf, 6.0, True)]
+    rows += [
+        ("a", 5.0, 4.5, 4.0, True),
+        (None, 1.0, 2.0, 3.0, True),
+        ("a", 7.0, 8.0, 9.0, None),
+        ("a", -1.0, 2.0, 3.0, True),
+    ]
+    pq.write_table(pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows]), tmp_path / "e.parquet")
+    truth = read_ground_truth(tmp_path / "e.parquet")
+    assert truth.onsets is not None
+    assert truth.onsets["a"].tolist() == [2.0]
+    assert [text.partition("e.parquet, ")[2].partition(":")[0] for text in truth.problems] == [
+        f"row {number}" for number in range(2, 8)
+    ]
+    strings = pa.table({name: ["a"] for name in names})
+    pq.write_table(strings, tmp_path / "e.parquet")
+    with pytest.raises(TruthError, match=r"e\.parquet, row 1: audible is 'a', expected true or false"):
+        read_ground_truth(tmp_path / "e.parquet")
+
+
 def test_hand_labels_lie_within_their_clips(media: Path) -> None:
     from earmark.media import media_info
 
@@ -123,10 +169,16 @@ def test_hand_labels_lie_within_their_clips(media: Path) -> None:
     [
         ("a.txt", "0.5 0.5 hit\n", "line 1: not start, end"),
         ("a.txt", "1.5\t0.5\thit\n", "line 1: .*is impossible"),
-        ("a.txt", "nan\t0.5\thit\n", "line 1: .*is impossible"),
+        ("a.txt", "nan\t0.5\thit\n", "line 1: not start, end and text separated by tabs: 'nan'"),
+        ("a.txt", "1_0\t1_1\thit\n", "line 1: not start, end and text separated by tabs: '1_0'"),
+        ("a.txt", "0.5\t1e400\thit\n", "line 1: .*is impossible"),
+        ("a.txt", "-0.5\t1\thit\n", "line 1: .*is impossible"),
+        ("a.txt", "0.5\t" + "9" * 400 + "\thit\n", "line 1: .*is impossible"),
         ("a.csv", "video_id,start_timestamp\na,00:00:01.0\n", "stop_timestamp is missing"),
         ("a.csv", "video_id,start_timestamp,stop_timestamp\na,soon,00:00:01.0\n", "line 2: 'soon'"),
-        ("a.csv", "video_id,start_timestamp,stop_timestamp\na\n", "line 2: ''"),
+        ("a.csv", "video_id,start_timestamp,stop_timestamp\na\n", "line 2: start_timestamp, stop_timestamp is empty"),
+        ("a.csv", "video_id,start_timestamp,stop_timestamp\na,00:00:02,00:00:01\n", "line 2: .*is impossible"),
+        ("a.csv", "video_id,start_timestamp,stop_timestamp\na,9000:00:00,9000:00:01\n", "line 2: .*is impossible"),
         ("a.parquet", "no", "not a readable table"),
         ("a.json", "{}", "read from"),
     ],
@@ -140,7 +192,7 @@ def test_damaged_truth_is_refused_by_file_and_line(tmp_path: Path, name: str, te
 
 def test_binary_labels_and_missing_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TruthError, match=r"a.txt: not a readable text"):
+    with pytest.raises(TruthError, match=r"a.txt, line 1: not start, end and text"):
         read_truth(tmp_path / "a.txt")
     for suffix in ("txt", "csv", "parquet"):
         with pytest.raises(TruthError) as missing:

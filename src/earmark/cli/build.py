@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any, Literal
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import AudioEncoder, Data, Environment, Logging, Prepare, VideoEncoder
 from earmark.cli.terminal import num_cpus, say, screen
-from earmark.wording import counted
+from earmark.wording import at_most, counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lightning_fabric import Fabric
 
     from earmark.clips.store import PreparedStore
-    from earmark.datasets import DatasetRecords
+    from earmark.datasets import ActionRecord, DatasetRecords, VideoRecord
     from earmark.encoders import Encoder
     from earmark.preparation import MomentSearch, PrepareReport, Transcoding
 
 __all__ = [
+    "actions_of",
     "build_encoder",
     "build_fabric",
     "describe_store",
@@ -34,8 +37,10 @@ __all__ = [
     "require_clips_fit",
     "require_input_fits",
     "run_dir",
+    "say_left_out",
     "store_path",
     "usable_gpus",
+    "videos_of",
 ]
 
 MAX_PROBLEMS_SHOWN = 20
@@ -74,10 +79,7 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
         written = Path(environment.data_dir)  # it may lie among the videos, or be their folder itself
         stores = [written / "prepared"] if data.store is None else [data.store]
         folder = Folder(path, exclude=[written, written / "outputs", *stores])
-        for text in folder.problems[:MAX_PROBLEMS_SHOWN]:
-            say(f"left out: {text}")
-        if len(folder.problems) > MAX_PROBLEMS_SHOWN:
-            say(f"left out: {len(folder.problems) - MAX_PROBLEMS_SHOWN} more of this kind")
+        say_left_out(folder.problems)
         return folder
     if data.name == "kitchen" and data.args.base_path is None and not (path / "events.parquet").exists():
         from earmark.kitchen import make_kitchen
@@ -86,11 +88,33 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
         make_kitchen(path, preset=data.args.preset, seed=data.args.seed, num_workers=num_cpus())
     if data.name == "ego4d":
         ego4d = Ego4D(path)
-        for text in ego4d.problems:
+        for text in at_most(ego4d.problems, MAX_PROBLEMS_SHOWN):
             say(text)
         return ego4d
     dataset: DatasetRecords = DATASETS[data.name](path)
     return dataset
+
+
+def say_left_out(problems: "Sequence[str]") -> None:
+    """Say what of a data set was left out, and why; beyond a number of lines, how many more."""
+    for text in at_most(problems, MAX_PROBLEMS_SHOWN):
+        say(f"left out: {text}")
+
+
+def videos_of(dataset: "DatasetRecords") -> "list[VideoRecord]":
+    """Return the videos of all splits, and say which rows of the data set's files were left out."""
+    before = dataset.problems
+    videos = dataset.videos()
+    say_left_out([text for text in dataset.problems if text not in before])
+    return videos
+
+
+def actions_of(dataset: "DatasetRecords", split: str) -> "list[ActionRecord]":
+    """Return the annotated actions of a split, and say which rows of the data set's files were left out."""
+    before = dataset.problems
+    actions = dataset.actions(split)
+    say_left_out([text for text in dataset.problems if text not in before])
+    return actions
 
 
 def store_path(data: Data, environment: Environment, prepare: Prepare) -> Path:
@@ -122,7 +146,7 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
     """
     from earmark.preparation import prepare as prepare_videos
 
-    videos = open_dataset(data, environment).videos()
+    videos = videos_of(open_dataset(data, environment))
     root = store_path(data, environment, prepare)
     say(f"preparing {counted(len(videos), 'video')} in {root}")
     return prepare_videos(
@@ -171,7 +195,7 @@ def open_store(data: Data, environment: Environment, prepare: Prepare) -> "Prepa
     store = PreparedStore(root)
     _require_prepared_as_asked(store, str(root), prepare)
     try:
-        videos = open_dataset(data, environment).videos()
+        videos = videos_of(open_dataset(data, environment))
     except (ConfigError, DatasetError) as error:
         say(f"{root} is used as it was prepared ({error})")
         return store

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from earmark.atomic import require_writable
 from earmark.cli.config import EvaluateConfig, PretrainConfig, checked, compose, quoted
 from earmark.cli.terminal import DONE, num_cpus, say
 from earmark.wording import counted
@@ -81,6 +82,7 @@ def run(options: argparse.Namespace) -> int:
     Returns:
         The exit code.
     """
+    require_writable(options.out)
     run_demo(options.out, size=options.size)
     return DONE
 

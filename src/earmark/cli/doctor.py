@@ -5,7 +5,6 @@ Beside the path of a sample: nothing calls it but the command line.
 
 import argparse
 import importlib
-import json
 import os
 import platform
 import shutil
@@ -14,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from earmark import __version__
-from earmark.cli.terminal import DONE, FAILED, num_cpus, screen
+from earmark.cli.terminal import DONE, FAILED, num_cpus, print_json, screen
+from earmark.wording import visible
 
 __all__ = ["Finding", "add_arguments", "examine", "run"]
 
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     findings = examine(options.data_dir)
     missing = [finding for finding in findings if finding.required and not finding.ok]
     if options.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        print_json([asdict(finding) for finding in findings])
     else:
         _print_table(findings, missing)
     return FAILED if missing else DONE
@@ -119,7 +119,7 @@ def _print_table(findings: Sequence[Finding], missing: Sequence[Finding]) -> Non
     table.columns[2].overflow = "fold"
     for finding in findings:
         mark = ("ok", "green") if finding.ok else ("missing", "red") if finding.required else ("absent", "yellow")
-        table.add_row(Text(*mark), finding.name, finding.found, finding.needed_for, finding.install)
+        table.add_row(Text(*mark), finding.name, visible(finding.found), finding.needed_for, finding.install)
     console = screen()
     console.print(table)
     if missing:

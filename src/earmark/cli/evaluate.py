@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earmark.atomic import remove_abandoned
 from earmark.cli.build import (
     build_encoder,
     build_fabric,
@@ -19,6 +20,7 @@ from earmark.cli.build import (
     open_store,
     require_clips_fit,
     run_dir,
+    say_left_out,
 )
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import EvaluateConfig
@@ -90,6 +92,7 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     from earmark.clips.transforms import VideoCrop
     from earmark.evaluation import TASKS, ClipOptions, FeatureOptions, evaluate_task
 
+    before = dataset.problems
     task = TASKS[TASK].from_dataset(
         dataset,
         store,
@@ -102,10 +105,13 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
         ),
         probe=probe_options(config),
     )
+    say_left_out([text for text in dataset.problems if text not in before])
     for count in task.records:
         left_out = f"; {len(count.left_out)} left out, such as {': '.join(count.left_out[0])}" if count.left_out else ""
         say(f"{count.split}: {counted(count.num_used, task.sample)}{left_out}")
     folder = result_folder(judged, store, config, values)
+    for written in (folder, Path(config.environment.data_dir) / "features"):
+        remove_abandoned(written)
     say(f"judging {judged.name}; results go to {folder}")
     result = evaluate_task(
         task,

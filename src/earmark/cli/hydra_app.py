@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from earmark.atomic import require_writable
 from earmark.cli.config import (
     SWEEP_NEEDED,
     ConfigError,
@@ -22,6 +23,7 @@ from earmark.cli.config import (
     quoted,
     quoted_where_needed,
 )
+from earmark.cli.streams import BROKEN_PIPE, abandoned_by_reader
 from earmark.cli.terminal import INTERRUPTED, report_error
 
 __all__ = ["config_name_of", "run_application"]
@@ -81,6 +83,8 @@ def run_application(command: str, arguments: Sequence[str], job: Job) -> int:
         swept, first = checked_sweep(SCHEMA[command], name, overrides, config_dir=config_dir)
         if swept and not options.multirun and not any(text.startswith("hydra.mode=") for text in options.overrides):
             raise ConfigError("\n".join(SWEEP_NEEDED.format(key=key) for key in swept))
+        if options.cfg is None and options.info is None and not options.shell_completion:  # which only print
+            require_writable(first["environment"]["data_dir"])
         arguments += submission_overrides(first, overrides)
 
     def task(config: Any) -> object:
@@ -158,6 +162,8 @@ def _run_job(command: str, config: Any, swept: Sequence[str], job: Job) -> objec
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and abandoned_by_reader():
+            raise SystemExit(BROKEN_PIPE) from None
         code = report_error(f"earmark {command}", error)
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # the other jobs go on; Hydra fails when all are through
             raise CompactHydraException(f"earmark {command}: jobs of the sweep failed, see above") from error

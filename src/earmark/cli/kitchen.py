@@ -4,15 +4,15 @@ Beside the path of a sample: calls `earmark.kitchen`, which is imported when the
 """
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from earmark.cli.terminal import DONE, clock, num_cpus, positive
+from earmark.atomic import require_writable
+from earmark.cli.terminal import DONE, clock, num_cpus, positive, print_json
 from earmark.datasets.kitchen import KitchenPreset
-from earmark.wording import counted
+from earmark.wording import counted, visible
 
 __all__ = ["add_arguments", "run"]
 
@@ -76,11 +76,12 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None and not (finished and options.contact_sheet):
         _make_kitchen(options)
     if options.contact_sheet:
+        require_writable(options.contact_sheet.absolute().parent)
         from earmark.kitchen.contact_sheet import draw_contact_sheet
 
         shown = draw_contact_sheet(options.contact_sheet, kitchen=options.out, seed=options.seed)
         kinds = counted(shown, "kind of action and of sound", "kinds of action and of sound")
-        print(f"{options.contact_sheet}: {kinds}", file=sys.stderr)
+        print(f"{visible(options.contact_sheet)}: {kinds}", file=sys.stderr)
     return DONE
 
 
@@ -90,6 +91,8 @@ def _make_kitchen(options: argparse.Namespace) -> None:
     def given(**values: float | None) -> dict[str, Any]:
         return {name: value for name, value in values.items() if value is not None}
 
+    if not options.out.is_file():  # which is refused for what it is
+        require_writable(options.out)
     size, difficulty = PRESETS[options.preset]
     counts = given(num_kitchens=options.kitchens, videos_per_kitchen=options.videos, video_seconds=options.seconds)
     picture = given(width=options.width, height=options.height, fps=options.fps)
@@ -103,10 +106,10 @@ def _make_kitchen(options: argparse.Namespace) -> None:
         progress=not options.json,
     )
     if options.json:
-        print(json.dumps(asdict(made) | {"path": str(made.path)}, indent=2))
+        print_json(asdict(made))
     else:
         print(
-            f"{made.path}: {counted(made.num_videos, 'video')} ({made.num_new_videos} new) of "
+            f"{visible(made.path)}: {counted(made.num_videos, 'video')} ({made.num_new_videos} new) of "
             f"{counted(made.num_kitchens, 'kitchen')}, {clock(made.duration_seconds)} in all, "
             f"{counted(made.num_events, 'action')}"
         )

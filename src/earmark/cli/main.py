@@ -3,17 +3,22 @@
 Beside the path of a sample: each command calls one station of it. This file must start fast, so only the module of the
 command that was named is imported. `pretrain` and `evaluate` are Hydra applications (`earmark.cli.hydra_app`); the
 others are ordinary commands. Exit codes: 0 done, 1 nothing could be done or it failed, 2 wrong usage, 75 stopped by a
-scheduler's signal and to be started again, 130 interrupted.
+scheduler's signal and to be started again, 130 interrupted, 141 nobody reads the output any more, 143 terminated.
 """
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import MutableMapping, Sequence
+import threading
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 
 from earmark import __version__
-from earmark.cli.terminal import DONE, INTERRUPTED, report_error
+from earmark.cli.streams import BROKEN_PIPE, abandoned_by_reader, prepare_streams
+from earmark.cli.terminal import INTERRUPTED, report_error
 
 __all__ = ["COMMANDS", "HYDRA_COMMANDS", "command_parser", "main", "main_by_config_name"]
 
@@ -44,23 +49,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["moments", "no_such_file.mp4"])
         1
     """
+    prepare_streams()
     _let_threads_sleep(os.environ)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command = arguments[0] if arguments else ""
     try:
-        if command in HYDRA_COMMANDS:
-            return _hydra_command(command, arguments[1:])
-        options = command_parser(command).parse_args(arguments)
-        code: int = options.run(options)
+        try:
+            code = _run_command(command, arguments)
+        except SystemExit:  # of --help, of wrong usage, of a signal
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         resumes = "; the same command goes on where it was" if command in RESUMABLE else ""
         print(f"earmark {command}: interrupted{resumes}", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    except BrokenPipeError as error:
+        if abandoned_by_reader():  # who has seen enough
+            return BROKEN_PIPE
+        return report_error(f"earmark {command}", error)
     except Exception as error:
         return report_error(f"earmark {command}", error)
 
@@ -104,6 +112,37 @@ def command_parser(*named: str) -> argparse.ArgumentParser:
     return parser
 
 
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end the command by an exception, so that its workers and temporary files go with it.
+
+    A second one ends it at once. A handler that is there already stays, as does that of nohup.
+
+    Example:
+        >>> with ended_by_signals():
+        ...     signal.raise_signal(signal.SIGTERM)
+        Traceback (most recent call last):
+        ...
+        SystemExit: 143
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _let_threads_sleep(environ: MutableMapping[str, str]) -> None:
     """Have OpenMP's threads wait for one another asleep, unless the user has said how they wait.
 
@@ -113,6 +152,15 @@ def _let_threads_sleep(environ: MutableMapping[str, str]) -> None:
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"} & environ.keys():
         environ["OMP_WAIT_POLICY"] = "passive"
         environ["GOMP_SPINCOUNT"] = "1000"  # rounds of a loop, some microseconds, against 300,000 by default
+
+
+def _run_command(command: str, arguments: Sequence[str]) -> int:
+    if command in HYDRA_COMMANDS:
+        return _hydra_command(command, list(arguments[1:]))
+    options = command_parser(command).parse_args(arguments)
+    with ended_by_signals():
+        code: int = options.run(options)
+    return code
 
 
 def _hydra_command(command: str, arguments: list[str]) -> int:

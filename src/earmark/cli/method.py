@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from earmark.cli.build import build_encoder, open_dataset, require_clips_fit, require_input_fits
+from earmark.cli.build import actions_of, build_encoder, open_dataset, require_clips_fit, require_input_fits
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import PretrainConfig
 
@@ -88,7 +88,7 @@ def build_clips(config: PretrainConfig, store: "PreparedStore") -> "tuple[Moment
         num_classes = {column: len(names) for column, names in dataset.classes.items()}
         if not num_classes:
             raise ConfigError(f"criterion: {config.criterion.name} needs annotated actions; data {data.name} has none")
-        actions = dataset.actions(data.split)
+        actions = actions_of(dataset, data.split)
     clips = MomentClips(
         store,
         splits=None if data.split == "all" else [data.split],

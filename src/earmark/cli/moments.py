@@ -6,22 +6,21 @@ Files are read one by one, or side by side in worker processes. What the command
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from earmark.cli.moments_file import Job, Search, examine
+from earmark.atomic import remove_abandoned, require_writable
+from earmark.cli.moments_file import Job, OutputFailure, Search, examine
 from earmark.cli.moments_inputs import inputs
 from earmark.cli.score import complain, read_truths, score
-from earmark.cli.terminal import DONE, FAILED, clock, non_negative, num_cpus, positive, screen
-from earmark.datasets.records import printable
-from earmark.wording import counted
+from earmark.cli.terminal import DONE, FAILED, clock, non_negative, num_cpus, positive, print_json, screen
+from earmark.wording import counted, visible
 
 if TYPE_CHECKING:
     from earmark.moments.writing import FileMoments
@@ -117,8 +116,16 @@ def _run(options: argparse.Namespace) -> int:
         jobs = _jobs(paths, options, Path(scratch))
         files = [_error_record(text) for text in problems]
         quiet = options.json or options.quiet
-        for job, (found, written) in zip(jobs, _results(jobs, options.workers, quiet=quiet), strict=True):
+        failed = False
+        examined = _results(jobs, options.workers, quiet=quiet)
+        for job, (found, written, failure) in zip(jobs, examined, strict=True):
             files.append(found)
+            if failure is not None:
+                failed = True
+                complain(failure.text)
+                if failure.disk_is_full:
+                    examined.close()  # hours of listening for files that can't be written
+                    return FAILED
             _tell(found, job.search, table=not quiet)
             if out in LABEL_SUFFIXES and found.error is None:
                 written = [*written, _write_labels(options.out, found, several=len(jobs) > 1)]
@@ -130,8 +137,8 @@ def _run(options: argparse.Namespace) -> int:
         print(_summary(files, options.detector), file=sys.stderr if options.json else sys.stdout, flush=True)
     if options.json:
         results = [record(found) | ({"scores": scores[found.path]} if found.path in scores else {}) for found in files]
-        print(json.dumps(results, indent=2, allow_nan=False))
-    return DONE if read else FAILED
+        print_json(results)
+    return DONE if read and not failed else FAILED
 
 
 def _write_for_all(files: "Sequence[FileMoments]", jobs: Sequence[Job], options: argparse.Namespace) -> None:
@@ -169,7 +176,7 @@ def _tell_written(written: Sequence[str], options: argparse.Namespace) -> None:
     if not options.quiet:
         for text in written:
             shown = os.path.relpath(text) if text.startswith(f"{Path.cwd()}{os.sep}") else text
-            print(f"wrote {printable(shown)}", file=sys.stderr, flush=True)
+            print(f"wrote {visible(shown)}", file=sys.stderr, flush=True)
 
 
 def _jobs(paths: Sequence[tuple[str, Path]], options: argparse.Namespace, scratch: Path) -> list[Job]:
@@ -182,6 +189,11 @@ def _jobs(paths: Sequence[tuple[str, Path]], options: argparse.Namespace, scratc
         elif len(paths) > 1:
             plot, index = plot.with_suffix(""), plot
     clips = None if options.clips is None else options.clips.absolute()
+    out = None if options.out is None else options.out.absolute().parent
+    for folder in (out, clips, None if plot is None else plot if index is not None else plot.parent):
+        if folder is not None:
+            require_writable(folder)
+            remove_abandoned(folder)
     for folder in (clips, None if index is None else plot):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +226,9 @@ def _search(options: argparse.Namespace) -> Search:
 # --- all files ---
 
 
-def _results(jobs: Sequence[Job], workers: int | None, *, quiet: bool) -> "Iterator[tuple[FileMoments, list[str]]]":
+def _results(
+    jobs: Sequence[Job], workers: int | None, *, quiet: bool
+) -> "Generator[tuple[FileMoments, list[str], OutputFailure | None]]":
     """Yield what each job found, in their order; one that kills its process does not stop the others."""
     import joblib
 
@@ -230,12 +244,12 @@ def _results(jobs: Sequence[Job], workers: int | None, *, quiet: bool) -> "Itera
     with _progress_bar(jobs, quiet):
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, WorkerDiedError):
-                yield FileMoments(job.name, job.shown, error=f"{job.shown}: {result}"), []
+                yield FileMoments(job.name, job.shown, error=f"{job.shown}: {result}"), [], None
             else:
                 yield result
 
 
-def _or_error(job: Job) -> "tuple[FileMoments, list[str]]":
+def _or_error(job: Job) -> "tuple[FileMoments, list[str], OutputFailure | None]":
     """Examine a file; too little memory for it is an error of this file."""
     from earmark.moments.writing import FileMoments
 
@@ -243,7 +257,7 @@ def _or_error(job: Job) -> "tuple[FileMoments, list[str]]":
         return examine(job)
     except MemoryError:
         error = f"{job.shown}: reading it takes more memory than there is for one file"
-        return FileMoments(job.name, job.shown, error=error), []
+        return FileMoments(job.name, job.shown, error=error), [], None
 
 
 @contextlib.contextmanager
@@ -303,7 +317,7 @@ def _tell(found: "FileMoments", search: Search, *, table: bool) -> None:
 
     console = screen()
     line = f"{counted(len(found.moments), 'moment')} in {clock(found.duration_seconds)}, detector {search.detector}"
-    console.print(Text(f"{printable(found.path)}: {line}"), soft_wrap=True)
+    console.print(Text(f"{visible(found.path)}: {line}"), soft_wrap=True)
     if found.moments:
         columns = Table()
         for name in ("time", "score", "loudness, dB"):

@@ -3,20 +3,20 @@
 Part of :mod:`earmark.cli.moments`, which calls it in worker processes.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.datasets.records import printable
-from earmark.wording import counted
+from earmark.wording import counted, visible
 
 if TYPE_CHECKING:
     from earmark.media import MediaInfo, SoundReader
     from earmark.moments.writing import FileMoments
 
-__all__ = ["Job", "Search", "examine", "find"]
+__all__ = ["Job", "OutputFailure", "Search", "examine", "find"]
 
 _APART_SECONDS = 0.5  # sound and picture that begin or end further apart are worth a line
 
@@ -65,11 +65,24 @@ class Job:
     progress: Path
 
 
-def examine(job: Job) -> "tuple[FileMoments, list[str]]":
+@dataclass(frozen=True, slots=True)
+class OutputFailure:
+    """A file that could not be written.
+
+    Attributes:
+        text: Its name and the reason.
+        disk_is_full: Whether nothing else can be written either.
+    """
+
+    text: str
+    disk_is_full: bool
+
+
+def examine(job: Job) -> "tuple[FileMoments, list[str], OutputFailure | None]":
     """Find the moments of a file, and draw and cut what is asked for; faults of the file are reported in the result.
 
     Returns:
-        What was found, and what was written.
+        What was found, what was written, and what could not be.
     """
     from dataclasses import replace
 
@@ -90,15 +103,20 @@ def examine(job: Job) -> "tuple[FileMoments, list[str]]":
     try:
         found = find(job.path, job.search, heard)
     except (MediaError, OSError) as error:
-        return FileMoments(job.name, job.shown, error=in_words(error)), []
+        return FileMoments(job.name, job.shown, error=in_words(error)), [], None
     found = replace(found, name=job.name, path=job.shown)
     written: list[str] = []
     try:
         for text in _drawn_and_cut(job, found):
             written.append(text)
-    except (MediaError, OSError) as error:
+    except MediaError as error:
         found = replace(found, notes=(*found.notes, f"not all could be drawn or cut ({in_words(error)})"))
-    return found, written
+    except OSError as error:
+        target = job.shown if error.filename is None else os.fsdecode(error.filename)
+        reason = (error.strerror or str(error)).lower()
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return found, written, OutputFailure(f"{target}: cannot be written: {reason}", is_full)
+    return found, written, None
 
 
 def _drawn_and_cut(job: Job, found: "FileMoments") -> Iterator[str]:
@@ -110,7 +128,7 @@ def _drawn_and_cut(job: Job, found: "FileMoments") -> Iterator[str]:
             job.plot,
             job.path,
             found.moments,
-            title=printable(job.shown),
+            title=visible(job.shown),
             detector=job.search.detector,
             audio_stream=job.search.audio_stream,
             index=None if job.index is None else os.path.relpath(job.index, job.plot.parent),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark.cli.terminal import DONE, FAILED, say, screen
-from earmark.wording import counted
+from earmark.wording import counted, visible
 
 if TYPE_CHECKING:
     from earmark.cli.config_schema import PretrainConfig
@@ -44,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
     Returns:
         The exit code: 1 if no video could be used, or if --verify leaves something damaged.
     """
-    from earmark.cli.build import prepare_store
+    from earmark.atomic import require_writable
+    from earmark.cli.build import prepare_store, store_path
     from earmark.cli.config import checked, compose, unfitting
     from earmark.cli.config_schema import PretrainConfig
     from earmark.preparation import repair
@@ -60,6 +61,9 @@ def run(options: argparse.Namespace) -> int:
         if not found.faults or not options.repair:
             return FAILED if found.faults else DONE
         repair(found)
+    require_writable(store_path(config.data, config.environment, config.prepare))
+    if config.data.name == "kitchen" and config.data.args.base_path is None:  # generated there at first use
+        require_writable(config.environment.data_dir)
     report = prepare_store(config.data, config.environment, config.prepare)
     screen().print(report.table())
     return FAILED if len(report.with_status("refused")) == len(report.videos) else DONE
@@ -75,14 +79,14 @@ def _verified(config: "PretrainConfig") -> "VerifyReport":
     report = verify(root, num_workers=prepare_workers(config.prepare), backend=config.prepare.backend)
     console = screen()
     for fault in report.faults[:MAX_FAULTS_SHOWN]:
-        console.print(f"{fault.video_id or 'the store'}: {fault.reason}", soft_wrap=True)
+        console.print(visible(f"{fault.video_id or 'the store'}: {fault.reason}"), soft_wrap=True)
     if len(report.faults) > MAX_FAULTS_SHOWN:
         console.print(f"... and {len(report.faults) - MAX_FAULTS_SHOWN} more")
     for reason in report.not_compared:
         console.print(f"not compared, written by an older version: {reason}", soft_wrap=True)
     console.print(
-        f"{root}: {counted(report.num_videos, 'video')}, {counted(report.num_frames, 'frame')}, {report.hours:.2f} h "
-        f"read back; {_sum_up(report)}",
+        f"{visible(root)}: {counted(report.num_videos, 'video')}, {counted(report.num_frames, 'frame')}, "
+        f"{report.hours:.2f} h read back; {_sum_up(report)}",
         soft_wrap=True,
     )
     return report

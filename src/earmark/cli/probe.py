@@ -7,7 +7,7 @@ action, no baseline.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from earmark.cli.build import open_dataset
+from earmark.cli.build import open_dataset, say_left_out
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import PretrainConfig
 from earmark.cli.terminal import say
@@ -47,6 +47,7 @@ def scheduled_probe(
     dataset = open_dataset(config.data, config.environment)
     if not dataset.classes:
         raise ConfigError(f"logging.evaluate_every: {config.data.name} has no annotated actions to probe on")
+    before = dataset.problems
     task = ActionRecognition.from_dataset(
         dataset,
         store,
@@ -54,6 +55,7 @@ def scheduled_probe(
         clips=ClipOptions(clip_seconds=config.data.clip_seconds, clip_fps=config.data.clip_fps),
         probe=ProbeOptions(lr=PROBE_LR),
     )
+    say_left_out([text for text in dataset.problems if text not in before])
     for count in task.records:
         if count.left_out:
             action_id, reason = count.left_out[0]

@@ -5,7 +5,6 @@ outputs. A run folder may come from anyone: what is wrong in one is told in a li
 """
 
 import argparse
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +14,13 @@ from typing import Any
 
 from rich.table import Table
 
-from earmark.cli.terminal import DONE, FAILED, say, screen
+from earmark.cli.terminal import DONE, FAILED, print_json, say, screen
 from earmark.datasets.listing import reason_of
 from earmark.encoders.torch_outline import TorchFileError, read_outline
 from earmark.json_text import read_json
 from earmark.training.run_lock import holder_of
 from earmark.training.run_log import METRICS_FILE, MetricsSummary, probe_score, summarise_metrics
-from earmark.wording import counted
+from earmark.wording import counted, visible
 
 __all__ = ["Evaluation", "Run", "add_arguments", "evaluations_in", "list_runs", "run", "runs_in"]
 
@@ -132,7 +131,7 @@ def list_runs(data_dir: Path, *, as_json: bool) -> bool:
     """
     runs = list(runs_in(data_dir / "outputs"))
     if as_json:
-        print(json.dumps([asdict(run) for run in runs], indent=2))
+        print_json([asdict(run) for run in runs])
     elif not runs:
         say(f"no runs in {data_dir / 'outputs'}")
     else:
@@ -142,17 +141,17 @@ def list_runs(data_dir: Path, *, as_json: bool) -> bool:
             probe = (
                 ""
                 if one.probe is None
-                else f"{_printable(one.probe_name or '')} {one.probe:.2f} (epoch {one.probe_epoch})"
+                else f"{visible(one.probe_name or '')} {one.probe:.2f} (epoch {one.probe_epoch})"
             )
             epoch = f"{one.epoch}/{'?' if one.epochs is None else one.epochs}"
-            table.add_row(_printable(one.name), one.state, epoch, str(one.step), loss, probe)
+            table.add_row(visible(one.name), one.state, epoch, str(one.step), loss, probe)
         screen().print(table)
         evaluations = [evaluation for one in runs for evaluation in one.evaluations]
         if evaluations:
             screen().print(_evaluations_table(evaluations))
     for one in runs:
         if one.problems:
-            say(_printable(f"{data_dir / 'outputs' / one.name}: {'; '.join(one.problems)}"))
+            say(visible(f"{data_dir / 'outputs' / one.name}: {'; '.join(one.problems)}"))
     return bool(runs)
 
 
@@ -169,7 +168,7 @@ def _evaluations_table(evaluations: Sequence[Evaluation]) -> Table:
             str(len(one.cautions) or ""),
             one.folder,
         )
-        table.add_row(*map(_printable, cells))
+        table.add_row(*map(visible, cells))
     return table
 
 
@@ -248,11 +247,6 @@ def _reason(error: Exception) -> str:
     return reason_of(error) if isinstance(error, OSError) else str(error)
 
 
-def _printable(text: str) -> str:
-    """Return a text with what a terminal cannot show, or would obey, written as escapes."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-
-
 def evaluations_in(outputs: Path) -> Iterator[Evaluation]:
     """Yield the evaluations below a folder of outputs; a results.json that cannot be read is named and left out.
 
@@ -264,10 +258,10 @@ def evaluations_in(outputs: Path) -> Iterator[Evaluation]:
         try:
             yield _evaluation(path, outputs)
         except OSError as error:
-            say(_printable(f"{path}: {reason_of(error)}"))
+            say(visible(f"{path}: {reason_of(error)}"))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             named = str(error)[:200]
-            say(_printable(f"{path}: not the results of an evaluation ({type(error).__name__}: {named})"))
+            say(visible(f"{path}: not the results of an evaluation ({type(error).__name__}: {named})"))
 
 
 def _evaluation(path: Path, outputs: Path) -> Evaluation:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from earmark.cli.terminal import screen
 from earmark.datasets.listing import reason_of
-from earmark.datasets.records import printable
+from earmark.wording import at_most, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Truth", "complain", "read_truths", "score"]
 
 SCORE_WINDOWS_SECONDS = (0.05, 0.1)
+MAX_ROWS_NAMED = 20  # of a file's that can't be used
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +39,19 @@ class Truth:
 
 def complain(text: str) -> None:
     """Report a fault of an input on standard error."""
-    print(f"earmark moments: {text}", file=sys.stderr, flush=True)
+    print(f"earmark moments: {visible(text)}", file=sys.stderr, flush=True)
 
 
 def read_truths(path: Path) -> dict[str, Truth]:
     """Read a file of ground truth, or all Audacity labels of a folder: name of the recording -> its ground truth.
 
+    Rows that can't be used are named on standard error and left out.
+
     Raises:
         earmark.moments.scoring.TruthError: If a file is of an unknown format, missing or damaged, or a folder can't be
             read or holds no labels.
     """
-    from earmark.moments.scoring import TruthError, holds_onsets, read_spans, read_truth
+    from earmark.moments.scoring import TruthError, read_ground_truth
 
     files = [path]
     if path.is_dir():
@@ -60,9 +63,11 @@ def read_truths(path: Path) -> dict[str, Truth]:
             raise TruthError(f"{path}: no Audacity labels (.txt) in this folder")
     truths: dict[str, Truth] = {}
     for file in files:
-        onsets = read_truth(file) if holds_onsets(file) else None
-        for name, spans in read_spans(file).items():
-            truths[name] = Truth(None if onsets is None else onsets[name], spans)
+        known = read_ground_truth(file)
+        for line in at_most(known.problems, MAX_ROWS_NAMED):
+            complain(f"left out: {line}")
+        for name, spans in known.spans.items():
+            truths[name] = Truth(None if known.onsets is None else known.onsets[name], spans)
     return truths
 
 
@@ -98,7 +103,7 @@ def score(
         return {}
     of_actions = known[0][2].onsets is None  # all of one source
     judge = _of_actions if of_actions else _of_onsets
-    rows = [(printable(found.path), judge(times, truth)) for found, times, truth in known]
+    rows = [(visible(found.path), judge(times, truth)) for found, times, truth in known]
     scores = {found.path: scored for (found, _, _), (_, scored) in zip(known, rows, strict=True)}
     if len(known) > 1:
         rows.append(("all", judge(*_joined(known))))
@@ -147,17 +152,17 @@ def _shares_of_actions(times: Any, truth: Truth) -> dict[str, Any]:
 def _table(rows: Sequence[tuple[str, list[dict[str, Any]]]], source: Path, *, of_actions: bool) -> "Table":
     from rich.table import Table
 
-    caption = None
+    caption, shown = None, visible(source)
     columns = {"moments": "num_moments", "onsets": "num_truth", "precision": "precision", "recall": "recall"}
     columns |= {"F1": "f1", "recall of actions": "span_recall", "idle": "idle_share"}
     if of_actions:
         columns = {"moments": "num_moments", "actions": "num_actions", "recall of actions": "span_recall"}
         columns["idle"] = "idle_share"
         caption = (
-            f"{source} says when actions begin and end, not when they are heard, so precision can't be computed. "
+            f"{shown} says when actions begin and end, not when they are heard, so precision can't be computed. "
             "Recall of actions: the share of them with a moment within; idle: the share of the moments outside all."
         )
-    table = Table("file", title=f"against {source}", title_justify="left", caption=caption, caption_justify="left")
+    table = Table("file", title=f"against {shown}", title_justify="left", caption=caption, caption_justify="left")
     for name in (*([] if of_actions else ["within"]), *columns):
         table.add_column(name, justify="right")
     for label, scores in rows:

@@ -4,9 +4,15 @@ Beside the path of a sample: the commands call this, and it calls none of them. 
 """
 
 import argparse
+import json
+import math
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from earmark.cli.streams import abandon, unwritable_stream
+from earmark.wording import printable, visible, visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +26,7 @@ __all__ = [
     "non_negative",
     "num_cpus",
     "positive",
+    "print_json",
     "report_error",
     "say",
     "screen",
@@ -27,7 +34,6 @@ __all__ = [
 
 # A run that a scheduler's signal stopped ends with 75 instead (earmark.training.interrupts), to be started again.
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
-TABLE_WIDTH = 160  # columns, where the output is not a terminal
 
 
 def report_error(program: str, error: Exception) -> int:
@@ -54,23 +60,29 @@ def report_error(program: str, error: Exception) -> int:
     if (not own and not isinstance(error, ValueError | OSError)) or "EARMARK_DEBUG" in os.environ:
         raise error
     way_out = remedy(error)
-    print(f"{program}: {_in_words(error)}{'' if way_out is None else f'; {way_out}'}", file=sys.stderr)
+    lines = [f"{program}: {_in_words(error)}{'' if way_out is None else f'; {way_out}'}"]
     if not own:
-        print("(EARMARK_DEBUG=1 shows where this was raised)", file=sys.stderr)
+        lines.append("(EARMARK_DEBUG=1 shows where this was raised)")
+    try:
+        print(visible_lines("\n".join(lines)), file=sys.stderr, flush=True)
+    except OSError:  # nobody hears it, or it is what is full
+        abandon(sys.stderr)
     return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
 
 
 def _in_words(error: Exception) -> str:
     """Return the message of an error; for one of the operating system, the file and the reason without its number."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror.lower()}"
+    if isinstance(error, OSError) and error.strerror:
+        name = os.fsdecode(error.filename) if error.filename is not None else unwritable_stream(error)
+        if name is not None:
+            return f"{visible(name)}: {error.strerror.lower()}"
     return str(error) or type(error).__name__
 
 
 def say(text: str) -> None:
     """Print a line of progress on standard error; where several processes run, only the first prints."""
     if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr, flush=True)
+        print(visible_lines(text), file=sys.stderr, flush=True)
 
 
 def screen(*, stderr: bool = False) -> "Console":
@@ -82,11 +94,32 @@ def screen(*, stderr: bool = False) -> "Console":
     Returns:
         A console, wide where its output is not a terminal, so that rows in files and logs are not folded.
     """
-    from rich.console import Console
+    from earmark.console import new_console
 
-    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    # No markup: file names contain brackets, and what looks like a tag would vanish.
-    return Console(stderr=stderr, highlight=False, markup=False, width=None if is_terminal else TABLE_WIDTH)
+    return new_console(stderr=stderr)
+
+
+def print_json(content: Any) -> None:
+    r"""Print plain data as JSON that every reader takes: what is no finite number is null, text is without surrogates.
+
+    Example:
+        >>> print_json([float("inf"), "caf\udce9"])
+        [
+          null,
+          "caf%E9"
+        ]
+    """
+    print(json.dumps(_plain(content), indent=2, allow_nan=False))
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {printable(str(name)): _plain(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return printable(content) if isinstance(content, str | os.PathLike) else content
 
 
 def clock(time_seconds: float) -> str:

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteFolder", "default_cache_dir", "is_url"]
 
+# What brings the schemes of the large storages; of others fsspec's own message says it.
+_PACKAGES = {
+    **dict.fromkeys(("s3", "s3a"), "earmark[s3]"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
+    **dict.fromkeys(("http", "https"), "aiohttp"),
+    **dict.fromkeys(("ssh", "sftp"), "paramiko"),
+    "hf": "huggingface_hub",
+}
+
 
 def is_url(root: str | os.PathLike[str]) -> bool:
     """Return whether a store is named by a URL, such as ``s3://bucket/folder``.
@@ -86,6 +96,8 @@ class RemoteFolder:
                 version = filesystem.ukey(path)
                 known = version_file.read_text() if target.exists() and version_file.exists() else None
                 if again or known != version:
+                    _remove_leftovers(target)
+                    _remove_leftovers(version_file)
                     version_file.unlink(missing_ok=True)
                     with replacing(target) as temporary:
                         filesystem.get_file(path, str(temporary))
@@ -140,10 +152,17 @@ class RemoteFolder:
         return FileLock(target.with_name(f".{target.name}.lock"))
 
     def _error(self, name: str, error: Exception) -> StoreError:
-        hint = "; `pip install 'earmark[s3]'` brings S3" if isinstance(error, ImportError) else ""
+        hint = _missing_package(self.url) if isinstance(error, ImportError) else ""
         return StoreError(
             f"{self.url}/{name}: cannot be fetched to {self.folder}: {error or type(error).__name__}{hint}"
         )
+
+
+def _missing_package(url: str) -> str:
+    """Return which package brings a URL's scheme, as the end of a message; empty where that is not known."""
+    scheme = url.partition("://")[0]
+    package = _PACKAGES.get(scheme.lower())
+    return "" if package is None else f"; `pip install '{package}'` brings {scheme}://"
 
 
 def _is_there(target: Path, num_bytes: int | None) -> bool:

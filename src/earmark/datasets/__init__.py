@@ -15,7 +15,6 @@ from earmark.datasets.records import (
     DatasetError,
     DatasetRecords,
     VideoRecord,
-    printable,
 )
 
 __all__ = [
@@ -37,7 +36,6 @@ __all__ = [
     "is_readable_file",
     "media_below",
     "parse_timestamp",
-    "printable",
     "reason_of",
 ]
 

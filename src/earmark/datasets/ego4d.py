@@ -5,15 +5,25 @@ action anticipation, which lists every action, and object state change classific
 (Grauman et al., "Ego4D", CVPR 2022; https://ego4d-data.org/docs/data/annotations-schemas).
 """
 
-import json
-import math
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
+from earmark.datasets.annotation_files import (
+    MAX_VIDEO_SECONDS,
+    RowError,
+    RowFaults,
+    checked_file_name,
+    checked_id,
+    checked_number,
+    checked_span,
+    json_rows,
+    quoted,
+    read_json,
+)
 from earmark.datasets.listing import is_readable_file
 from earmark.datasets.records import ActionRecord, DatasetError, VideoRecord
 from earmark.wording import counted
@@ -24,7 +34,21 @@ FILE_SPLITS = {"train": "train", "validation": "val", "test": "test_unannotated"
 VIDEO_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 VERSIONS = ("v2", "v1")  # as the download names its folders; the first that is there is read
 MANIFESTS = ("ego4d.json", "{version}/ego4d.json", "{version}/annotations/ego4d.json")
+MAX_FPS = 1000.0  # the cameras of Ego4D take 24 to 60 frames per second
+MAX_FRAMES = 10**10  # of the longest video at that rate
+MAX_INDEX = 10**9
 VIDEO_FOLDERS = ("full_scale", "video_540ss", "down_scaled")  # the first with a video is taken
+
+Record = TypeVar("Record")
+
+
+class _Video(NamedTuple):
+    """What is kept of a video's row in ``ego4d.json``."""
+
+    video_uid: str
+    split: str
+    participant_id: str
+    fps: Any  # as it stands there; checked where it is used
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +98,8 @@ class Ego4D:
         name: ``ego4d``.
         base_path: The folder.
         version: The one that is read.
-        problems: A line where another version's annotations are there, too, and no version was asked for.
+        problems: A line where another version's annotations are there, too, and no version was asked for; and the rows
+            that were left out so far, each with its file, place and reason.
         annotations_path: Where the annotations are.
         classes: Names of the verb and noun classes by number, as the taxonomy file counts them; empty without it.
 
@@ -99,23 +124,33 @@ class Ego4D:
         there = [name for name in VERSIONS if (self.base_path / name).is_dir()]
         self.version = version or (there[0] if there else VERSIONS[0])
         others = [name for name in there if name != self.version]
-        self.problems: tuple[str, ...] = ()
+        self._problems: dict[tuple[str, str], tuple[str, ...]] = {}
         if version is None and any((self.base_path / name / "annotations").is_dir() for name in others):
-            self.problems = (f"{self.base_path}: {self.version} is read; {' and '.join(others)} is there, too",)
+            there_too = f"{self.base_path}: {self.version} is read; {' and '.join(others)} is there, too"
+            self._problems["", "versions"] = (there_too,)
         self.annotations_path = self.base_path / self.version / "annotations"
         manifests = [name.format(version=self.version) for name in MANIFESTS]
         self._manifest = next((path for name in manifests if (path := self.base_path / name).is_file()), None)
         if self._manifest is None:
             raise DatasetError(f"{self.base_path}: no ego4d.json here (looked for {', '.join(manifests)})")
-        self._videos: dict[str, dict[str, Any]] = {}
-        for where, row in _rows(self._manifest, "videos"):
-            video_uid = _text(where, row, "video_uid")
-            if not re.fullmatch(r"\w[\w-]*", video_uid, re.ASCII):  # it becomes a file name
-                raise DatasetError(f"{where}: {video_uid!r} cannot be the name of a video")
-            if video_uid in self._videos:
-                raise DatasetError(f"{where}: video {video_uid} is listed twice")
-            self._videos[video_uid] = row
+        self._videos: dict[str, _Video] = {}
+        faults = RowFaults(self._manifest)
+        for place, row in json_rows(self._manifest, "videos", faults):
+            try:
+                video_uid = checked_file_name("video", checked_id("video_uid", row.get("video_uid")))
+                if video_uid in self._videos:
+                    raise RowError(f"video {video_uid} is listed twice")
+                self._videos[video_uid] = _video(video_uid, row)
+            except RowError as error:
+                faults.add(place, error)
+        faults.require_rows(len(self._videos))
+        self._problems["", "manifest"] = faults.lines()
         self.classes = self._read_classes()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What was left out by what was read so far, and why; each once."""
+        return tuple(dict.fromkeys(chain.from_iterable(self._problems.values())))
 
     def videos(self, split: str | None = None) -> list[VideoRecord]:
         """Return the videos of ``ego4d.json``, in its order.
@@ -133,11 +168,10 @@ class Ego4D:
         if split is not None and split not in FILE_SPLITS:
             raise DatasetError(f"{self.base_path}: no such split: {split!r} (splits: {', '.join(FILE_SPLITS)})")
         records = []
-        for video_uid, row in self._videos.items():
-            of_video = VIDEO_SPLITS.get(str(row.get("split_fho")), "all")
-            if split in (None, of_video):
+        for video_uid, video in self._videos.items():
+            if split in (None, video.split):
                 path = self._find_video(video_uid)
-                records.append(VideoRecord(video_uid, path, of_video, self._participant(video_uid)))
+                records.append(VideoRecord(video_uid, path, video.split, video.participant_id))
         if not any(is_readable_file(record.path) for record in records):
             example = records[0].path if records else self.base_path
             raise DatasetError(
@@ -149,105 +183,134 @@ class Ego4D:
         """Return the actions that long-term anticipation lists, clip by clip in order of their index.
 
         An action is named ``<clip_uid>_<action_idx>``; times are those of the whole video. In the test split there are
-        no labels.
+        no labels. A row with an unknown video or class, an impossible time, or an index that was there before is left
+        out, and named in `problems`.
 
         Args:
             split: ``train``, ``validation`` or ``test``.
 
         Raises:
-            DatasetError: If the file is missing or damaged, or a row has an unknown video or class or a bad time.
+            DatasetError: If the file is missing or damaged, or all its rows are.
         """
-        rows: dict[tuple[str, int], ActionRecord] = {}
         clips: dict[str, int] = {}
-        for where, row in self._annotations("fho_lta", split):
-            clip_uid, index = _text(where, row, "clip_uid"), _count(where, row, "action_idx")
-            clips.setdefault(clip_uid, len(clips))
-            if (clip_uid, index) in rows:
-                raise DatasetError(f"{where}: action {index} of clip {clip_uid} is listed twice")
-            video_uid = self._known_video(where, row)
-            offset = _number(where, row, "clip_parent_start_sec")
-            start = offset + _number(where, row, "action_clip_start_sec")
-            stop = offset + _number(where, row, "action_clip_end_sec")
-            if not 0 <= start < stop:
-                raise DatasetError(f"{where}: the action goes from {start} s to {stop} s")
-            labels = {} if split == "test" else self._labels(where, row)
-            rows[clip_uid, index] = ActionRecord(
-                f"{clip_uid}_{index}", video_uid, start, stop, self._participant(video_uid), labels
+        shared: dict[tuple[int, int], dict[str, int]] = {}
+
+        def action(row: dict[str, Any]) -> tuple[int, ActionRecord]:
+            clip_uid = checked_id("clip_uid", row.get("clip_uid"))
+            index = _whole(row, "action_idx", most=MAX_INDEX)
+            clip = clips.setdefault(clip_uid, len(clips))
+            video_uid, video = self._known_video(row)
+            offset = _number(row, "clip_parent_start_sec")
+            start = offset + _number(row, "action_clip_start_sec", least=-MAX_VIDEO_SECONDS)
+            stop = offset + _number(row, "action_clip_end_sec", least=-MAX_VIDEO_SECONDS)
+            seconds = checked_span("the action", start, stop)
+            labels = {} if split == "test" else self._labels(row, shared)
+            return clip * (MAX_INDEX + 1) + index, ActionRecord(
+                checked_id("clip_uid and action_idx", f"{clip_uid}_{index}"),
+                video_uid,
+                *seconds,
+                video.participant_id,
+                labels,
             )
-        return [rows[key] for key in sorted(rows, key=lambda key: (clips[key[0]], key[1]))]
+
+        def twice(row: dict[str, Any]) -> str:
+            return f"action {row['action_idx']} of clip {row['clip_uid']} is listed twice"
+
+        actions = self._records("fho_lta", split, action, twice)
+        return [actions[key] for key in sorted(actions)]
 
     def state_changes(self, split: str) -> list[StateChangeRecord]:
         """Return the clips of object state change classification, in the order of their file.
+
+        A row with an unknown video, impossible times, a frame outside its clip, or an id that was there before is left
+        out, and named in `problems`.
 
         Args:
             split: ``train``, ``validation`` or ``test``; the last without labels.
 
         Raises:
-            DatasetError: If the file is missing or damaged, or a row has an unknown video or a frame outside its clip.
+            DatasetError: If the file is missing or damaged, or all its rows are.
         """
-        records: dict[str, StateChangeRecord] = {}
-        for where, row in self._annotations("fho_oscc-pnr", split):
-            unique_id, video_uid = _text(where, row, "unique_id"), self._known_video(where, row)
-            if unique_id in records:
-                raise DatasetError(f"{where}: unique_id {unique_id} is listed twice")
-            seconds = _number(where, row, "parent_start_sec"), _number(where, row, "parent_end_sec")
-            frames = _count(where, row, "parent_start_frame"), _count(where, row, "parent_end_frame")
-            if seconds[0] >= seconds[1] or frames[0] >= frames[1]:
-                raise DatasetError(f"{where}: the clip goes from {seconds[0]} s to {seconds[1]} s")
+
+        def change(row: dict[str, Any]) -> tuple[str, StateChangeRecord]:
+            unique_id = checked_id("unique_id", row.get("unique_id"))
+            video_uid, video = self._known_video(row)
+            start, stop = _number(row, "parent_start_sec"), _number(row, "parent_end_sec")
+            seconds = checked_span("the clip", start, stop)
+            first, last = (
+                _frame(row, "parent_start_frame"),
+                _frame(row, "parent_end_frame"),
+            )
+            if first >= last:
+                raise RowError(f"the clip goes from frame {first} to frame {last}")
             state_change, pnr_frame = None, None
             if split != "test":
                 state_change = row.get("state_change")
                 if not isinstance(state_change, bool):
-                    raise DatasetError(f"{where}: state_change is {state_change!r}, expected true or false")
+                    raise RowError(f"state_change is {quoted(state_change)}, expected true or false")
                 if state_change:
-                    pnr_frame = _count(where, row, "parent_pnr_frame" if "parent_pnr_frame" in row else "pnr_frame")
-                    if not frames[0] <= pnr_frame <= frames[1]:
-                        raise DatasetError(f"{where}: the point of no return at frame {pnr_frame} is outside {frames}")
-            fps = self._fps(where, video_uid)
-            records[unique_id] = StateChangeRecord(
-                unique_id, video_uid, *seconds, *frames, fps, state_change, pnr_frame
+                    pnr_frame = _whole(
+                        row, "parent_pnr_frame" if "parent_pnr_frame" in row else "pnr_frame", most=MAX_FRAMES
+                    )
+                    if not first <= pnr_frame <= last:
+                        raise RowError(f"the point of no return at frame {pnr_frame} is outside {(first, last)}")
+            try:
+                fps = checked_number("fps", video.fps, least=1e-3, most=MAX_FPS)
+            except RowError as error:
+                raise RowError(f"{self._manifest}, video {video_uid}: {error}") from error
+            return unique_id, StateChangeRecord(
+                unique_id, video_uid, *seconds, first, last, float(fps), state_change, pnr_frame
             )
-        return list(records.values())
 
-    def _annotations(self, task: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        def twice(row: dict[str, Any]) -> str:
+            return f"unique_id {row['unique_id']} is listed twice"
+
+        return list(self._records("fho_oscc-pnr", split, change, twice).values())
+
+    def _records(
+        self,
+        task: str,
+        split: str,
+        record_of: Callable[[dict[str, Any]], tuple[Any, Record]],
+        twice: Callable[[dict[str, Any]], str],
+    ) -> dict[Any, Record]:
+        """Return the records of a file by key, in its order; note the rows that are left out."""
         if split not in FILE_SPLITS:
             raise DatasetError(f"{self.base_path}: no such split: {split!r} (splits: {', '.join(FILE_SPLITS)})")
-        return _rows(self.annotations_path / f"{task}_{FILE_SPLITS[split]}.json", "clips")
+        path = self.annotations_path / f"{task}_{FILE_SPLITS[split]}.json"
+        faults = RowFaults(path)
+        records: dict[Any, Record] = {}
+        for place, row in json_rows(path, "clips", faults):
+            try:
+                key, record = record_of(row)
+                if key in records:
+                    raise RowError(twice(row))
+                records[key] = record
+            except RowError as error:
+                faults.add(place, error)
+        faults.require_rows(len(records))
+        self._problems[task, split] = faults.lines()
+        return records
 
-    def _known_video(self, where: str, row: dict[str, Any]) -> str:
-        video_uid = _text(where, row, "video_uid")
-        if video_uid not in self._videos:
-            raise DatasetError(f"{where}: video {video_uid} is not in {self._manifest}")
-        return video_uid
+    def _known_video(self, row: dict[str, Any]) -> tuple[str, _Video]:
+        video_uid = checked_id("video_uid", row.get("video_uid"))
+        video = self._videos.get(video_uid)
+        if video is None:
+            raise RowError(f"video {video_uid} is not in {self._manifest}")
+        return video.video_uid, video
 
-    def _fps(self, where: str, video_uid: str) -> float:
-        metadata = self._videos[video_uid].get("video_metadata")
-        fps = _number(f"{self._manifest}, {video_uid}", metadata if isinstance(metadata, dict) else {}, "fps")
-        if fps <= 0:
-            raise DatasetError(f"{where}: {self._manifest} gives video {video_uid} {fps} frames per second")
-        return fps
-
-    def _participant(self, video_uid: str) -> str:
-        participant = self._videos[video_uid].get("fb_participant_id")
-        return "" if participant is None else str(participant)
-
-    def _labels(self, where: str, row: dict[str, Any]) -> dict[str, int]:
-        labels = {}
-        for label in ("verb", "noun"):
-            number = _count(where, row, f"{label}_label")
-            names = self.classes.get(label)
-            if names is None:
-                raise DatasetError(f"{self.annotations_path}: fho_lta_taxonomy.json is missing")
-            if number >= len(names):
-                raise DatasetError(f"{where}: {label}_label is {number}, expected 0 to {len(names) - 1}")
-            labels[label] = number
-        return labels
+    def _labels(self, row: dict[str, Any], shared: dict[tuple[int, int], dict[str, int]]) -> dict[str, int]:
+        if not self.classes:
+            raise DatasetError(f"{self.annotations_path}: fho_lta_taxonomy.json is missing")
+        verb = _whole(row, "verb_label", most=len(self.classes["verb"]) - 1)
+        noun = _whole(row, "noun_label", most=len(self.classes["noun"]) - 1)
+        return shared.setdefault((verb, noun), {"verb": verb, "noun": noun})
 
     def _read_classes(self) -> dict[str, list[str]]:
         path = self.annotations_path / "fho_lta_taxonomy.json"
         if not path.is_file():
             return {}
-        taxonomy = _read_json(path)
+        taxonomy = read_json(path)
         if not isinstance(taxonomy, dict):
             raise DatasetError(f"{path}: expected a json object")
         classes = {}
@@ -265,43 +328,26 @@ class Ego4D:
         return next((path for path in places if is_readable_file(path)), places[0])
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: not a readable json file ({error})") from error
-    return content
+def _video(video_uid: str, row: dict[str, Any]) -> _Video:
+    split, participant = row.get("split_fho"), row.get("fb_participant_id")
+    if isinstance(participant, int | float):  # the official file numbers them
+        participant = str(participant)
+    metadata = row.get("video_metadata")
+    return _Video(
+        video_uid,
+        split=VIDEO_SPLITS.get(split, "all") if isinstance(split, str) else "all",
+        participant_id="" if participant in (None, "") else checked_id("fb_participant_id", participant),
+        fps=metadata.get("fps") if isinstance(metadata, dict) else None,
+    )
 
 
-def _rows(path: Path, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the objects of a list in a json file, and where each stands; the list is the file or lies below a key."""
-    content = _read_json(path)
-    rows = content.get(key) if isinstance(content, dict) else content
-    if not isinstance(rows, list):
-        raise DatasetError(f"{path}: must be a list, or an object whose {key} is one")
-    for number, row in enumerate(rows):
-        where = f"{path}, {key}[{number}]"
-        if not isinstance(row, dict):
-            raise DatasetError(f"{where}: expected a json object")
-        yield where, row
+def _number(row: dict[str, Any], name: str, *, least: float = 0.0) -> float:
+    return checked_number(name, row.get(name), least=least, most=MAX_VIDEO_SECONDS)
 
 
-def _text(where: str, row: dict[str, Any], name: str) -> str:
-    value = row.get(name)
-    if not isinstance(value, str) or not value:
-        raise DatasetError(f"{where}: {name} is {value!r}, expected a name")
-    return value
+def _whole(row: dict[str, Any], name: str, *, most: int) -> int:
+    return int(checked_number(name, row.get(name), least=0, most=most, whole=True))
 
 
-def _number(where: str, row: dict[str, Any], name: str) -> float:
-    value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DatasetError(f"{where}: {name} is {value!r}, expected a number")
-    return float(value)
-
-
-def _count(where: str, row: dict[str, Any], name: str) -> int:
-    value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise DatasetError(f"{where}: {name} is {value!r}, expected a whole number of at least 0")
-    return value
+def _frame(row: dict[str, Any], name: str) -> int:
+    return _whole(row, name, most=MAX_FRAMES)

@@ -4,14 +4,22 @@ The files are those of https://github.com/epic-kitchens/epic-kitchens-100-annota
 Egocentric Vision", IJCV 2022).
 """
 
-import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
-from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
+from earmark.datasets.annotation_files import (
+    RowError,
+    RowFaults,
+    checked_file_name,
+    checked_id,
+    checked_span,
+    csv_rows,
+    parse_timestamp,
+    quoted,
+)
 from earmark.datasets.listing import is_readable_file
 from earmark.datasets.records import VIDEO_SUFFIXES, ActionRecord, DatasetError, VideoRecord
 from earmark.wording import counted
@@ -24,28 +32,10 @@ ANNOTATIONS = {
     "test": "EPIC_100_test_timestamps.csv",  # without classes: they are held back
 }
 CLASS_FILES = {"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_classes.csv"}
-TIME_COLUMNS = ("participant_id", "video_id", "start_timestamp", "stop_timestamp")
+VIDEO_COLUMNS = ("participant_id", "video_id")
+TIME_COLUMNS = ("start_timestamp", "stop_timestamp")
 LABEL_COLUMNS = {"verb": "verb_class", "noun": "noun_class"}  # noun_class: the first noun of the narration
 VIDEO_FOLDERS = ("{participant}/videos", "EPIC-KITCHENS/{participant}/videos", "videos")  # the first with it is taken
-
-Row = tuple[str, dict[str, str]]  # its place ("FILE, line N") and its values by column
-
-
-def parse_timestamp(text: str) -> float:
-    """Return the seconds of an ``HH:MM:SS.ff`` timestamp, the nearest float to the exact value.
-
-    Raises:
-        ValueError: If the text is not such a timestamp.
-
-    Example:
-        >>> parse_timestamp("01:02:03.45")
-        3723.45
-    """
-    match = re.fullmatch(r"([0-9]+):([0-5][0-9]):([0-5][0-9](?:\.[0-9]+)?)", text)
-    if match is None:
-        raise ValueError(f"{text!r} is not a timestamp HH:MM:SS.ff")
-    hours, minutes, seconds = match.groups()
-    return float(3600 * int(hours) + 60 * int(minutes) + Decimal(seconds))
 
 
 class EpicKitchens:
@@ -65,6 +55,7 @@ class EpicKitchens:
         annotations_path: Where the csv files are.
         classes: Names of the verb and noun classes by number.
         splits: Those whose csv file is there.
+        problems: The rows that were left out so far, each with its file, line and reason.
 
     Raises:
         DatasetError: If the folder or its csv files are missing, or a class file is damaged.
@@ -91,6 +82,12 @@ class EpicKitchens:
             names = ", ".join(self._files.values())
             raise DatasetError(f"{self.annotations_path}: none of the annotation files {names} found")
         self.classes = self._read_classes()
+        self._problems: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Which rows were left out by what was read so far, and why; each once."""
+        return tuple(dict.fromkeys(chain.from_iterable(self._problems.values())))
 
     def videos(self, split: str | None = None) -> list[VideoRecord]:
         """Return the videos that the csv files name, in their order.
@@ -100,24 +97,34 @@ class EpicKitchens:
         Args:
             split: ``train``, ``validation`` or ``test``; None for all splits that exist.
 
+        A row whose video or participant cannot be the name of a file is left out, and named in `problems`.
+
         Raises:
-            DatasetError: If a csv file is missing or damaged, a video is listed in two splits, or all videos are
-                missing.
+            DatasetError: If a csv file is missing or damaged, or all its rows are; a video is listed in two splits; or
+                all videos are missing.
         """
         records: dict[str, VideoRecord] = {}
         listings: dict[Path, dict[str, Path]] = {}
         for name in self.splits if split is None else (split,):
-            for where, row in self._rows(name):
-                video_id, participant_id = row["video_id"], row["participant_id"]
+            path = self._path(name)
+            faults = RowFaults(path)
+            num_before = len(records)
+            for place, (video_id, participant_id) in csv_rows(path, ("video_id", "participant_id"), faults):
                 known = records.get(video_id)
-                if known is None:
-                    for text in (video_id, participant_id):  # they become file names
-                        if not re.fullmatch(r"\w[\w-]*", text, re.ASCII):
-                            raise DatasetError(f"{where}: {text!r} cannot be a video or participant name")
-                    path = self._find_video(video_id, participant_id, listings)
-                    records[video_id] = VideoRecord(video_id, path, name, participant_id)
-                elif known.split != name:
-                    raise DatasetError(f"{where}: video {video_id} is also listed in the {known.split} split")
+                if known is not None and known.split != name:
+                    raise DatasetError(f"{path}, {place}: video {video_id} is also listed in the {known.split} split")
+                if known is not None:
+                    continue
+                try:
+                    for what, text in (("video", video_id), ("participant", participant_id)):
+                        checked_file_name(what, text)
+                except RowError as error:
+                    faults.add(place, error)
+                    continue
+                found = self._find_video(video_id, participant_id, listings)
+                records[video_id] = VideoRecord(video_id, found, name, participant_id)
+            faults.require_rows(len(records) - num_before)
+            self._problems[name, "videos"] = faults.lines()
         if not any(is_readable_file(record.path) for record in records.values()):
             example = next(iter(records.values())).path if records else self.base_path
             raise DatasetError(
@@ -128,41 +135,61 @@ class EpicKitchens:
     def actions(self, split: str) -> list[ActionRecord]:
         """Return the actions of a split, in the order of its csv file; those of the test split have no labels.
 
+        A row with a bad or impossible time, an unknown class, an id that was there before or that no file can have is
+        left out, and named in `problems`.
+
         Raises:
-            DatasetError: If the csv file is missing, or a row has a bad timestamp, an unknown class or an id twice.
+            DatasetError: If the csv file is missing or damaged, or all its rows are.
         """
+        path = self._path(split)
+        faults = RowFaults(path)
         actions: dict[str, ActionRecord] = {}
-        for where, row in self._rows(split):
-            action_id = row[self._id_column]
-            if action_id in actions:
-                raise DatasetError(f"{where}: {self._id_column} {action_id} is listed twice")
-            start_seconds, stop_seconds = _times(where, row)
-            labels = {} if split == "test" else self._labels(where, row)
-            actions[action_id] = ActionRecord(
-                action_id, row["video_id"], start_seconds, stop_seconds, row["participant_id"], labels
-            )
+        names: dict[str, str] = {}  # the same few of many rows: kept once
+        all_labels: dict[tuple[str, ...], dict[str, int]] = {}
+        columns = [self._id_column, *VIDEO_COLUMNS, *TIME_COLUMNS]
+        if split != "test":
+            columns += self._label_columns.values()
+        for place, (action_id, participant_id, video_id, start, stop, *classes) in csv_rows(path, columns, faults):
+            try:
+                if video_id not in names:
+                    names[video_id] = checked_file_name("video", video_id)
+                if participant_id not in names:
+                    names[participant_id] = checked_file_name("participant", participant_id)
+                if action_id in actions:
+                    raise RowError(f"{self._id_column} {quoted(action_id)} is listed twice")
+                seconds = checked_span("the action", parse_timestamp(start), parse_timestamp(stop))
+                texts = tuple(classes)
+                if texts not in all_labels:
+                    all_labels[texts] = self._labels(texts)
+                actions[checked_id(self._id_column, action_id)] = ActionRecord(
+                    action_id, names[video_id], *seconds, names[participant_id], all_labels[texts]
+                )
+            except RowError as error:
+                faults.add(place, error)
+        faults.require_rows(len(actions))
+        self._problems[split, "actions"] = faults.lines()
         return list(actions.values())
 
     def _read_classes(self) -> dict[str, list[str]]:
         return {label: _read_classes(self.annotations_path / name) for label, name in CLASS_FILES.items()}
 
-    def _labels(self, where: str, row: dict[str, str]) -> dict[str, int]:
+    def _labels(self, texts: tuple[str, ...]) -> dict[str, int]:
+        """Return the classes of a row by label, from the texts of the label columns; none are given for the test."""
         labels = {}
-        for label, names in self.classes.items():
-            text = row[self._label_columns[label]]
-            if not re.fullmatch("[0-9]+", text, re.ASCII) or int(text) >= len(names):
-                raise DatasetError(f"{where}: {self._label_columns[label]} is {text!r}, expected 0 to {len(names) - 1}")
+        for (label, column), text in zip(self._label_columns.items(), texts, strict=False):
+            if label not in self.classes:
+                continue
+            num_classes = len(self.classes[label])
+            if not re.fullmatch("[0-9]{1,9}", text, re.ASCII) or int(text) >= num_classes:
+                raise RowError(f"{column} is {quoted(text)}, expected 0 to {num_classes - 1}")
             labels[label] = int(text)
         return labels
 
-    def _rows(self, split: str) -> Iterator[Row]:
+    def _path(self, split: str) -> Path:
         if split not in self.splits:
             expected = f"{self._files[split]} is missing" if split in self._files else f"no such split: {split!r}"
             raise DatasetError(f"{self.annotations_path}: {expected} (splits: {', '.join(self.splits)})")
-        columns: tuple[str, ...] = (self._id_column, *TIME_COLUMNS)
-        if split != "test":
-            columns = (*columns, *self._label_columns.values())
-        return _read_csv(self.annotations_path / self._files[split], columns)
+        return self.annotations_path / self._files[split]
 
     def _find_video(self, video_id: str, participant_id: str, listings: dict[Path, dict[str, Path]]) -> Path:
         """Return where a video is, or where it should be."""
@@ -179,41 +206,16 @@ class EpicKitchens:
         return self.base_path / VIDEO_FOLDERS[0].format(participant=participant_id) / f"{video_id}.MP4"
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of a csv file that must have certain columns, each filled in every row."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
-            if missing:
-                raise DatasetError(f"{path}: column {', '.join(missing)} is missing")
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                empty = [column for column in columns if not row[column]]
-                if empty:
-                    raise DatasetError(f"{where}: {', '.join(empty)} is empty")
-                yield where, row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: not a readable csv file ({error})") from error
-
-
 def _read_classes(path: Path) -> list[str]:
-    """Return the class names of a class file, whose ids must count up from 0."""
+    """Return the class names of a class file, whose ids must count up from 0: with a row less they would shift."""
+    faults = RowFaults(path)
     names: list[str] = []
-    for where, row in _read_csv(path, ("id", "key")):
-        if row["id"] != str(len(names)):
-            raise DatasetError(f"{where}: class id {row['id']!r}, expected {len(names)}: ids must count up from 0")
-        names.append(row["key"])
+    for place, (number, name) in csv_rows(path, ("id", "key"), faults):
+        if number != str(len(names)):
+            raise DatasetError(
+                f"{path}, {place}: class id {quoted(number)}, expected {len(names)}: ids must count up from 0"
+            )
+        names.append(name)
+    if faults.num_rows:
+        raise DatasetError(faults.lines()[0])
     return names
-
-
-def _times(where: str, row: dict[str, str]) -> tuple[float, float]:
-    """Return when an action starts and stops, in seconds."""
-    try:
-        start_seconds = parse_timestamp(row["start_timestamp"])
-        stop_seconds = parse_timestamp(row["stop_timestamp"])
-    except ValueError as error:
-        raise DatasetError(f"{where}: {error}") from error
-    if stop_seconds <= start_seconds:
-        raise DatasetError(f"{where}: the action stops at {stop_seconds} s, not after its start {start_seconds} s")
-    return start_seconds, stop_seconds

@@ -6,8 +6,8 @@ Large-Scale Dataset of Actions that Sound", TPAMI 2025).
 
 from typing import ClassVar
 
+from earmark.datasets.annotation_files import RowError, quoted
 from earmark.datasets.epic_kitchens import EpicKitchens
-from earmark.datasets.records import DatasetError
 
 __all__ = ["SOUND_CLASSES", "EpicSounds"]
 
@@ -39,6 +39,7 @@ class EpicSounds(EpicKitchens):
         name: ``epic_sounds``.
         classes: Names of the 44 classes of sounds.
         splits: Those whose csv file is there; the test split is that of the recognition task, without labels.
+        problems: The rows that were left out so far, each with its file, line and reason.
 
     Raises:
         DatasetError: If the folder or its csv files are missing.
@@ -61,9 +62,9 @@ class EpicSounds(EpicKitchens):
     def _read_classes(self) -> dict[str, list[str]]:
         return {"sound": list(SOUND_CLASSES)}
 
-    def _labels(self, where: str, row: dict[str, str]) -> dict[str, int]:
-        labels = super()._labels(where, row)
-        expected = SOUND_CLASSES[labels["sound"]]
-        if row["class"] != expected:
-            raise DatasetError(f"{where}: class {labels['sound']} is {row['class']!r}, expected {expected!r}")
+    def _labels(self, texts: tuple[str, ...]) -> dict[str, int]:
+        labels = super()._labels(texts)
+        if texts and texts[1] != SOUND_CLASSES[labels["sound"]]:
+            expected = SOUND_CLASSES[labels["sound"]]
+            raise RowError(f"class {labels['sound']} is {quoted(texts[1])}, expected {expected!r}")
         return labels

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from earmark.datasets.listing import media_below
-from earmark.datasets.records import VIDEO_SUFFIXES, ActionRecord, DatasetError, VideoRecord, printable
+from earmark.datasets.records import VIDEO_SUFFIXES, ActionRecord, DatasetError, VideoRecord
+from earmark.wording import printable
 
 __all__ = ["Folder"]
 

@@ -1,12 +1,10 @@
 """What a data set says about its videos and actions: records, before anything is decoded."""
 
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["VIDEO_SUFFIXES", "ActionRecord", "DatasetError", "DatasetRecords", "VideoRecord", "printable"]
+__all__ = ["VIDEO_SUFFIXES", "ActionRecord", "DatasetError", "DatasetRecords", "VideoRecord"]
 
 VIDEO_SUFFIXES = frozenset(  # compared in lower case
     "." + name
@@ -16,16 +14,6 @@ VIDEO_SUFFIXES = frozenset(  # compared in lower case
 
 class DatasetError(ValueError):
     """A data set is missing, damaged or inconsistent; the message names the file, the row (if any) and the reason."""
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    r"""Return a path as text that tables can hold: bytes of its name that are not UTF-8 as ``%`` and two hex digits.
-
-    Example:
-        >>> printable(os.fsdecode(b"caf\xe9.mp4"))
-        'caf%E9.mp4'
-    """
-    return re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", str(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +43,8 @@ class ActionRecord:
         start_seconds: Where it starts in the video.
         stop_seconds: Where it ends; always after the start.
         participant_id: Who acts.
-        labels: Class by label column, such as ``{"verb": 3, "noun": 12}``; empty where labels are held back.
+        labels: Class by label column, such as ``{"verb": 3, "noun": 12}``; empty where labels are held back. Records
+            of the same labels share them: they are not to be changed.
     """
 
     action_id: str
@@ -72,10 +61,16 @@ class DatasetRecords(Protocol):
     Attributes:
         name: Its name, a key of `earmark.datasets.DATASETS`.
         classes: Class names by label column, indexed by class number; empty if nothing is labelled.
+        problems: What was left out by what was read so far (rows, files), each with its place and the reason.
     """
 
     name: str
     classes: dict[str, list[str]]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What was left out so far."""
+        ...
 
     def videos(self, split: str | None = None) -> list[VideoRecord]:
         """Return the videos of a split, or of all splits; always in the same order."""

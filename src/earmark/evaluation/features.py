@@ -18,13 +18,13 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
 from rich.progress import track
 from torch import nn
 
 from earmark.atomic import replacing
 from earmark.clips.dataset import collate
 from earmark.clips.loading import load_batches
+from earmark.console import new_console
 from earmark.json_text import read_json
 
 __all__ = [
@@ -240,7 +240,7 @@ def _run(
     encoder.eval()
     features: npt.NDArray[np.float32] | None = None
     try:
-        screen = Console(stderr=True)
+        screen = new_console(stderr=True)
         for batch in track(loaded, label, total=len(batches), console=screen, disable=not options.progress):
             output = encoder(transform(batch["video"], batch["seed"], batch["video_size"]))
             if output.ndim != 2:

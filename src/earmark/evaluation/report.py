@@ -24,11 +24,13 @@ from earmark.clips.transforms import LogMel
 from earmark.evaluation.action_recognition import ColumnResult
 from earmark.evaluation.results import TaskResult
 from earmark.media.page import data_uri, jpeg_uri, render_page, wav_uri
+from earmark.wording import counted
 
 __all__ = ["Example", "write_report"]
 
 FRAMES_SHOWN = 4  # of each clip, evenly spread: more would be too small to see on a telephone
 FRAME_QUALITY = 88  # of their JPEG
+MOST_DRAWN = 1e100  # means and axes of larger numbers overflow
 POINTS_SHOWN = 400  # of each curve; longer ones are averaged in bins
 
 # Heading, what it means, and the names in metrics.jsonl with their legend.
@@ -137,7 +139,7 @@ def _steps(metrics: Sequence[Mapping[str, Any]]) -> tuple[dict[int, dict[str, fl
     Later lines win over earlier ones: a resumed run repeats steps.
     """
     lines = [line for line in metrics if line.get("kind") == "step"]
-    numbered = [line for line in lines if isinstance(line.get("step"), int)]
+    numbered = [line for line in lines if isinstance(line.get("step"), int) and abs(line["step"]) < 2**53]
     steps = {
         line["step"]: {name: value for name, value in line.items() if isinstance(value, int | float)}
         for line in numbered
@@ -150,14 +152,18 @@ def _curves(steps: Mapping[int, Mapping[str, float]]) -> list[dict[str, str]]:
     shown = []
     for heading, note, legend in CURVES:
         lines: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
+        num_beyond = 0
         for name, label in legend.items():
-            points = [(step, row[name]) for step, row in steps.items() if name in row and math.isfinite(row[name])]
+            logged = [(step, row[name]) for step, row in steps.items() if name in row]
+            points = [(step, value) for step, value in logged if abs(value) <= MOST_DRAWN]
+            num_beyond += len(logged) - len(points)
             if points:
                 lines[label] = _thinned(np.array(points, dtype=np.float64))
         if lines:
             ends = "; ".join(f"{label}: {y[0]:.4g} to {y[-1]:.4g}" for label, (_, y) in lines.items())
             light, dark = (_plot(lines, dark=dark) for dark in (False, True))
-            shown.append({"heading": heading, "note": note, "ends": ends, "light": light, "dark": dark})
+            beyond = f" Not drawn: {counted(num_beyond, 'value')} not finite or too large." if num_beyond else ""
+            shown.append({"heading": heading, "note": note + beyond, "ends": ends, "light": light, "dark": dark})
     return shown
 
 

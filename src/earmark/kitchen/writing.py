@@ -22,10 +22,10 @@ import cv2
 import joblib
 import numpy as np
 import pyarrow.parquet as pq
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from earmark.atomic import replacing
+from earmark.atomic import remove_abandoned, replacing
+from earmark.console import new_console
 from earmark.datasets.kitchen import KitchenPreset
 from earmark.kitchen.epic_sounds_tables import sound_rows
 from earmark.kitchen.events import VideoFacts, event_rows, idle_motion_rows
@@ -36,6 +36,7 @@ from earmark.kitchen.script import Script, write_script
 from earmark.kitchen.sound import render_sound
 from earmark.kitchen.tables import write_tables
 from earmark.media import VideoWriter
+from earmark.worker_processes import ending_with_parent
 
 VERSION = 3  # raise it when the same seed gives other videos
 
@@ -128,6 +129,7 @@ def make_kitchen(
         raise KitchenError(f"num_workers={num_workers}: must be at least 1")
     out = Path(out)
     _claim(out, plan)
+    remove_abandoned(out, recursive=True)
     jobs = [(k, v) for k in range(size.num_kitchens) for v in range(size.videos_per_kitchen)]
     finished = (out / "events.parquet").exists()
     pending = [
@@ -232,10 +234,10 @@ def _facts(plan: _Plan, job: tuple[int, int]) -> VideoFacts:
 def _make_videos(out: Path, plan: _Plan, jobs: Sequence[tuple[int, int]], *, num_workers: int, progress: bool) -> None:
     """Render the videos that are missing."""
     columns = (TextColumn("kitchen"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not progress or not jobs) as bar:
+    with Progress(*columns, console=new_console(stderr=True), disable=not progress or not jobs) as bar:
         task = bar.add_task("videos", total=len(jobs))
         parallel = joblib.Parallel(min(num_workers, max(1, len(jobs))), return_as="generator_unordered")
-        for _ in parallel(joblib.delayed(_make_video)(out, plan, job) for job in jobs):
+        for _ in parallel(ending_with_parent(joblib.delayed(_make_video)(out, plan, job) for job in jobs)):
             bar.advance(task)
 
 

@@ -22,6 +22,7 @@ _PACKED = {
     "s64p": "dbl",
 }
 _READ_BY_PYAV = {"u8", "s16", "s32", "flt", "dbl", "u8p", "s16p", "s32p", "fltp", "dblp"}
+_MAX_LEVEL = 1e6  # times full scale: no recording is so loud, and squares and sums of what is overflow
 
 
 class Mixer:
@@ -54,8 +55,11 @@ class Mixer:
             array = array.reshape(-1, num_channels).T
         # 16-bit sums are exact in float32, wider ones are not.
         exact = np.float32 if array.dtype.itemsize <= 2 or array.dtype == np.float32 else np.float64
-        mean = np.add.reduce(array, axis=0, dtype=exact) / num_channels
-        if array.dtype.kind != "f":
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite samples, or such as make the sum so
+            mean = np.add.reduce(array, axis=0, dtype=exact) / num_channels
+        if array.dtype.kind == "f":
+            mean = np.where(np.abs(mean) <= _MAX_LEVEL, mean, np.nan)  # which the reader counts and silences
+        else:
             mean /= 2 ** (8 * array.dtype.itemsize - 1)
         if array.dtype.kind == "u":
             mean -= 1  # unsigned samples rest at half their scale

@@ -15,6 +15,8 @@ import simplejpeg
 from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
+from earmark.wording import visible_lines
+
 __all__ = ["data_uri", "jpeg_uri", "render_page", "wav_uri"]
 
 
@@ -29,9 +31,16 @@ def render_page(package: str, template: str, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: If a name is missing.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
     environment.globals["base_style"] = files("earmark.media").joinpath("page.css").read_text(encoding="utf-8")
     return environment.from_string(files(package).joinpath(template).read_text(encoding="utf-8")).render(values)
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as it stands on the page: text without what would hide or turn round what is beside it."""
+    return visible_lines(value) if type(value) is str else value
 
 
 def data_uri(media_type: str, content: bytes) -> str:

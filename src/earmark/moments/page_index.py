@@ -10,10 +10,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from earmark.atomic import replacing
-from earmark.datasets.records import printable
 from earmark.media.page import render_page
 from earmark.moments.writing import FileMoments
-from earmark.wording import counted
+from earmark.wording import counted, visible
 
 __all__ = ["write_index"]
 
@@ -48,9 +47,9 @@ def write_index(out: str | Path, files: Sequence[FileMoments], pages: Mapping[st
         heading += f"; {len(files) - len(read)} could not be read"
     rows = [
         {
-            "name": printable(found.path),
+            "name": visible(found.path),
             "page": _link(pages[found.path], out.parent) if found.path in pages else None,
-            "notes": [printable(note) for note in ((found.error,) if found.error is not None else found.notes)],
+            "notes": [visible(note) for note in ((found.error,) if found.error is not None else found.notes)],
             "length": "" if found.error is not None else _clock(found.duration_seconds),
             "num_moments": "" if found.error is not None else str(len(found.moments)),
             "lines": _lines(found),

@@ -3,25 +3,39 @@
 Scores are those of the field's own scorer, mir_eval.
 """
 
-import csv
+import re
+from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from earmark.datasets.epic_kitchens import parse_timestamp
+from earmark.datasets.annotation_files import (
+    MAX_LINE_CHARACTERS,
+    MAX_VIDEO_SECONDS,
+    RowError,
+    RowFaults,
+    checked_id,
+    csv_columns,
+    csv_rows,
+    parse_timestamp,
+    quoted,
+)
 from earmark.datasets.listing import reason_of
+from earmark.datasets.records import DatasetError
 
 __all__ = [
+    "GroundTruth",
     "OnsetScore",
     "TruthError",
     "holds_onsets",
     "idle_share",
+    "read_ground_truth",
     "read_spans",
     "read_truth",
     "score_onsets",
@@ -30,7 +44,10 @@ __all__ = [
 
 _Seconds: TypeAlias = NDArray[np.float64]
 _ACTION_COLUMN = "narration_id"  # of EPIC-KITCHENS-100 alone
+_SOUND_COLUMN = "annotation_id"  # of EPIC-SOUNDS
 _CSV_COLUMNS = ("video_id", "start_timestamp", "stop_timestamp")
+_SECONDS = re.compile(r"[+-]?([0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})([eE][+-]?[0-9]{1,9})?")
+_ROWS_AT_ONCE = 50_000
 _PARQUET_COLUMNS = ("video_id", "point_of_no_return_seconds", "onset_seconds", "offset_seconds", "audible")
 
 
@@ -58,7 +75,22 @@ class OnsetScore:
 
 
 @dataclass(frozen=True, slots=True)
-class _Annotation:
+class GroundTruth:
+    """What a file says of recordings.
+
+    Attributes:
+        onsets: name of the video -> when something is heard in it, in seconds, in order, ``(N,)``; None where the file
+            says only when actions begin and end (see :func:`holds_onsets`).
+        spans: name of the video -> start and stop of each annotated span in seconds, in order of start, ``(M, 2)``.
+        problems: the rows that were left out, each with its file, place and reason.
+    """
+
+    onsets: dict[str, _Seconds] | None
+    spans: dict[str, _Seconds]
+    problems: tuple[str, ...] = ()
+
+
+class _Annotation(NamedTuple):
     video_id: str
     onset_seconds: float
     start_seconds: float
@@ -66,14 +98,61 @@ class _Annotation:
     is_onset: bool
 
 
-def read_truth(path: str | Path) -> dict[str, _Seconds]:
-    r"""Read known onsets.
+def read_ground_truth(path: str | Path) -> GroundTruth:
+    r"""Read what is known of recordings; rows that can't be used are left out and named.
 
     Args:
         path: by suffix and columns one of
-            ``events.parquet`` of Audible Kitchen: points of no return of what is audible, on screen or off;
+            ``events.parquet`` of Audible Kitchen: points of no return of what is audible, on screen or off; as spans
+            all events, audible or not;
             ``.csv`` of EPIC-SOUNDS: starts;
+            ``.csv`` of EPIC-KITCHENS-100: spans of actions, no onsets;
             ``.txt`` of Audacity labels: starts, of the recording that is named as the file.
+
+    Raises:
+        TruthError: if the file is of another format, missing or damaged, or none of its rows can be used.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "chopping.txt")
+        ...     _ = path.write_text("0.645\t0.645\thit\nnan\t1\thit\n1.127\t1.127\thit\n")
+        ...     truth = read_ground_truth(path)
+        >>> truth.onsets["chopping"].tolist(), [text.partition("chopping.txt")[2] for text in truth.problems]
+        ([0.645, 1.127], [", line 2: not start, end and text separated by tabs: 'nan'"])
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
+        raise TruthError(f"{path}: onsets are read from {', '.join(_READERS)}")
+    faults = RowFaults(path)
+    onsets: dict[str, array[float]] = {}
+    spans: dict[str, array[float]] = defaultdict(lambda: array("d"))
+    num_rows = 0
+    with _readable(path):
+        for annotation in _READERS[suffix](path, faults):
+            num_rows += 1
+            found = onsets.setdefault(annotation.video_id, array("d"))  # a video without onsets is known to have none
+            if annotation.is_onset:
+                found.append(annotation.onset_seconds)
+            spans[annotation.video_id].extend((annotation.start_seconds, annotation.stop_seconds))
+        faults.require_rows(num_rows)
+    return GroundTruth(
+        {video_id: np.sort(np.array(times)) for video_id, times in onsets.items()} if holds_onsets(path) else None,
+        {video_id: _in_order(np.array(times).reshape(-1, 2)) for video_id, times in spans.items()},
+        faults.lines(),
+    )
+
+
+def _in_order(spans: _Seconds) -> _Seconds:
+    return spans[np.lexsort((spans[:, 1], spans[:, 0]))]
+
+
+def read_truth(path: str | Path) -> dict[str, _Seconds]:
+    r"""Read known onsets; a row that can't be used is an error.
+
+    Args:
+        path: as for :func:`read_ground_truth`.
 
     Returns:
         Name of the video -> its onsets in seconds, in order, ``(N,)``.
@@ -89,14 +168,16 @@ def read_truth(path: str | Path) -> dict[str, _Seconds]:
         ...     read_truth(path)
         {'chopping': array([0.645, 1.127])}
     """
-    if not holds_onsets(path):
+    truth = _without_problems(read_ground_truth(path))
+    if truth.onsets is None:
         raise TruthError(f"{path}: holds actions, not onsets: it does not say when an action is heard")
-    onsets: dict[str, list[float]] = defaultdict(list)
-    for annotation in _annotations(Path(path)):
-        found = onsets[annotation.video_id]  # a video without onsets is known to have none
-        if annotation.is_onset:
-            found.append(annotation.onset_seconds)
-    return {video_id: np.sort(np.array(seconds, np.float64)) for video_id, seconds in onsets.items()}
+    return truth.onsets
+
+
+def _without_problems(truth: GroundTruth) -> GroundTruth:
+    if truth.problems:
+        raise TruthError("\n".join(truth.problems))
+    return truth
 
 
 def holds_onsets(path: str | Path) -> bool:
@@ -114,15 +195,15 @@ def holds_onsets(path: str | Path) -> bool:
     path = Path(path)
     if path.suffix.lower() != ".csv":
         return True
-    with _readable(path), path.open(newline="", encoding="utf-8-sig") as file:
-        return _ACTION_COLUMN not in (csv.DictReader(file).fieldnames or ())
+    with _readable(path):
+        return _ACTION_COLUMN not in csv_columns(path)
 
 
 def read_spans(path: str | Path) -> dict[str, _Seconds]:
-    """Read the spans of annotated action.
+    """Read the spans of annotated action; a row that can't be used is an error.
 
     Args:
-        path: as for :func:`read_truth`, or a csv of EPIC-KITCHENS-100; of Audible Kitchen all events, audible or not.
+        path: as for :func:`read_ground_truth`.
 
     Returns:
         Name of the video -> start and stop of each span in seconds, in order of start, ``(N, 2)``.
@@ -130,10 +211,7 @@ def read_spans(path: str | Path) -> dict[str, _Seconds]:
     Raises:
         TruthError: if the file is of another format, missing or damaged.
     """
-    spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for annotation in _annotations(Path(path)):
-        spans[annotation.video_id].append((annotation.start_seconds, annotation.stop_seconds))
-    return {video_id: np.array(sorted(pairs), np.float64) for video_id, pairs in spans.items()}
+    return _without_problems(read_ground_truth(path)).spans
 
 
 def score_onsets(moments_seconds: ArrayLike, truth_seconds: ArrayLike, *, window_seconds: float) -> OnsetScore:
@@ -221,63 +299,92 @@ def _times(name: str, seconds: ArrayLike) -> _Seconds:
     return np.sort(times)
 
 
-def _annotations(path: Path) -> Iterator[_Annotation]:
-    readers = {".parquet": _of_kitchen, ".csv": _of_csv, ".txt": _of_labels}
-    if path.suffix.lower() not in readers:
-        raise TruthError(f"{path}: onsets are read from {', '.join(readers)}")
-    with _readable(path):
-        yield from readers[path.suffix.lower()](path)
-
-
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Turn what goes wrong in reading a file into a TruthError."""
     try:
         yield
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TruthError(f"{path}: not a readable text file ({error})") from error
+    except DatasetError as error:
+        cause = error.__cause__
+        raise TruthError(f"{path}: {reason_of(cause)}" if isinstance(cause, OSError) else str(error)) from error
     except OSError as error:
         raise TruthError(f"{path}: {reason_of(error)}") from error
 
 
-def _of_kitchen(path: Path) -> Iterator[_Annotation]:
+def _of_kitchen(path: Path, faults: RowFaults) -> Iterator[_Annotation]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with path.open("rb") as file:  # pyarrow's own errors do not say which file is missing
-            table = pq.read_table(file)
+            table = pq.ParquetFile(file)
+            _require(path, _PARQUET_COLUMNS, table.schema_arrow.names)
+            num_before = 0
+            for batch in table.iter_batches(_ROWS_AT_ONCE, columns=list(_PARQUET_COLUMNS)):
+                columns = (batch.column(name).to_pylist() for name in _PARQUET_COLUMNS)
+                for number, (video_id, *seconds, audible) in enumerate(
+                    zip(*columns, strict=True), start=num_before + 1
+                ):
+                    try:
+                        if not isinstance(audible, bool):
+                            raise RowError(f"audible is {quoted(audible)}, expected true or false")
+                        yield _annotation(checked_id("video_id", video_id), *seconds, is_onset=audible)
+                    except RowError as error:
+                        faults.add(f"row {number}", error)
+                num_before += len(batch)
     except pa.ArrowException as error:
         raise TruthError(f"{path}: not a readable table of events ({error})") from error
-    _require(path, _PARQUET_COLUMNS, table.column_names)
-    for number, row in enumerate(table.select(_PARQUET_COLUMNS).to_pylist(), start=1):
-        seconds = [row[name] for name in _PARQUET_COLUMNS[1:4]]
-        yield _annotation(f"{path}, row {number}", row["video_id"], *seconds, is_onset=bool(row["audible"]))
 
 
-def _of_csv(path: Path) -> Iterator[_Annotation]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        _require(path, _CSV_COLUMNS, reader.fieldnames or ())
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            try:
-                start, stop = (parse_timestamp(row[name] or "") for name in _CSV_COLUMNS[1:])
-            except ValueError as error:
-                raise TruthError(f"{where}: {error}") from error
-            yield _annotation(where, row["video_id"], start, start, stop)
-
-
-def _of_labels(path: Path) -> Iterator[_Annotation]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if not line.strip() or line.startswith("\\"):  # a line with a backslash: the band of a spectral label
-            continue
-        fields = line.split("\t")
+def _of_csv(path: Path, faults: RowFaults) -> Iterator[_Annotation]:
+    names: dict[str, str] = {}  # the same few of many rows: kept once
+    ids: set[str] = set()
+    for place, (video_id, start, stop, *given) in csv_rows(
+        path, _CSV_COLUMNS, faults, optional=(_SOUND_COLUMN, _ACTION_COLUMN)
+    ):
+        row_id = "".join(given)
         try:
+            if row_id in ids:
+                raise RowError(f"{quoted(row_id)} is listed twice")
+            if video_id not in names:
+                names[video_id] = checked_id("video_id", video_id)
+            seconds = parse_timestamp(start)
+            annotation = _annotation(names[video_id], seconds, seconds, parse_timestamp(stop))
+        except RowError as error:
+            faults.add(place, error)
+            continue
+        if row_id:
+            ids.add(row_id)
+        yield annotation
+
+
+def _of_labels(path: Path, faults: RowFaults) -> Iterator[_Annotation]:
+    number = 0
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        while line := file.readline(MAX_LINE_CHARACTERS + 1):
+            number += 1
+            if len(line) > MAX_LINE_CHARACTERS:
+                raise TruthError(f"{path}: not a readable text file (line {number} is longer than 2^20 characters)")
+            if not line.strip() or line.startswith("\\"):  # with a backslash: the band of a spectral label
+                continue
+            fields = line.rstrip("\n").split("\t")
+            unreadable = next((text for text in fields[:2] if not _SECONDS.fullmatch(text.strip())), None)
+            if unreadable is not None or len(fields) < 2:
+                found = quoted(fields[0] if unreadable is None else unreadable)
+                faults.add(f"line {number}", f"not start, end and text separated by tabs: {found}")
+                continue
             start, stop = float(fields[0]), float(fields[1])
-        except (ValueError, IndexError) as error:
-            raise TruthError(f"{path}, line {number}: not start, end and text separated by tabs") from error
-        yield _annotation(f"{path}, line {number}", path.stem, start, start, stop)
+            try:
+                yield _annotation(path.stem, start, start, stop)
+            except RowError as error:
+                faults.add(f"line {number}", error)
+
+
+_READERS: dict[str, Callable[[Path, RowFaults], Iterator[_Annotation]]] = {
+    ".parquet": _of_kitchen,
+    ".csv": _of_csv,
+    ".txt": _of_labels,
+}
 
 
 def _require(path: Path, columns: tuple[str, ...], found: Any) -> None:
@@ -286,8 +393,12 @@ def _require(path: Path, columns: tuple[str, ...], found: Any) -> None:
         raise TruthError(f"{path}: column {', '.join(missing)} is missing")
 
 
-def _annotation(where: str, video_id: Any, onset: Any, start: Any, stop: Any, *, is_onset: bool = True) -> _Annotation:
+def _annotation(video_id: str, onset: Any, start: Any, stop: Any, *, is_onset: bool = True) -> _Annotation:
     times = (onset, start, stop)
-    if not video_id or not all(isinstance(t, float) and np.isfinite(t) and t >= 0 for t in times) or stop < start:
-        raise TruthError(f"{where}: {video_id!r} from {start} to {stop} s with its onset at {onset} s is impossible")
-    return _Annotation(str(video_id), onset, start, stop, is_onset)
+    possible = all(isinstance(time, float) and 0 <= time <= MAX_VIDEO_SECONDS for time in times)
+    if not possible or stop < start:
+        raise RowError(
+            f"{quoted(video_id)} from {quoted(start)} to {quoted(stop)} s with its onset at {quoted(onset)} s is "
+            "impossible"
+        )
+    return _Annotation(video_id, onset, start, stop, is_onset)

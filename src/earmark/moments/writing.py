@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from earmark.atomic import replacing
-from earmark.datasets.records import printable
 from earmark.moments.detector import Moment
 from earmark.moments.table import moments_table
+from earmark.wording import printable
 
 __all__ = ["LABEL_SUFFIXES", "TABLE_SUFFIXES", "FileMoments", "record", "write_labels", "write_table"]
 

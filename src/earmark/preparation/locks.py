@@ -6,7 +6,6 @@ work, and half-written files of a dead process can be distinguished from those b
 
 import hashlib
 import os
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,13 +13,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from earmark.atomic import temporaries
+from earmark.atomic import is_abandoned, remove_abandoned, temporaries
 
 __all__ = ["VideoLock", "clear_leftovers", "left_behind", "locked", "running_seconds"]
 
 FOLDER = ".running"
 PROGRESS_SUFFIX = ".seconds"
-LEFTOVER_SECONDS = 600.0  # where files cannot be locked: a temporary file untouched for this long has no writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +114,9 @@ def clear_leftovers(root: Path) -> None:
     for temporary, path in temporaries(root / "videos", recursive=True):
         name = path.stem.removesuffix(".index") if path.suffix == ".npz" else path.stem
         with locked(root, path.with_name(name).relative_to(root / "videos").as_posix()) as lock:
-            if lock is not None and (lock.exclusive or _is_old(temporary)):
+            if lock is not None and (lock.exclusive or is_abandoned(temporary)):
                 temporary.unlink(missing_ok=True)
-    for temporary, _ in temporaries(root):
-        if _is_old(temporary):
-            temporary.unlink(missing_ok=True)
-
-
-def _is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > LEFTOVER_SECONDS
-    except FileNotFoundError:
-        return False
+    remove_abandoned(root)
 
 
 def _name(video_id: str) -> str:

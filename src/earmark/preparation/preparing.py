@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from earmark.console import new_console
 from earmark.datasets.records import VideoRecord
 from earmark.moments import moments_table, own_parameters
 from earmark.preparation.catalog import PreparedVideo, StoreError, stretched
@@ -190,9 +191,7 @@ def _check_space(root: Path, lengths: list[SourceLength], parameters: dict[str, 
     if needed > free and "around" not in parameters:
         raise DiskSpaceError(f"{root}: {estimate}", needed_bytes=needed, free_bytes=free)
     if tell and lengths:
-        from rich.console import Console
-
-        Console(stderr=True, highlight=False, markup=False).print(estimate)
+        new_console(stderr=True).print(estimate)
 
 
 def _write_tables(

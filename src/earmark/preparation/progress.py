@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earmark.console import new_console
 from earmark.preparation.catalog import PreparedVideo
+from earmark.wording import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,7 +71,7 @@ class PrepareReport:
         minutes = self.hours * 60
         usable = [video for video in self.videos if video.status != "refused"]
         table = Table(show_header=False)
-        table.add_row("store", Text(str(self.root)))
+        table.add_row("store", Text(visible(self.root)))
         elsewhere = f"; {self.num_elsewhere} of other parts are to come" if self.num_elsewhere else ""
         table.add_row("videos", f"{len(self.videos)} ({self.num_reused} already done){elsewhere}")
         table.add_row("prepared", f"{len(usable)} ({len(self.with_status('ok'))} ok)")
@@ -80,7 +82,7 @@ class PrepareReport:
         for what, video_ids in self.stretched.items():
             more = f" and {len(video_ids) - MAX_NAMED} more" if len(video_ids) > MAX_NAMED else ""
             text = f"{what} than is stored in {len(video_ids)} of the sources: {', '.join(video_ids[:MAX_NAMED])}{more}"
-            table.add_row("stretched", Text(text))
+            table.add_row("stretched", Text(visible(text)))
         table.add_row("refused", str(len(self.with_status("refused"))))
         table.add_row("length", f"{minutes:.1f} minutes" if minutes < 120 else f"{self.hours:.1f} hours")
         rate = f"{self.num_moments / minutes:.1f} per minute" if minutes else "no video"
@@ -89,7 +91,7 @@ class PrepareReport:
         table.add_row("size", size_text(self.num_bytes) + per_hour)
         for status in ("degraded", "refused"):
             for video in self.with_status(status):
-                table.add_row(f"  {status}", Text(f"{video.video_id}: {video.reason}"))
+                table.add_row(f"  {status}", Text(visible(f"{video.video_id}: {video.reason}")))
         return table
 
 
@@ -107,7 +109,6 @@ class ProgressBars:
     """Two bars: videos and hours of video, with the rate and the time left."""
 
     def __init__(self, num_videos: int, total_seconds: float, running_seconds: Callable[[], float]) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._running_seconds = running_seconds
@@ -115,7 +116,7 @@ class ProgressBars:
         self._done_seconds = 0.0
         self._started = time.monotonic()
         columns = (TextColumn("{task.description:>6}"), BarColumn(), TextColumn("{task.fields[text]}"))
-        self.progress = Progress(*columns, console=Console(stderr=True))
+        self.progress = Progress(*columns, console=new_console(stderr=True))
         self._videos = self.progress.add_task("videos", total=num_videos, text=f"0/{num_videos}")
         self._hours = self.progress.add_task("hours", total=total_seconds or None, text="")
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import simplejpeg
 
 from earmark.atomic import replacing
-from earmark.datasets.records import VideoRecord, printable
+from earmark.datasets.records import VideoRecord
 from earmark.media import (
     FrameReader,
     MediaError,
@@ -42,6 +42,7 @@ from earmark.preparation.isolation import Limits, limited
 from earmark.preparation.locks import VideoLock, locked
 from earmark.preparation.progress import size_text
 from earmark.preparation.record import Record, digest_of_file, load_record, record_path, save_record
+from earmark.wording import printable
 
 _Piece = TypeVar("_Piece", bytes, npt.NDArray[np.int16])
 

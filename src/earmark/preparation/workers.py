@@ -22,6 +22,7 @@ from earmark.preparation.disk_space import SourceLength, source_lengths
 from earmark.preparation.isolation import Limits, in_limits
 from earmark.preparation.locks import left_behind
 from earmark.preparation.video import prepare_video, refused_row
+from earmark.worker_processes import ending_with_parent
 
 __all__ = [
     "Backend",
@@ -163,7 +164,8 @@ def each_in_order(calls: Sequence[Any], *, num_workers: int, isolate: bool = Fal
     """
     num_done = 0
     with contextlib.suppress(BrokenProcessPool):
-        for result in _parallel(max(1, min(num_workers, len(calls))), "generator", isolate=isolate)(calls):
+        parallel = _parallel(max(1, min(num_workers, len(calls))), "generator", isolate=isolate)
+        for result in parallel(ending_with_parent(calls)):
             num_done += 1
             yield result
     for call in calls[num_done:]:  # the pool does not say which call killed it
@@ -177,7 +179,7 @@ def each_in_order(calls: Sequence[Any], *, num_workers: int, isolate: bool = Fal
 def _in_own_process(call: Any) -> Any:
     """Make a call in a process of its own and return what it returns, or raise WorkerDiedError."""
     try:
-        (result,) = joblib.Parallel(n_jobs=2)([call])  # of one worker it would be this process
+        (result,) = joblib.Parallel(n_jobs=2)(ending_with_parent([call]))  # of one worker it would be this process
     except BrokenProcessPool as error:
         raise WorkerDiedError(f"the process that read it was killed: {_cause(error)}") from error
     return result
@@ -222,7 +224,7 @@ def in_processes(
         return
     if backend == "loky":
         num_jobs = num_workers if num_workers < 0 else min(num_workers, len(calls))
-        yield from _parallel(num_jobs, "generator_unordered", isolate=isolate)(calls)
+        yield from _parallel(num_jobs, "generator_unordered", isolate=isolate)(ending_with_parent(calls))
         return
     with joblib.parallel_config(backend=_ray_backend()):
         yield from joblib.Parallel(n_jobs=num_workers, return_as="generator_unordered")(calls)

@@ -21,10 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from earmark.atomic import replacing
+from earmark.console import new_console
 from earmark.json_text import parse_json
 from earmark.training.ranges import require_in_range
 
@@ -363,7 +363,7 @@ class _ProgressLine:
     def __init__(self, *, step: int, total_steps: int, epochs: int) -> None:
         self._first_step, self._total_steps, self._epochs = step, total_steps, epochs
         self._started, self._last_line = time.monotonic(), -math.inf
-        console = Console(stderr=True)
+        console = new_console(stderr=True)
         self._live: Progress | None = None
         if console.is_terminal:
             columns = BarColumn(bar_width=20), TimeRemainingColumn(), TextColumn("{task.description}")
