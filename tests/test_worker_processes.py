@@ -10,10 +10,12 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 
 from earmark.media import VideoWriter
+from earmark.preparation.workers import each_in_order, in_processes
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
@@ -93,6 +95,20 @@ def test_calls_handed_out_end_with_who_handed_them_out(number: int, handed_out: 
     end_while_at_work(["-c", script], tmp_path, number, lambda: all(name.exists() for name in names))
 
 
+def test_calls_are_made_in_the_folder_in_which_they_were_handed_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """joblib keeps its workers, which know the folder only in which they were started."""
+    for name in ("one", "two", "one"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / name)
+        for found in (
+            in_processes([joblib.delayed(os.getcwd)() for _ in range(4)], num_workers=2, backend="loky"),
+            each_in_order([joblib.delayed(os.getcwd)() for _ in range(4)], num_workers=2),
+        ):
+            assert set(found) == {str(tmp_path / name)}
+
+
 @both
 def test_no_worker_of_moments_is_left(number: int, tmp_path: Path) -> None:
     names = ["one.wav", "two.wav"]
@@ -114,7 +130,7 @@ def test_no_worker_of_moments_is_left(number: int, tmp_path: Path) -> None:
 @both
 def test_no_worker_of_kitchen_is_left_and_the_next_run_removes_what_it_was_writing(number: int, tmp_path: Path) -> None:
     size = ["--kitchens", "1", "--videos", "2", "--width", "64", "--height", "64", "--fps", "8"]
-    long = ["-m", "earmark", "kitchen", "k", *size, "--seconds", "3600", "--workers", "2"]
+    long = ["-m", "earmark", "kitchen", "k", *size, "--seconds", "300", "--workers", "2"]
 
     def half_written() -> list[Path]:
         return list((tmp_path / "k").rglob(".*.tmp.MP4"))

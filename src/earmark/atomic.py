@@ -99,6 +99,7 @@ def is_abandoned(temporary: Path) -> bool:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder, replacing(Path(folder, "a.txt")) as temporary:
+        ...     _ = temporary.write_text("of a process that runs")
         ...     is_abandoned(temporary)
         False
     """
@@ -170,7 +171,10 @@ def _is_running(pid: int) -> bool:
         return False
     except PermissionError:  # another user's
         return True
-    return True
+    try:  # of a process that has ended but that nobody has waited for, as in containers without an init
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
+    except (OSError, IndexError):
+        return True
 
 
 def _sync(path: Path) -> None:

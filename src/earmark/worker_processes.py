@@ -4,10 +4,12 @@ Beside the path of a sample: kitchens, moments and prepared videos are made in s
 parent that is killed cannot stop its workers, and theirs is the work of hours; so each watches for its parent.
 """
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 __all__ = ["EndsWithParent", "ending_with_parent"]
@@ -23,6 +25,9 @@ class EndsWithParent:
     Prepared where the calls are handed out; in that process itself it is the plain function. What the worker was
     writing stays under its temporary name (`earmark.atomic`), and the next start of the command removes it.
 
+    The worker works in the folder in which the calls were handed out: joblib keeps workers, and a program may have gone
+    to another folder since they were started, to which relative paths would lead.
+
     The worker asks twice a second who its parent is. (Linux can send a signal instead, but does so when the *thread*
     ends that started the worker, which in joblib's pool is not the one that lives as long as the process.)
 
@@ -37,10 +42,21 @@ class EndsWithParent:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.parent_pid = os.getpid()
+        self.folder: str | None = None
+        with contextlib.suppress(FileNotFoundError):  # it was removed, and no relative path leads anywhere
+            self.folder = str(Path.cwd())
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """Call the function."""
-        if os.getpid() != self.parent_pid and os.name == "posix" and _watching.acquire(blocking=False):
+        """Call the function.
+
+        Raises:
+            OSError: If the folder in which the calls were handed out is gone.
+        """
+        if os.getpid() == self.parent_pid:
+            return self.function(*arguments, **keywords)
+        if self.folder is not None:
+            os.chdir(self.folder)
+        if os.name == "posix" and _watching.acquire(blocking=False):
             threading.Thread(target=_end_with, args=[self.parent_pid], name="watch parent", daemon=True).start()
         return self.function(*arguments, **keywords)
 

@@ -14,7 +14,7 @@ import pytest
 import scipy.io.wavfile
 from numpy.typing import NDArray
 
-from earmark.media import FrameReader, MediaError, SoundReader, declared, media_info, read_frames
+from earmark.media import FrameReader, MediaError, SoundReader, declared, evidence, media_info, read_frames
 from earmark.media.plausible import PacketTimes, believed_end
 from tests.helpers.media_clips import grey_ramp, number_of, write_clip
 
@@ -273,3 +273,26 @@ def test_the_rule(packets: list[tuple[float, float, int]], others: list[tuple[fl
 def test_pauses_of_little_data_add_up(tmp_path: Path) -> None:
     """None of the steps is too long by itself."""
     assert believed_end(times(*((300.0 * k, 0.04, 50) for k in range(100))), []) == pytest.approx(900.04)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "ogg", "mkv", "mp4", "mov", "avi", "ts"])
+def test_of_a_file_that_says_the_truth_no_more_is_read_than_its_header_and_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """A walk through all packets takes a minute for a recording of tens of gigabytes."""
+    path = tmp_path / f"a.{suffix}"
+    codecs = {"flac": "flac", "mp3": "libmp3lame", "ogg": "libopus"} | dict.fromkeys(("mkv", "mp4", "ts"), "aac")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codecs.get(suffix, "pcm_s16le"), rate=16000)
+        frame = av.AudioFrame.from_ndarray(
+            np.random.default_rng(0).integers(-9999, 9999, (1, 90 * 16000)).astype(np.int16), "s16", "mono"
+        )
+        frame.sample_rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode()]:
+            container.mux(packet)
+
+    def walk(path: Path, zero: float) -> dict[int, PacketTimes]:
+        raise AssertionError("all packets were read")
+
+    monkeypatch.setattr(evidence, "_walked", walk)
+    assert media_info(path).duration_seconds == pytest.approx(90.0, abs=0.2)

@@ -95,7 +95,8 @@ def _checked(path: Path, container: InputContainer, stream: Any, zero: float, de
 
 def _has_data_near(path: Path, index: int, end: float, zero: float) -> bool:
     """Return whether a stream has data around its declared end."""
-    return any(abs(seconds - end) <= STEP_SECONDS for seconds in _times_from(path, index, end, zero))
+    since = max(0.0, end - STEP_SECONDS / 2)  # where nothing follows, not every container can be sought in
+    return any(abs(seconds - end) <= STEP_SECONDS for seconds in _times_from(path, index, since, zero))
 
 
 def _times_from(path: Path, index: int, seconds: float, zero: float) -> Iterator[float]:
