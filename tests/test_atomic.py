@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from earmark.atomic import is_abandoned, remove_abandoned, replacing, require_writable, temporaries
+from earmark.atomic import is_abandoned, remove_abandoned, replacing, require_writable, scratch_folder, temporaries
 
 KILLED = """
 import os, sys
@@ -145,3 +145,35 @@ def test_a_folder_is_tried_without_a_trace(tmp_path: Path) -> None:
     (tmp_path / "nowhere").symlink_to("circle/nowhere")
     with pytest.raises(OSError, match="cannot be written to"):
         require_writable(tmp_path / "nowhere")
+
+
+SCRATCH = """
+import time
+from earmark.atomic import scratch_folder
+with scratch_folder() as folder:
+    (folder / "input").write_text("half")
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_scratch_of_a_killed_process_is_removed_and_that_of_a_living_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "earmark-of-a-user").mkdir()
+    processes = [subprocess.Popen([sys.executable, "-c", SCRATCH], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        killed, living = (Path(process.stdout.readline().strip()) for process in processes if process.stdout)
+        processes[0].send_signal(signal.SIGKILL)
+        processes[0].wait()
+        with scratch_folder() as own:
+            assert own.parent == tmp_path
+            assert set(tmp_path.iterdir()) == {living, own, tmp_path / "earmark-of-a-user"}
+        assert not killed.exists()
+        assert not own.exists()
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import socket
 import tempfile
 import time
@@ -12,12 +13,13 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-__all__ = ["is_abandoned", "remove_abandoned", "replacing", "require_writable", "temporaries"]
+__all__ = ["is_abandoned", "remove_abandoned", "replacing", "require_writable", "scratch_folder", "temporaries"]
 
 # Who writes a file: the process, the machine (files of before do not say it), and which of its files this is.
 _TEMPORARY = re.compile(
     r"\.(?P<stem>.+)\.(?P<pid>\d{1,10})-(?:(?P<machine>[0-9a-f]{8})-)?[0-9a-f]{8}\.tmp(?P<suffix>\.[^.]+)?"
 )
+_SCRATCH = re.compile(r"earmark-(?P<pid>\d{1,10})-(?P<machine>[0-9a-f]{8})-\w+")
 ABANDONED_SECONDS = 600.0  # a file of another machine's process that is untouched for so long has no writer
 
 
@@ -48,8 +50,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = f"{os.getpid()}-{_machine()}-{uuid.uuid4().hex[:8]}"  # see _TEMPORARY
-    temporary = path.with_name(f".{path.stem}.{writer}.tmp{path.suffix}")
+    temporary = _temporary(path)
     try:
         yield temporary
         _sync(temporary)
@@ -147,10 +148,41 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
         existing = folder
         while not os.path.lexists(existing):
             existing = existing.parent
-        with tempfile.TemporaryDirectory(prefix=".earmark-", dir=existing) as trial:
-            Path(trial, "trial").write_bytes(b"x")
+        trial = _temporary(existing / "trial")
+        try:
+            trial.write_bytes(b"x")
+        finally:
+            trial.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(error.errno, f"cannot be written to: {error.strerror}", str(folder)) from error
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Give a folder for what is needed until the block ends; those that killed processes of ours left are removed.
+
+    Yields:
+        The folder, in the system's place for temporary files.
+
+    Example:
+        >>> with scratch_folder() as folder:
+        ...     _ = (folder / "a.txt").write_text("for a moment")
+        >>> folder.exists()
+        False
+    """
+    for folder in Path(tempfile.gettempdir()).glob("earmark-*"):
+        match = _SCRATCH.fullmatch(folder.name)
+        # One of another machine or container can't be asked for its process, and its system clears it away.
+        if match and match["machine"] == _machine() and os.name == "posix" and not _is_running(int(match["pid"])):
+            shutil.rmtree(folder, ignore_errors=True)  # another user's can't be removed
+    with tempfile.TemporaryDirectory(prefix=f"earmark-{os.getpid()}-{_machine()}-") as name:
+        yield Path(name)
+
+
+def _temporary(path: Path) -> Path:
+    """Return a name beside a path that says who writes it, see `_TEMPORARY`."""
+    writer = f"{os.getpid()}-{_machine()}-{uuid.uuid4().hex[:8]}"
+    return path.with_name(f".{path.stem}.{writer}.tmp{path.suffix}")
 
 
 @cache

@@ -8,14 +8,13 @@ import argparse
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from earmark.atomic import remove_abandoned, require_writable
+from earmark.atomic import remove_abandoned, require_writable, scratch_folder
 from earmark.cli.moments_file import Job, OutputFailure, Search, examine
 from earmark.cli.moments_inputs import inputs
 from earmark.cli.score import complain, read_truths, score
@@ -105,15 +104,15 @@ def _run(options: argparse.Namespace) -> int:
     if page and page not in PAGES and not options.plot.is_dir():
         options.wrong_usage(f"--plot {options.plot}: must end in .png or .html, or be a folder")
     truth = None if options.score is None else read_truths(options.score)
-    with tempfile.TemporaryDirectory(prefix="earmark-") as scratch:
-        paths, problems = inputs(options.files, _written(options), Path(scratch))
+    with scratch_folder() as scratch:
+        paths, problems = inputs(options.files, _written(options), scratch)
         if page == ".png" and len(paths) > 1:
             options.wrong_usage(
                 f"--plot {options.plot}: is one picture, but there are {len(paths)} files; give a folder or an .html"
             )
         for text in problems:
             complain(text)
-        jobs = _jobs(paths, options, Path(scratch))
+        jobs = _jobs(paths, options, scratch)
         files = [_error_record(text) for text in problems]
         quiet = options.json or options.quiet
         failed = False

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
+from earmark.atomic import scratch_folder
 from earmark.training.interrupts import REQUEUE, STOP_SIGNALS, signals_held, stop_requests
 from earmark.wording import counted
 
@@ -227,8 +227,8 @@ def run_processes(launch: Launch, function: Callable[..., T], *arguments: Any) -
         SystemExit: If one left before training, asking to be started again.
         KeyboardInterrupt: After a second Ctrl-C.
     """
-    with tempfile.TemporaryDirectory(prefix="earmark-") as failures:
-        return _run_processes(launch, Path(failures), function, *arguments)
+    with scratch_folder() as failures:
+        return _run_processes(launch, failures, function, *arguments)
 
 
 def _run_processes(launch: Launch, failures: Path, function: Callable[..., T], *arguments: Any) -> T:
