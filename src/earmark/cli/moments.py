@@ -240,7 +240,7 @@ def _results(
     else:
         calls = [joblib.delayed(examine)(job) for job in jobs]
     results = each_in_order(calls, num_workers=workers or num_cpus(), isolate=len(jobs) > 1)
-    with _progress_bar(jobs, quiet):
+    with _progress_bar(jobs, workers, quiet):
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, WorkerDiedError):
                 yield FileMoments(job.name, job.shown, error=f"{job.shown}: {result}"), [], None
@@ -259,8 +259,32 @@ def _or_error(job: Job) -> "tuple[FileMoments, list[str], OutputFailure | None]"
         return FileMoments(job.name, job.shown, error=error), [], None
 
 
+def _durations(jobs: Sequence[Job], workers: int | None) -> list[float]:
+    """Return how many seconds each file lasts; 0 for one whose header can't be read, or ends the process that does."""
+    import joblib
+
+    from earmark.preparation.isolation import Limits, in_limits
+    from earmark.preparation.workers import each_in_order
+
+    if len(jobs) == 1:
+        return [_duration(jobs[0].path)]
+    limits = Limits(seconds=60.0)
+    calls = [joblib.delayed(in_limits)(limits, job.path, _duration, job.path) for job in jobs]
+    results = each_in_order(calls, num_workers=workers or num_cpus(), isolate=True)
+    return [result if isinstance(result, float) else 0.0 for result in results]
+
+
+def _duration(path: Path) -> float:
+    from earmark.media import MediaError, media_info
+
+    try:
+        return media_info(path).duration_seconds
+    except (MediaError, OSError, MemoryError):
+        return 0.0
+
+
 @contextlib.contextmanager
-def _progress_bar(jobs: Sequence[Job], quiet: bool) -> Iterator[None]:
+def _progress_bar(jobs: Sequence[Job], workers: int | None, quiet: bool) -> Iterator[None]:
     """Show on a terminal how much of all sound has been read; the workers write it to the jobs' progress file."""
     if quiet or not jobs or not sys.stderr.isatty():
         yield
@@ -268,15 +292,7 @@ def _progress_bar(jobs: Sequence[Job], quiet: bool) -> Iterator[None]:
     import numpy as np
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from earmark.media import MediaError, media_info
-
-    def duration(job: Job) -> float:
-        try:
-            return media_info(job.path).duration_seconds
-        except (MediaError, OSError):
-            return 0.0
-
-    totals = np.array([duration(job) for job in jobs])
+    totals = np.array(_durations(jobs, workers))
     heard, stopped = np.memmap(jobs[0].progress, np.float64, "r"), Event()
     columns = (TextColumn("listening"), BarColumn(), TextColumn("{task.fields[done]} of {task.fields[all]} of sound"))
     whole = clock(totals.sum())
