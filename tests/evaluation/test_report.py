@@ -1,7 +1,9 @@
 """The page: everything that was given is on it, nothing from outside runs, nothing is asked of a server."""
 
 import base64
+import dataclasses
 import io
+import json
 import re
 import wave
 from html.parser import HTMLParser
@@ -117,6 +119,17 @@ def test_page_without_anything_says_what_is_missing(tmp_path: Path) -> None:
     assert "No example moments were given." in page.text
     assert "No training metrics were given." in write(tmp_path).text
     assert page.open == []  # every tag is closed
+
+
+def test_annotations_that_could_not_be_used_are_told_in_the_results_and_on_the_page(tmp_path: Path) -> None:
+    left_out = ("EPIC_100_train.csv: row 7: stop_timestamp is missing", "EPIC_100_train.csv: row 9: \x1b[2J")
+    result = dataclasses.replace(results(num_videos=30), left_out=left_out)
+    (caution,) = result.cautions
+    assert caution == f"Not all annotations could be used; 2 problems, the first: {left_out[0]}."
+    assert caution in write(tmp_path, results=result).text
+    content = json.loads(result.to_json())
+    assert (content["cautions"], content["left_out"]) == ([caution], list(left_out))
+    assert not results(num_videos=30).cautions
 
 
 def test_everything_from_outside_is_escaped(tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
             "split": config.evaluate.split,
         },
     )
+    result = dataclasses.replace(result, left_out=tuple(dataset.problems))
     screen().print(task.table(result))
     values = values | {
         "backbone": {"video": dataclasses.asdict(judged.config)},

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rich.table import Table
 
 from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
-from earmark.wording import counted
+from earmark.wording import counted, visible
 
 __all__ = ["Estimate", "Row", "Score", "Seen", "TargetResult", "TaskResult", "compare", "format_table", "seen_among"]
 
@@ -123,12 +123,14 @@ class TaskResult(Generic[Target]):
         options: How it was measured: options of the head, clips per sample, seed; plain data.
         num_test_videos: Videos of all test samples; None where videos were not given.
         seen: Test videos that were used before.
+        left_out: What of the annotations could not be used, each with its place and the reason.
     """
 
     columns: tuple[Target, ...]
     options: dict[str, Any]
     num_test_videos: int | None = None
     seen: tuple[Seen, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def headline(self) -> float:
@@ -137,7 +139,7 @@ class TaskResult(Generic[Target]):
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What a reader of the numbers must know: few videos, or videos that were used before; one sentence each."""
+        """What a reader of the numbers must know: few videos, used before, or without all rows; one sentence each."""
         cautions = []
         fewest = min((column.num_test_videos for column in self.columns if column.num_test_videos), default=None)
         if fewest is not None and fewest < FEW_VIDEOS:
@@ -153,6 +155,9 @@ class TaskResult(Generic[Target]):
             elif seen.num_videos:
                 share = f"{seen.num_videos} of {counted(self.num_test_videos or 0, 'test video')}"
                 cautions.append(f"{seen.by[:1].upper()}{seen.by[1:]} {share}: other videos may score lower.")
+        if self.left_out:
+            problems = counted(len(self.left_out), "problem")
+            cautions.append(f"Not all annotations could be used; {problems}, the first: {visible(self.left_out[0])}.")
         return tuple(cautions)
 
     def to_json(self) -> str:
