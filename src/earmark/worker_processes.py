@@ -12,64 +12,56 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["EndsWithParent", "ending_with_parent"]
+import joblib
+
+__all__ = ["parallel"]
 
 WATCH_SECONDS = 0.5
 
 _watching = threading.Lock()  # held from the first call on
 
 
-class EndsWithParent:
-    """A function that ends the worker process in which it is called as soon as the process that made it is gone.
+def parallel(num_workers: int, calls: Iterable[Any], **options: Any) -> Any:
+    """Make calls in worker processes (in this one, if one is enough), which end as soon as this process is gone.
 
-    Prepared where the calls are handed out; in that process itself it is the plain function. What the worker was
-    writing stays under its temporary name (`earmark.atomic`), and the next start of the command removes it.
+    A worker asks twice a second, from its start on, who its parent is. (Linux can send a signal instead, but does so
+    when the *thread* ends that started the worker, which in joblib's pool is not the one that lives as long as the
+    process.) What it was writing stays under its temporary name (`earmark.atomic`), and the next start of the command
+    removes it.
 
-    The worker works in the folder in which the calls were handed out: joblib keeps workers, and a program may have gone
-    to another folder since they were started, to which relative paths would lead.
-
-    The worker asks twice a second who its parent is. (Linux can send a signal instead, but does so when the *thread*
-    ends that started the worker, which in joblib's pool is not the one that lives as long as the process.)
+    Calls are made in the folder in which this process is: joblib keeps workers, and a program may have gone to another
+    folder since they were started, to which relative paths would lead.
 
     Args:
-        function: What to call; it can be pickled, like this.
+        num_workers: Concurrent processes; -1 for one per processor.
+        calls: Made by ``joblib.delayed``.
+        **options: Of `joblib.Parallel`.
 
-    Example:
-        >>> EndsWithParent(abs)(-2)
-        2
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.parent_pid = os.getpid()
-        self.folder: str | None = None
-        with contextlib.suppress(FileNotFoundError):  # it was removed, and no relative path leads anywhere
-            self.folder = str(Path.cwd())
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """Call the function.
-
-        Raises:
-            OSError: If the folder in which the calls were handed out is gone.
-        """
-        if os.getpid() == self.parent_pid:
-            return self.function(*arguments, **keywords)
-        if self.folder is not None:
-            os.chdir(self.folder)
-        if os.name == "posix" and _watching.acquire(blocking=False):
-            threading.Thread(target=_end_with, args=[self.parent_pid], name="watch parent", daemon=True).start()
-        return self.function(*arguments, **keywords)
-
-
-def ending_with_parent(calls: Iterable[Any]) -> list[Any]:
-    """Return calls made by ``joblib.delayed`` such that workers which make them end with this process.
+    Returns:
+        What `joblib.Parallel` returns for its ``return_as``: a list, unless told otherwise.
 
     Example:
         >>> import joblib
-        >>> joblib.Parallel(n_jobs=1)(ending_with_parent([joblib.delayed(abs)(-2)]))
+        >>> parallel(1, [joblib.delayed(abs)(-2)])
         [2]
     """
-    return [(EndsWithParent(function), arguments, keywords) for function, arguments, keywords in calls]
+    folder = None
+    with contextlib.suppress(FileNotFoundError):  # it was removed, and no relative path leads anywhere
+        folder = str(Path.cwd())
+    pool = joblib.Parallel(num_workers, initializer=_watch, initargs=(os.getpid(),), **options)
+    return pool(joblib.delayed(_called_in)(folder, function, *given, **named) for function, given, named in calls)
+
+
+def _called_in(folder: str | None, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    if folder is not None:
+        os.chdir(folder)
+    return function(*arguments, **keywords)
+
+
+def _watch(parent_pid: int) -> None:
+    """Have this worker process end when its parent does."""
+    if os.name == "posix" and os.getpid() != parent_pid and _watching.acquire(blocking=False):
+        threading.Thread(target=_end_with, args=[parent_pid], name="watch parent", daemon=True).start()
 
 
 def _end_with(parent_pid: int) -> None:

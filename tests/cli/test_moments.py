@@ -133,13 +133,14 @@ def unprivileged(*arguments: str) -> "subprocess.CompletedProcess[str]":
     code = (
         "import contextlib, io, os, sys, time, joblib\n"
         "from earmark.cli.main import main\n"
+        "from earmark.worker_processes import parallel\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):\n"
         "    main(sys.argv[1:])\n"
         "def give_up_rights():\n"
         "    time.sleep(0.3)\n"  # so that each worker is asked
         "    if not os.geteuid(): os.setegid(65534); os.seteuid(65534)\n"
         "    return os.getpid()\n"
-        "workers = joblib.Parallel(2, pre_dispatch='all', batch_size=1)([joblib.delayed(give_up_rights)()] * 6)\n"
+        "workers = parallel(2, [joblib.delayed(give_up_rights)()] * 6, pre_dispatch='all', batch_size=1)\n"
         "assert len(set(workers)) == 2\n"
         "give_up_rights()\n"
         "sys.exit(main())"

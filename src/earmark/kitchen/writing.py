@@ -36,7 +36,7 @@ from earmark.kitchen.script import Script, write_script
 from earmark.kitchen.sound import render_sound
 from earmark.kitchen.tables import write_tables
 from earmark.media import VideoWriter
-from earmark.worker_processes import ending_with_parent
+from earmark.worker_processes import parallel
 
 VERSION = 3  # raise it when the same seed gives other videos
 
@@ -236,8 +236,8 @@ def _make_videos(out: Path, plan: _Plan, jobs: Sequence[tuple[int, int]], *, num
     columns = (TextColumn("kitchen"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=new_console(stderr=True), disable=not progress or not jobs) as bar:
         task = bar.add_task("videos", total=len(jobs))
-        parallel = joblib.Parallel(min(num_workers, max(1, len(jobs))), return_as="generator_unordered")
-        for _ in parallel(ending_with_parent(joblib.delayed(_make_video)(out, plan, job) for job in jobs)):
+        calls = [joblib.delayed(_make_video)(out, plan, job) for job in jobs]
+        for _ in parallel(min(num_workers, max(1, len(jobs))), calls, return_as="generator_unordered"):
             bar.advance(task)
 
 

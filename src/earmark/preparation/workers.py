@@ -22,7 +22,7 @@ from earmark.preparation.disk_space import SourceLength, source_lengths
 from earmark.preparation.isolation import Limits, in_limits
 from earmark.preparation.locks import left_behind
 from earmark.preparation.video import prepare_video, refused_row
-from earmark.worker_processes import ending_with_parent
+from earmark.worker_processes import parallel
 
 __all__ = [
     "Backend",
@@ -164,8 +164,7 @@ def each_in_order(calls: Sequence[Any], *, num_workers: int, isolate: bool = Fal
     """
     num_done = 0
     with contextlib.suppress(BrokenProcessPool):
-        parallel = _parallel(max(1, min(num_workers, len(calls))), "generator", isolate=isolate)
-        for result in parallel(ending_with_parent(calls)):
+        for result in _made(calls, max(1, min(num_workers, len(calls))), "generator", isolate=isolate):
             num_done += 1
             yield result
     for call in calls[num_done:]:  # the pool does not say which call killed it
@@ -179,7 +178,7 @@ def each_in_order(calls: Sequence[Any], *, num_workers: int, isolate: bool = Fal
 def _in_own_process(call: Any) -> Any:
     """Make a call in a process of its own and return what it returns, or raise WorkerDiedError."""
     try:
-        (result,) = joblib.Parallel(n_jobs=2)(ending_with_parent([call]))  # of one worker it would be this process
+        (result,) = parallel(2, [call])  # of one worker it would be this process
     except BrokenProcessPool as error:
         raise WorkerDiedError(f"the process that read it was killed: {_cause(error)}") from error
     return result
@@ -193,12 +192,14 @@ def _cause(error: BrokenProcessPool) -> str:
     return f"{_DEATHS[known[0]]} ({known[0]})" if known else "out of memory, or a fault in a codec"
 
 
-def _parallel(num_jobs: int, return_as: str, *, isolate: bool) -> joblib.Parallel:
-    """Return what makes calls side by side; with ``isolate`` in other processes even if they are one at a time."""
+def _made(calls: Sequence[Any], num_jobs: int, return_as: str, *, isolate: bool) -> Iterator[Any]:
+    """Make calls side by side; with ``isolate`` in other processes even if they are one at a time."""
+    one_at_a_time: dict[str, Any] = {}
     if isolate and joblib.effective_n_jobs(num_jobs) == 1:
         # joblib takes this process for one job; of two, the second has nothing to do with one call at a time.
-        return joblib.Parallel(n_jobs=2, pre_dispatch=1, batch_size=1, return_as=return_as)
-    return joblib.Parallel(n_jobs=num_jobs, return_as=return_as)
+        num_jobs, one_at_a_time = 2, {"pre_dispatch": 1, "batch_size": 1}
+    results: Iterator[Any] = parallel(num_jobs, calls, return_as=return_as, **one_at_a_time)
+    return results
 
 
 def in_processes(
@@ -224,7 +225,7 @@ def in_processes(
         return
     if backend == "loky":
         num_jobs = num_workers if num_workers < 0 else min(num_workers, len(calls))
-        yield from _parallel(num_jobs, "generator_unordered", isolate=isolate)(ending_with_parent(calls))
+        yield from _made(calls, num_jobs, "generator_unordered", isolate=isolate)
         return
     with joblib.parallel_config(backend=_ray_backend()):
         yield from joblib.Parallel(n_jobs=num_workers, return_as="generator_unordered")(calls)
