@@ -7,7 +7,7 @@ from typing import Any
 import av
 from av.container import InputContainer
 
-from earmark.media.opening import decodable_streams, end_seconds, file_end_seconds, open_media
+from earmark.media.opening import decodable_streams, end_seconds, file_end_seconds, open_media, packets_of
 from earmark.media.plausible import BYTES_PER_SECOND, STEP_SECONDS, PacketTimes, believed_end
 
 # Of more a header may claim too little: then what follows is looked at. Below it the transcoded file is small, too.
@@ -108,7 +108,7 @@ def _times_from(path: Path, index: int, seconds: float, zero: float) -> Iterator
                 other.discard = av.stream.Discard.all
         try:
             container.seek(int((seconds + zero) / stream.time_base), stream=stream)
-            for packet in container.demux(stream):
+            for packet in packets_of(container, stream):
                 ticks = packet.dts if packet.pts is None else packet.pts
                 if packet.size and ticks is not None:
                     yield float(ticks * packet.time_base) - zero
@@ -121,7 +121,7 @@ def _walked(path: Path, zero: float) -> dict[int, PacketTimes]:
     with open_media(path) as container:
         streams = decodable_streams(container, "video") + decodable_streams(container, "audio")
         walked = {stream.index: PacketTimes() for stream in streams}
-        packets = container.demux(*streams)
+        packets = packets_of(container, *streams)
         while True:
             try:
                 packet = next(packets, None)

@@ -12,13 +12,7 @@ from numpy.typing import NDArray
 
 from earmark.media.decoding import MAX_REORDERED_FRAMES, Damage, decode, has_only_decoding_times
 from earmark.media.evidence import Evidence
-from earmark.media.opening import (
-    MediaError,
-    end_seconds,
-    only_stream,
-    open_media,
-    time_zero,
-)
+from earmark.media.opening import MediaError, end_seconds, only_stream, open_media, packets_of, time_zero
 from earmark.media.picture import PictureConverter, PictureGeometry, first_frame
 from earmark.media.plausible import STEP_SECONDS, implausible_size
 
@@ -165,7 +159,7 @@ class FrameReader:
         """Read the pictures from the start."""
         with open_media(self.path) as container:
             stream = only_stream(container, "video", self.stream_number)
-            yield from self.read(container.demux(stream), stream, time_zero(container))
+            yield from self.read(packets_of(container, stream), stream, time_zero(container))
 
     def read(self, packets: Iterator[Any], stream: Any, zero: float) -> Iterator[tuple[float, NDArray[np.uint8]]]:
         """Yield the pictures of a stream that somebody else opened (see :func:`earmark.media.read_interleaved`).
@@ -378,6 +372,6 @@ def _frames_from(path: Path, video_stream: int | None, seconds: float | None) ->
                 container.seek(int((seconds + zero) / stream.time_base), stream=stream)
             except av.FFmpegError:
                 return
-        packets, evidence = container.demux(stream), Evidence(path, stream.index, zero)
+        packets, evidence = packets_of(container, stream), Evidence(path, stream.index, zero)
         for start, _, frame in _frames_in_order(packets, stream, zero, Damage(), evidence, origin=seconds or 0.0):
             yield start, frame

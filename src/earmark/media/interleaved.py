@@ -12,7 +12,7 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from earmark.media.frames import FrameReader
-from earmark.media.opening import choose_stream, open_media, time_zero
+from earmark.media.opening import choose_stream, open_media, packets_of, time_zero
 from earmark.media.sound import SoundReader
 
 # What one reader has no use for yet waits, compressed; streams that lie further apart in the file are read separately.
@@ -118,4 +118,4 @@ def _without_others(container: InputContainer, streams: list[Any]) -> Iterator[A
     for other in container.streams:
         if other.index not in wanted:
             other.discard = av.stream.Discard.all
-    return container.demux(*streams)
+    return packets_of(container, *streams)

@@ -67,6 +67,20 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
         raise MediaError(f"{path}: {error.strerror}") from error
 
 
+def packets_of(container: InputContainer, *streams: Any) -> Iterator[Any]:
+    """Yield the packets of some streams of an opened file, and at the end an empty one for each, as PyAV does.
+
+    A broadcast may begin another stream in the middle, at a packet of which PyAV may raise an IndexError: it belongs to
+    none of the streams that are asked for, and is passed over.
+    """
+    while True:
+        try:
+            yield from container.demux(*streams)
+            return
+        except IndexError:  # it has been read, and the next call goes on behind it
+            continue
+
+
 def _reason(path: Path, error: av.FFmpegError) -> str:
     if reason := missing_index(path):
         return reason

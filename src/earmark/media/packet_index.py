@@ -21,7 +21,7 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from earmark.atomic import replacing
-from earmark.media.opening import MediaError, choose_stream, open_media
+from earmark.media.opening import MediaError, choose_stream, open_media, packets_of
 from earmark.media.prepared import WINDOWS_KEY
 
 __all__ = ["BYTES_PER_SAMPLE", "PacketIndex"]
@@ -92,7 +92,7 @@ class PacketIndex:
             if audio and (audio.codec_context.name != "pcm_s16le" or audio.codec_context.channels != 1):
                 raise MediaError(f"{other}: its sound is not 16-bit mono PCM")
             fps = video.average_rate
-            for packet in container.demux(*(stream for stream in (video, audio) if stream)):
+            for packet in packets_of(container, *(stream for stream in (video, audio) if stream)):
                 if packet.pos is None or packet.pts is None:
                     continue  # the empty packets at the end
                 seconds = packet.pts * packet.time_base

@@ -13,6 +13,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
+from earmark.media.opening import packets_of
+
 _NUM_FIRST_PACKETS = 256
 _NUM_SIDE_DATA_TYPES = 64  # FFmpeg 8 has 32 kinds, numbered from 0
 _UNSPECIFIED_COLOURS = 2  # in H.264's own tables
@@ -133,7 +135,7 @@ class PictureConverter:
 
 def first_frame(container: InputContainer, stream: Any) -> VideoFrame | None:
     """Decode the first frame that can be decoded, or None if the first packets hold none."""
-    for number, packet in enumerate(container.demux(stream)):
+    for number, packet in enumerate(packets_of(container, stream)):
         try:
             frames = packet.decode()
         except av.FFmpegError:

@@ -15,6 +15,7 @@ from earmark.media.opening import (
     end_seconds,
     file_end_seconds,
     open_media,
+    packets_of,
     start_seconds,
     time_zero,
 )
@@ -270,7 +271,7 @@ def _average_fps(path: Path, stream: Any, *, until: float | None) -> float:
     if stream.average_rate and stream.average_rate <= _MAX_FPS and until is None:
         return float(stream.average_rate)
     with open_media(path) as container:
-        packets = islice(container.demux(container.streams[stream.index]), _NUM_TIMED_PACKETS)
+        packets = islice(packets_of(container, container.streams[stream.index]), _NUM_TIMED_PACKETS)
         times = [float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None]
         if until is not None:
             zero = time_zero(container)

@@ -20,6 +20,7 @@ from earmark.media.opening import (
     end_seconds,
     only_stream,
     open_media,
+    packets_of,
     time_zero,
 )
 from earmark.media.plausible import implausible_rate
@@ -171,7 +172,7 @@ class SoundReader:
         """Read the sound from its start."""
         with open_media(self.path) as container:
             stream = only_stream(container, "audio", self.stream_number)
-            yield from self.read(container.demux(stream), stream, time_zero(container))
+            yield from self.read(packets_of(container, stream), stream, time_zero(container))
 
     def read(self, packets: Iterator[Any], stream: Any, zero: float) -> Iterator[NDArray[np.float32]]:
         """Yield the blocks of a stream that somebody else opened (see :func:`earmark.media.read_interleaved`).
