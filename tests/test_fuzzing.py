@@ -33,7 +33,7 @@ def spin(path):
         pass
 
 def fill(path):
-    held = bytearray(2**31)
+    held = bytearray(13 * 10**8)
     held[::4096] = b"x" * len(held[::4096])
     time.sleep(5)
 
@@ -75,7 +75,7 @@ NAMES = list(ATTEMPTS)
 on_one_thread()
 kind = Planted()
 for kind.number in range(len(NAMES)):
-    (outcome,) = tried(kind, 7, [kind.number], Path(sys.argv[1]), cpu_seconds=1)
+    (outcome,) = tried(kind, 7, [kind.number], Path(sys.argv[1]), cpu_seconds=3)
     print(NAMES[kind.number], outcome.outcome)
 assert not list(Path(sys.argv[1]).iterdir())  # nothing is left
 """

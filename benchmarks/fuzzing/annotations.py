@@ -1,8 +1,8 @@
 """Damaged annotations: EPIC-KITCHENS-100, EPIC-SOUNDS, Ego4D, and the truths that moments are scored against.
 
-What is read counts as right where there is a record for each row of the file as another reader sees it, with the times
-and labels that stand there; and where no record holds what none could mean: a time that is negative or longer than a
-week, a name that is no name.
+What is read counts as right where there is a record for each row of the file as another reader sees it, in their order
+and with the times and labels that stand there, but for rows that are left out and named, each; and where no record
+holds what none could mean: a time that is negative or longer than a week, a name that is no name.
 """
 
 import csv
@@ -11,7 +11,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,8 @@ class Annotations(Kind):
                 dataset.videos(split)
                 actions = dataset.actions(split)
                 rows = _rows(folder / "annotations" / reader._files[split])
-                _require_actions(actions, rows, "narration_id" if source == "epic" else "annotation_id")
+                id_column = "narration_id" if source == "epic" else "annotation_id"
+                _require_actions(actions, rows, id_column, dataset.problems)
             for names in dataset.classes.values():
                 _require_names(names)
 
@@ -257,17 +258,22 @@ def _edited_json(tree: Any, draw: random.Random) -> tuple[bytes, str]:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     """Read a csv file with another reader: `csv` on its text as a whole, without this project's checks."""
-    text = path.read_bytes().decode("utf-8-sig")
+    text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
     lines = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     return [dict(zip(lines[0], row, strict=False)) for row in lines[1:]]
 
 
-def _require_actions(actions: list[Any], rows: list[dict[str, str]], id_column: str) -> None:
-    if len(actions) != len(rows):
-        raise WrongError("another number of actions than of rows")
-    for action, row in zip(actions, rows, strict=True):
-        if action.action_id != row[id_column] or action.video_id != row["video_id"]:
-            raise WrongError("an action has other names than its row")
+def _require_actions(actions: list[Any], rows: list[dict[str, str]], id_column: str, left_out: Sequence[str]) -> None:
+    if len(actions) > len(rows):
+        raise WrongError("more actions than rows")
+    if len(actions) < len(rows) and not left_out:
+        raise WrongError("fewer actions than rows, and no word of it")
+    unread = iter(rows)
+    for action in actions:
+        # what is before its row was left out
+        row = next((row for row in unread if _is_of(action, row, id_column)), None)
+        if row is None:
+            raise WrongError("an action has other names than any row that is left, or is out of order")
         times = [_exact_seconds(row[column]) for column in ("start_timestamp", "stop_timestamp")]
         found = (action.start_seconds, action.stop_seconds)
         _require_times(found)
@@ -277,6 +283,10 @@ def _require_actions(actions: list[Any], rows: list[dict[str, str]], id_column: 
         if set(action.labels.values()) - labels and action.labels:
             raise WrongError("an action has other labels than its row")
         _require_names((action.action_id, action.video_id, action.participant_id))
+
+
+def _is_of(action: Any, row: dict[str, str], id_column: str) -> bool:
+    return bool(action.action_id == row.get(id_column) and action.video_id == row.get("video_id"))
 
 
 def _exact_seconds(text: str) -> Fraction:
@@ -302,8 +312,10 @@ def _missing_rows(dataset: Ego4D, folder: Path) -> str:
         for task, found in (("fho_lta", dataset.actions(split)), ("fho_oscc-pnr", dataset.state_changes(split))):
             content = json.loads((folder / f"v2/annotations/{task}_{file_split}.json").read_text())
             rows = content["clips"] if isinstance(content, dict) else content
-            if len(rows) != len(found):  # type: ignore[arg-type]
-                return "another number of records than of rows"
+            if len(rows) < len(found):  # type: ignore[arg-type]
+                return "more records than rows"
+            if len(rows) > len(found) and not dataset.problems:  # type: ignore[arg-type]
+                return "fewer records than rows, and no word of it"
     return ""
 
 

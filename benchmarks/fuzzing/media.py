@@ -138,7 +138,11 @@ def _attempt_moments(path: Path, held: Held | None) -> None:
 def _attempt_prepare(path: Path, held: Held | None) -> None:
     root = path.parent / "store"
     report = prepare(
-        [VideoRecord("a", path, "train")], root, transcoding=Transcoding(short_side=32), num_workers=1, progress=False
+        [VideoRecord("a", path, "train")],
+        root,
+        transcoding=Transcoding(short_side=32),
+        isolate=False,  # what ends the process is to be counted
+        progress=False,
     )
     row = report.videos[0]
     if row.status == "refused":

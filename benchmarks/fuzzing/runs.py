@@ -22,8 +22,6 @@ LINES = [
 ]
 RESULTS = {
     "columns": [{"column": "verb", "num_test_videos": 12, "top1": {"encoder": {"value": 40.0, "low": 35, "high": 45}}}],
-    "config": {"logging": {"name": "good_b"}, "evaluate": {"split": "validation"}},
-    "checkpoint": "outputs/good_b/checkpoints/checkpoint_0001.pt",
     "weights": "ema",
     "cautions": ["few videos"],
 }
@@ -98,7 +96,9 @@ def _make_run(folder: Path, name: str) -> None:
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
     (folder / "evaluation").mkdir()
     checkpoint = f"outputs/{name}/checkpoints/checkpoint_0001.pt"
-    (folder / "evaluation" / "results.json").write_text(json.dumps(RESULTS | {"checkpoint": checkpoint}))
+    config = {"logging": {"name": name}, "evaluate": {"split": "validation"}}
+    results = json.dumps(RESULTS | {"checkpoint": checkpoint, "config": config})
+    (folder / "evaluation" / "results.json").write_text(results)
 
 
 def _line(table: str, name: str) -> list[str]:

@@ -47,7 +47,9 @@ class Stores(Kind):
         videos = [VideoRecord(video_id, Path("clips", name), "train", "P01") for video_id, name in IDS.items()]
         videos.append(VideoRecord("refused", Path("clips", "none.mp4"), "train"))
         self._root = folder / "store"
-        prepare(videos, self._root, transcoding=Transcoding(short_side=32), num_workers=1, progress=False)
+        prepare(
+            videos, self._root, transcoding=Transcoding(short_side=32), num_workers=1, isolate=False, progress=False
+        )
         shutil.rmtree(clips)
         self._held = readings(self._root)
         assert not verify(self._root, num_workers=1, progress=False).faults

@@ -219,6 +219,16 @@ def test_a_video_in_two_splits_is_refused(tmp_path: Path) -> None:
         EpicKitchens(tmp_path).videos()
 
 
+@pytest.mark.parametrize("name", ["\u2028", " ", "red \x1b[31m", "x" * 1001])
+def test_a_class_without_a_name_is_refused(tmp_path: Path, name: str) -> None:
+    write_epic(tmp_path, [row()])
+    write_csv(
+        tmp_path / "annotations/EPIC_100_verb_classes.csv", [{"id": "0", "key": "take"}, {"id": "1", "key": name}]
+    )
+    with pytest.raises(DatasetError, match=r"EPIC_100_verb_classes\.csv.*name"):
+        EpicKitchens(tmp_path)
+
+
 def test_a_missing_column_file_or_split_is_named(tmp_path: Path) -> None:
     write_epic(tmp_path, [row()])
     with pytest.raises(DatasetError, match=r"EPIC_100_validation\.csv is missing"):

@@ -303,3 +303,12 @@ def test_text_that_is_no_json_is_refused_whole(tmp_path: Path, text: str) -> Non
     (tmp_path / "v1/annotations/fho_lta_taxonomy.json").write_text(text, encoding="latin-1")
     with pytest.raises(DatasetError, match=r"fho_lta_taxonomy\.json"):
         Ego4D(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["\u2028", "", "red \x1b[31m", "x" * 1001, 3, None])
+def test_a_class_without_a_name_is_refused(tmp_path: Path, name: object) -> None:
+    write(tmp_path)
+    path = tmp_path / "v1/annotations/fho_lta_taxonomy.json"
+    path.write_text(json.dumps({"verbs": ["take", name], "nouns": ["cup"]}))
+    with pytest.raises(DatasetError, match=r"fho_lta_taxonomy\.json: verb 1 is .*name"):
+        Ego4D(tmp_path)

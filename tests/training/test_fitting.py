@@ -63,6 +63,19 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "schedule without its length": (lambda state: state["scheduler"].pop("total_steps"), r"total_steps: missing"),
     "schedule of text": (_update("scheduler", base_lrs=["x"]), r"scheduler\.base_lrs\[0\]: 'x', where"),
     "schedule of more rates": (_update("scheduler", base_lrs=[0.1, 0.1]), r"scheduler\.base_lrs: 2 values, here 1"),
+    "momentum not finite": (
+        lambda state: state["optimizer"]["state"][1]["momentum_buffer"].fill_(torch.nan),
+        r"optimizer\.state\[1\]\.momentum_buffer: not finite",
+    ),
+    "momentum of one parameter gone": (
+        _update("optimizer", "state", 0, momentum_buffer=None),
+        r"optimizer\.state\[0\]\.momentum_buffer: of the type NoneType, not a tensor",
+    ),
+    "momentum of a number": (
+        _update("optimizer", "state", 0, momentum_buffer=3.0),
+        r"optimizer\.state\[0\]\.momentum_buffer: of the type float, not a tensor",
+    ),
+    "schedule ahead by one": (_update("scheduler", last_epoch=3), r"scheduler\.last_epoch: 3 after 1 epochs"),
     "schedule ahead": (_update("scheduler", last_epoch=5), r"scheduler\.last_epoch: 5 after 1 epochs"),
     "position without a batch": (lambda state: state["position"].pop("batch"), r"position\.batch: missing"),
     "batch beyond its epoch": (_update("position", batch=3), "position: batch 3 of epoch 1, in a run of 4 epochs of 3"),

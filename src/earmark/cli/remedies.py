@@ -19,10 +19,15 @@ def _make_room(error: Any) -> str:
     return "make room, choose another environment.data_dir, or a smaller prepare.short_side or prepare.quality"
 
 
+def _gather_anew(error: Any) -> str:
+    return "`earmark prepare --verify --repair` makes it anew"
+
+
 # By the names of the classes: importing them here would load the library for commands that need none of it.
 REMEDIES: dict[str, Callable[[Any], str]] = {
     "SparseStoreError": _keep_more,
     "DiskSpaceError": _make_room,
+    "DamagedTablesError": _gather_anew,
 }
 
 

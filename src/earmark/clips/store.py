@@ -24,10 +24,9 @@ import simplejpeg
 from earmark.clips.packets import OpenVideo, SoundPiece, open_video
 from earmark.clips.remote import RemoteFolder, is_url
 from earmark.media import BYTES_PER_SAMPLE
-from earmark.preparation.catalog import TABLES, PreparedVideo, StoreError, index_path, prepared_file
+from earmark.preparation.catalog import TABLES, DamagedTablesError, PreparedVideo, StoreError, index_path, prepared_file
 from earmark.preparation.record import in_order, load_record, record_path, row_differences
 from earmark.preparation.tables import (
-    TO_REPAIR,
     differing_parameters,
     read_catalog,
     read_moments_of_store,
@@ -408,10 +407,9 @@ class PreparedStore:
         for number in np.flatnonzero(counts != expected)[:1].tolist():
             video_id = list(self.videos)[number]
             why = f"{counted(int(counts[number]), 'moment')} of {video_id!r}, the catalog says {expected[number]}"
-            return StoreError(f"{path}: {why}; {TO_REPAIR}")
-        return StoreError(
-            f"{path}: moments of {min(named - self.videos.keys())!r}, no usable video of the catalog; {TO_REPAIR}"
-        )
+            return DamagedTablesError(f"{path}: {why}")
+        stranger = min(named - self.videos.keys())
+        return DamagedTablesError(f"{path}: moments of {stranger!r}, no usable video of the catalog")
 
 
 def _decode_into(frame: npt.NDArray[np.uint8], jpeg: memoryview, checksum: int) -> None:

@@ -116,7 +116,7 @@ def checked_id(name: str, value: object) -> str:
         RowError: If it is no text, empty, too long, or holds what is not printed (control characters, bytes that are
             not UTF-8).
     """
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value.strip():
         raise RowError(f"{name} is {quoted(value)}, expected a name")
     if len(value) > MAX_ID_CHARACTERS:
         raise RowError(f"{name} is {quoted(value)}, longer than the {MAX_ID_CHARACTERS} characters of a name")

@@ -316,9 +316,12 @@ class Ego4D:
         classes = {}
         for label in ("verb", "noun"):
             names = taxonomy.get(f"{label}s")
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            if not isinstance(names, list):
                 raise DatasetError(f"{path}: {label}s must be a list of names")
-            classes[label] = names
+            try:
+                classes[label] = [checked_id(f"{label} {number}", name) for number, name in enumerate(names)]
+            except RowError as error:
+                raise DatasetError(f"{path}: {error}") from error
         return classes
 
     def _find_video(self, video_uid: str) -> Path:

@@ -215,7 +215,10 @@ def _read_classes(path: Path) -> list[str]:
             raise DatasetError(
                 f"{path}, {place}: class id {quoted(number)}, expected {len(names)}: ids must count up from 0"
             )
-        names.append(name)
+        try:
+            names.append(checked_id("the name of the class", name))
+        except RowError as error:
+            raise DatasetError(f"{path}, {place}: {error}") from error
     if faults.num_rows:
         raise DatasetError(faults.lines()[0])
     return names

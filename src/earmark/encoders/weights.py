@@ -277,8 +277,13 @@ def _read(path: Path, weights: Weights | None, state: Any = None) -> _WeightsFil
     if weights == "ema":
         raise WeightsError(f"{path}: holds no average of the weights (it is not a checkpoint of Earmark)")
     model = state.get("model", state) if isinstance(state, dict) else None
-    beside = [] if model is state else [str(name) for name in state if name != "model"]
+    beside = [] if model is state else [_named(name) for name in state if name != "model"]
     return _split(path, _tensors(path, model), beside)
+
+
+def _named(key: Any) -> str:
+    """Return the key of a file's part as text; what is no text may be nested too deep to be shown."""
+    return key if isinstance(key, str) else f"(a key of the type {type(key).__name__})"
 
 
 def _read_own(path: Path, state: Mapping[str, Any], weights: Weights | None) -> _WeightsFile:
@@ -292,7 +297,7 @@ def _read_own(path: Path, state: Mapping[str, Any], weights: Weights | None) -> 
     held = "" if average is None else f", {'average of the weights' if chosen == 'ema' else 'weights of the last step'}"
     tensors = _tensors(path, state[chosen])
     tensors.pop("n_averaged", None)  # how many steps are in the average
-    beside = [str(name) for name in state if name != chosen and not (name == "ema" and average is None)]
+    beside = [_named(name) for name in state if name != chosen and not (name == "ema" and average is None)]
     described = _described(state.get("config"))
     return _split(path, tensors, beside, layout=f"checkpoint of Earmark{held}", described=described, weights=chosen)
 
@@ -301,7 +306,7 @@ def _tensors(path: Path, state: Any) -> dict[str, Tensor]:
     """Return the tensors of a state by their names without wrappers."""
     if not isinstance(state, dict):
         raise WeightsError(f"{path}: holds no weights by name")
-    return {_unwrapped(str(name)): value for name, value in state.items() if isinstance(value, Tensor)}
+    return {_unwrapped(_named(name)): value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _read_safetensors(path: Path) -> _WeightsFile:

@@ -28,6 +28,7 @@ __all__ = [
     "CATALOG_SCHEMA",
     "STORE_VERSION",
     "TABLES",
+    "DamagedTablesError",
     "PreparedVideo",
     "SparseStoreError",
     "StoreError",
@@ -44,6 +45,10 @@ FPS_TOLERANCE = 0.95
 
 class StoreError(ValueError):
     """A store or one of its videos cannot be read; the message names the file and the reason."""
+
+
+class DamagedTablesError(StoreError):
+    """What is gathered from the records of a store is not as it was written; `repair` gathers it anew."""
 
 
 class SparseStoreError(StoreError):

@@ -19,10 +19,9 @@ import pyarrow.parquet as pq
 
 from earmark.atomic import replacing
 from earmark.moments import read_moments, with_detector, write_moments
-from earmark.preparation.catalog import CATALOG_SCHEMA, STORE_VERSION, PreparedVideo, StoreError
+from earmark.preparation.catalog import CATALOG_SCHEMA, STORE_VERSION, DamagedTablesError, PreparedVideo, StoreError
 
 __all__ = [
-    "TO_REPAIR",
     "Catalog",
     "MomentsOfStore",
     "catalog_problems",
@@ -46,7 +45,6 @@ MAX_PARAMETER = 1e9  # above any rate or length of a segment, far below where nu
 MAX_SIDE = 65535  # of a JPEG
 MAX_SECONDS = 366 * 86400.0  # longer than any recording, short enough that its segments can be counted
 ADDED_COLUMNS = ("index_digest", "file_digest")  # which older catalogs lack
-TO_REPAIR = "`earmark prepare --verify --repair` makes it anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +186,12 @@ def read_catalog(root: Path, parameters: Mapping[str, Any] | None = None) -> lis
     path = root / "videos.parquet"
     catalog = load_catalog(root)
     for problem in catalog_problems(catalog.videos):
-        raise StoreError(f"{path}: {problem}; {TO_REPAIR}")
+        raise DamagedTablesError(f"{path}: {problem}")
     if catalog.is_as_written is False:
-        raise StoreError(f"{path}: its rows are not those that were written; {TO_REPAIR}")
+        raise DamagedTablesError(f"{path}: its rows are not those that were written")
     if parameters is not None:
         for problem in parameter_problems(catalog, parameters):
-            raise StoreError(f"{root / 'store.json'}: {problem}; {TO_REPAIR}")
+            raise DamagedTablesError(f"{root / 'store.json'}: {problem}")
     return catalog.videos
 
 
@@ -293,7 +291,7 @@ def read_moments_of_store(root: Path) -> pa.Table:
     """
     moments = load_moments(root)
     if moments.is_as_written is False:
-        raise StoreError(f"{root / 'moments.parquet'}: its rows are not those that were written; {TO_REPAIR}")
+        raise DamagedTablesError(f"{root / 'moments.parquet'}: its rows are not those that were written")
     return moments.table
 
 

@@ -55,8 +55,10 @@ def _misfits(state: Mapping[str, Any], learner: Learner, same_settings: bool) ->
             for values in (state["scheduler"], learner.scheduler.state_dict())
         )
         yield from _in_plain("scheduler", there, here)
-        if there["last_epoch"] > state["position"]["epoch"] + 1:
-            yield f"scheduler.last_epoch: {there['last_epoch']} after {state['position']['epoch']} epochs"
+        epoch, batch = state["position"]["epoch"], state["position"]["batch"]
+        num_begun = epoch if batch else max(0, epoch - 1)  # each but the first takes a step of the schedule
+        if there["last_epoch"] > here["last_epoch"] + num_begun:
+            yield f"scheduler.last_epoch: {there['last_epoch']} after {epoch} epochs"
     size = torch.get_rng_state().shape
     for rank, generators in enumerate(state["rng"]):
         if generators["torch"].shape != size:
@@ -98,11 +100,18 @@ def _in_optimizer(there: Mapping[str, Any], optimizer: Optimizer, same_settings:
             value, here = group.get(name), own.get(name)
             if not _same_kind(value, here):
                 yield f"optimizer.param_groups[{place}].{name}: {value!r}, where {here!r} is"
+    # SGD has None for all of them before the first step, and without momentum
+    had = {name for values in there["state"].values() for name, value in values.items() if isinstance(value, Tensor)}
     for number, values in there["state"].items():
         parameter = parameters[number]
         for name, value in values.items():
-            if name not in PARAMETER_SHAPED or not isinstance(value, Tensor):
+            if name not in PARAMETER_SHAPED or (value is None and name not in had):
                 continue
+            if not isinstance(value, Tensor):
+                yield f"optimizer.state[{number}].{name}: of the type {type(value).__name__}, not a tensor"
+                continue
+            if value.is_floating_point() and not value.isfinite().all():
+                yield f"optimizer.state[{number}].{name}: not finite"
             if value.shape != parameter.shape or value.dtype != parameter.dtype:
                 yield (
                     f"optimizer.state[{number}].{name}: {tuple(value.shape)} of {value.dtype}, its parameter is "
