@@ -140,7 +140,7 @@ def test_a_changed_split_is_told_by_the_digest(truth: Truth, root: Path) -> None
     (fault,) = verify(root, progress=False).faults
     assert (fault.video_id, fault.damaged) == ("", "tables")
     assert fault.reason == f"{root / 'videos.parquet'}: its rows are not those that were written"
-    with pytest.raises(StoreError, match=r"videos\.parquet: its rows are not those that were written; `earmark prep"):
+    with pytest.raises(StoreError, match=r"videos\.parquet: its rows are not those that were written"):
         PreparedStore(root)
     assert_repaired(root, truth)
 
