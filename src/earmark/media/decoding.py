@@ -217,8 +217,8 @@ def _decoded(packets: Iterator[Any], stream: Any, zero: float, damage: Damage) -
             continue
         try:
             frames = stream.codec_context.decode(packet)  # the packet may come from another opening of the file
-        except av.FFmpegError as error:
-            if error.errno == ENOMEM:
+        except (av.FFmpegError, ValueError) as error:  # PyAV's own is a ValueError: a decoder that gave up its codec
+            if isinstance(error, av.FFmpegError) and error.errno == ENOMEM:
                 raise MemoryError(f"{error.strerror} at {packet_seconds:.2f} s") from error
             damage.skip(packet_seconds)
             continue

@@ -138,7 +138,7 @@ def first_frame(container: InputContainer, stream: Any) -> VideoFrame | None:
     for number, packet in enumerate(packets_of(container, stream)):
         try:
             frames = packet.decode()
-        except av.FFmpegError:
+        except (av.FFmpegError, ValueError):  # PyAV's own is a ValueError: a decoder that gave up its codec
             continue
         if frames:
             frame: VideoFrame = frames[0]
