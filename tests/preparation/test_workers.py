@@ -6,12 +6,14 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import joblib
 import pyarrow.parquet as pq
 import pytest
 
 import earmark.preparation.preparing
+import earmark.preparation.workers
 from earmark.clips.store import PreparedStore
 from earmark.datasets import Folder
 from earmark.datasets.records import VideoRecord
@@ -171,16 +173,14 @@ def test_only_videos_in_hand_are_suspected_of_killing_a_process(
 ) -> None:
     monkeypatch.setenv("READER", str(os.getpid()))
     alone: list[str] = []
-    import joblib
+    real = earmark.preparation.workers.parallel
 
-    real = joblib.Parallel.__call__
+    def noted(num_workers: int, calls: list[tuple[Any, tuple[Any, ...], Any]], **options: Any) -> Any:
+        if options.get("return_as", "list") == "list":
+            alone.extend(given.video_id for call in calls for given in call[1] if isinstance(given, VideoRecord))
+        return real(num_workers, calls, **options)
 
-    def noted(self: joblib.Parallel, calls: list[object]) -> object:
-        if self.return_generator is False:
-            alone.extend(call[1][0].video_id for call in calls)  # type: ignore[index]
-        return real(self, calls)
-
-    monkeypatch.setattr(joblib.Parallel, "__call__", noted)
+    monkeypatch.setattr(earmark.preparation.workers, "parallel", noted)
     records = [VideoRecord("fatal", FatalPath(sources / "0.mp4"), "train"), *Folder(sources).videos()]
     prepare(records, tmp_path / "store", num_workers=2, progress=False)
     assert "fatal" in alone
