@@ -109,6 +109,17 @@ def test_calls_are_made_in_the_folder_in_which_they_were_handed_out(
             assert set(found) == {str(tmp_path / name)}
 
 
+def test_a_call_in_this_process_takes_it_to_no_other_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results come one by one, and what takes them may go to another folder in between."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    found = in_processes([joblib.delayed(os.getcwd)() for _ in range(2)], num_workers=1)
+    assert next(found) == str(tmp_path)
+    monkeypatch.chdir(tmp_path / "other")
+    assert next(found) == str(tmp_path / "other")
+    assert Path.cwd() == tmp_path / "other"
+
+
 @both
 def test_no_worker_of_moments_is_left(number: int, tmp_path: Path) -> None:
     names = ["one.wav", "two.wav"]

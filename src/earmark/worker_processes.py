@@ -29,8 +29,8 @@ def parallel(num_workers: int, calls: Iterable[Any], **options: Any) -> Any:
     process.) What it was writing stays under its temporary name (`earmark.atomic`), and the next start of the command
     removes it.
 
-    Calls are made in the folder in which this process is: joblib keeps workers, and a program may have gone to another
-    folder since they were started, to which relative paths would lead.
+    Workers make the calls in the folder in which this process is: joblib keeps them, and a program may have gone to
+    another folder since they were started, to which relative paths would lead.
 
     Args:
         num_workers: Concurrent processes; -1 for one per processor.
@@ -48,12 +48,13 @@ def parallel(num_workers: int, calls: Iterable[Any], **options: Any) -> Any:
     folder = None
     with contextlib.suppress(FileNotFoundError):  # it was removed, and no relative path leads anywhere
         folder = str(Path.cwd())
-    pool = joblib.Parallel(num_workers, initializer=_watch, initargs=(os.getpid(),), **options)
-    return pool(joblib.delayed(_called_in)(folder, function, *given, **named) for function, given, named in calls)
+    own = os.getpid()
+    pool = joblib.Parallel(num_workers, initializer=_watch, initargs=(own,), **options)
+    return pool(joblib.delayed(_called_in)(own, folder, function, *given, **named) for function, given, named in calls)
 
 
-def _called_in(folder: str | None, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    if folder is not None:
+def _called_in(own: int, folder: str | None, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    if folder is not None and os.getpid() != own:  # the program itself goes where it wants, in each of its threads
         os.chdir(folder)
     return function(*arguments, **keywords)
 
