@@ -24,6 +24,7 @@ from earmark.evaluation.report import Example, write_report
 from earmark.moments import Moment
 from earmark.moments.page_index import write_index
 from earmark.moments.writing import FileMoments, write_labels, write_table
+from earmark.wording import visible
 from fuzzing.mutations import LONE_SURROGATES, NUMBERS, TEXTS
 from fuzzing.running import Input, Kind, WrongError
 
@@ -80,7 +81,7 @@ class Pages(Kind):
             _require_readable(path, len(moments))
 
         shown = [f"{number:.3g}" if isinstance(number, float) else f"{len(hex(number))} digits" for number in numbers]
-        return Input(f"{what}: {name[:40]!r}, {shown}", attempt, ("moments", "report", "index", name[:10]))
+        return Input(f"{what}: {name[:40]!r}, {shown}", attempt, ("moments", "report", "index", visible(name)[:10]))
 
     @staticmethod
     def _write_report(path: Path, name: str, numbers: list[Any]) -> None:

@@ -254,10 +254,19 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         EpicKitchens(tmp_path).actions("train")
 
 
+def test_a_value_with_a_line_break_is_two_damaged_lines_and_no_row(tmp_path: Path) -> None:
+    write_epic(tmp_path, [row("P01_01_0"), row("a\nb"), row("P01_01_2")])
+    dataset = EpicKitchens(tmp_path)
+    assert [action.action_id for action in dataset.actions("train")] == ["P01_01_0", "P01_01_2"]
+    places = [problem.rpartition(", ")[2] for problem in dataset.problems]
+    assert places == ["line 3: a quote is not closed", "line 4: a quote is not closed"]
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
         (b'P01_01_9,P01,P01_01,x,00:00:01,00:00:02,8,202,"open door,open,1,door,2,[],[2]', "a quote is not closed"),
+        (b'P01"_9,P01,P01_01,x,00:00:01,00:00:02,8,202,open door,open,1,door,2,[],[2]', "a quote is not closed"),
         (b'"P01"_9,P01,P01_01,x,00:00:01,00:00:02,8,202,open door,open,1,door,2,[],[2]', "its quotes are damaged"),
         (
             b"P01_01_9,P01,P01_01,x,00:00:01,00:00:02,8,202,o,open,1,door,2,[],[2],more",

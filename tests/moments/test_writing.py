@@ -45,6 +45,23 @@ def test_csv_holds_every_number_exactly(tmp_path: Path) -> None:
     assert {row["path"] for row in rows} == {"dir/a & <b>.mp4", "c.wav"}
 
 
+def test_csv_keeps_a_row_whole_whose_name_has_a_line_end(tmp_path: Path) -> None:
+    for number, name in enumerate(("a\rb", "a\nb", "a\r\nb", 'a"\rb')):
+        write_table(
+            tmp_path / f"{number}.csv", [FileMoments(name, name, MOMENTS[:1], 10.0)], detector="earmark", parameters={}
+        )
+        with (tmp_path / f"{number}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["path"] for row in rows] == [name]
+
+
+@pytest.mark.parametrize("path", ["a\0b.wav", "\ud800.wav"])
+def test_elan_refuses_what_can_be_no_path_by_its_name(tmp_path: Path, path: str) -> None:
+    with pytest.raises(ValueError, match=r"(a\\x00b|\\ud800)\.wav: cannot be the path of a media file"):
+        write_labels(tmp_path / "a.eaf", FileMoments("a", path, MOMENTS[:1], 10.0))
+    assert not list(tmp_path.iterdir())
+
+
 def test_parquet_is_a_moments_table_with_the_settings_in_its_metadata(tmp_path: Path) -> None:
     write_all(tmp_path / "m.PARQUET")
     assert read_moments(tmp_path / "m.PARQUET")["score"].to_pylist() == [2.5, 1.5, 1.25, 4.0, 9.0, 1.0]

@@ -277,8 +277,9 @@ def _read(path: Path, weights: Weights | None, state: Any = None) -> _WeightsFil
     if weights == "ema":
         raise WeightsError(f"{path}: holds no average of the weights (it is not a checkpoint of Earmark)")
     model = state.get("model", state) if isinstance(state, dict) else None
+    tensors = _tensors(path, model)  # first of all: what was saved may be a number, or a function of torch's own
     beside = [] if model is state else [_named(name) for name in state if name != "model"]
-    return _split(path, _tensors(path, model), beside)
+    return _split(path, tensors, beside)
 
 
 def _named(key: Any) -> str:

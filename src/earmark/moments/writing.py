@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from earmark.atomic import replacing
 from earmark.moments.detector import Moment
 from earmark.moments.table import moments_table
-from earmark.wording import printable
+from earmark.wording import printable, visible
 
 __all__ = ["LABEL_SUFFIXES", "TABLE_SUFFIXES", "FileMoments", "record", "write_labels", "write_table"]
 
@@ -123,9 +123,12 @@ def write_table(
             pq.write_table(table, temporary)
         else:
             with temporary.open("w", encoding="utf-8", newline="") as stream:
-                writer = csv.writer(stream, lineterminator="\n")
-                writer.writerow(table.column_names)
-                writer.writerows(row.values() for row in table.to_pylist())
+                plain = csv.writer(stream, lineterminator="\n")
+                quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+                plain.writerow(table.column_names)
+                for row in table.to_pylist():
+                    # a carriage return ends a line for readers, but not for this writer, which would not quote it
+                    (quoted if "\r" in row["video_id"] + row["path"] else plain).writerow(row.values())
 
 
 def write_labels(path: str | Path, found: FileMoments) -> None:
@@ -140,7 +143,7 @@ def write_labels(path: str | Path, found: FileMoments) -> None:
         found: what was found.
 
     Raises:
-        ValueError: if the suffix is not one of these.
+        ValueError: if the suffix is not one of these, or an ELAN file is to name media by what no path can be.
 
     Example:
         >>> import tempfile
@@ -213,7 +216,10 @@ def _elan(found: FileMoments, path: Path) -> str:
         },
     )
     header = ET.SubElement(document, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
-    media, folder = Path(found.path).resolve(), path.resolve().parent
+    try:
+        media, folder = Path(found.path).resolve(), path.resolve().parent
+    except ValueError as error:  # a zero byte, or half a character
+        raise ValueError(f"{visible(found.path)}: cannot be the path of a media file ({error})") from error
     ET.SubElement(
         header,
         "MEDIA_DESCRIPTOR",
