@@ -175,3 +175,32 @@ def test_no_worker_of_prepare_is_left(number: int, tmp_path: Path) -> None:
     store = tmp_path / "earmark_data"
     end_while_at_work(arguments, tmp_path, number, lambda: len(list(store.rglob(".*.tmp.mov"))) == 2)
     assert not list(store.rglob("videos/*.json"))  # none was done
+
+
+ENDING = """
+import multiprocessing, joblib
+from earmark.worker_processes import parallel
+
+def work():
+    assert parallel(2, [joblib.delayed(abs)(-number) for number in range(4)]) == [0, 1, 2, 3]
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context({method!r}).Process(target=work)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0, process.exitcode
+    process.kill()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_process_that_multiprocessing_started_ends_although_its_workers_wait_for_more(
+    tmp_path: Path, method: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(ENDING.format(method=method))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr

@@ -5,14 +5,18 @@ parent that is killed cannot stop its workers, and theirs is the work of hours; 
 """
 
 import contextlib
+import functools
+import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
 import joblib
+from joblib.externals.loky import get_reusable_executor
 
 __all__ = ["parallel"]
 
@@ -49,8 +53,20 @@ def parallel(num_workers: int, calls: Iterable[Any], **options: Any) -> Any:
     with contextlib.suppress(FileNotFoundError):  # it was removed, and no relative path leads anywhere
         folder = str(Path.cwd())
     own = os.getpid()
+    if multiprocessing.parent_process() is not None:
+        _end_workers_with_process(own)
     pool = joblib.Parallel(num_workers, initializer=_watch, initargs=(own,), **options)
     return pool(joblib.delayed(_called_in)(own, folder, function, *given, **named) for function, given, named in calls)
+
+
+@functools.cache  # by process: a fork inherits neither workers nor what is to be done at its end
+def _end_workers_with_process(_: int) -> None:
+    """Have the workers ended when this process ends, which is one that multiprocessing started.
+
+    Such a process waits for its children before it does what is registered with `atexit`, where joblib ends them; and
+    they wait five minutes for more work.
+    """
+    Finalize(None, lambda: get_reusable_executor(reuse=True).shutdown(kill_workers=True), exitpriority=1)
 
 
 def _called_in(own: int, folder: str | None, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
