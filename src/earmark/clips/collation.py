@@ -47,8 +47,9 @@ def collate(samples: Sequence[Mapping[str, Any]] | dict[str, Tensor]) -> dict[st
     return batch
 
 
-def empty_rows(shape: tuple[int, ...], dtype: torch.dtype, pin_memory: bool) -> Tensor:
+def empty_rows(shape: tuple[int, ...], array_dtype: type[np.generic], pin_memory: bool) -> Tensor:
     """Return a tensor to be filled; in a worker of a DataLoader, in memory shared with the main process."""
+    dtype = torch.from_numpy(np.empty(0, array_dtype)).dtype
     if get_worker_info() is None:
         return torch.empty(shape, dtype=dtype, pin_memory=pin_memory)
     # As torch's own collation does: share_memory_() would copy what is still empty.

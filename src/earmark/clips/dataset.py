@@ -243,6 +243,9 @@ class MomentClips(StoredClips):
             times = np.concatenate([moment - gap - self.clip_seconds + steps, moment + gap + steps])
         return ClipWindow(video_id, times, moment - self.audio_seconds / 2)
 
+    def _videos_of_items(self) -> tuple[list[str], npt.NDArray[np.int32]]:
+        return self._video_ids, self._videos
+
     def _labels(self, index: int, seed: int) -> dict[str, int]:
         if not self._label_columns:
             return {}
@@ -386,6 +389,9 @@ class ActionClips(StoredClips):
         last = self.store.videos[video_id].duration_seconds - 1 / self.store.fps
         times = np.minimum(start + np.arange(self.num_frames) / self.clip_fps, last)  # a clip of rounded length
         return ClipWindow(video_id, times, start + (self.clip_seconds - (self.audio_seconds or 0.0)) / 2)
+
+    def _videos_of_items(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        return [action.video_id for action in self.actions], self.action_of_item
 
     def _labels(self, index: int, seed: int) -> dict[str, int]:
         number = self.action_of_item[index]

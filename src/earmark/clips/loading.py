@@ -1,12 +1,15 @@
-"""From a data set's keys to batches on the device, read ahead by threads.
+"""From a data set's keys to batches on the device, read ahead by worker processes.
 
 Path of a sample: clips (+ sampling) --loading--> batch on the device --transforms--> model inputs.
 
-Reading a sample is a system call and a few JPEG decodes, both of which let other threads run, so threads do what loader
-processes would, without the cost of handing every batch from one process to the other: pictures are decoded straight
-into the batch, for a GPU in pinned memory, and copied from there to the device while it works on the batch before.
+Worker processes decode pictures straight into memory that they share with the caller (`earmark.clips.ring`), for a GPU
+pinned memory, from which a batch is copied to the device while it works on the one before: nothing is pickled or copied
+on the way. Data sets that can't be read row by row are read by threads, which Python's lock holds to the speed of two
+or three processors.
 """
 
+import multiprocessing
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,9 +20,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["load_batches"]
+from earmark.clips.ring import BATCHES_AHEAD, StartMethod, WorkerLostError, ring_batches
+from earmark.clips.ring_worker import RowClips
+from earmark.clips.transfer import arrived, copy_stream, send
 
-BATCHES_AHEAD = 2  # read while one is used: enough to even out slow reads, and memory does not grow with the threads
+__all__ = ["WorkerLostError", "load_batches"]
 
 Key = tuple[int, int]
 
@@ -37,21 +42,33 @@ def load_batches(
     collate_fn: Callable[[list[Any]], dict[str, Tensor]],
     num_workers: int,
     device: torch.device,
+    start_method: StartMethod | None = None,
 ) -> Generator[dict[str, Tensor], None, None]:
-    """Yield batches on the device, in the order asked for, whatever the number of threads.
+    """Yield batches on the device, in the order asked for, the same whatever the number of workers.
 
     An error in a sample is raised when its batch is asked for, as the data set raised it. Closing the iterator ends
-    the threads.
+    the workers; so does the end of this process, whatever ended it.
+
+    Workers are processes for a data set that is read row by row (`earmark.clips.ring_worker.RowClips`, as `MomentClips`
+    and `ActionClips` are), else threads; threads, too, on Windows and in processes that may not start others. A
+    script that loads with processes must do so below ``if __name__ == "__main__":``, as always with Python's
+    multiprocessing. A batch's memory is used again when the caller has let go of its tensors, and not before.
 
     Args:
         clips: The data set, such as `earmark.clips.dataset.MomentClips`.
         batches: The keys of each batch.
-        collate_fn: Makes a batch of a list of samples, for a data set without `read_batch`.
-        num_workers: Threads that read and decode; 0 reads in the calling thread when a batch is asked for.
+        collate_fn: Makes a batch of a list of samples, for a data set that is not read row by row or batch by batch.
+        num_workers: Workers that read and decode; 0 reads in the calling thread when a batch is asked for.
         device: Where the batches go. To a CUDA device they are copied from pinned memory on a stream of their own.
+        start_method: How processes are started; None for what the program has set by
+            `multiprocessing.set_start_method`, unless that is ``fork``, and else ``forkserver``. ``fork`` is for
+            programs that can't be imported, and safe only as long as they have no other threads.
 
     Yields:
         The tensors of each batch by name.
+
+    Raises:
+        WorkerLostError: If a worker process is killed or does not start.
 
     Example:
         >>> from earmark.clips.dataset import collate
@@ -62,12 +79,14 @@ def load_batches(
         >>> [batch["index"].tolist() for batch in loaded]
         [[0, 9], [4]]
     """
-    pin_memory = device.type == "cuda"
-    stream = torch.cuda.Stream(device) if pin_memory else None  # type: ignore[no-untyped-call]
-    read = partial(_read_batch, clips, collate_fn, pin_memory)
+    if num_workers and isinstance(clips, RowClips) and _can_start_processes():
+        yield from ring_batches(clips, batches, num_workers=num_workers, device=device, start_method=start_method)
+        return
+    stream = copy_stream(device)
+    read = partial(_read_batch, clips, collate_fn, stream is not None)
     if num_workers == 0:
         for keys in batches:
-            yield _arrived(*_send(read(keys, map), device, stream))
+            yield arrived(*send(read(keys, map), device, stream))
         return
     rows = ThreadPoolExecutor(num_workers, "earmark-read")
     # These wait for the rows of their batch, and copy it. Pinned memory belongs to the current device of its thread,
@@ -78,13 +97,13 @@ def load_batches(
         keys_left = iter(batches)
 
         def submit(keys: list[Key]) -> Future[tuple[dict[str, Tensor], torch.cuda.Event | None]]:
-            return ahead.submit(lambda: _send(read(keys, rows.map), device, stream))
+            return ahead.submit(lambda: send(read(keys, rows.map), device, stream))
 
         waiting = deque(submit(keys) for keys in islice(keys_left, BATCHES_AHEAD))
         while waiting:
             batch = waiting.popleft().result()
             waiting.extend(submit(keys) for keys in islice(keys_left, 1))
-            yield _arrived(*batch)
+            yield arrived(*batch)
     finally:
         ahead.shutdown(wait=False, cancel_futures=True)
         rows.shutdown(cancel_futures=True)
@@ -106,22 +125,5 @@ def _read_batch(
     return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin_memory else batch
 
 
-def _send(
-    batch: dict[str, Tensor], device: torch.device, stream: torch.cuda.Stream | None
-) -> tuple[dict[str, Tensor], torch.cuda.Event | None]:
-    """Begin to copy a batch to the device; the event marks its end."""
-    if stream is None:
-        return {name: tensor.to(device) for name, tensor in batch.items()}, None
-    with torch.cuda.stream(stream):
-        sent = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-        return sent, stream.record_event()
-
-
-def _arrived(batch: dict[str, Tensor], event: torch.cuda.Event | None) -> dict[str, Tensor]:
-    """Let the work that the caller queues from now on wait for the copy, not the caller itself."""
-    if event is not None:
-        caller = torch.cuda.current_stream(next(iter(batch.values())).device)
-        caller.wait_event(event)
-        for tensor in batch.values():
-            tensor.record_stream(caller)  # its memory belongs to the other stream, which must not reuse it too early
-    return batch
+def _can_start_processes() -> bool:
+    return os.name == "posix" and not multiprocessing.current_process().daemon

@@ -6,16 +6,16 @@ Path of a sample: store --> `StoredClips` --> batch; `earmark.clips.dataset` say
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from earmark.clips.collation import collate, empty_rows
+from earmark.clips.collation import empty_rows
 from earmark.clips.sampling import Key, Visits
 from earmark.clips.store import PreparedStore
 
@@ -78,8 +78,79 @@ class StoredClips(Dataset[Sample]):
         """
         self._visits.set_epoch(epoch, seed=seed)
 
-    def _visit(self, key: Key) -> tuple[int, int]:
+    def visit(self, key: Key) -> tuple[int, int]:
+        """Return the index, counted from the start, and the seed that a key means.
+
+        Raises:
+            IndexError: If there is no such item.
+        """
         return self._visits.of(key, num_items=len(self))
+
+    def describe(self, index: int, seed: int) -> str:
+        """Name a visit by video and time."""
+        window = self._window(index, seed)
+        return f"{window.video_id} from {window.times_seconds[0]:.2f} s"
+
+    def _videos_of_items(self) -> tuple[Sequence[str], npt.NDArray[np.integer[Any]]]:
+        """Return ids of videos, and for each item which of them it is of, (num_items,)."""
+        raise NotImplementedError
+
+    @cached_property
+    def _picture_sizes(self) -> npt.NDArray[np.int32]:
+        """Height and width of each item's pictures, (num_items, 2)."""
+        video_ids, which = self._videos_of_items()
+        videos = [self.store.videos[video_id] for video_id in video_ids]
+        sizes: npt.NDArray[np.int32] = np.array([(video.height, video.width) for video in videos], np.int32)[which]
+        return sizes
+
+    def picture_size(self, indices: Sequence[int] | None = None) -> tuple[int, int]:
+        """Return the height and the width that hold the pictures of some items; None for all.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        sizes = self._picture_sizes if indices is None else self._picture_sizes[list(indices)]
+        if not len(sizes):
+            raise ValueError("a batch needs at least one sample")
+        height, width = sizes.max(axis=0).tolist()
+        return height, width
+
+    def row_shapes(self, picture_size: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
+        """Return shape and type of a row of each array of a batch whose pictures are (height, width) large."""
+        clip, number = (self.num_frames, *picture_size, 3), ()
+        shapes: dict[str, tuple[tuple[int, ...], type[np.generic]]] = dict.fromkeys(self.clip_names, (clip, np.uint8))
+        if self.num_samples is not None:
+            shapes["audio"] = ((self.num_samples,), np.int16)
+        shapes["video_size"] = ((2,), np.int64)
+        return shapes | dict.fromkeys(("index", "seed", *self._labels(0, 0)), (number, np.int64))
+
+    def read_row(self, index: int, seed: int, row: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Read a visit into a row of each array of a batch, zeros where its pictures are smaller than those.
+
+        Args:
+            index: Which item.
+            seed: Randomness of the visit.
+            row: The arrays that `row_shapes` says, whatever they hold.
+
+        Raises:
+            earmark.preparation.catalog.StoreError: If the video is damaged; the message names video, time and file.
+        """
+        window = self._window(index, seed)
+        video = self.store.videos[window.video_id]
+        size = (video.height, video.width)
+        clips = [row[name] for name in self.clip_names]
+        whole = clips
+        if clips[0].shape[1:3] != size:  # a picture is decoded into contiguous memory, which a part of a row is not
+            whole = [np.empty((self.num_frames, *size, 3), np.uint8) for _ in clips]
+        self._read(window, whole, row["audio"] if self.num_samples is not None else np.empty(0, np.int16))
+        if whole is not clips:
+            for clip, picture in zip(clips, whole, strict=True):
+                clip[:, : video.height, : video.width] = picture
+                clip[:, video.height :] = 0
+                clip[:, : video.height, video.width :] = 0
+        row["video_size"][...] = size
+        for name, value in {"index": index, "seed": seed, **self._labels(index, seed)}.items():
+            row[name][...] = value
 
     def _window(self, index: int, seed: int) -> ClipWindow:
         """Return what a visit reads."""
@@ -90,7 +161,7 @@ class StoredClips(Dataset[Sample]):
         return {}
 
     def __getitem__(self, key: Key) -> Sample:
-        visit = self._visit(key)
+        visit = self.visit(key)
         window = self._window(*visit)
         video = self.store.videos[window.video_id]
         clips = [np.empty((self.num_frames, video.height, video.width, 3), np.uint8) for _ in self.clip_names]
@@ -126,28 +197,19 @@ class StoredClips(Dataset[Sample]):
         Raises:
             earmark.preparation.catalog.StoreError: If a video is damaged; the message names video, time and file.
         """
-        visits = [self._visit(key) for key in keys]
-        windows = [self._window(*visit) for visit in visits]
-        sizes = {(video.height, video.width) for video in (self.store.videos[w.video_id] for w in windows)}
-        if len(sizes) > 1:
-            batch = collate(list(run(self.__getitem__, visits)))
-            return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin_memory else batch
-        height, width = sizes.pop()
-        shape = (len(keys), self.num_frames, height, width, 3)
-        batch = {name: empty_rows(shape, torch.uint8, pin_memory) for name in self.clip_names}
-        audio = empty_rows((len(keys), self.num_samples or 0), torch.int16, pin_memory)
-        clips, sounds = [batch[name].numpy() for name in self.clip_names], audio.numpy()
+        visits = [self.visit(key) for key in keys]
+        size = self.picture_size([index for index, _ in visits])
+        batch = {
+            name: empty_rows((len(keys), *shape), dtype, pin_memory)
+            for name, (shape, dtype) in self.row_shapes(size).items()
+        }
+        arrays = {name: tensor.numpy() for name, tensor in batch.items()}
 
         def read_row(row: int) -> None:
-            self._read(windows[row], [clip[row] for clip in clips], sounds[row])
+            self.read_row(*visits[row], {name: array[row, ...] for name, array in arrays.items()})
 
         deque(run(read_row, range(len(keys))), maxlen=0)  # waits for all, and raises what one raised
-        batch |= {name: batch[clip] for name, clip in self.same_clips.items()}
-        if self.num_samples is not None:
-            batch["audio"] = audio
-        batch["video_size"] = torch.tensor([height, width]).repeat(len(keys), 1)
-        others = [{"index": index, "seed": seed} | self._labels(index, seed) for index, seed in visits]
-        return batch | collate(others)
+        return batch | {name: batch[clip] for name, clip in self.same_clips.items()}
 
     def _read(self, window: ClipWindow, clips: Sequence[npt.NDArray[np.uint8]], sound: npt.NDArray[np.int16]) -> None:
         self.store.read_into(
