@@ -146,7 +146,7 @@ def test_a_device_of_the_host_works_or_waits_for_data_and_the_rest_is_the_loops(
 
 @pytest.mark.gpu
 def test_a_gpu_that_is_held_up_by_its_host_says_so() -> None:
-    """Products of some ms each: queued ahead the GPU works all the time; with a pause it waits for the host, or data."""
+    """Products of some ms: queued ahead the GPU works all the time; with pauses it waits for the host, or for data."""
     import time
 
     device = torch.device("cuda", torch.cuda.current_device())

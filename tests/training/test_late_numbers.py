@@ -1,4 +1,4 @@
-"""Numbers that come a step late, as from a GPU: the run is the same, and nothing is saved or judged before they came."""
+"""Numbers that come a step late, as from a GPU: the run is the same, and nothing is saved or judged before them."""
 
 import json
 import os
