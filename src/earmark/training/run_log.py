@@ -83,6 +83,7 @@ class MetricsSummary(NamedTuple):
         epochs: Whole epochs done.
         best_probe: The record of the best probe: the one with the highest first number.
         num_damaged: Lines that are no records, but for one at the end that a killed run left unfinished.
+        speed: The record that tells how fast the run was last: of the last epoch, else of the last step; None without.
     """
 
     last: dict[str, Any] | None
@@ -90,6 +91,7 @@ class MetricsSummary(NamedTuple):
     epochs: int
     best_probe: dict[str, Any] | None
     num_damaged: int
+    speed: dict[str, Any] | None = None
 
 
 def read_metrics(path: Path) -> Metrics:
@@ -167,7 +169,8 @@ def summarise_metrics(path: Path) -> MetricsSummary:
     if last is not None and last.get("kind") == "step" and last.get("loss") is not None:
         loss_of_step = last["loss"]
     loss = loss_of_epoch if ended is not None else loss_of_step
-    return MetricsSummary(last, loss, 0 if ended is None else ended["epoch"], best, num_damaged)
+    timed = (record for record in (ended, last) if record is not None and record.get("samples_per_second") is not None)
+    return MetricsSummary(last, loss, 0 if ended is None else ended["epoch"], best, num_damaged, next(timed, None))
 
 
 def probe_score(record: Mapping[str, Any]) -> tuple[str, float] | None:
