@@ -91,7 +91,9 @@ def end_of(run_dir: Path) -> dict[str, Any]:
         del state["epoch_totals"][timed]
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     kept = {"kind", "step", "epoch", "loss", "contrastive_loss", "state_change_loss", "lr"}
-    state["metrics"] = [{name: value for name, value in line.items() if name in kept} for line in lines]
+    state["metrics"] = [
+        {name: value for name, value in line.items() if name in kept} for line in lines if line["kind"] != "device"
+    ]
     for identity in ("config", "versions"):  # name and number of workers differ by intention
         del state[identity]
     return state

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-__all__ = ["at_most", "counted", "printable", "visible", "visible_lines"]
+__all__ = ["at_most", "counted", "duration_text", "printable", "visible", "visible_lines"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # What moves the cursor, hides or turns round what stands beside it: controls, line and paragraph separators, marks and
@@ -33,6 +33,20 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
         ('1 batch', '3 batches')
     """
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a length of time roughly, as people say it.
+
+    Example:
+        >>> duration_text(12.4), duration_text(89), duration_text(240), duration_text(36_000)
+        ('12 seconds', '89 seconds', '4 minutes', '10.0 hours')
+    """
+    if seconds < 90:
+        return counted(max(1, round(seconds)), "second")
+    if seconds < 5400:
+        return counted(round(seconds / 60), "minute")
+    return f"{seconds / 3600:.1f} hours"
 
 
 def at_most(lines: Sequence[str], number: int) -> Iterator[str]:

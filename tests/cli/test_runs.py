@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,23 @@ def test_runs_are_told_apart_by_how_far_they_came(tmp_path: Path) -> None:
     ]
     assert (found["whole"].probe, found["whole"].probe_name, found["whole"].probe_epoch) == (30.0, "verb top1", 1)
     assert found["half"].probe is None
+
+
+def test_how_fast_a_run_was_last_is_listed_and_an_older_run_that_did_not_say_is_listed_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def at(speed: float, busy: float | None = None) -> dict[str, object]:
+        return {"samples_per_second": speed} | ({} if busy is None else {"device_busy_share": busy})
+
+    device = {"kind": "device", "step": 0, "epoch": 1, "gflops_per_sample": 35.7, "peak_tflops_per_second_float32": 0.1}
+    make_run(tmp_path / "outputs", "begun", device, STEP | at(1049.26, 0.625))
+    make_run(tmp_path / "outputs", "on", device, STEP | at(9.0, 0.1), FIRST | at(20.0, 0.75), STEP | at(5.0, 0.2))
+    make_run(tmp_path / "outputs", "older", STEP | at(4.0), FIRST | at(3.0))
+    make_run(tmp_path / "outputs", "silent", STEP)
+    found = {run.name: (run.samples_per_second, run.device_busy_share) for run in runs_in(tmp_path / "outputs")}
+    assert found == {"begun": (1049.26, 0.625), "on": (20.0, 0.75), "older": (3.0, None), "silent": (None, None)}
+    assert main(["runs", "--data-dir", str(tmp_path)]) == 0
+    assert re.search(r"1049\.3 +│ +62%", capsys.readouterr().out)
 
 
 def test_folders_that_cannot_be_read_are_named(

@@ -253,6 +253,18 @@ def test_curves_show_what_was_logged_in_light_and_dark(tmp_path: Path) -> None:
     assert [attrs["media"] for tag, attrs in page.tags if tag == "source"] == ["(prefers-color-scheme: dark)"] * 2
 
 
+def test_where_the_time_of_a_gpu_went_is_drawn_with_all_its_parts(tmp_path: Path) -> None:
+    shares = {"device_busy_share": 0.7, "data_wait_share": 0.1, "host_wait_share": 0.15, "launch_bound_share": 0.05}
+    page = write(tmp_path, metrics=[step(n, **shares, peak_share=0.16) for n in (1, 2)])
+    assert curve_ends(page) == [
+        "Where the device's time went over steps. busy: 0.7 to 0.7; waiting for data: 0.1 to 0.1; "
+        "waiting for the host: 0.15 to 0.15; work or launching: 0.05 to 0.05",
+        "Share of the device's peak over steps. share of the peak: 0.16 to 0.16",
+    ]
+    colors = set(re.findall(rb"stroke: (#[0-9a-f]{6}); stroke-width: 1.6", page.uris("image/svg+xml")[0]))
+    assert len(colors) == 4  # a line for each, none left out
+
+
 def test_repeated_steps_count_once_and_damaged_lines_are_counted(tmp_path: Path) -> None:
     metrics = [
         step(1, loss=9.0),

@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -14,7 +15,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from earmark.kitchen import NOUNS, TRANSITIONS, VERBS, Difficulty, KitchenError, KitchenSize, make_kitchen, writing
+from earmark.kitchen import (
+    NOUNS,
+    PRESETS,
+    TRANSITIONS,
+    VERBS,
+    Difficulty,
+    KitchenError,
+    KitchenSize,
+    make_kitchen,
+    seconds_to_make,
+    writing,
+)
 from earmark.kitchen.picture import Picture
 from earmark.kitchen.room import Thing
 from earmark.kitchen.script import LOOKS, write_script
@@ -433,3 +445,23 @@ def test_a_seed_gives_what_it_always_gave(tmp_path: Path) -> None:
     }
     for name, expected in hashes.items():
         assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest().startswith(expected), name
+
+
+def test_the_time_to_come_is_that_of_the_frames_of_the_worker_with_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which 30 frames take 3 s: a tenth of a second each."""
+    for num_videos, num_workers, in_turn in ((8, 1, 8), (8, 3, 3), (1, 4, 1), (0, 2, 0)):
+        seconds = iter([10.0, 13.0])
+        monkeypatch.setattr("earmark.kitchen.writing.time.perf_counter", lambda: next(seconds))  # noqa: B023
+        size = PRESETS["tiny"].size
+        found = seconds_to_make("tiny", num_videos=num_videos, num_workers=num_workers)
+        assert found == pytest.approx(0.1 * in_turn * size.video_seconds * size.fps)
+
+
+def test_where_no_terminal_is_a_line_tells_how_many_videos_are_made_and_the_time_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.0, 4.0, 20.0, 30.0])  # begun, and after each of three videos
+    monkeypatch.setattr("earmark.kitchen.writing.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    make_kitchen(tmp_path, size=SMALL)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kitchen: ")]
+    assert lines == ["kitchen: 2/3 videos, 0:00:10 left"]

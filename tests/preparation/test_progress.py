@@ -73,6 +73,21 @@ def test_the_bars_tell_videos_hours_rate_and_time_left() -> None:
     assert bars.rate_text(0.0, 60.0) == "0.00/2.00 h"
 
 
+def test_where_no_terminal_is_a_line_tells_the_time_left_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.0, 5.0, 60.0, 61.0, 95.0])
+    monkeypatch.setattr("earmark.preparation.progress.time.monotonic", lambda: next(seconds))
+    bars = ProgressBars(4, 7200.0, lambda: 600.0)
+    bars.video_done(1200.0)
+    for _ in range(3):
+        bars.refresh()
+    assert capsys.readouterr().err == "videos 1/4  0.50/2.00 h, 30.0 x real time, 0:03:00 left\n"
+    bars.video_done(5400.0)
+    bars.refresh()  # at its end the table says more
+    assert capsys.readouterr().err == ""
+
+
 def test_the_bars_are_drawn_on_standard_error_only_when_shown(capsys: pytest.CaptureFixture[str]) -> None:
     for shown in (False, True):
         with progress_bars(2, 20.0, shown=shown) as video_done:

@@ -28,6 +28,7 @@ from earmark.training.checkpoint import load_checkpoint
 from earmark.training.optim import one_cycle, sgd
 from earmark.training.pretraining import PretrainResult
 from tests.helpers.flat_pretrain import pretrain
+from tests.helpers.tiny_run import lines_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,7 +36,6 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 NUM_CLIPS, BATCH_SIZE, EPOCHS = 18, 4, 5  # 4 batches an epoch, 2 clips left out of each: 20 steps
 TOLERANCE = {"replai": 1e-9, "avid": 1e-9, "xdc": 1e-5}  # XDC draws its classifiers in float32, anew in each epoch
 IN_FLOAT32 = 1e-6  # metrics are rounded to it, so a loss between two of its numbers may become either
-CLOCK = ("samples_per_second", "data_wait_share", "seconds")
 
 
 class DrawnClips:
@@ -130,13 +130,12 @@ def run(run_dir: Path, method: str, losses: list[float], *, max_steps: int | Non
 
 def curve_of(result: PretrainResult, losses: list[float]) -> dict[str, Any]:
     """Return what is frozen of a run: losses, lines of metrics, two numbers of each tensor of its last checkpoint."""
-    lines = [json.loads(line) for line in result.metrics_path.read_text().splitlines()]
     state = load_checkpoint(str(result.checkpoint_path))
     momentum = {str(number): values["momentum_buffer"] for number, values in state["optimizer"]["state"].items()}
     parts = {"model": state["model"], "ema": state["ema"], "momentum": momentum}
     return {
         "losses": losses,
-        "metrics": [{name: value for name, value in line.items() if name not in CLOCK} for line in lines],
+        "metrics": lines_of(result),
         "tensors": {
             f"{part}.{name}": [tensor.double().sum().item(), tensor.double().norm().item()]
             for part, tensors in parts.items()

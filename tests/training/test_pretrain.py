@@ -6,6 +6,7 @@ generator), so that nothing that a resume must put back is missing.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -236,9 +237,15 @@ def test_metrics_have_every_step_and_epoch_once_with_means_that_add_up(uninterru
         for name in ("loss", "contrastive_loss", "state_change_loss"):
             assert line[name] == pytest.approx(np.mean([step[name] for step in of_epoch]), rel=1e-12)
         assert {step["lr"] for step in of_epoch} == {line["lr"]}
-    raw = [json.loads(line) for line in uninterrupted.metrics_path.read_text().splitlines()]
+    device, *raw = [json.loads(line) for line in uninterrupted.metrics_path.read_text().splitlines()]
     assert all(line["samples_per_second"] > 0 for line in raw)
     assert all(0 < line["data_wait_share"] < 1 for line in raw)
+    assert all(0 < line["device_busy_share"] < 1 - line["data_wait_share"] for line in raw if line["kind"] == "step")
+    assert {name: device[name] for name in ("kind", "step", "epoch")} == {"kind": "device", "step": 0, "epoch": 1}
+    for line in raw:
+        per_second = line["samples_per_second"] * device["gflops_per_sample"] / 1e3
+        assert line["tflops_per_second"] == pytest.approx(per_second)
+        assert line["peak_share"] == pytest.approx(per_second / device["peak_tflops_per_second_float32"])
     assert all(line["seconds"] > 0 for line in raw if line["kind"] == "epoch")
 
 
@@ -502,9 +509,11 @@ def test_progress_is_a_live_line_on_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "80")
     run(tmp_path, progress=True)
-    shown = capsys.readouterr().err
-    assert "\x1b[" in shown
-    assert "epoch 4/4  step 12/12  " in shown
-    assert "state change loss" in shown
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err).splitlines()
+    assert shown[-3].endswith("epoch 4/4  step 12/12")
+    assert re.fullmatch(r"[\d.]+ samples/s  data wait \d+%  busy \d+%  [\d.e-]+ TFLOP/s \(\d+% of peak\)", shown[-2])
+    assert shown[-1].startswith("loss 0.")
+    assert "state change loss" in shown[-1]
+    assert max(map(len, shown)) <= 80

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import AudioEncoder, Data, Environment, Logging, Prepare, VideoEncoder
 from earmark.cli.terminal import num_cpus, say, screen
-from earmark.wording import at_most, counted
+from earmark.wording import at_most, counted, duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,10 +82,18 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
         say_left_out(folder.problems)
         return folder
     if data.name == "kitchen" and data.args.base_path is None and not (path / "events.parquet").exists():
-        from earmark.kitchen import make_kitchen
+        from earmark.kitchen import PRESETS, make_kitchen, seconds_to_make
 
-        say(f"generating Audible Kitchen, preset {data.args.preset}, in {path} (once)")
-        make_kitchen(path, preset=data.args.preset, seed=data.args.seed, num_workers=num_cpus())
+        workers, size = num_cpus(), PRESETS[data.args.preset].size
+        num_videos = size.num_kitchens * size.videos_per_kitchen
+        num_missing = num_videos - len(list(path.glob("P*/videos/*.MP4")))  # others were made before a stop
+        length = duration_text(num_videos * size.video_seconds)
+        to_come = duration_text(seconds_to_make(data.args.preset, num_videos=num_missing, num_workers=workers))
+        say(
+            f"generating Audible Kitchen, preset {data.args.preset}, in {path} (once): {num_videos} videos, {length} "
+            f"in all; about {to_come} on {counted(workers, 'core')}, then they are prepared"
+        )
+        make_kitchen(path, preset=data.args.preset, seed=data.args.seed, num_workers=workers)
     if data.name == "ego4d":
         ego4d = Ego4D(path)
         for text in at_most(ego4d.problems, MAX_PROBLEMS_SHOWN):

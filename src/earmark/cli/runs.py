@@ -76,6 +76,8 @@ class Run:
         probe: What the best probe found: its first number, such as top-1 of verbs in %; None without one.
         probe_name: What that number is.
         probe_epoch: After how many epochs.
+        samples_per_second: Of the last epoch, or of the last step where no epoch has ended; None if not written down.
+        device_busy_share: Of the same time, the share in which the device worked; None if not written down.
         evaluations: What `earmark evaluate` found.
         problems: What in its folder is damaged or none of a run's, each with its file.
     """
@@ -89,6 +91,8 @@ class Run:
     probe: float | None
     probe_name: str | None
     probe_epoch: int | None
+    samples_per_second: float | None = None
+    device_busy_share: float | None = None
     evaluations: tuple[Evaluation, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -135,7 +139,7 @@ def list_runs(data_dir: Path, *, as_json: bool) -> bool:
     elif not runs:
         say(f"no runs in {data_dir / 'outputs'}")
     else:
-        table = Table("run", "state", "epoch", "step", "loss", "best probe")
+        table = Table("run", "state", "epoch", "step", "loss", "samples/s", "busy", "best probe")
         for one in runs:
             loss = "" if one.loss is None else f"{one.loss:.4f}"
             probe = (
@@ -144,7 +148,9 @@ def list_runs(data_dir: Path, *, as_json: bool) -> bool:
                 else f"{visible(one.probe_name or '')} {one.probe:.2f} (epoch {one.probe_epoch})"
             )
             epoch = f"{one.epoch}/{'?' if one.epochs is None else one.epochs}"
-            table.add_row(visible(one.name), one.state, epoch, str(one.step), loss, probe)
+            pace = "" if one.samples_per_second is None else f"{one.samples_per_second:.1f}"
+            busy = "" if one.device_busy_share is None else f"{one.device_busy_share:.0%}"
+            table.add_row(visible(one.name), one.state, epoch, str(one.step), loss, pace, busy, probe)
         screen().print(table)
         evaluations = [evaluation for one in runs for evaluation in one.evaluations]
         if evaluations:
@@ -183,7 +189,7 @@ def runs_in(outputs: Path) -> Iterator[Run]:
     for name in sorted(trained.keys() | {evaluation.run for evaluation in evaluations}):
         found = tuple(evaluation for evaluation in evaluations if evaluation.run == name)
         if name not in trained:
-            yield Run(name, "evaluated only", 0, None, 0, None, None, None, None, found)
+            yield Run(name, "evaluated only", 0, None, 0, None, None, None, None, evaluations=found)
             continue
         yield replace(_trained_run(trained[name].parent), evaluations=found)
 
@@ -219,8 +225,15 @@ def _trained_run(folder: Path) -> Run:
         probe=None if probe is None else probe[1],
         probe_name=None if probe is None else probe[0].replace("_", " "),
         probe_epoch=None if metrics.best_probe is None else metrics.best_probe["epoch"],
+        samples_per_second=_number(metrics.speed, "samples_per_second"),
+        device_busy_share=_number(metrics.speed, "device_busy_share"),
         problems=tuple(problems),
     )
+
+
+def _number(record: Mapping[str, Any] | None, name: str) -> float | None:
+    value = None if record is None else record.get(name)
+    return None if value is None else float(value)
 
 
 def _checkpoint_problems(checkpoints: Path) -> Iterator[str]:

@@ -56,6 +56,21 @@ CURVES: tuple[tuple[str, str, dict[str, str]], ...] = (
     ),
     ("Learning rate", "At each step.", {"lr": "learning rate"}),
     ("Speed", "Samples per second.", {"samples_per_second": "samples/s"}),
+    (
+        "Where the device's time went",
+        "Share of the time of training; what is missing to 1 is the loop's own.",
+        {
+            "device_busy_share": "busy",
+            "data_wait_share": "waiting for data",
+            "host_wait_share": "waiting for the host",
+            "launch_bound_share": "work or launching",
+        },
+    ),
+    (
+        "Share of the device's peak",
+        "Operations of convolutions and matrix products, against a large matrix product.",
+        {"peak_share": "share of the peak"},
+    ),
 )
 
 
@@ -181,11 +196,11 @@ def _plot(
 ) -> str:
     """Return curves over steps as a data URI; two pictures, for an embedded one cannot follow the page's colours."""
     ink, grid = ("#b9bec6", "#343a43") if dark else ("#57606a", "#e4e7eb")
-    colors = ("#7fb2ff", "#ffb454", "#5fd0a5") if dark else ("#1f5fbf", "#c26a00", "#0b7a55")
+    colors = ("#7fb2ff", "#ffb454", "#5fd0a5", "#e59bd0") if dark else ("#1f5fbf", "#c26a00", "#0b7a55", "#9c2f7f")
     with mpl.rc_context({"svg.hashsalt": "earmark", "svg.fonttype": "path", "font.size": 9}):
         figure = Figure(figsize=(5.2, 2.7), layout="constrained", facecolor="none")
         axes = figure.add_subplot(facecolor="none")
-        for (label, (x, y)), color in zip(lines.items(), colors, strict=False):
+        for (label, (x, y)), color in zip(lines.items(), colors[: len(lines)], strict=True):
             axes.plot(x, y, color=color, linewidth=1.6, label=label, marker="o" if len(x) == 1 else None)
         axes.set_xlabel("step", color=ink)
         axes.tick_params(colors=ink, length=0)

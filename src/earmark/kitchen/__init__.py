@@ -7,7 +7,7 @@ be judged. The contact sheet (`earmark.kitchen.contact_sheet`) is not imported h
 
 from earmark.kitchen.presets import PRESETS, Difficulty, KitchenError, KitchenSize, Preset
 from earmark.kitchen.states import NOUNS, TRANSITIONS, VERBS
-from earmark.kitchen.writing import KitchenSummary, make_kitchen
+from earmark.kitchen.writing import KitchenSummary, make_kitchen, seconds_to_make
 
 __all__ = [
     "NOUNS",
@@ -20,4 +20,5 @@ __all__ = [
     "KitchenSummary",
     "Preset",
     "make_kitchen",
+    "seconds_to_make",
 ]

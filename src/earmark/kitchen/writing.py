@@ -13,8 +13,12 @@ Layout, as EPIC-KITCHENS-100 downloads::
 
 import json
 import shutil
+import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,8 @@ from earmark.kitchen.tables import write_tables
 from earmark.media import VideoWriter
 from earmark.worker_processes import parallel
 
+FRAMES_TO_WARM_UP, FRAMES_TIMED = 8, 30
+SECONDS_TO_PLAIN_LINE, SECONDS_BETWEEN_PLAIN_LINES = 10.0, 30.0
 VERSION = 3  # raise it when the same seed gives other videos
 
 
@@ -234,11 +240,59 @@ def _facts(plan: _Plan, job: tuple[int, int]) -> VideoFacts:
 def _make_videos(out: Path, plan: _Plan, jobs: Sequence[tuple[int, int]], *, num_workers: int, progress: bool) -> None:
     """Render the videos that are missing."""
     columns = (TextColumn("kitchen"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=new_console(stderr=True), disable=not progress or not jobs) as bar:
+    console, started = new_console(stderr=True), time.monotonic()
+    next_line = started + SECONDS_TO_PLAIN_LINE
+    with Progress(*columns, console=console, disable=not progress or not jobs) as bar:
         task = bar.add_task("videos", total=len(jobs))
         calls = [joblib.delayed(_make_video)(out, plan, job) for job in jobs]
-        for _ in parallel(min(num_workers, max(1, len(jobs))), calls, return_as="generator_unordered"):
+        made = parallel(min(num_workers, max(1, len(jobs))), calls, return_as="generator_unordered")
+        for number, _ in enumerate(made, 1):
             bar.advance(task)
+            now = time.monotonic()
+            if progress and not console.is_terminal and now >= next_line and number < len(jobs):
+                next_line = now + SECONDS_BETWEEN_PLAIN_LINES
+                left = timedelta(seconds=round((now - started) / number * (len(jobs) - number)))
+                print(f"kitchen: {number}/{len(jobs)} videos, {left} left", file=sys.stderr, flush=True)
+
+
+def seconds_to_make(preset: KitchenPreset, *, num_videos: int, num_workers: int) -> float:
+    """Return about how long making videos of a preset will take here, by making a second of one of them.
+
+    Args:
+        preset: Name in `PRESETS`.
+        num_videos: How many are missing.
+        num_workers: Number of processes.
+
+    Example:
+        >>> seconds_to_make("tiny", num_videos=8, num_workers=2) > 0
+        True
+    """
+    size, difficulty = PRESETS[preset]
+    room, script, of_picture, _ = draw_video(0, 0, 0, duration_seconds=size.video_seconds, difficulty=difficulty)
+    frames = Picture(room, script, of_picture, width=size.width, height=size.height, fps=size.fps).frames()
+    num_threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            VideoWriter(
+                Path(folder) / "second.MP4",
+                width=size.width,
+                height=size.height,
+                fps=size.fps,
+                sample_rate=size.sample_rate,
+            ) as writer,
+        ):
+            for _ in range(FRAMES_TO_WARM_UP):
+                writer.write_frame(next(frames))
+            started = time.perf_counter()
+            for _ in range(FRAMES_TIMED):
+                writer.write_frame(next(frames))
+            seconds_per_frame = (time.perf_counter() - started) / FRAMES_TIMED
+    finally:
+        cv2.setNumThreads(num_threads)
+    videos_in_turn = -(-num_videos // num_workers)  # of the worker with most
+    return seconds_per_frame * round(size.video_seconds * size.fps) * videos_in_turn
 
 
 def draw_video(

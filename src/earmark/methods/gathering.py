@@ -4,23 +4,55 @@ In the path of a sample this file stands between the heads and the objectives: a
 contrastive loss compares them with the M = B x world size samples of the global batch.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-__all__ = ["gather_with_gradient", "gather_without_gradient", "rank", "sum_over_processes", "world_size"]
+__all__ = [
+    "counted_alone",
+    "gather_with_gradient",
+    "gather_without_gradient",
+    "rank",
+    "sum_over_processes",
+    "world_size",
+]
+
+_alone = False
+
+
+@contextmanager
+def counted_alone() -> Iterator[None]:
+    """Have a model in the block take this process for the only one, to try it out without the others.
+
+    Example:
+        >>> with counted_alone():
+        ...     world_size()
+        1
+    """
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def rank() -> int:
     """Return this process's rank, 0 where no process group was started."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _in_group() else 0
 
 
 def world_size() -> int:
     """Return the number of processes, 1 where no process group was started."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _in_group() else 1
+
+
+def _in_group() -> bool:
+    return not _alone and dist.is_available() and dist.is_initialized()
 
 
 def gather_with_gradient(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 Beside the path of a sample: preparing and verifying show it.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["PrepareReport", "ProgressBars", "progress_bars", "size_text"]
 
 REFRESH_SECONDS = 0.5
+SECONDS_TO_PLAIN_LINE, SECONDS_BETWEEN_PLAIN_LINES = 10.0, 30.0
 MAX_NAMED = 5  # videos that are named in one row of the table; the catalog has them all
 
 
@@ -106,7 +108,7 @@ def size_text(num_bytes: float) -> str:
 
 
 class ProgressBars:
-    """Two bars: videos and hours of video, with the rate and the time left."""
+    """Two bars: videos and hours of video, with the rate and the time left; a line now and then elsewhere."""
 
     def __init__(self, num_videos: int, total_seconds: float, running_seconds: Callable[[], float]) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -115,6 +117,7 @@ class ProgressBars:
         self._total_seconds = total_seconds
         self._done_seconds = 0.0
         self._started = time.monotonic()
+        self._next_line = self._started + SECONDS_TO_PLAIN_LINE
         columns = (TextColumn("{task.description:>6}"), BarColumn(), TextColumn("{task.fields[text]}"))
         self.progress = Progress(*columns, console=new_console(stderr=True))
         self._videos = self.progress.add_task("videos", total=num_videos, text=f"0/{num_videos}")
@@ -130,7 +133,12 @@ class ProgressBars:
         done = min(self._done_seconds + self._running_seconds(), self._total_seconds)
         videos = self.progress.tasks[self._videos]
         self.progress.update(self._videos, text=f"{videos.completed:.0f}/{videos.total:.0f}")
-        self.progress.update(self._hours, completed=done, text=self.rate_text(done, time.monotonic() - self._started))
+        now = time.monotonic()
+        text = self.rate_text(done, now - self._started)
+        self.progress.update(self._hours, completed=done, text=text)
+        if not self.progress.console.is_terminal and now >= self._next_line and done < self._total_seconds:
+            self._next_line = now + SECONDS_BETWEEN_PLAIN_LINES
+            print(f"videos {videos.completed:.0f}/{videos.total:.0f}  {text}", file=sys.stderr, flush=True)
 
     def rate_text(self, done_seconds: float, elapsed_seconds: float) -> str:
         """Return hours done and in all, the rate and the time left."""

@@ -17,15 +17,18 @@ from typing import TYPE_CHECKING
 
 from earmark.atomic import remove_abandoned
 from earmark.training.batches import Schedule, TrainingBatches, TrainingData
+from earmark.training.clock import step_clock_of
 from earmark.training.interrupts import stop_requests
 from earmark.training.loop import Judging, TrainLoop
 from earmark.training.optim import require_schedule_covers
 from earmark.training.processes import on_first_rank
+from earmark.training.readback import readback_of
 from earmark.training.run_lock import run_lock
 from earmark.training.run_log import METRICS_FILE, Logging, RunLog
 from earmark.training.run_state import Checkpointing, RunSaver
 from earmark.training.step import Learner, StepOptions, TrainStep, ema_of
 from earmark.training.sync_batch_norm import with_sync_batch_norm
+from earmark.training.work import Work
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -161,7 +164,10 @@ def pretrain(
                 log.note(note)
             loop = TrainLoop(
                 learner=learner,
-                train_step=TrainStep(fabric, module, fabric_optimizer, step, ema=learner.ema),
+                train_step=TrainStep(
+                    fabric, module, fabric_optimizer, step, ema=learner.ema, readback=readback_of(fabric.device)
+                ),
+                clock=step_clock_of(fabric.device),
                 batches=batches,
                 saver=saver,
                 position=position,
@@ -169,6 +175,7 @@ def pretrain(
                 schedule=schedule,
                 last_step=last_step,
                 judging=judging,
+                work=_work_of(fabric) if fabric.is_global_zero else None,
             )
             stopped_by = loop.run(stack.enter_context(stop_requests(talk=fabric.is_global_zero)))
             fabric.barrier()  # no rank goes on to read a checkpoint that the first is still writing
@@ -180,6 +187,11 @@ def pretrain(
             metrics_path=run_dir / METRICS_FILE,
             stopped_by=stopped_by,
         )
+
+
+def _work_of(fabric: "Fabric") -> Work:
+    precision = str(fabric.strategy.precision.precision)
+    return Work(device=fabric.device, precision=precision, num_devices=fabric.world_size)
 
 
 def _refuse_bf16_on_cpu(fabric: "Fabric") -> None:

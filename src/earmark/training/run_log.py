@@ -3,9 +3,16 @@
 `RunLog` is the loop's: numbers go in, nothing comes back. `read_metrics` is for whoever looks at a run afterwards.
 
 ``metrics.jsonl`` holds one JSON object per line. Lines of kind "step" hold the numbers of one step, lines of kind
-"epoch" the means over an epoch, lines of kind "probe" what a probe found after it. Steps and epochs are counted from 1,
-so "step" is also the number of steps done. A number that is not finite is written as null. TensorBoard and Weights &
-Biases get the same numbers under the same names, those of an epoch with "epoch/" in front and a probe's with "probe/".
+"epoch" the means over an epoch, lines of kind "probe" what a probe found after it, lines of kind "device", one at each
+start of the run, the work of a sample and the measured peak of the device. Steps and epochs are counted from 1, so
+"step" is also the number of steps done. A number that is not finite is written as null. TensorBoard and Weights &
+Biases get the same numbers under the same names, those of an epoch with "epoch/" in front, and so on.
+
+The speed of the steps since the line before, or of an epoch's: ``samples_per_second`` over all processes;
+``device_busy_share``, ``data_wait_share`` and, on a GPU, ``host_wait_share`` and ``launch_bound_share`` say where the
+time of the first process's device went (`earmark.training.clock`); ``tflops_per_second`` and ``peak_share`` what all
+devices did (`earmark.training.flops`). On a GPU the shares of time add up to 1; they are of this start of the run, and
+leave out judging and what a model does between epochs.
 """
 
 import hashlib
@@ -21,7 +28,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from rich.console import Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from earmark.atomic import replacing
 from earmark.console import new_console
@@ -37,6 +47,7 @@ __all__ = [
     "Metrics",
     "MetricsSummary",
     "RunLog",
+    "pace_text",
     "probe_score",
     "read_metrics",
     "summarise_metrics",
@@ -44,6 +55,7 @@ __all__ = [
 
 METRICS_FILE = "metrics.jsonl"
 SECONDS_BETWEEN_PLAIN_LINES = 30.0
+SHARE_SHOWN = 0.005
 MAX_METRICS_BYTES = 2**30  # five million lines
 MAX_LINE_BYTES = 2**16
 MAX_NUMBER_OF_STEPS = 10**12
@@ -71,6 +83,7 @@ class MetricsSummary(NamedTuple):
         epochs: Whole epochs done.
         best_probe: The record of the best probe: the one with the highest first number.
         num_damaged: Lines that are no records, but for one at the end that a killed run left unfinished.
+        speed: The record that tells how fast the run was last: of the last epoch, else of the last step; None without.
     """
 
     last: dict[str, Any] | None
@@ -78,6 +91,7 @@ class MetricsSummary(NamedTuple):
     epochs: int
     best_probe: dict[str, Any] | None
     num_damaged: int
+    speed: dict[str, Any] | None = None
 
 
 def read_metrics(path: Path) -> Metrics:
@@ -155,7 +169,8 @@ def summarise_metrics(path: Path) -> MetricsSummary:
     if last is not None and last.get("kind") == "step" and last.get("loss") is not None:
         loss_of_step = last["loss"]
     loss = loss_of_epoch if ended is not None else loss_of_step
-    return MetricsSummary(last, loss, 0 if ended is None else ended["epoch"], best, num_damaged)
+    timed = (record for record in (ended, last) if record is not None and record.get("samples_per_second") is not None)
+    return MetricsSummary(last, loss, 0 if ended is None else ended["epoch"], best, num_damaged, next(timed, None))
 
 
 def probe_score(record: Mapping[str, Any]) -> tuple[str, float] | None:
@@ -313,7 +328,7 @@ class RunLog:
         """Write one line of metrics.
 
         Args:
-            kind: "step", "epoch" or "probe".
+            kind: "step", "epoch", "probe" or "device".
             values: Numbers by name; "step" and "epoch" must be among them.
         """
         if not self._enabled:
@@ -335,7 +350,7 @@ class RunLog:
             epoch: Epoch in hand, counted from 1.
             step: Steps done.
             scalars: Losses and diagnostics of the step.
-            speed: ``samples_per_second`` and ``data_wait_share``, the share of the time spent waiting for data.
+            speed: ``samples_per_second`` and the shares of time and peak by name, as in the metrics.
         """
         if self._progress is not None:
             self._progress.update(epoch=epoch, step=step, scalars=scalars, speed=speed)
@@ -364,19 +379,20 @@ class _ProgressLine:
         self._first_step, self._total_steps, self._epochs = step, total_steps, epochs
         self._started, self._last_line = time.monotonic(), -math.inf
         console = new_console(stderr=True)
-        self._live: Progress | None = None
+        self._live: Live | None = None
         if console.is_terminal:
-            columns = BarColumn(bar_width=20), TimeRemainingColumn(), TextColumn("{task.description}")
-            self._live = Progress(*columns, console=console)
-            self._task = self._live.add_task("starting", total=total_steps, completed=step)
+            self._bar = Progress(BarColumn(bar_width=20), TimeRemainingColumn(), TextColumn("{task.description}"))
+            self._task = self._bar.add_task("starting", total=total_steps, completed=step)
+            self._live = Live(self._bar, console=console)
             self._live.start()
 
     def update(self, *, epoch: int, step: int, scalars: Mapping[str, float], speed: Mapping[str, float]) -> None:
         where = f"epoch {epoch}/{self._epochs}  step {step}/{self._total_steps}"
-        pace = f"{speed['samples_per_second']:.1f} samples/s  data wait {speed['data_wait_share']:.0%}"
+        pace = pace_text(speed)
         numbers = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scalars.items())
         if self._live is not None:
-            self._live.update(self._task, description=f"{where}  {pace}\n{numbers}", completed=step)
+            self._bar.update(self._task, description=where, completed=step)
+            self._live.update(Group(self._bar, Text(pace), Text(numbers)))  # lines of their own: 80 columns are enough
             return
         now = time.monotonic()
         if now - self._last_line >= SECONDS_BETWEEN_PLAIN_LINES or step == self._total_steps:
@@ -394,6 +410,32 @@ class _ProgressLine:
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()
+
+
+def pace_text(speed: Mapping[str, float]) -> str:
+    """Return how fast a run is, and what it waits for, as people read it.
+
+    Args:
+        speed: By the names of the metrics; only samples per second must be there.
+
+    Example:
+        >>> pace_text({"samples_per_second": 1049.31, "data_wait_share": 0.03, "device_busy_share": 0.77})
+        '1049.3 samples/s  data wait 3%  busy 77%'
+    """
+    names = {
+        "data_wait_share": "data wait",
+        "host_wait_share": "host",
+        "launch_bound_share": "launch-bound",
+        "device_busy_share": "busy",
+    }
+    parts = [f"{speed['samples_per_second']:.1f} samples/s"]
+    for name, label in names.items():
+        # what is rarely there is only named where it is
+        if name in speed and (name != "launch_bound_share" or speed[name] >= SHARE_SHOWN):
+            parts.append(f"{label} {speed[name]:.0%}")
+    if "tflops_per_second" in speed:
+        parts.append(f"{speed['tflops_per_second']:.3g} TFLOP/s ({speed['peak_share']:.0%} of peak)")
+    return "  ".join(parts)
 
 
 def _wandb_run(run_dir: Path, arguments: Mapping[str, Any]) -> Any:

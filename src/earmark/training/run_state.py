@@ -107,11 +107,12 @@ class Position:
     best_score: float | None = None
     best_epoch: int = 0
 
-    def finish_epoch(self) -> None:
-        """Move on to the first batch of the next epoch."""
-        self.epoch += 1
-        self.batch = 0
-        self.epoch_totals = Totals()
+    def move_on(self, *, batches_per_epoch: int) -> None:
+        """Count a step, and move on to the next batch: the first of the next epoch after an epoch's last."""
+        self.step += 1
+        self.batch += 1
+        if self.batch == batches_per_epoch:
+            self.epoch, self.batch = self.epoch + 1, 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,9 +358,11 @@ class RunSaver:
 
     def _require_finite_weights(self, step: int) -> None:
         """A finite loss can still have had a gradient that was not; such weights must not displace good ones."""
-        for name, tensor in self.learner.model.state_dict().items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise NonFiniteError(f"{name} is not finite after step {step}; no checkpoint was written")
+        state = self.learner.model.state_dict().items()
+        finite = {name: torch.isfinite(tensor).all() for name, tensor in state if tensor.is_floating_point()}
+        if finite and not torch.stack(list(finite.values())).all():  # the device is asked once
+            name = next(name for name, is_finite in finite.items() if not is_finite)
+            raise NonFiniteError(f"{name} is not finite after step {step}; no checkpoint was written")
 
     def _differences(self, path: Path, state: Mapping[str, Any]) -> list[str]:
         """Return what differs between the run of a checkpoint and this one, in words; what may differ left out."""

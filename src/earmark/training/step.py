@@ -15,12 +15,22 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from earmark.training.ranges import require_in_range
+from earmark.training.readback import AtOnce, PendingNumbers, Readback
 from earmark.wording import counted
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["HasBounds", "Learner", "NonFiniteError", "StepOptions", "TrainStep", "begin_anew", "ema_of"]
+__all__ = [
+    "HasBounds",
+    "Learner",
+    "NonFiniteError",
+    "PendingScalars",
+    "StepOptions",
+    "TrainStep",
+    "begin_anew",
+    "ema_of",
+]
 
 
 @runtime_checkable
@@ -93,6 +103,21 @@ class StepOptions:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
 
 
+class PendingScalars(Protocol):
+    """What a step found, once the device has done it."""
+
+    def read(self) -> tuple[dict[str, float], list[bool]]:
+        """Wait for the step, if need be.
+
+        Returns:
+            The model's scalars, as means over parts and processes; and for each flag whether any rank has set it, so
+                that all of them do the same after the same step.
+
+        Raises:
+            NonFiniteError: If the loss is NaN or infinite.
+        """
+
+
 class TrainStep:
     """A step of gradient descent on a batch.
 
@@ -102,22 +127,38 @@ class TrainStep:
         optimizer: The optimizer that Fabric set up.
         options: How a step is done.
         ema: Average of the weights, updated after each step; None for none.
+        readback: The way of the numbers from the device to the host; None for that of a device that does at once what
+            it is told.
     """
 
     def __init__(
-        self, fabric: "Fabric", module: Any, optimizer: Any, options: StepOptions, *, ema: AveragedModel | None = None
+        self,
+        fabric: "Fabric",
+        module: Any,
+        optimizer: Any,
+        options: StepOptions,
+        *,
+        ema: AveragedModel | None = None,
+        readback: Readback | None = None,
     ) -> None:
         self._fabric, self._module, self._optimizer = fabric, module, optimizer
         self._accumulate, self._max_gradient_norm = options.accumulate, options.max_gradient_norm
         self._ema = ema
+        self._readback = readback or AtOnce()
+
+    @property
+    def late(self) -> bool:
+        """Whether a step's numbers are best read when the next step is queued."""
+        return self._readback.late
 
     def __call__(
         self, inputs: tuple[Tensor, ...], *, index: Tensor, labels: Mapping[str, Tensor], flags: Sequence[bool] = ()
-    ) -> tuple[dict[str, float], list[bool]]:
-        """Do one step.
+    ) -> PendingScalars:
+        """Do one step, or queue it on a device that works by itself.
 
-        The loss is checked before the weights are touched: waiting for it costs a GPU next to nothing, because the
-        backward pass, the longer part, is queued at once and the next batch is prepared meanwhile.
+        Where numbers are read at once, the loss is checked before the weights are touched. On a GPU that would hold up
+        the host until the device is done, and then the device until the host has queued more. There the loss is checked
+        when its numbers are read, and by then the weights are those after the step.
 
         Args:
             inputs: Of the model; (B, ...) each.
@@ -126,14 +167,15 @@ class TrainStep:
             flags: What this process asks for after the step, such as to stop.
 
         Returns:
-            The model's scalars, as means over parts and processes; and for each flag whether any rank has set it, so
-                that all of them do the same after the same step.
+            What the step found.
 
         Raises:
-            NonFiniteError: If the loss is NaN or infinite. The weights are as before.
+            NonFiniteError: If the loss is NaN or infinite, and that is known at once. The weights are as before.
         """
         self._optimizer.zero_grad()
-        sums: dict[str, float] = {}
+        parts: list[Tensor] = []
+        known: list[tuple[dict[str, float], list[bool]]] = []
+        names: list[str] = []
         for part in range(self._accumulate):
             rows = slice(part * len(index) // self._accumulate, (part + 1) * len(index) // self._accumulate)
             last = part == self._accumulate - 1
@@ -143,11 +185,11 @@ class TrainStep:
                     index=index[rows],
                     labels={name: values[rows] for name, values in labels.items()},
                 )
-                scalars, any_rank = _mean_over_ranks(self._fabric, output, flags)
-                if not math.isfinite(scalars["loss"]):
-                    raise NonFiniteError(f"the loss is {scalars['loss']}")
+                names = list(output)
+                parts.append(torch.stack([value.detach().float() for value in output.values()]))
+                if not self.late:
+                    known.append(self._send(names, parts[-1:], flags).read())
                 self._fabric.backward(output["loss"] / self._accumulate)
-            sums = {name: sums.get(name, 0.0) + value for name, value in scalars.items()}
         if self._max_gradient_norm is not None:
             # A float16 gradient that overflowed is for the scaler to deal with, and others show in the next loss.
             self._fabric.clip_gradients(
@@ -158,7 +200,55 @@ class TrainStep:
             self._module.module.keep_in_range()  # before the average is taken
         if self._ema is not None:
             self._ema.update_parameters(self._module.module)
-        return {name: value / self._accumulate for name, value in sums.items()}, any_rank
+        return _Known(known) if known else self._send(names, parts, flags)
+
+    def _send(self, names: Sequence[str], parts: Sequence[Tensor], flags: Sequence[bool]) -> "_Sent":
+        """Send the scalars of some parts to the host, those of all ranks together."""
+        values = torch.cat(list(parts))
+        shared = self._fabric.world_size > 1
+        if shared:  # flags go along with the numbers; one process alone need not ask its device for them
+            values = torch.cat([values, values.new_tensor([float(flag) for flag in flags])])
+        values = _sum_over_ranks(self._fabric, values) / self._fabric.world_size
+        return _Sent(names, len(parts), None if shared else flags, self._readback.send(values))
+
+
+class _Sent:
+    """Scalars of some parts of a batch, and flags, on their way; `flags` are those of one process alone."""
+
+    def __init__(
+        self, names: Sequence[str], num_parts: int, flags: Sequence[bool] | None, numbers: PendingNumbers
+    ) -> None:
+        self._names, self._num_parts, self._flags, self._numbers = names, num_parts, flags, numbers
+
+    def read(self) -> tuple[dict[str, float], list[bool]]:
+        numbers = self._numbers.wait()
+        width = len(self._names)
+        parts = [
+            dict(zip(self._names, numbers[part * width : (part + 1) * width], strict=True))
+            for part in range(self._num_parts)
+        ]
+        for scalars in parts:
+            if not math.isfinite(scalars["loss"]):
+                raise NonFiniteError(f"the loss is {scalars['loss']}")
+        of_ranks = [number > 0 for number in numbers[self._num_parts * width :]]
+        return _means(parts), of_ranks if self._flags is None else list(self._flags)
+
+
+class _Known:
+    """Scalars of all parts of a batch, and flags, that are known already."""
+
+    def __init__(self, parts: Sequence[tuple[dict[str, float], list[bool]]]) -> None:
+        self._parts = parts
+
+    def read(self) -> tuple[dict[str, float], list[bool]]:
+        return _means([scalars for scalars, _ in self._parts]), self._parts[-1][1]
+
+
+def _means(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for scalars in parts:
+        sums = {name: sums.get(name, 0.0) + value for name, value in scalars.items()}
+    return {name: value / len(parts) for name, value in sums.items()}
 
 
 def ema_of(model: nn.Module, decay: float) -> AveragedModel:
@@ -213,17 +303,6 @@ def begin_anew(parameters: Iterable[nn.Parameter], model: nn.Module, optimizer: 
                 if isinstance(value, Tensor):
                     value.zero_()
             average.copy_(parameter)
-
-
-def _mean_over_ranks(
-    fabric: "Fabric", output: Mapping[str, Tensor], flags: Sequence[bool]
-) -> tuple[dict[str, float], list[bool]]:
-    values = torch.stack([value.detach().float() for value in output.values()])
-    if fabric.world_size > 1:  # flags go along with the numbers; one process alone need not ask its device for them
-        values = torch.cat([values, values.new_tensor([float(flag) for flag in flags])])
-    numbers = (_sum_over_ranks(fabric, values) / fabric.world_size).tolist()
-    any_rank = [number > 0 for number in numbers[len(output) :]] if fabric.world_size > 1 else list(flags)
-    return dict(zip(output, numbers, strict=False)), any_rank
 
 
 def _sum_over_ranks(fabric: "Fabric", values: Tensor) -> Tensor:
