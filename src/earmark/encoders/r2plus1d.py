@@ -106,7 +106,7 @@ class R2Plus1D(Encoder):
         """
         require_clips(x)
         for stage in (self.conv1, self.conv2x, self.conv3x, self.conv4x, self.conv5x):
-            x = stage(x)
+            x = self.run_stage(stage, x)
         return x
 
 
