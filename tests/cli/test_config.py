@@ -230,7 +230,7 @@ def test_mistakes_on_the_command_line_are_refused_with_the_full_name(override: s
         ("optim.args", 3, "optim.args: expected a section with the keys lr, momentum, weight_decay, nesterov, got 3"),
         ("environment.resume", "maybe", "environment.resume: expected true or false, got 'maybe'"),
         ("environment.resume", 0, "environment.resume: expected true or false, got 0"),
-        ("environment.precision", 32, "environment.precision: '32' is not one of 32-true"),
+        ("environment.precision", 32, "environment.precision: '32' is not one of auto, 32-true"),
         ("environment.slurm", "yes", "environment.slurm: expected true or false, got 'yes'"),
         ("environment.world_size", 2, "environment.dist_url: several nodes need tcp://HOST:PORT of the first"),
         ("environment.rank", 1, "environment.rank: must be below environment.world_size (1)"),

@@ -16,7 +16,6 @@ from earmark.cli.config import ConfigError, PretrainConfig, checked, compose
 from earmark.cli.hydra_app import submission_overrides
 from earmark.cli.launch import processes_of
 from earmark.cli.main import main
-from earmark.cli.pretrain import set_deterministic
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.encoders.published import PUBLISHED
 from earmark.kitchen import KitchenSize, make_kitchen
@@ -152,16 +151,6 @@ def test_slurm_is_asked_through_hydras_launcher(monkeypatch: pytest.MonkeyPatch)
         "+hydra.launcher.additional_parameters.nodelist='n[1-2]'",
         "hydra.launcher.max_num_timeout=1000",
     ]
-
-
-def test_the_deterministic_mode_is_pytorchs_and_is_left_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    monkeypatch.setattr(os, "environ", {})
-    for deterministic in (True, False):
-        set_deterministic(deterministic)
-        assert torch.are_deterministic_algorithms_enabled() is deterministic
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-        assert not torch.backends.cudnn.benchmark
 
 
 # --- real processes ---

@@ -1,6 +1,7 @@
 """Layout, compiling, fused updates: other speeds, the same numbers."""
 
 import copy
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
 from earmark.methods.replai import AudioVisualModel, ContrastiveOptions
 from earmark.training.optim import sgd
-from earmark.training.speed import _layout_options, compile_encoders, use_channels_last
+from earmark.training.speed import _CompiledCall, _layout_options, compile_encoders, use_channels_last
 
 
 def encoders(width: int) -> tuple[R2Plus1D, SpecCNN9]:
@@ -97,6 +98,9 @@ def _no_compiler_cache() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+WORDS = "compiling", "compiled"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("_no_compiler_cache")
 @ALL
@@ -105,11 +109,16 @@ def test_compiled_encoders_agree_with_eager_ones(name: str) -> None:
     model = methods()[name]
     other = copy.deepcopy(model)
     use_channels_last(other)
-    compile_encoders(other)
+    said: list[str] = []
+    compile_encoders(other, report=said.append)
     assert other.state_dict().keys() == model.state_dict().keys()
     (loss, gradient), (compiled_loss, compiled_gradient) = step(model), step(other)
     assert compiled_loss.item() == pytest.approx(loss.item(), rel=1e-4)
     assert torch.linalg.vector_norm(compiled_gradient - gradient) < 1e-3 * torch.linalg.vector_norm(gradient)
+    kinds = [kind for kind, _ in model.get_submodule("backbone").named_children()]
+    assert [re.split("[ ,]", line)[:4] for line in said] == [
+        [word, "the", kind, "encoder"] for kind in kinds for word in WORDS
+    ]
 
 
 @pytest.mark.slow
@@ -122,14 +131,70 @@ def test_compiled_encoders_take_batches_of_several_sizes() -> None:
         assert step(other, num=num)[0].item() == pytest.approx(step(model, num=num)[0].item(), rel=1e-4)
 
 
+@pytest.mark.usefixtures("_no_compiler_cache")
+def test_encoders_whose_compilation_fails_go_on_without_and_say_why_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    model = methods()["supervised"]
+    other = copy.deepcopy(model)
+    said: list[str] = []
+    compile_encoders(other, report=said.append)
+    for _ in range(2):
+        for one, two in zip(step(other), step(model), strict=True):
+            assert torch.equal(one, two)
+    assert said == ["compiling the video encoder, once; this takes up to some minutes"]
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "earmark.training.speed"]
+    assert warning.startswith("the video encoder could not be compiled and goes on without: ")
+    assert len(warning) > 70
+    for one, two in zip(other.buffers(), model.buffers(), strict=True):
+        assert torch.equal(one, two)  # the failed attempt left nothing in the statistics
+
+
+@pytest.mark.usefixtures("_no_compiler_cache")
+def test_what_is_wrong_with_a_batch_is_not_taken_for_a_failure_of_the_compiler() -> None:
+    model = methods()["supervised"]
+    compile_encoders(model)
+    with pytest.raises(ValueError, match=r"clips must have the shape \(B, 3, T, H, W\), got \(2, 2, 4, 32, 32\)"):
+        model.get_submodule("backbone.video")(torch.zeros(2, 2, 4, 32, 32))
+
+
+def test_memory_that_runs_out_is_not_taken_for_a_failure_of_the_compiler(caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[Tensor] = []
+
+    def compiled(x: Tensor) -> Tensor:
+        calls.append(x)
+        raise torch.OutOfMemoryError
+
+    encoder = SpecCNN9(width=4)
+    encoder._compiled_call_impl = compiled
+    encoder._compiled_call_impl = _CompiledCall("audio", encoder, lambda line: None)
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            encoder(torch.zeros(2, 1, 40, 32))
+    assert len(calls) == 2
+    assert not caplog.records
+
+
+def test_encoders_are_not_compiled_for_evaluation() -> None:
+    model = methods()["supervised"]
+    said: list[str] = []
+    compile_encoders(model, report=said.append)
+    model.eval()
+    with torch.no_grad():
+        model.get_submodule("backbone.video")(torch.zeros(1, 3, 4, 32, 32))
+    assert not said
+
+
 def test_the_compiler_is_told_of_channels_last_where_no_convolution_is_wide() -> None:
     for width, options in (
         (4, {"force_layout_optimization": True}),
         (8, {"force_layout_optimization": True}),
-        (16, None),
+        (16, {}),
     ):
         encoder = R2Plus1D(10, width=width)
-        assert _layout_options(encoder) is None
+        assert _layout_options(encoder) == {}
         use_channels_last(encoder)
         assert _layout_options(encoder) == options
 

@@ -355,7 +355,7 @@ def build_fabric(environment: Environment) -> "Fabric":
     if environment.ngpu > 1:
         used = "one GPU" if accelerator == "cuda" else "one process on the CPU"
         say(f"environment.ngpu={environment.ngpu}: this machine has {counted(num_gpus, 'usable GPU')}; {used} is used")
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=environment.precision)
+    fabric = Fabric(accelerator=accelerator, devices=1, precision="32-true")
     fabric.launch()
     return fabric
 

@@ -113,7 +113,7 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
         problems.append("environment.force: must be false; it is for pretraining")
     if config.environment.force_processes not in (None, 1):
         problems.append("environment.force_processes: must be null; evaluation runs in one process")
-    if config.environment.precision != "32-true":
+    if config.environment.precision not in ("auto", "32-true"):
         problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
     if config.data.split not in ("train", "all"):
         problems.append("data.split: must be train, where the probe learns; evaluate.split is what it is judged on")

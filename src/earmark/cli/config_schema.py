@@ -176,7 +176,8 @@ class Model:
 
     channels_last: bool
     fused_optimizer: bool
-    compile: bool
+    compile: Literal["auto", True, False]
+    recompute: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +240,7 @@ class Environment:
     seed: AtLeastZero
     workers: AtLeastZero
     accelerator: Literal["auto", "cpu", "cuda"]
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "64-true"]
     deterministic: bool
     sync_batch_norm: bool
     resume: bool

@@ -76,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def main_by_config_name(arguments: Sequence[str]) -> int:
     """Run pretraining, or the linear probe if ``--config-name=default_lincls`` is among the arguments.
 
+    Pretraining is in float32 unless the arguments say otherwise, as the original's is.
+
     Args:
         arguments: The command line of the original code.
 
@@ -84,8 +86,11 @@ def main_by_config_name(arguments: Sequence[str]) -> int:
     """
     from earmark.cli.hydra_app import config_name_of
 
-    command = "evaluate" if config_name_of(arguments) == "default_lincls" else "pretrain"
-    return main([command, *arguments])
+    if config_name_of(arguments) == "default_lincls":
+        return main(["evaluate", *arguments])
+    named = ("environment.precision=", "environment=")
+    chosen = any(text.lstrip("+").startswith(named) for text in arguments)
+    return main(["pretrain", *([] if chosen else ["environment.precision=32-true"]), *arguments])
 
 
 def command_parser(*named: str) -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from earmark.cli.build import actions_of, build_encoder, open_dataset, require_clips_fit, require_input_fits
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import PretrainConfig
+from earmark.cli.terminal import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -109,7 +110,7 @@ def build_model(
     """Build the method around the encoders, in the memory layout and compiled as the configuration asks.
 
     Args:
-        config: The checked configuration.
+        config: The checked configuration, without ``auto``.
         encoders: Those of `build_encoders`.
         num_samples: Size of the data set.
         num_classes: Number of classes by label column, for a method that needs labels.
@@ -124,10 +125,13 @@ def build_model(
         model = cast("nn.Module", _method_class(config)(*encoders.values(), **arguments))
     except ValueError as error:
         raise ConfigError(f"criterion.args: {error}") from error
+    if config.model.recompute:
+        for encoder in encoders.values():
+            encoder.recompute_activations()
     if config.model.channels_last:
         use_channels_last(model)
-    if config.model.compile:
-        compile_encoders(model)
+    if config.model.compile is True:  # and not auto
+        compile_encoders(model, report=say)
     return model
 
 

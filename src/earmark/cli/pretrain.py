@@ -3,7 +3,6 @@
 Beside the path of a sample: it puts the stations together and hands them to `earmark.training.pretrain`.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from earmark.cli.build import describe_store, open_store, run_dir
 from earmark.cli.checks import left_out_of_run, startup_problems
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import Environment, Logging, Optim, PretrainConfig
+from earmark.cli.device import chosen_for_device, describe_device, set_algorithms
 from earmark.cli.launch import leave_for_requeue, processes_of, run_in_processes
 from earmark.cli.method import build_clips, build_encoders, build_model
 from earmark.cli.probe import scheduled_probe
@@ -45,6 +45,8 @@ CHANGEABLE = (
     "prepare.detector",
     "prepare.min_prominence",
     "prepare.min_distance",
+    "model.compile",  # as another device would be, which rounds as differently
+    "model.recompute",
     "optim.batch_size",  # per node; that of all nodes together is an argument, and must be the same
     "data.args.base_path",
     "data.store",
@@ -97,11 +99,15 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
         config: The checked configuration.
         values: The same as plain data.
     """
+    from torch.cuda import is_bf16_supported
+
     from earmark.training.launch import join_processes
 
-    environment, optim, logging = config.environment, config.optim, config.logging
     require_can_start(config, launch)
-    set_deterministic(environment.deterministic)
+    has_bfloat16 = launch.accelerator == "cuda" and is_bf16_supported(including_emulation=False)
+    config = chosen_for_device(config, values, accelerator=launch.accelerator, has_bfloat16=has_bfloat16)
+    environment, optim, logging = config.environment, config.optim, config.logging
+    set_algorithms(deterministic=environment.deterministic, accelerator=launch.accelerator)
     fabric = join_processes(launch, precision=environment.precision, sync_batch_norm=environment.sync_batch_norm)
     seed_everything(environment.seed)
     encoders = build_encoders(config)  # before the videos are prepared: what is wrong with them shows at once
@@ -124,6 +130,7 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
 
     def begin() -> None:
         write_config(folder, values, force=environment.force)
+        say(describe_device(config, launch, has_bfloat16=has_bfloat16))
         say_what_is_trained_on(config, store, clips, folder)
 
     with force_by_its_option():
@@ -274,17 +281,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries draw from the global generator
     torch.manual_seed(seed)
-
-
-def set_deterministic(deterministic: bool) -> None:
-    """Have PyTorch use only algorithms that give the same bits each time, or whichever is fastest."""
-    import torch
-
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for, before it is first used
-        torch.backends.cudnn.benchmark = False
-    # Pooling over time has no such backward on GPUs: PyTorch says so instead of refusing to train.
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
 
 
 def wandb_arguments(logging: Logging, values: dict[str, Any]) -> dict[str, Any]:

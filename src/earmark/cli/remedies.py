@@ -23,10 +23,18 @@ def _gather_anew(error: Any) -> str:
     return "`earmark prepare --verify --repair` makes it anew"
 
 
+def _need_less(error: Any) -> str:
+    if error.num_fitting:
+        factor = -(-error.num_samples // error.num_fitting)
+        return f"divide optim.batch_size or multiply optim.accumulate by {factor}, or try model.recompute=true"
+    return "a smaller optim.batch_size, a larger optim.accumulate or model.recompute=true needs less"
+
+
 # By the names of the classes: importing them here would load the library for commands that need none of it.
 REMEDIES: dict[str, Callable[[Any], str]] = {
     "SparseStoreError": _keep_more,
     "DiskSpaceError": _make_room,
+    "BatchMemoryError": _need_less,
     "DamagedTablesError": _gather_anew,
 }
 

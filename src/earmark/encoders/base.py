@@ -6,7 +6,10 @@ In the path of a sample the encoders stand between the transforms (model inputs)
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from earmark.encoders.recomputation import recomputed
 
 
 class Encoder(nn.Module):
@@ -23,6 +26,8 @@ class Encoder(nn.Module):
         origin: Where its weights came from, in words; empty for random ones.
         not_encoder: Top-level modules of the published network that are not part of the encoder, such as a classifier;
             their weights are ignored, and named, when weights are loaded.
+        recompute: Whether the activations inside its stages are computed again in the backward pass instead of kept;
+            set by `recompute_activations`.
     """
 
     output_dim: int
@@ -30,6 +35,31 @@ class Encoder(nn.Module):
     options: Mapping[str, Any] = {}
     origin: str = ""
     not_encoder: tuple[str, ...] = ()
+    recompute: bool = False
+
+    def recompute_activations(self) -> None:
+        """Keep less for the backward pass and compute it again there: less memory, a third more time, the same numbers.
+
+        Example:
+            >>> from earmark.encoders import SpecCNN9
+            >>> encoder = SpecCNN9(width=4)
+            >>> encoder.recompute_activations()
+            >>> encoder.recompute
+            True
+        """
+        self.recompute = True
+
+    def run_stage(self, stage: nn.Module, *inputs: Any) -> Any:
+        """Call one of the parts that follow each other in ``forward_features``; all calls of large ones go through it.
+
+        Args:
+            stage: A module of this encoder.
+            inputs: Its inputs.
+
+        Returns:
+            What it returns.
+        """
+        return recomputed(stage, *inputs) if self.recompute and torch.is_grad_enabled() else stage(*inputs)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the feature map (B, output_dim, ...) before the pool."""

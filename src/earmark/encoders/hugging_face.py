@@ -49,6 +49,14 @@ class _HuggingFace(Encoder):
         self.output_dim = int(self.config.hidden_size)
         self.options = {"config": json.loads(self.config.to_json_string())}
 
+    def recompute_activations(self) -> None:
+        """Have transformers compute the activations of each layer again in the backward pass.
+
+        Raises:
+            ValueError: If it cannot for this model.
+        """
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
     def initialise(self) -> None:
         """Draw all weights anew as transformers does for this model."""
         self.model.load_state_dict(_without_predictor(_random(self.config)).state_dict())

@@ -113,7 +113,7 @@ class PannsCnn(Encoder):
             raise ValueError(f"spectrograms must have at least {2**num_pools} frames and bins, got {tuple(x.shape)}")
         x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
         for number in range(1, self.num_blocks + 1):
-            x = self.get_submodule(f"conv_block{number}")(x)
+            x = self.run_stage(self.get_submodule(f"conv_block{number}"), x)
             if number <= num_pools:
                 x = F.avg_pool2d(x, 2)
             x = F.dropout(x, 0.2, self.training)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name
 
 from earmark.encoders.base import Encoder, require_clips
+from earmark.encoders.folded_convolution import FoldedConv3d, SpatialMaxPool3d
 
 _BLOCKS_OF_STAGE = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -79,10 +80,10 @@ class R2Plus1D(Encoder):
         self.depth = depth
         self.output_dim = 8 * width
         self.conv1 = nn.Sequential(
-            nn.Conv3d(3, width, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
+            FoldedConv3d(3, width, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
             nn.BatchNorm3d(width),
             nn.ReLU(),
-            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+            SpatialMaxPool3d(3, 2, 1),
         )
         blocks = _BLOCKS_OF_STAGE[depth]
         self.conv2x = _stage(width, width, num_blocks=blocks[0], stride=1)
@@ -105,7 +106,7 @@ class R2Plus1D(Encoder):
         """
         require_clips(x)
         for stage in (self.conv1, self.conv2x, self.conv3x, self.conv4x, self.conv5x):
-            x = stage(x)
+            x = self.run_stage(stage, x)
         return x
 
 

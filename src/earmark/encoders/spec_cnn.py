@@ -71,5 +71,5 @@ class SpecCNN9(Encoder):
         """
         require_spectrograms(x)
         for stage in (self.conv1, self.block1, self.block2, self.block3, self.block4):
-            x = stage(x)
+            x = self.run_stage(stage, x)
         return x

@@ -78,7 +78,7 @@ class VideoResNet(_MeanPooled):
         """
         require_clips(x)
         for stage in (self.stem, self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+            x = self.run_stage(stage, x)
         return x
 
 
@@ -105,8 +105,9 @@ class S3D(_MeanPooled):
         require_clips(x)
         if x.shape[2] < 5 or min(x.shape[3:]) < 17:
             raise ValueError(f"s3d needs at least 5 frames of 17 x 17, got {tuple(x.shape[2:])}")
-        features: Tensor = self.features(x)
-        return features
+        for stage in self.features:
+            x = self.run_stage(stage, x)
+        return x
 
 
 class MViT(_Transformer):
@@ -138,7 +139,7 @@ class MViT(_Transformer):
         tokens = self.pos_encoding(patches.flatten(2).transpose(1, 2))
         size = tuple(patches.shape[2:])  # torchvision's own forward takes 16 x 224 x 224 for granted here
         for block in self.blocks:
-            tokens, size = block(tokens, size)
+            tokens, size = self.run_stage(block, tokens, size)
         normed: Tensor = self.norm(tokens)
         return normed.transpose(1, 2)
 
@@ -169,7 +170,10 @@ class Swin3D(_Transformer, _MeanPooled):
             ValueError: If the clips are not of this shape.
         """
         require_clips(x)
-        normed: Tensor = self.norm(self.features(self.patch_embed(x)))  # channels last
+        x = self.patch_embed(x)
+        for stage in self.features:
+            x = self.run_stage(stage, x)
+        normed: Tensor = self.norm(x)  # channels last
         return normed.movedim(-1, 1)
 
 

@@ -20,6 +20,7 @@ from earmark.training.batches import Schedule, TrainingBatches, TrainingData
 from earmark.training.clock import step_clock_of
 from earmark.training.interrupts import stop_requests
 from earmark.training.loop import Judging, TrainLoop
+from earmark.training.memory import out_of_memory_named
 from earmark.training.optim import require_schedule_covers
 from earmark.training.processes import on_first_rank
 from earmark.training.readback import readback_of
@@ -106,6 +107,7 @@ def pretrain(
             checkpoint is written then, so the newest one is from before.
         CheckpointError: If a checkpoint can't be read or written, or belongs to another model, other data or other
             settings.
+        earmark.training.memory.BatchMemoryError: If a GPU has too little memory for a step.
         earmark.training.run_lock.RunBusyError: If another process trains in the folder.
         FileExistsError: If resume is off and the folder holds checkpoints.
         ValueError: If the arguments don't go together.
@@ -177,7 +179,8 @@ def pretrain(
                 judging=judging,
                 work=_work_of(fabric) if fabric.is_global_zero else None,
             )
-            stopped_by = loop.run(stack.enter_context(stop_requests(talk=fabric.is_global_zero)))
+            with out_of_memory_named(fabric, module):
+                stopped_by = loop.run(stack.enter_context(stop_requests(talk=fabric.is_global_zero)))
             fabric.barrier()  # no rank goes on to read a checkpoint that the first is still writing
         return PretrainResult(
             steps=position.step,
