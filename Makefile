@@ -4,7 +4,7 @@ SIZE ?= standard
 OUT ?= earmark_data/demo
 BIN := .venv/bin
 
-.PHONY: demo test check slow matrix install clean
+.PHONY: demo test gpu check slow matrix install clean
 
 # A .venv whose python is gone, or that was made in another folder, is made anew.
 ifeq ($(findstring from $(CURDIR)/.venv/,$(shell $(BIN)/pip --version 2>/dev/null)),)
@@ -28,8 +28,13 @@ install: .venv/installed
 demo: .venv/core  ## A kitchen is made, prepared, learned from and judged, in under 5 minutes on 2 cores
 	$(BIN)/earmark demo --size $(SIZE) --out $(OUT)
 
-test: install  ## The default tests, under 10 minutes on 2 cores
+test: install  ## The default tests, under 10 minutes on 2 cores; then those of a GPU, where there is one
 	$(BIN)/pytest
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then $(MAKE) --no-print-directory gpu; \
+	else echo "No GPU: the tests marked gpu were left out."; fi
+
+gpu: install  ## The tests that need a GPU; all others hide it
+	$(BIN)/pytest -m gpu --run-slow
 
 slow: install  ## All tests
 	$(BIN)/pytest --run-slow

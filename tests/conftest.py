@@ -1,4 +1,4 @@
-"""What every test shares: the media folder, the slow switch, the guard on global random state.
+"""What every test shares: the media folder, the slow switch, which tests see GPUs, the guard on global random state.
 
 Without torch the test files that import it are skipped, each by name; a file of what must work without it never is.
 """
@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = Path(__file__).parent / "reference"
+HIDDEN_GPUS = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}  # of NVIDIA and of AMD
 NOT_THERE_WITHOUT_TORCH = ("torch", "lightning_fabric", "tensorboard")
 MUST_RUN_WITHOUT_TORCH = re.compile(r"without_torch|media/|moments/|preparation/|cli/test_(config|doctor)|kitchen/")
 
@@ -28,13 +29,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
 
 
+def asks_for_gpu(markers: str) -> bool:
+    """Return whether the expression after ``-m`` asks for tests marked gpu, and for no others."""
+    words = re.findall(r"\w+", markers)
+    return "gpu" in words and not {"not", "or"} & set(words[: words.index("gpu") + 1]) and "or" not in words
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPUs from this process and its children, unless the tests marked gpu are what is asked for.
+
+    All other tests are about the CPU: they compare bits, and numbers that were recorded there, and start commands that
+    choose where they run. CUDA reads the variable when it is first used, which importing torch does not do.
+    """
+    if not asks_for_gpu(config.option.markexpr):
+        os.environ.update(HIDDEN_GPUS)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    if not asks_for_gpu(config.option.markexpr):
+        return "GPUs: hidden; the tests that need one are run by -m gpu"
+    return f"GPUs: {torch.cuda.device_count() if torch else 0} visible"
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     skip_slow = pytest.mark.skip(reason="slow: run with --run-slow")
-    skip_gpu = pytest.mark.skip(reason="needs a CUDA device")
+    hidden = "needs a CUDA device, which these tests do not see: run it with -m gpu"
+    skip_gpu = pytest.mark.skip(reason="needs a CUDA device" if asks_for_gpu(config.option.markexpr) else hidden)
     for item in items:
-        if "slow" in item.keywords and not config.getoption("--run-slow"):
+        # by marker: the keywords of an item hold the names of its folders too, such as that of a checkout called gpu
+        if item.get_closest_marker("slow") and not config.getoption("--run-slow"):
             item.add_marker(skip_slow)
-        if "gpu" in item.keywords and (torch is None or not torch.cuda.is_available()):
+        if item.get_closest_marker("gpu") and (torch is None or not torch.cuda.is_available()):
             item.add_marker(skip_gpu)
 
 

@@ -297,7 +297,8 @@ def unnormalized(crops: Tensor) -> Tensor:
 
 
 def jittered(video: Tensor, *draws: float, strength: float = 0.4) -> Tensor:
-    return transforms._jitter_colors(video, torch.tensor([draws]), strength=strength)
+    crop = VideoCrop()
+    return transforms._jitter_colors(video, torch.tensor([draws]), crop.rgb_to_yiq, crop.yiq_to_rgb, strength=strength)
 
 
 def test_jitter_of_zero_changes_nothing_and_grey_keeps_its_hue() -> None:

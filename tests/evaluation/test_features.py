@@ -3,6 +3,8 @@
 import inspect
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,16 @@ from earmark.clips.store import PreparedStore
 from earmark.clips.transforms import VideoCrop
 from earmark.datasets.records import ActionRecord
 from earmark.encoders import new_encoder
-from earmark.evaluation.features import FeatureOptions, LabelledClips, extract_features, feature_key
+from earmark.evaluation import features
+from earmark.evaluation.features import (
+    _BATCHES_UNDER_WAY,
+    FeatureOptions,
+    LabelledClips,
+    _channels_last,
+    _FeatureRows,
+    extract_features,
+    feature_key,
+)
 from tests.helpers.made_store import add_video, finish_store
 
 
@@ -332,9 +343,131 @@ def test_actions_with_different_numbers_of_clips_are_refused() -> None:
         extract_features(TinyEncoder(), clips, transform=Crop())
 
 
+class LateCopies:
+    """A device that is behind: a copy holds no numbers until it is waited for, or enough others have been begun."""
+
+    def __init__(self, behind: int | None) -> None:
+        self.behind = behind  # copies that are begun before one ends by itself; None: none does
+        self.copies: list[LateCopy] = []
+        self.num_waited_for = 0
+        self.most_under_way = 0
+
+    def send(self, rows: Tensor) -> "tuple[Tensor, LateCopy]":
+        copy = LateCopy(self, len(self.copies), rows)
+        self.copies.append(copy)
+        self.most_under_way = max(self.most_under_way, sum(not copy.is_done for copy in self.copies))
+        return copy.on_host, copy
+
+
+class LateCopy:
+    def __init__(self, device: LateCopies, number: int, rows: Tensor) -> None:
+        self.device, self.number, self.rows = device, number, rows.clone()
+        self.on_host = torch.full_like(rows, torch.nan)
+        self.is_done = False
+
+    def query(self) -> bool:
+        behind = self.device.behind
+        if behind is not None and len(self.device.copies) - self.number > behind:
+            self._end()
+        return self.is_done
+
+    def synchronize(self) -> None:
+        if not self.is_done:
+            self.device.num_waited_for += 1
+        self._end()
+
+    def _end(self) -> None:
+        self.on_host.copy_(self.rows)
+        self.is_done = True
+
+
+@pytest.mark.parametrize("behind", [0, 3, None])
+def test_features_that_arrive_late_stand_in_their_places(behind: int | None) -> None:
+    """Nothing is read before it is there, the host waits only where the device is far behind, and memory is bounded."""
+    rng, device = np.random.default_rng(0), LateCopies(behind)
+    order, expected = rng.permutation(60), rng.normal(size=(60, 4)).astype(np.float32)
+    rows = _FeatureRows(60, device.send)
+    for items in np.split(order, 20):
+        rows.add(items.tolist(), torch.from_numpy(expected[items]))
+        assert sum(not copy.is_done for copy in device.copies) <= _BATCHES_UNDER_WAY
+    num_waited_for = device.num_waited_for
+    np.testing.assert_array_equal(rows.collect(), expected)
+    assert num_waited_for == (20 - _BATCHES_UNDER_WAY if behind is None else 0)
+    assert device.most_under_way <= _BATCHES_UNDER_WAY + 1
+
+
+def test_features_are_taken_before_the_memory_of_their_batch_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader may hand the same memory out again; an encoder may return a part of what it was given."""
+    memory = torch.zeros(2, 3)
+
+    def reused(
+        clips: LabelledClips, batches: list[list[tuple[int, int]]], **kwargs: Any
+    ) -> Iterator[dict[str, Tensor]]:
+        for keys in batches:
+            memory[: len(keys)] = torch.tensor([[index, 2.0 * index, -1.0] for index, _ in keys])
+            yield {"video": memory[: len(keys)], "seed": torch.zeros(2), "video_size": torch.zeros(2)}
+            memory.fill_(torch.nan)
+
+    class AsItIs(nn.Module):
+        def forward(self, video: Tensor, *others: Tensor) -> Tensor:
+            return video
+
+    monkeypatch.setattr(features, "load_batches", reused)
+    got = extract_features(
+        nn.Identity(), TinyClips(), transform=AsItIs(), options=FeatureOptions(batch_size=2)
+    ).transpose(1, 0, 2)
+    np.testing.assert_array_equal(got.reshape(14, 3), [[k, 2 * k, -1] for k in range(14)])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_channels_last_ends_with_the_weights_as_they_were(fails: bool) -> None:
+    encoder = new_encoder("avid_r2plus1d_10", width=4)
+    video = torch.randn(2, 3, 4, 32, 32)
+    encoder.eval()
+    expected = encoder(video)
+    before = {name: (weight.data_ptr(), weight.stride()) for name, weight in encoder.named_parameters()}
+    with pytest.raises(OSError, match="gone") if fails else nullcontext(), _channels_last(encoder):
+        weight = encoder.get_parameter("conv2x.spt_conv1.weight")
+        assert weight.is_contiguous(memory_format=torch.channels_last_3d)
+        assert not weight.is_contiguous()
+        torch.testing.assert_close(encoder(video), expected, rtol=1e-4, atol=1e-5)
+        if fails:
+            raise OSError("the video is gone")
+    assert {name: (weight.data_ptr(), weight.stride()) for name, weight in encoder.named_parameters()} == before
+    encoder(video).sum().backward()  # and they can be trained
+
+
+def stored_clips(root: Path) -> ActionClips:
+    finish_store(root, [add_video(root, "a", num_frames=80, width=140, height=128)], {})
+    actions = [ActionRecord(f"a_{k}", "a", 0.4 * k, 0.4 * k + 1.2, "P01", {"verb": 0}) for k in range(8)]
+    return ActionClips(PreparedStore(root), actions, num_clips=2)
+
+
 @pytest.mark.gpu
-def test_features_on_the_gpu_equal_those_on_the_cpu() -> None:
-    encoder, clips = TinyEncoder(), TinyClips()
-    expected = extract_features(encoder, clips, transform=Crop())
-    on_gpu = extract_features(encoder, clips, transform=Crop(), device="cuda")
-    np.testing.assert_allclose(on_gpu, expected, rtol=1e-2, atol=1e-2)  # TF32 convolutions
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_features_on_the_gpu_equal_those_on_the_cpu(num_workers: int, tmp_path: Path) -> None:
+    encoder, clips, options = new_encoder("avid_r2plus1d_10", width=8), stored_clips(tmp_path), FeatureOptions(3)
+    crop = VideoCrop(random=False)
+    expected = extract_features(encoder, clips, transform=crop, options=options)
+    strides = {name: weight.stride() for name, weight in encoder.named_parameters()}
+    options = FeatureOptions(3, num_workers=num_workers)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        on_gpu = extract_features(encoder, clips, transform=crop, options=options, device="cuda")
+    np.testing.assert_allclose(on_gpu, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    assert {name: weight.stride() for name, weight in encoder.named_parameters()} == strides
+    roughly = extract_features(encoder, clips, transform=crop, options=options, device="cuda")
+    np.testing.assert_allclose(roughly, expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max())  # TF32 convolutions
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_no_batch_on_the_gpu_is_waited_for(tmp_path: Path) -> None:
+    encoder, clips = new_encoder("avid_r2plus1d_10", width=8).cuda().eval(), stored_clips(tmp_path)
+    crop, given = VideoCrop(random=False).cuda(), {"device": torch.device("cuda"), "seed": 0, "label": ""}
+    expected = features._run(encoder, clips, crop, FeatureOptions(3), **given)  # and what is made once is made now
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = features._run(encoder, clips, crop, FeatureOptions(3), **given)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    np.testing.assert_allclose(again, expected, rtol=1e-3)

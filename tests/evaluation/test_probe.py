@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
 
+from earmark.evaluation import probe
 from earmark.evaluation.probe import ProbeOptions, linear_probe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -119,6 +120,27 @@ def test_scores_are_log_probabilities_averaged_over_clips() -> None:
         expected = np.mean([np.exp(single[column]) for single in one_by_one], axis=0)
         np.testing.assert_allclose(np.exp(scores[column]), expected, atol=1e-6)
         np.testing.assert_allclose(np.exp(scores[column]).sum(axis=1), 1, atol=1e-5)
+
+
+def test_scores_made_in_parts_are_those_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their memory does not grow with the test set: 100,000 actions of 5 clips and 300 classes would take 1.2 GB."""
+    train, labels = clusters(50)
+    test, _ = clusters(37, num_clips=3, seed=1)
+    whole = linear_probe(train, labels, test, num_classes=CLASSES)
+    sizes: list[int] = []
+    log_softmax = torch.Tensor.log_softmax
+
+    def noted(self: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        sizes.append(self.numel())
+        return log_softmax(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "log_softmax", noted)
+    monkeypatch.setattr(probe, "_SCORES_AT_ONCE", 100)
+    parts = linear_probe(train, labels, test, num_classes=CLASSES)
+    assert max(sizes) <= 100
+    assert len(sizes) == 4 + 5  # of 11 and of 8 actions at a time
+    for column in CLASSES:
+        np.testing.assert_allclose(parts[column], whole[column], rtol=1e-6, atol=1e-6)
 
 
 def test_same_seed_gives_the_same_scores_whatever_the_global_random_state() -> None:

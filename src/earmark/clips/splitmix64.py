@@ -47,7 +47,8 @@ def random_integers(seed: Tensor, *, num_draws: int, stream: int = 0) -> Tensor:
                 [ 842278439,  181916518],
                 [ 790680964, 2026288756]])
     """
-    state = _draws(seed, torch.tensor(stream, device=seed.device))
+    # filled on the device: a number sent there from the host would be waited for
+    state = _draws(seed, torch.full((), stream, dtype=torch.int64, device=seed.device))
     return _shift_right(_draws(state[:, None], torch.arange(num_draws, device=seed.device)), 33)
 
 

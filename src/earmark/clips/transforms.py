@@ -17,6 +17,7 @@ from earmark.clips.splitmix64 import random_integers
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _REFERENCE_RATE = 16000  # Hz, in whose powers spectrograms are, as the mean and the deviation below
+_RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 _ROUNDING = 1e-6  # tolerance of a number of samples or hops that should be whole
 
 
@@ -116,7 +117,7 @@ class LogMel(nn.Module):
         if hop.is_integer():
             windows = wave.unfold(1, self.window_length, int(hop))
         else:  # each window at its own time, to the nearest sample, so that hops do not add up to another length
-            starts = torch.tensor([round(k * hop) for k in range(num_windows)], device=wave.device)
+            starts = (torch.arange(num_windows, dtype=torch.float64, device=wave.device) * hop).round().long()
             windows = wave[:, starts[:, None] + torch.arange(self.window_length, device=wave.device)]
         with torch.autocast(audio.device.type, enabled=False):
             spectrum = torch.fft.rfft(windows * self.window)
@@ -136,7 +137,7 @@ class LogMel(nn.Module):
             ValueError: If the sound is not (B, S) or is shorter than one window.
         """
         log_mel = self.mel_power(audio).clamp_min(1e-10).log().transpose(1, 2)
-        frames = evenly_spaced(log_mel.shape[1], self.num_frames(audio.shape[1])).to(audio.device)
+        frames = evenly_spaced(log_mel.shape[1], self.num_frames(audio.shape[1]), device=audio.device)
         return ((log_mel[:, frames] - self.mean) / self.std).unsqueeze(1)
 
     def _whole_hops(self, num_samples: int) -> int:
@@ -160,14 +161,19 @@ def mel_filterbank(*, sample_rate: int, n_fft: int, num_mels: int, max_frequency
     return torch.minimum(rising, falling).clamp_min(0).float()
 
 
-def evenly_spaced(num_items: int, num_picks: int) -> Tensor:
+def evenly_spaced(num_items: int, num_picks: int, *, device: torch.device | str = "cpu") -> Tensor:
     """Return `num_picks` indices from 0 to `num_items` - 1, evenly spaced and rounded down, int64.
+
+    Args:
+        num_items: Of what is picked from.
+        num_picks: How many.
+        device: Where they are made: sent there, they would be waited for.
 
     Example:
         >>> evenly_spaced(4, 6)
         tensor([0, 0, 1, 1, 2, 3])
     """
-    return torch.arange(num_picks) * (num_items - 1) // max(num_picks - 1, 1)
+    return torch.arange(num_picks, device=device) * (num_items - 1) // max(num_picks - 1, 1)
 
 
 class VideoCrop(nn.Module):
@@ -203,6 +209,8 @@ class VideoCrop(nn.Module):
 
     mean: Tensor
     std: Tensor
+    rgb_to_yiq: Tensor
+    yiq_to_rgb: Tensor
 
     def __init__(
         self,
@@ -234,6 +242,9 @@ class VideoCrop(nn.Module):
         self.random = random
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1, 1), persistent=False)
+        # here and not where it is used: the host waits for a GPU's inverse, and for what it sends there
+        self.register_buffer("rgb_to_yiq", torch.tensor(_RGB_TO_YIQ), persistent=False)
+        self.register_buffer("yiq_to_rgb", torch.linalg.inv(self.rgb_to_yiq), persistent=False)
 
     def cache_key(self) -> dict[str, Any]:
         """Return what the inputs depend on beside clip and seed, as plain data."""
@@ -273,7 +284,9 @@ class VideoCrop(nn.Module):
         if min(height, width) < self.crop_size:
             raise ValueError(f"crops of {self.crop_size} pixels need pictures as large, got {width} x {height}")
         if video_size is None:
-            video_size = torch.tensor([height, width], device=video.device).expand(num_samples, 2)
+            # filled on the device: numbers sent there from the host would be waited for
+            sizes = [torch.full((num_samples,), length, device=video.device) for length in (height, width)]
+            video_size = torch.stack(sizes, dim=1)
         if seed.shape != (num_samples,) or video_size.shape != (num_samples, 2):
             raise ValueError(
                 f"need a seed and a size for each of {num_samples} samples, got {seed.shape}, {video_size.shape}"
@@ -296,7 +309,8 @@ class VideoCrop(nn.Module):
             resample = _resample_by_slice if video.device.type == "cpu" else _resample_by_index
             crops = resample(video, axis_y, axis_x)
             if self.random and self.color_jitter > 0:
-                crops = _jitter_colors(crops, _unit(draws[:, 4:8]) * 2 - 1, strength=self.color_jitter)
+                factors = _unit(draws[:, 4:8]) * 2 - 1
+                crops = _jitter_colors(crops, factors, self.rgb_to_yiq, self.yiq_to_rgb, strength=self.color_jitter)
             return crops.sub_(self.mean).div_(self.std)
 
     def _boxes(self, draws: Tensor, video_size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -386,7 +400,7 @@ def _resample_by_index(video: Tensor, axis_y: _Axis, axis_x: _Axis) -> Tensor:
     return crops.view(num_samples, size, 3, num_frames, size).permute(0, 2, 3, 1, 4).contiguous()
 
 
-def _jitter_colors(video: Tensor, draws: Tensor, *, strength: float) -> Tensor:
+def _jitter_colors(video: Tensor, draws: Tensor, rgb_to_yiq: Tensor, yiq_to_rgb: Tensor, *, strength: float) -> Tensor:
     """Change brightness, contrast, saturation and hue of clips (B, 3, T, H, W) in [0, 1] by draws (B, 4) in [-1, 1].
 
     All four are linear in the colours, so they are one 3 x 3 matrix and one offset a clip. Contrast is around the
@@ -394,13 +408,12 @@ def _jitter_colors(video: Tensor, draws: Tensor, *, strength: float) -> Tensor:
     """
     brightness, contrast, saturation = (1 + strength * draws[:, :3]).unbind(dim=1)
     angle = 2 * math.pi * strength / 4 * draws[:, 3]
-    rgb_to_yiq = video.new_tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
     turn = torch.zeros(len(video), 3, 3, device=video.device)
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = saturation * angle.cos()
     turn[:, 2, 1] = saturation * angle.sin()
     turn[:, 1, 2] = -turn[:, 2, 1]
-    matrix = torch.linalg.inv(rgb_to_yiq) @ turn @ rgb_to_yiq * (brightness * contrast)[:, None, None]
+    matrix = yiq_to_rgb @ turn @ rgb_to_yiq * (brightness * contrast)[:, None, None]
     grey = video.mean(dim=(2, 3, 4)) @ rgb_to_yiq[0]
     offset = (1 - contrast) * brightness * grey
     return (torch.bmm(matrix, video.flatten(2)) + offset[:, None, None]).view_as(video).clamp_(0, 1)

@@ -3,6 +3,9 @@
 Path of a sample: clips --transforms--> model inputs --encoder--> features --probe--> scores. The encoder is not
 changed: evaluation mode (batch norm uses its running statistics and does not update them), no gradient, float32.
 
+A GPU is not waited for: features are copied out of it behind the batches that are queued meanwhile, and the encoder's
+convolutions are laid out with channels last for as long as it works, which is the layout that its kernels are made for.
+
 A cached array is ``KEY.npy`` with ``KEY.json`` beside it. KEY is the SHA-256 of everything that the features depend on;
 the JSON file lists it.
 """
@@ -11,7 +14,9 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -19,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.progress import track
-from torch import nn
+from torch import Tensor, nn
 
 from earmark.atomic import replacing
 from earmark.clips.dataset import collate
@@ -38,6 +43,9 @@ __all__ = [
 ]
 
 _FORMAT_VERSION = 2  # raised when the same inputs would give other features
+_BATCHES_UNDER_WAY = (
+    8  # queued on a device at most: enough that it never idles, and memory does not grow with the clips
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -169,7 +177,8 @@ def extract_features(
 ) -> npt.NDArray[np.float32]:
     """Return the encoder's features of every clip of every action.
 
-    The encoder and the transform are moved to `device` and left there; the encoder's train or eval mode is restored.
+    The encoder and the transform are moved to `device` and left there; the encoder's train or eval mode is restored,
+    and the layout of its weights.
 
     Args:
         encoder: Maps ``(B, 3, T, H, W)`` float to ``(B, D)``.
@@ -209,7 +218,10 @@ def extract_features(
     # Moved here and not in `_run`: weights that are moved in inference mode can't be trained afterwards.
     encoder.to(device)
     transform.to(device)
-    features = _run(encoder, clips, transform, options, device=torch.device(device), seed=seed, label=label)
+    device = torch.device(device)
+    # On the CPU, where features are to repeat to the bit, the layout stays as it is.
+    with _in_eval_mode(encoder), _channels_last(encoder) if device.type == "cuda" else nullcontext():
+        features = _run(encoder, clips, transform, options, device=device, seed=seed, label=label)
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise ValueError(f"features of item {int(bad.argmax())} (and {int(bad.sum()) - 1} more) are not finite")
@@ -236,23 +248,107 @@ def _run(
     keys = list(enumerate(seeds))
     batches = [keys[start : start + options.batch_size] for start in range(0, len(keys), options.batch_size)]
     loaded = load_batches(clips, batches, collate_fn=collate, num_workers=options.num_workers, device=device)
-    modes = {module: module.training for module in encoder.modules()}
-    encoder.eval()
-    features: npt.NDArray[np.float32] | None = None
-    try:
-        screen = new_console(stderr=True)
-        for batch in track(loaded, label, total=len(batches), console=screen, disable=not options.progress):
+    features = _FeatureRows(len(keys))
+    screen = new_console(stderr=True)
+    shown = track(loaded, label, total=len(batches), console=screen, disable=not options.progress)
+    with closing(loaded):  # ends its workers where the encoder fails
+        for batch_keys, batch in zip(batches, shown, strict=True):
             output = encoder(transform(batch["video"], batch["seed"], batch["video_size"]))
             if output.ndim != 2:
                 raise ValueError(f"an encoder must return features (B, D), got shape {tuple(output.shape)}")
-            if features is None:
-                features = np.empty((len(clips), output.shape[1]), dtype=np.float32)
-            features[batch["index"].cpu().numpy()] = output.float().cpu().numpy()
+            features.add([item for item, _ in batch_keys], output)
+    return features.collect()
+
+
+class _Arrival(Protocol):
+    """The end of a copy, as a `torch.cuda.Event` marks it."""
+
+    def query(self) -> bool:
+        """Return whether it has been reached."""
+
+    def synchronize(self) -> None:
+        """Wait for it."""
+
+
+def _send_to_host(rows: Tensor) -> tuple[Tensor, _Arrival | None]:
+    """Begin to copy rows to the host; what they are once the copy has ended, and its end: None if it has already."""
+    if rows.device.type != "cuda":
+        return rows.float().cpu(), None
+    on_host = torch.empty(rows.shape, dtype=torch.float32, pin_memory=True)
+    on_host.copy_(rows.float(), non_blocking=True)
+    return on_host, torch.cuda.current_stream(rows.device).record_event()
+
+
+class _FeatureRows:
+    """Features of all items on the host, filled batch by batch by a device that goes on working meanwhile.
+
+    Args:
+        num_items: Rows in all.
+        send: Begins to copy rows to the host, as `_send_to_host`.
+    """
+
+    def __init__(
+        self, num_items: int, send: Callable[[Tensor], tuple[Tensor, _Arrival | None]] = _send_to_host
+    ) -> None:
+        self._num_items = num_items
+        self._send = send
+        self._rows: npt.NDArray[np.float32] | None = None
+        self._under_way: deque[tuple[Sequence[int], Tensor, _Arrival | None]] = deque()
+
+    def add(self, items: Sequence[int], output: Tensor) -> None:
+        """Take the features (B, D) of a batch, whose numbers may not be computed yet."""
+        self._under_way.append((items, *self._send(output)))
+        while self._under_way:
+            arrival = self._under_way[0][2]
+            if arrival is not None and len(self._under_way) <= _BATCHES_UNDER_WAY and not arrival.query():
+                return
+            self._take_first()
+
+    def collect(self) -> npt.NDArray[np.float32]:
+        """Wait for all, and return them, shape (num_items, D)."""
+        while self._under_way:
+            self._take_first()
+        assert self._rows is not None  # there is at least one item
+        return self._rows
+
+    def _take_first(self) -> None:
+        items, rows, arrival = self._under_way.popleft()
+        if arrival is not None:
+            arrival.synchronize()
+        if self._rows is None:
+            self._rows = np.empty((self._num_items, rows.shape[1]), dtype=np.float32)
+        self._rows[items] = rows.numpy()
+
+
+@contextmanager
+def _in_eval_mode(encoder: nn.Module) -> Iterator[None]:
+    """Have an encoder in evaluation mode, and each of its modules in its own mode again at the end."""
+    modes = {module: module.training for module in encoder.modules()}
+    encoder.eval()
+    try:
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode
-    assert features is not None  # there is at least one item
-    return features
+
+
+@contextmanager
+def _channels_last(encoder: nn.Module) -> Iterator[None]:
+    """Lay the weights of convolutions out with channels last, which inputs follow, and at the end as they were.
+
+    Where a compiler has looked at the layout already, it stays.
+    """
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in encoder.modules())
+    weights = [weight for weight in encoder.parameters() if weight.ndim in formats and not compiled]
+    before = [weight.data for weight in weights]
+    try:
+        for weight in weights:
+            weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
+        yield
+    finally:
+        for weight, data in zip(weights, before, strict=True):
+            weight.data = data
 
 
 def _load(cache_dir: Path, key: FeatureKey) -> npt.NDArray[np.float32] | None:

@@ -21,6 +21,7 @@ from torch.nn import functional
 __all__ = ["IGNORED_LABEL", "ProbeOptions", "linear_probe"]
 
 IGNORED_LABEL = -1  # of a sample without a label
+_SCORES_AT_ONCE = 2**24  # of clips and classes: 64 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def linear_probe(
         mean, std = train.mean(dim=(0, 1)), train.std(dim=(0, 1), correction=0)
         # A dimension that hardly varies in training would be blown up in testing by rounding: leave its scale alone.
         scale = torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), std, 1.0)
-        train, test = (train - mean) / scale, (test - mean) / scale
+        train, test = (train - mean).div_(scale), (test - mean).div_(scale)
     labels = {column: torch.from_numpy(np.asarray(train_labels[column], np.int64)).to(device) for column in num_classes}
     heads = {
         column: _head(train.shape[-1], classes, seed=seed, column=column).to(device)
@@ -137,11 +138,7 @@ def linear_probe(
             optimizer.step()
         schedule.step()
     with torch.inference_mode():
-        # The mean of the clips' probabilities, kept as a logarithm so that certain answers do not round to ties.
-        return {
-            column: (head(test).log_softmax(dim=-1).logsumexp(dim=1) - np.log(test.shape[1])).cpu().numpy()
-            for column, head in heads.items()
-        }
+        return {column: _scores(head, test) for column, head in heads.items()}
 
 
 def _head(in_dim: int, num_classes: int, *, seed: int, column: str) -> nn.Linear:
@@ -152,6 +149,21 @@ def _head(in_dim: int, num_classes: int, *, seed: int, column: str) -> nn.Linear
         head.weight.copy_(torch.from_numpy(rng.normal(0.0, 0.01, size=(num_classes, in_dim))))
         head.bias.zero_()
     return head
+
+
+def _scores(head: nn.Linear, features: Tensor) -> npt.NDArray[np.float32]:
+    """Return the logarithm of the mean over clips of the class probabilities, shape (N, classes).
+
+    A logarithm, so that certain answers do not round to ties. What stands between is many times larger than features or
+    scores, and is made for some of the rows at a time.
+    """
+    num_rows = max(1, _SCORES_AT_ONCE // (features.shape[1] * head.out_features))
+    log_sums = [
+        head(some).log_softmax(dim=-1).logsumexp(dim=1).cpu()
+        for some in features.split(num_rows)  # type: ignore[no-untyped-call]
+    ]
+    scores: npt.NDArray[np.float32] = (torch.cat(log_sums) - np.log(features.shape[1])).numpy()
+    return scores
 
 
 def _mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
