@@ -221,7 +221,7 @@ def _words(hint: Any) -> str:
         texts = [rule.words for rule in rules if isinstance(rule, Rule)]
         return f"{SCALARS[kind]} {', '.join(texts)}"
     if get_origin(hint) is Literal:
-        return ", ".join(str(value) for value in get_args(hint))
+        return ", ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in get_args(hint))
     if get_origin(hint) is list:
         return f"list: {_words(get_args(hint)[0])}"
     return SCALARS[hint]
