@@ -43,6 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if not asks_for_gpu(config.option.markexpr):
         os.environ.update(HIDDEN_GPUS)
+    # Beside other tests each takes its share of the processors: N times all of them would wait for one another.
+    num_beside = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if num_beside > 1 and "OMP_NUM_THREADS" not in os.environ:
+        num_threads = max(1, (os.cpu_count() or 1) // num_beside)
+        os.environ["OMP_NUM_THREADS"] = str(num_threads)  # of processes that tests start
+        if torch is not None:
+            torch.set_num_threads(num_threads)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -31,7 +31,7 @@ def test_an_example_runs_as_it_stands(script: str, tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

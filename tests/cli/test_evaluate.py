@@ -3,9 +3,11 @@
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -211,3 +213,33 @@ def test_checkpoints_without_ids_say_by_their_settings_what_they_saw(tmp_path: P
     judged.stored["fingerprint"] = "another"  # type: ignore[index]
     judged.stored["config"]["data"] = KITCHEN  # not even a configuration
     assert set(seen_videos(judged, store, configured().environment).values()) == {None}
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_an_evaluation_sees_the_features_that_the_cpu_does(kitchen: Path, tmp_path: Path) -> None:
+    """Pretraining and evaluation by their commands; the same files of features on both devices, to what TF32 leaves."""
+    data = [f"data.args.base_path={kitchen}", "prepare.short_side=64", "prepare.workers=1", "environment.workers=2"]
+    training = [*data, *SMALL_ENCODERS, "optim.batch_size=2", "optim.use_lr_scheduler=false", "optim.epochs=2"]
+    assert main(["pretrain", *training, "environment.accelerator=cuda", "logging.name=a"]) == 0
+    (state,) = (load_checkpoint(path) for path in tmp_path.glob("earmark_data/outputs/a/checkpoints/checkpoint_*.pt"))
+    assert state["position"]["epoch"] == 2
+
+    def features_on(accelerator: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        judging = [*data, "data_augm.crop_size=32", "evaluate.num_clips=1", "logging.name=a"]
+        assert main(["evaluate", *judging, f"environment.accelerator={accelerator}"]) == 0
+        (results,) = tmp_path.glob("earmark_data/outputs/a_eval/*/results.json")
+        written = json.loads(results.read_text())
+        shutil.rmtree(results.parent)
+        cache = tmp_path / "earmark_data/features"
+        found = {path.name: np.load(path) for path in cache.glob("*.npy")}
+        shutil.rmtree(cache)  # it is shared by devices
+        return found, written
+
+    on_gpu, gpu_results = features_on("cuda")
+    on_cpu, cpu_results = features_on("cpu")
+    assert on_gpu.keys() == on_cpu.keys()
+    assert len(on_gpu) == 4  # of two encoders, training and test actions
+    for name, expected in on_cpu.items():
+        np.testing.assert_allclose(on_gpu[name], expected, rtol=2e-2, atol=2e-2 * np.abs(expected).max())
+    counts = [[column["num_test_actions"] for column in r["columns"]] for r in (gpu_results, cpu_results)]
+    assert counts[0] == counts[1]

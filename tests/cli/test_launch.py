@@ -72,7 +72,7 @@ def metrics(name: str) -> list[dict[str, Any]]:
 
 
 def wait_for_step(name: str, step: int, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not any(line["step"] >= step for line in metrics(name)):
         assert process.poll() is None, "the run ended before that step"
         assert time.monotonic() < deadline

@@ -33,7 +33,7 @@ def run(*arguments: str, cwd: Path, program: str | None = None) -> "subprocess.C
     command = [sys.executable, program] if program else [sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*command, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+        [*command, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
 
 

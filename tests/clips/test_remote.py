@@ -130,7 +130,7 @@ def test_many_processes_download_a_video_once(s3: S3Server, prepared: Path, tmp_
     processes = [context.Process(target=_read_in_process, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
-    assert [results.get(timeout=120) for _ in processes] == [[8, 24]] * 3
+    assert [results.get(timeout=600) for _ in processes] == [[8, 24]] * 3
     for process in processes:
         process.join()
     for name in ("videos/P01/P01_01.mov", "videos/P01/P01_01.index.npz", "videos.parquet", "store.json"):

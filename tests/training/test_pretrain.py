@@ -175,7 +175,7 @@ def test_two_ranks_take_the_steps_of_one_and_can_be_resumed_by_one(tmp_path: Pat
     source = Path(sys.modules["earmark"].__file__ or "").parents[1]
     path = os.pathsep.join([str(source), str(Path(__file__).parents[2])])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "script.py", "two"], cwd=tmp_path, env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "script.py", "two"], cwd=tmp_path, env=environment, check=True, timeout=600)
     two = run(tmp_path / "two", model=plain_model())
     one = run(tmp_path / "one", model=plain_model())
     losses = [[line["loss"] for line in lines_of(result)] for result in (one, two)]
