@@ -1,3 +1,4 @@
+import multiprocessing
 import threading
 import time
 from collections.abc import Callable
@@ -57,7 +58,7 @@ def test_batches_come_in_order_whatever_the_number_of_threads(num_workers: int) 
     assert _threads() == 0
 
 
-@pytest.mark.parametrize("num_workers", [1, 4])
+@pytest.mark.parametrize("num_workers", [0, 1, 4])
 def test_stored_clips_load_as_they_are_read_one_by_one(store: PreparedStore, num_workers: int) -> None:
     clips = MomentClips(store)
     keys = [batch for epoch in range(3) for batch in EpochBatches(len(clips), 2, seed=5, epoch=epoch)]
@@ -134,6 +135,7 @@ def test_in_training_damage_is_told_with_video_time_and_file(
     assert next(loaded)["index"].tolist() == [0, 1]
     with pytest.raises(StoreError, match=rf"P01/b\.mov: .*{reason}"):
         next(loaded)
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.gpu

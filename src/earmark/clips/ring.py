@@ -54,7 +54,7 @@ __all__ = ["BATCHES_AHEAD", "StartMethod", "WorkerLostError", "ring_batches"]
 BATCHES_AHEAD = 2  # read while one is used: enough to even out slow reads, and memory does not grow with the workers
 MAX_PINNED_SLOTS = 4  # those ahead, one that is copied and one whose copy has not been seen to end
 MAX_ROWS_OF_TASK, MAX_TASKS_OF_BATCH = 8, 256
-SECONDS_TO_END, SECONDS_TO_DIE = 2.0, 5.0  # until workers are killed, and until those are given up
+SECONDS_TO_END, SECONDS_TO_DIE = 1.0, 5.0  # until workers are killed, and until those are given up
 NUM_RESTARTS = 3
 SMALL_ROW_BYTES = 64  # numbers that somebody may keep; they must not keep the pictures' memory with them
 
@@ -151,7 +151,7 @@ class _Ring:
         self._unsent: deque[bytes] = deque()
         self._selector = selectors.PollSelector()  # needs no descriptor, which a fork would inherit
         # At exit, before multiprocessing waits for all children, which would wait for tasks.
-        self._at_exit = util.Finalize(self, _close_all, exitpriority=100)
+        self._at_exit = util.Finalize(None, _close_at_exit, args=(weakref.ref(self),), exitpriority=100)
         method = start_method or _default_start_method()
         self._context: Any = multiprocessing.get_context(method)
         self._restarts_left = NUM_RESTARTS
@@ -499,8 +499,9 @@ def _signals_held(start_method: StartMethod) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _close_all() -> None:
-    for ring in list(_rings):  # `close` leaves those of a process that this one was forked from alone
+def _close_at_exit(reference: "weakref.ref[_Ring]") -> None:
+    ring = reference()
+    if ring is not None:
         ring.close()
 
 
