@@ -10,10 +10,14 @@ sound. Both sides run in one process and one thread, in turns, and are held agai
 jobs on the machine disturb the ratio little. The store's side is timed up to the batch that goes to the device, and
 once more with crops and log-mels made on the same core, so that both put out the same.
 
-    python benchmarks/loader.py [--folder DIR] [--videos 12] [--rounds 5]
+Then threads beside processes through `load_batches`, in turns: samples a second of wall time, and the CPU time a sample
+of the program and its workers together.
+
+    python benchmarks/loader.py [--folder DIR] [--videos 12] [--rounds 5] [--only-loaders]
 """
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import tempfile
@@ -23,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -287,15 +292,59 @@ def time_split(clips: MomentClips, batches: list[list[tuple[int, int]]]) -> dict
     return {name: 1e6 * totals[key] / count for key, name in names.items()}
 
 
-def through_threads(clips: MomentClips, num_workers: int, num_batches: int) -> tuple[float, float]:
+class WholeBatches:
+    """The same clips without what lets processes read them row by row: `load_batches` reads these by threads."""
+
+    def __init__(self, clips: MomentClips) -> None:
+        self.read_batch = clips.read_batch
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of its loader's, so far."""
+    ticks = 0
+    for process in multiprocessing.active_children():
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def through_loader(
+    clips: Any, keys: list[list[tuple[int, int]]], num_workers: int, seconds: float
+) -> tuple[float, float]:
     """Return samples a second of wall time through `load_batches`, and the microseconds of CPU time a sample."""
-    keys = batches_of(clips, num_batches + num_workers)
-    batches = load_batches(clips, keys, collate_fn=collate, num_workers=num_workers, device=torch.device("cpu"))
-    for _ in range(num_workers):
+    batches = load_batches(clips, cycle(keys), collate_fn=collate, num_workers=num_workers, device=torch.device("cpu"))
+    for _ in range(6):  # until all memory has been touched once
         next(batches)
-    wall, own = time.perf_counter(), time.process_time()
-    count = sum(len(batch["index"]) for batch in batches)
-    return count / (time.perf_counter() - wall), 1e6 * (time.process_time() - own) / count
+    wall, own, count = time.perf_counter(), cpu_seconds(), 0
+    while time.perf_counter() - wall < seconds:
+        count += len(next(batches)["index"])
+    wall, own = time.perf_counter() - wall, cpu_seconds() - own
+    batches.close()
+    return count / wall, 1e6 * own / count
+
+
+def compare_loaders(clips: MomentClips, *, batch_size: int, rounds: int, seconds: float) -> None:
+    """Print a table of threads beside processes, in turns."""
+    indices = [index % len(clips) for index in range(4 * batch_size)]
+    keys = [[(index, place) for place, index in enumerate(indices[k::4])] for k in range(4)]
+    ways: dict[str, tuple[Any, int]] = {"in the calling thread": (clips, 0)}
+    for num_workers in (1, 2):
+        ways[f"{num_workers} thread{'s' * (num_workers > 1)}"] = (WholeBatches(clips), num_workers)
+        ways[f"{num_workers} process{'es' * (num_workers > 1)}"] = (clips, num_workers)
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, (data_set, num_workers) in ways.items():
+            measured[name].append(through_loader(data_set, keys, num_workers, seconds))
+    print(f"batches of {batch_size}, median of {rounds} rounds of {seconds:g} s in turns")
+    print("| loader | samples/s of wall time | CPU time a sample, us | beside one thread, in its round |")
+    print("|---|---|---|---|")
+    for name, figures in measured.items():
+        speeds, costs = zip(*figures, strict=True)
+        of_thread = [cost for _, cost in measured["1 thread"]]
+        ratio = statistics.median(cost / other for cost, other in zip(costs, of_thread, strict=True))
+        print(f"| {name} | {statistics.median(speeds):.0f} | {statistics.median(costs):.0f} | {ratio:.2f} |")
+    ratios = [p / t for (p, _), (t, _) in zip(measured["2 processes"], measured["2 threads"], strict=True)]
+    print(f"2 processes beside 2 threads, samples/s: {spread(ratios)}, bar 1")
 
 
 def through_processes(clips: MomentClips, num_workers: int, num_batches: int) -> tuple[float, float]:
@@ -346,10 +395,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=20, help="batches of the store a round")
     parser.add_argument("--naive", type=int, default=8, help="samples of the naive data set a round")
+    parser.add_argument("--batch-size", type=int, default=128, help="of threads beside processes")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each of them a round")
+    parser.add_argument("--only-loaders", action="store_true", help="threads beside processes, nothing else")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
+        if options.only_loaders:
+            clips = MomentClips(make_store(folder, num_videos=options.videos, gop=250))
+            compare_loaders(clips, batch_size=options.batch_size, rounds=options.rounds, seconds=options.seconds)
+            return
         for gop, bar in ((250, 100), (16, 50)):
             store = make_store(folder, num_videos=options.videos, gop=gop)
             clips = MomentClips(store)
@@ -378,10 +434,12 @@ def main() -> None:
         print("microseconds a sample: " + ", ".join(f"{part} {value:.0f}" for part, value in split.items()))
         cut_us, saved = crop_costs(store)
         print(f"cutting pictures before the transfer: {cut_us:.0f} us a sample, saves {saved:.2f} MB of it")
-        for name, through in (("threads", through_threads), ("DataLoader processes", through_processes)):
-            for workers in (1, 2):
-                speed, own = through(clips, workers, options.batches)
-                print(f"{workers} {name}: {speed:.0f} samples/s of wall time, {own:.0f} us of CPU time a sample")
+        compare_loaders(clips, batch_size=options.batch_size, rounds=options.rounds, seconds=options.seconds)
+        for workers in (1, 2):
+            speed, own = through_processes(clips, workers, options.batches)
+            print(
+                f"{workers} DataLoader processes: {speed:.0f} samples/s of wall time, {own:.0f} us of CPU time a sample"
+            )
         sample = assemble(clips, batches[0])
         num_bytes = sum(sample[name][0].nbytes for name in ("video_before", "video_after", "audio"))
         print(f"a sample of the batch: {num_bytes / 1e6:.2f} MB")
