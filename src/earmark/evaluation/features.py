@@ -48,7 +48,7 @@ class FeatureOptions:
 
     Attributes:
         batch_size: Clips per batch.
-        num_workers: Threads that read clips; 0 reads in the thread that computes.
+        num_workers: Workers that read clips (see `earmark.clips.loading.load_batches`); 0 reads between computing.
         cache_dir: Folder to keep features in, made if missing; None keeps none.
         progress: Show a progress bar.
     """
@@ -176,7 +176,7 @@ def extract_features(
         clips: Items keyed by ``(index, seed)``, as `earmark.clips.dataset.ActionClips`.
         transform: Called as ``transform(video, seed, video_size)`` on the device, as
             `earmark.clips.transforms.VideoCrop`.
-        options: Batches, threads, cache and progress bar; None for the defaults. With a cache, encoder, clips and
+        options: Batches, workers, cache and progress bar; None for the defaults. With a cache, encoder, clips and
             transform must be `Cacheable`.
         device: Where the encoder runs.
         seed: From which each item's own seed is drawn; matters for clips or transforms that draw.

@@ -75,7 +75,8 @@ class TrainingData:
         audio_transform: Called with (audio int16 (B, S)).
         fingerprint: Identity of the prepared data; a run is resumed with the same only.
         shared_crop: Draw the crop of both clips of a sample alike, instead of independently.
-        num_workers: Threads that load data for this rank; 0 loads in the loop's own, between the steps.
+        num_workers: Workers that load data for this rank (see `earmark.clips.loading.load_batches`); 0 loads between
+            the steps.
         videos: Ids of videos by use: "pretraining", and "probe" for those that a run is judged on. Stored in every
             checkpoint, so that an evaluation can tell which of its videos were seen.
         describe: Names a sample by its index and seed, for errors.
@@ -125,7 +126,7 @@ class TrainingBatches:
     def rest(self, position: Position) -> Generator[dict[str, Tensor], None, None]:
         """Yield this rank's batches from a position to the end of the run, on the device.
 
-        Closing the iterator ends the threads that read ahead.
+        Closing the iterator ends the workers that read ahead.
         """
         return self._load(self._keys_of_rest(position.epoch, position.batch))
 
