@@ -420,8 +420,9 @@ class _Ring:
         slot.lent = [weakref.ref(array) for array in arrays.values()]
         tensors = {}
         for name, array in arrays.items():
-            is_small = array.nbytes <= SMALL_ROW_BYTES * len(array)
-            tensors[name] = torch.from_numpy(array.copy() if is_small else array)
+            # From memory that is not pinned, a copy to a GPU would have the caller wait for those before it.
+            may_be_kept = self._stream is None and array.nbytes <= SMALL_ROW_BYTES * len(array)
+            tensors[name] = torch.from_numpy(array.copy() if may_be_kept else array)
         tensors |= {name: tensors[clip] for name, clip in self._clips.same_clips.items()}
         batch.sent = send(tensors, self._device, self._stream)
         slot.copied = batch.sent[1]
