@@ -53,9 +53,8 @@ def _convert(kind: Any, value: Any, key: str, problems: list[str], keys: Sequenc
     if get_origin(kind) is Literal:
         known = get_args(kind)
         if (value, type(value)) not in [(one, type(one)) for one in known]:  # True equals 1
-            problems.append(
-                f"{key}: {not_one_of(value, [str(one).lower() if isinstance(one, bool) else str(one) for one in known])}"
-            )
+            names = [str(one).lower() if isinstance(one, bool) else str(one) for one in known]
+            problems.append(f"{key}: {not_one_of(value, names)}")
         return value
     value, problem = _convert_scalar(kind, value)
     if problem is None:
