@@ -216,11 +216,15 @@ def work(arguments: WorkerArguments) -> None:
                 sys.modules["torch"].set_num_threads(1)
         except BaseException as error:
             arguments.told.send((-1, 0, _portable(error)))
-            return
+            os._exit(1)
         arguments.told.send(None)  # ready
         while message := os.read(arguments.tasks.fileno(), TASK_FORMAT.size):
             done = reader.do(Task(*TASK_FORMAT.unpack(message)))
             os.write(arguments.done.fileno(), DONE_FORMAT.pack(*done))
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(0)  # taking down an interpreter that has imported torch would keep the caller waiting
 
 
 class _Reader:
