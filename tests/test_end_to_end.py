@@ -62,7 +62,7 @@ def test_a_run_killed_in_mid_epoch_ends_with_the_weights_of_an_uninterrupted_one
     metrics = tmp_path / "killed" / "outputs" / "default" / "metrics.jsonl"
     process = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 600
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 5):  # past the checkpoint of step 3
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 6):  # past the checkpoint of step 3
         assert process.poll() is None, "the run ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)

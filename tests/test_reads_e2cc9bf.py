@@ -85,7 +85,9 @@ def test_the_command_goes_on_with_the_run(old: Path, tmp_path: Path) -> None:
     metrics = (run / "metrics.jsonl").read_text()
     assert metrics.startswith(before)
     added = [json.loads(line) for line in metrics.removeprefix(before).splitlines()]
-    assert [(line["kind"], line["step"], line["epoch"]) for line in added] == [("step", 3, 3), ("epoch", 3, 3)]
+    assert [(line["kind"], line["step"], line["epoch"]) for line in added] == [
+        *(("device", 2, 3), ("step", 3, 3), ("epoch", 3, 3))
+    ]
     assert (run / "config.yaml").read_bytes() == (old / "run/config.yaml").read_bytes()
     path = latest_checkpoint(run / "checkpoints")
     assert path is not None

@@ -68,7 +68,8 @@ def final(name: str) -> dict[str, Any]:
 
 def metrics(name: str) -> list[dict[str, Any]]:
     path = Path("earmark_data/outputs") / name / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line for line in lines if line["kind"] != "device"]
 
 
 def wait_for_step(name: str, step: int, process: "subprocess.Popen[str]") -> None:

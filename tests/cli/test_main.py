@@ -304,7 +304,7 @@ def test_videos_to_judged_encoder_through_the_commands(
     outputs = tmp_path / "earmark_data/outputs"
     runs = {path.parent.name: path for path in outputs.glob("*/metrics.jsonl")}
     assert set(runs) == {"a_optim.args.lr=0.01", "a_optim.args.lr=0.001"}
-    rates = {json.loads(path.read_text().splitlines()[0])["lr"] for path in runs.values()}
+    rates = {json.loads(path.read_text().splitlines()[1])["lr"] for path in runs.values()}
     assert rates == {0.01, 0.001}
 
     named = ["logging.name=a_optim.args.lr=0.01", "optim.args.lr=0.01", "optim.epochs=1"]

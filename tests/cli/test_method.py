@@ -65,7 +65,7 @@ def test_a_method_trains_goes_on_and_leaves_an_encoder_that_can_be_read(folder: 
     assert pretrain(folder, criterion) == 0
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines if line["kind"] == "epoch"] == [1, 2]
-    assert all(line["loss"] > 0 for line in lines)
+    assert all(line["loss"] > 0 for line in lines if line["kind"] in ("step", "epoch"))
     path = latest_checkpoint(run / "checkpoints")
     assert path is not None
     load_encoder_weights(R2Plus1D(10, width=4), path, kind="video")

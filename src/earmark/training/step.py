@@ -207,7 +207,8 @@ class TrainStep:
         values = torch.cat(list(parts))
         shared = self._fabric.world_size > 1
         if shared:  # flags go along with the numbers; one process alone need not ask its device for them
-            values = torch.cat([values, values.new_tensor([float(flag) for flag in flags])])
+            # filled on the device: a tensor made of numbers of the host would be waited for
+            values = torch.cat([values, *(values.new_full((1,), float(flag)) for flag in flags)])
         values = _sum_over_ranks(self._fabric, values) / self._fabric.world_size
         return _Sent(names, len(parts), None if shared else flags, self._readback.send(values))
 
