@@ -28,6 +28,7 @@ def folded_conv3d(x: Tensor, weight: Tensor, *, stride: int, padding: tuple[int,
         (B, D, T', H', W') as of `torch.nn.functional.conv3d`, with channels last.
 
     Example:
+        >>> import torch
         >>> x, weight = torch.randn(2, 3, 4, 9, 10).double(), torch.randn(5, 3, 3, 7, 7).double()
         >>> folded = folded_conv3d(x, weight, stride=2, padding=(1, 3, 3))
         >>> expected = torch.nn.functional.conv3d(x, weight, stride=(1, 2, 2), padding=(1, 3, 3))
@@ -67,6 +68,7 @@ class FoldedConv3d(nn.Conv3d):
     what cannot be folded, such as a stride over time, is computed as usual.
 
     Example:
+        >>> import torch
         >>> layer = FoldedConv3d(3, 4, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False)
         >>> layer(torch.zeros(2, 3, 8, 32, 32)).shape
         torch.Size([2, 4, 8, 16, 16])
@@ -104,6 +106,7 @@ class SpatialMaxPool3d(nn.MaxPool3d):
         padding: Over height and width.
 
     Example:
+        >>> import torch
         >>> SpatialMaxPool3d(3, 2, 1)(torch.zeros(2, 4, 8, 16, 16)).shape
         torch.Size([2, 4, 8, 8, 8])
     """
