@@ -135,7 +135,7 @@ def test_in_training_damage_is_told_with_video_time_and_file(
     assert next(loaded)["index"].tolist() == [0, 1]
     with pytest.raises(StoreError, match=rf"P01/b\.mov: .*{reason}"):
         next(loaded)
-    assert multiprocessing.active_children() == []
+    assert not [p for p in multiprocessing.active_children() if p.name.startswith("earmark-")]
 
 
 @pytest.mark.gpu
