@@ -82,15 +82,15 @@ class JsonReader:
     def members(self, key: str) -> Iterator[tuple[str | None, str, Any]]:
         """Yield the members of the object that the file is; for that of a key, the members of the object it has.
 
-        Of the others, ``(None, name, value)``; of that one, ``(key, name, value)`` for each of its members. A name can
-        come twice. Where the value of the key is no object, it is yielded as those of the others are.
+        Of the others, ``(None, name, value)``; of that one, ``(key, name, value)`` for each of its members. Other
+        names can come twice. Where the value of the key is no object, it is yielded as those of the others are.
 
         Args:
             key: Whose object is read member by member.
 
         Raises:
             NoListError: If the file is no object.
-            json.JSONDecodeError: If it is no json; ``pos`` is where.
+            json.JSONDecodeError: If it is no json, or has the key twice; ``pos`` is where.
 
         Example:
             >>> import io
@@ -100,7 +100,11 @@ class JsonReader:
         if self._next() != "{":
             self._value()
             raise NoListError
+        found = False
         for name in self._names():
+            if name == key and found:
+                raise self._error(f"{key} is given twice")
+            found |= name == key
             if name == key and self._next() == "{":
                 for inner in self._names():
                     yield key, inner, self._value()

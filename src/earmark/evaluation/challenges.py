@@ -35,6 +35,7 @@ from earmark.evaluation.epic_metrics import (
 from earmark.evaluation.epic_sounds_metrics import BACKGROUND, sound_recognition_metrics
 from earmark.evaluation.sound_submissions import read_detection_submission, read_sound_submission
 from earmark.evaluation.submission_files import SubmissionError, read_challenge, read_first_name
+from earmark.wording import counted
 
 __all__ = ["CHALLENGES", "ChallengeScore", "score_submission"]
 
@@ -206,7 +207,9 @@ def _score_detection(path: Path, annotations: Path) -> ChallengeScore:
     dropped = int((~np.isin(detected.label, annotated.label)).sum())
     notes = [*submission.notes, *_unknown_videos(submission.video_ids, names)]
     if dropped:
-        notes.append(f"{path}: {dropped} detections are of classes without annotated sounds, and dropped as officially")
+        notes.append(
+            f"{path}: {counted(dropped, 'detection')} of classes without annotated sounds: dropped, as officially"
+        )
     return ChallengeScore(
         challenge=challenge,
         annotations=source,
@@ -345,9 +348,11 @@ def _unknown_videos(video_ids: Sequence[str], known: set[str]) -> list[str]:
     notes = []
     if unknown:
         named = ", ".join(map(quoted, unknown[:MAX_NAMED]))
-        notes.append(f"{len(unknown)} videos are not in the annotations, so all their detections are wrong: {named}")
+        notes.append(
+            f"{counted(len(unknown), 'video')} not in the annotations, all detections there are wrong: {named}"
+        )
     if missing:
-        notes.append(f"{missing} annotated videos are not in the file: none of their sounds is detected")
+        notes.append(f"{counted(missing, 'annotated video')} not in the file: none of the sounds there is detected")
     return notes
 
 
