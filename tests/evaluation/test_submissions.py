@@ -358,3 +358,49 @@ def test_the_python_of_the_page_writes_a_valid_file(tmp_path: Path, monkeypatch:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/challenges.md").read_text(encoding="utf-8"), re.DOTALL)
     exec(code, {})
     read_action_submission("test.zip", "action_recognition", ["P01_101_0", "P01_101_1"])
+
+
+def damaged(content: bytes, rng: np.random.Generator) -> bytes:
+    """Bytes replaced, cut out, doubled or put in, at a few places."""
+    for _ in range(rng.integers(1, 4)):
+        start = int(rng.integers(len(content)))
+        stop = start + int(rng.integers(1, 12))
+        put_in = [rng.bytes(3), b"", content[start:stop] * 2, b"[{", b'"', b"NaN", b"-1e999", b"null", b"}}"]
+        content = content[:start] + put_in[rng.integers(len(put_in))] + content[stop:]
+    return content
+
+
+@pytest.mark.parametrize("suffix", [".json", ".zip"])
+@pytest.mark.parametrize("kind", ["actions", "sounds", "detections"])
+def test_damaged_files_are_refused_or_read_never_anything_else(tmp_path: Path, kind: str, suffix: str) -> None:
+    content = {
+        "actions": lambda: action_submission(["a_0"], actions=True),
+        "sounds": lambda: sound_submission(["a_0", "a_1"]),
+        "detections": detection_submission,
+    }[kind]()
+    read: dict[str, Callable[[Path], Any]] = {
+        "actions": lambda path: read_action_submission(path, "action_recognition", ["a_0"]),
+        "sounds": lambda path: read_sound_submission(path, ["a_0", "a_1"]),
+        "detections": read_detection_submission,
+    }
+    path = tmp_path / f"x{suffix}"
+    whole = json.dumps(content).encode()
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("test.json", whole)
+        whole = path.read_bytes()
+    path.write_bytes(whole)
+    read[kind](path)
+    rng = np.random.default_rng(0)
+    faults: list[tuple[str, ...]] = []
+    for _ in range(150):
+        path.write_bytes(damaged(whole, rng))
+        try:
+            found = read[kind](path)
+        except SubmissionError as error:
+            faults.append(error.faults)
+        else:
+            numbers = found.events.score if kind == "detections" else getattr(found, "scores", np.zeros(1))
+            assert np.isfinite(numbers).all()
+    assert len(faults) > 75
+    assert all(str(path) in fault for of_one in faults for fault in of_one)
