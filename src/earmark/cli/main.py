@@ -29,6 +29,7 @@ COMMANDS = {  # each has a module of its name in this package, with `add_argumen
     "prepare": "prepare a data set's videos for training, or verify what was prepared",
     "pretrain": "train both encoders on the moments of a data set",
     "evaluate": "judge a pretrained video encoder by a linear probe",
+    "score": "validate a file of predictions for a challenge, and score it with the official measures",
     "runs": "list the runs with their state, epoch, last loss and best probe",
     "doctor": "say what this machine has, and what is missing for what",
 }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from earmark.atomic import remove_abandoned, require_writable, scratch_folder
 from earmark.cli.moments_file import Job, OutputFailure, Search, examine
 from earmark.cli.moments_inputs import inputs
-from earmark.cli.score import complain, read_truths, score
+from earmark.cli.moments_score import complain, read_truths, score
 from earmark.cli.terminal import DONE, FAILED, clock, non_negative, num_cpus, positive, print_json, screen
 from earmark.wording import counted, visible
 

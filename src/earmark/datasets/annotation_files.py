@@ -13,6 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TextIO
 
+from earmark.datasets.json_stream import PATIENT_DECODER, JsonReader, NoListError, RepeatedKey
 from earmark.datasets.records import DatasetError
 from earmark.wording import counted
 
@@ -35,11 +36,8 @@ __all__ = [
 MAX_VIDEO_SECONDS = 1e7  # 116 days: no recording lasts longer
 MAX_ID_CHARACTERS = 200  # with suffixes and the name of a temporary file it still fits in the 255 bytes of a file name
 MAX_LINE_CHARACTERS = 2**20
-MAX_VALUE_CHARACTERS = 2**26  # of one row of json; those of Ego4D's manifest, the longest, have some 10,000
-CHUNK_CHARACTERS = 2**18
 MAX_NAMED = 1000  # faults of one file; the others are counted
 MAX_QUOTED = 60  # characters of a value in a message
-MAX_DIGITS = 100  # of a whole number in json: Python itself refuses more than 4,300, and the whole file with it
 
 _TIMESTAMP = re.compile(r"([0-9]{1,4}):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,30}))?")
 _FILE_NAME = re.compile(r"\w[\w-]*", re.ASCII)
@@ -298,7 +296,7 @@ def read_json(path: Path) -> Any:
         DatasetError: If the file cannot be read.
     """
     try:
-        return _PATIENT_DECODER.decode(path.read_text(encoding="utf-8-sig"))
+        return PATIENT_DECODER.decode(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: not a readable json file ({error})") from error
     except RecursionError as error:
@@ -318,15 +316,15 @@ def json_rows(path: Path, key: str, faults: RowFaults) -> Iterator[tuple[str, di
     """
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-            for number, row in enumerate(_JsonReader(file).list_below(key)):
+            for number, row in enumerate(JsonReader(file).list_below(key)):
                 place = f"{key}[{number}]"
                 if not isinstance(row, dict):
                     faults.add(place, f"expected a json object, got {quoted(row)}")
-                elif isinstance(row, _RepeatedKey):
+                elif isinstance(row, RepeatedKey):
                     faults.add(place, f"{quoted(row.key)} is given twice")
                 else:
                     yield place, row
-    except _NoListError as error:
+    except NoListError as error:
         raise DatasetError(f"{path}: must be a list, or an object whose {key} is one") from error
     except OSError as error:
         raise DatasetError(f"{path}: not a readable json file ({error})") from error
@@ -335,130 +333,3 @@ def json_rows(path: Path, key: str, faults: RowFaults) -> Iterator[tuple[str, di
         raise DatasetError(f"{path}: not a readable json file ({reason})") from error
     except RecursionError as error:
         raise DatasetError(f"{path}: not a readable json file (nested too deeply)") from error
-
-
-class _NoListError(ValueError):
-    """A json file without the list that was looked for."""
-
-
-class _RepeatedKey(dict[str, Any]):
-    """An object of a json file that gives a key twice: which of the two is meant?"""
-
-    key = ""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) == len(pairs):
-        return content
-    keys = [key for key, _ in pairs]
-    repeated = _RepeatedKey(content)
-    repeated.key = next(key for key in keys if keys.count(key) > 1)
-    return repeated
-
-
-def _whole_number(digits: str) -> int | float:
-    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)  # beyond any bound either way
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
-_PATIENT_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_number)  # takes twice as long
-
-
-class _JsonReader:
-    """Reads a list in a json file item by item; `json` reads only what is whole in memory."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._text = ""
-        self._position = 0  # of the next character in the text
-        self._num_passed = 0  # characters before the text
-        self._ended = False
-
-    def list_below(self, key: str) -> Iterator[Any]:
-        if self._next() == "[":
-            yield from self._items()
-        elif self._next() == "{":
-            yield from self._list_of_object(key)
-        else:
-            self._value()
-            raise _NoListError
-        if self._next():
-            raise self._error("text after the end")
-
-    def _list_of_object(self, key: str) -> Iterator[Any]:
-        self._take("{")
-        found = False
-        while self._next() != "}":
-            name = self._value()
-            self._take(":")
-            if name == key and found:
-                raise self._error(f"{key} is given twice")
-            if name == key:
-                found = True
-                if self._next() != "[":
-                    raise _NoListError
-                yield from self._items()
-            else:
-                self._value()
-            if self._next() != "}":
-                self._take(",")
-        self._take("}")
-        if not found:
-            raise _NoListError
-
-    def _items(self) -> Iterator[Any]:
-        self._take("[")
-        while self._next() != "]":
-            yield self._value()
-            if self._next() != "]":
-                self._take(",")
-        self._take("]")
-
-    def _next(self) -> str:
-        """Return the next character that is no white space, and go there; nothing at the end of the file."""
-        while True:
-            while self._position < len(self._text):
-                if self._text[self._position] not in " \t\r\n":
-                    return self._text[self._position]
-                self._position += 1
-            if self._ended:
-                return ""
-            self._read_on()
-
-    def _take(self, character: str) -> None:
-        if self._next() != character:
-            raise self._error(f"expected {character!r}")
-        self._position += 1
-
-    def _value(self) -> Any:
-        self._next()
-        decoder = _DECODER
-        while True:
-            num_left = len(self._text) - self._position
-            try:
-                value, end = decoder.raw_decode(self._text, self._position)
-            except json.JSONDecodeError as error:  # damaged, or cut by the end of what is read
-                if self._ended or num_left > MAX_VALUE_CHARACTERS:
-                    raise self._error(error.msg, error.pos) from error
-            except ValueError:  # a number of more digits than Python converts
-                if decoder is _PATIENT_DECODER:
-                    raise
-                decoder = _PATIENT_DECODER
-                continue
-            else:
-                if end < len(self._text) or self._ended:  # else a number may go on
-                    self._position = end
-                    return value
-            self._read_on()
-
-    def _read_on(self) -> None:
-        self._num_passed += self._position
-        rest = self._text[self._position :]
-        more = self._file.read(max(CHUNK_CHARACTERS, len(rest)))
-        self._text, self._position, self._ended = rest + more, 0, not more
-
-    def _error(self, message: str, position: int | None = None) -> json.JSONDecodeError:
-        error = json.JSONDecodeError(message, "", 0)
-        error.pos = self._num_passed + (self._position if position is None else position)
-        return error

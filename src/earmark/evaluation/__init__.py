@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from earmark.evaluation.action_recognition import ActionRecognition, ClassAccuracy, ColumnResult
+from earmark.evaluation.action_submissions import read_action_submission, write_action_submission
 from earmark.evaluation.base import ClipOptions, RecordCount, Task, evaluate_task
+from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
+from earmark.evaluation.detection_metrics import Events
 from earmark.evaluation.features import (
     Cacheable,
     FeatureOptions,
@@ -21,17 +24,27 @@ from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_inter
 from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
 from earmark.evaluation.report import Example, write_report
 from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
+from earmark.evaluation.sound_submissions import (
+    read_detection_submission,
+    read_sound_submission,
+    write_detection_submission,
+    write_sound_submission,
+)
+from earmark.evaluation.submission_files import SubmissionError, SupervisionLevels
 
 __all__ = [
+    "CHALLENGES",
     "FEW_VIDEOS",
     "IGNORED_LABEL",
     "TASKS",
     "ActionRecognition",
     "Cacheable",
+    "ChallengeScore",
     "ClassAccuracy",
     "ClipOptions",
     "ColumnResult",
     "Estimate",
+    "Events",
     "Example",
     "FeatureOptions",
     "LabelledClips",
@@ -40,6 +53,8 @@ __all__ = [
     "Row",
     "Score",
     "Seen",
+    "SubmissionError",
+    "SupervisionLevels",
     "TargetResult",
     "Task",
     "TaskResult",
@@ -52,7 +67,14 @@ __all__ = [
     "linear_probe",
     "mean_interval",
     "paired_interval",
+    "read_action_submission",
+    "read_detection_submission",
+    "read_sound_submission",
+    "score_submission",
+    "write_action_submission",
+    "write_detection_submission",
     "write_report",
+    "write_sound_submission",
 ]
 
 TASKS: Mapping[str, type[Task[Any, Any]]] = {
