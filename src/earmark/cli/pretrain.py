@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from earmark.cli.build import describe_store, open_store, run_dir
 from earmark.cli.checks import left_out_of_run, startup_problems
 from earmark.cli.config import ConfigError
-from earmark.cli.config_schema import Environment, Logging, Optim, PretrainConfig
+from earmark.cli.config_schema import Environment, Logging, Optim, PretrainAugm, PretrainConfig
 from earmark.cli.launch import leave_for_requeue, processes_of, run_in_processes
 from earmark.cli.method import build_clips, build_encoders, build_model
 from earmark.cli.probe import scheduled_probe
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from earmark.clips.dataset import MomentClips
     from earmark.clips.store import PreparedStore
+    from earmark.clips.transforms import VideoCrop
     from earmark.training import PretrainResult, TrainingData
     from earmark.training.launch import Launch
 
@@ -48,6 +49,7 @@ CHANGEABLE = (
     "optim.batch_size",  # per node; that of all nodes together is an argument, and must be the same
     "data.args.base_path",
     "data.store",
+    "data.args.layout",  # which files those videos are is part of the data's fingerprint
     "optim.max_steps",
 )
 
@@ -174,26 +176,36 @@ def training_data(
 ) -> "TrainingData":
     """Return what a run reads, with the transforms that the configuration asks for."""
     from earmark.clips.dataset import collate
-    from earmark.clips.transforms import LogMel, VideoCrop
+    from earmark.clips.transforms import LogMel
     from earmark.training import TrainingData
 
-    augm = config.data_augm
     return TrainingData(
         clips=clips,
         collate_fn=collate,
-        video_transform=VideoCrop(
-            crop_size=augm.crop_size,
-            min_short_side=augm.min_short_side,
-            max_short_side=augm.max_short_side,
-            flip=augm.flip,
-            color_jitter=augm.color_jitter,
-        ),
+        video_transform=video_crop(config.data_augm),
         audio_transform=LogMel(sample_rate=store.sample_rate),
         fingerprint=store.fingerprint,
-        shared_crop=augm.shared_crop,
+        shared_crop=config.data_augm.shared_crop,
         num_workers=num_workers,
         videos=videos,
         describe=lambda index, seed: "{} at {:.2f} s".format(*clips.moment_of(index, seed)),
+    )
+
+
+def video_crop(augm: PretrainAugm) -> "VideoCrop":
+    """Return the random crops that the group ``data_augm`` asks for."""
+    from earmark.clips.transforms import VideoCrop
+
+    if augm.min_short_side is None or augm.max_short_side is None:
+        return VideoCrop(
+            crop_size=augm.crop_size, min_area=augm.min_area, flip=augm.flip, color_jitter=augm.color_jitter
+        )
+    return VideoCrop(
+        crop_size=augm.crop_size,
+        min_short_side=augm.min_short_side,
+        max_short_side=augm.max_short_side,
+        flip=augm.flip,
+        color_jitter=augm.color_jitter,
     )
 
 
@@ -241,11 +253,14 @@ def describe_clips(config: PretrainConfig) -> str:
     """Say in a line what is cut from prepared videos, and how far crops are enlarged for that."""
     data, augm, held = config.data, config.data_augm, config.prepare.short_side
     gaps = data.args.gaps or [data.args.delta_non_overlap]
-    enlarged = f", enlarged up to {augm.max_short_side / held:.2f} times" if augm.max_short_side > held else ""
+    cropped = f"of at least {augm.min_area:g} of the picture" if augm.min_area is not None else ""
+    if augm.min_short_side is not None and augm.max_short_side is not None:
+        enlarged = f", enlarged up to {augm.max_short_side / held:.2f} times" if augm.max_short_side > held else ""
+        cropped = f"from a short side of {augm.min_short_side} to {augm.max_short_side}{enlarged}"
     return (
         f"clips: {round(data.clip_seconds * data.clip_fps)} frames at {data.clip_fps:g} per second, "
-        f"{' or '.join(f'{gap:g}' for gap in gaps)} s from the moment; crops of {augm.crop_size} from a short side of "
-        f"{augm.min_short_side} to {augm.max_short_side}{enlarged}; {data.audio_seconds:g} s of sound"
+        f"{' or '.join(f'{gap:g}' for gap in gaps)} s from the moment; crops of {augm.crop_size} "
+        f"{cropped}; {data.audio_seconds:g} s of sound"
     )
 
 

@@ -6,6 +6,7 @@ To add one, write a class with the attributes and methods of `DatasetRecords` an
 from earmark.datasets.ego4d import Ego4D, StateChangeRecord
 from earmark.datasets.epic_kitchens import EpicKitchens, parse_timestamp
 from earmark.datasets.epic_sounds import SOUND_CLASSES, EpicSounds
+from earmark.datasets.epic_subsets import EpicSubset
 from earmark.datasets.folder import Folder
 from earmark.datasets.kitchen import Kitchen, KitchenPreset
 from earmark.datasets.listing import Listing, is_readable_file, media_below, reason_of
@@ -27,6 +28,7 @@ __all__ = [
     "Ego4D",
     "EpicKitchens",
     "EpicSounds",
+    "EpicSubset",
     "Folder",
     "Kitchen",
     "KitchenPreset",
