@@ -96,8 +96,8 @@ def test_both_kinds_of_cuts_without_whole_videos_need_a_choice(base: Path) -> No
     put(base, "segments/P01_04_000070_000080.MP4", "action_segments/P01_04_00011100_00011350.MP4")
     with pytest.raises(DatasetError, match="both segments and action_segments; say which"):
         EpicKitchens(base).videos()
-    with pytest.raises(DatasetError, match=r"action_segments: no cut of any of 1 video|none"):
-        (base / "action_segments/P01_04_00011100_00011350.MP4").unlink()
+    (base / "action_segments/P01_04_00011100_00011350.MP4").unlink()
+    with pytest.raises(DatasetError, match="action_segments: no cut of any of 1 video"):
         EpicKitchens(base, layout="action_segments").videos()
 
 

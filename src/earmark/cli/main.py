@@ -27,6 +27,7 @@ COMMANDS = {  # each has a module of its name in this package, with `add_argumen
     "kitchen": "generate Audible Kitchen, a data set of audible interactions",
     "moments": "list the moments of interaction in videos or sound files",
     "prepare": "prepare a data set's videos for training, or verify what was prepared",
+    "check": "say whether a data set is all there: missing, unreadable, cut short, without sound",
     "pretrain": "train both encoders on the moments of a data set",
     "evaluate": "judge a pretrained video encoder by a linear probe",
     "runs": "list the runs with their state, epoch, last loss and best probe",
