@@ -228,7 +228,16 @@ def seen_videos(judged: Judged, store: "PreparedStore", environment: Environment
             ids[by] = [video.video_id for video in store.videos.values() if split in ("all", video.split)]
         else:
             ids[by] = None
-    return ids
+    return {by: None if seen is None else _with_cuts(seen, store) for by, seen in ids.items()}
+
+
+def _with_cuts(seen: Collection[str], store: "PreparedStore") -> Collection[str]:
+    """Return ids with those of the store that are cuts of the same videos, or the whole of which they are cuts."""
+    from earmark.datasets import parent_of
+
+    parents = {parent_of(video_id) for video_id in seen}
+    same = [video_id for video_id in store.videos if parent_of(video_id) in parents]
+    return list(dict.fromkeys([*seen, *same]))
 
 
 def _same_videos(stored: Mapping[str, Any], data: Data, environment: Environment) -> bool | None:

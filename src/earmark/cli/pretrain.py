@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli.build import describe_store, open_store, run_dir
-from earmark.cli.checks import left_out_of_run, startup_problems
+from earmark.cli.checks import (
+    held_out_videos_seen,
+    left_out_of_run,
+    require_only_training_videos,
+    startup_problems,
+)
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import Environment, Logging, Optim, PretrainAugm, PretrainConfig
 from earmark.cli.launch import leave_for_requeue, processes_of, run_in_processes
@@ -216,6 +221,10 @@ def say_what_is_trained_on(config: PretrainConfig, store: "PreparedStore", clips
     found_by = f"detector {store.parameters['detector']}" if clips.moments == "audible" else clips.moments
     segments, moments = counted(len(clips), "segment"), counted(clips.num_moments, "moment")
     say(f"pretraining on {segments} with {moments} ({found_by}); run folder {folder}")
+    trained_on = "all splits" if config.data.split == "all" else f"split {config.data.split}"
+    say(f"videos: {len(clips.video_ids)} of {trained_on}")
+    for line in held_out_videos_seen(clips, store):
+        say(line)
     for line in left_out_of_run(clips, store, split=config.data.split):
         say(line)
 
@@ -273,6 +282,7 @@ def open_store_once(config: PretrainConfig) -> "PreparedStore":
 
     def prepare() -> Path:
         opened.append(open_store(config.data, config.environment, config.prepare))
+        require_only_training_videos(config, opened[0])
         return opened[0].root
 
     root = on_first_rank(prepare)

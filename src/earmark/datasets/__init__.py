@@ -4,6 +4,7 @@ To add one, write a class with the attributes and methods of `DatasetRecords` an
 """
 
 from earmark.datasets.ego4d import Ego4D, StateChangeRecord
+from earmark.datasets.epic_cuts import parent_of
 from earmark.datasets.epic_files import checksums, stray_files
 from earmark.datasets.epic_kitchens import EpicKitchens, parse_timestamp
 from earmark.datasets.epic_sounds import SOUND_CLASSES, EpicSounds
@@ -39,6 +40,7 @@ __all__ = [
     "checksums",
     "is_readable_file",
     "media_below",
+    "parent_of",
     "parse_timestamp",
     "reason_of",
     "stray_files",
