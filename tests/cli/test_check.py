@@ -88,6 +88,16 @@ def test_every_fault_is_counted_and_named(epic: Path, capsys: pytest.CaptureFixt
     }
 
 
+def test_an_action_that_ends_after_its_video_is_reported_and_read(
+    epic: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = annotation("P01_01_0"), annotation("P01_01_1", start="00:00:02.00", stop="00:00:09.00")
+    (epic / "annotations/EPIC_100_train.csv").write_text(HEADER + "".join(rows))
+    report = checked(epic, capsys)
+    assert report["actions"]["train"] == {"annotated": 2, "fall_away": 0}
+    assert report["faults"]["doubtful times"] == ["P01_01_1: ends at 9.00 s, its video P01_01 is listed with 5.00 s"]
+
+
 def test_the_table_ends_with_a_verdict(epic: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", *DATA, f"data.args.base_path={epic}", "--workers", "1"]) == 0
     out = capsys.readouterr().out

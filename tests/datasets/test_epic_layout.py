@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from earmark.datasets import DatasetError, EpicKitchens
+from earmark.datasets import DatasetError, EpicKitchens, EpicKitchens55
 from earmark.datasets.epic_kitchens import VIDEO_FOLDERS
 from tests.helpers.epic_files import CLASSES, HEADER, annotation
 
@@ -117,3 +117,34 @@ def test_the_official_list_of_lengths_has_700_videos(annotations: Path) -> None:
     lengths = epic.seconds_of_videos()
     assert (len(lengths), epic.problems) == (700, ())
     assert lengths["P01_01"] == 1652.152817
+
+
+def test_the_csv_files_of_2018_are_read_with_their_own_columns(tmp_path: Path) -> None:
+    labels = "verb,verb_class,noun,noun_class,all_nouns,all_noun_classes"
+    times = "start_timestamp,stop_timestamp,start_frame,stop_frame"
+    (tmp_path / "EPIC_train_action_labels.csv").write_text(
+        f"uid,participant_id,video_id,narration,{times},{labels}\n"
+        "6374,P03,P03_01,peel kiwi,00:00:01.50,00:00:03.00,90,180,peel,1,kiwi,1,['kiwi'],[1]\n"
+    )
+    for number, video in ((1, "P01_11"), (2, "P09_01")):
+        (tmp_path / f"EPIC_test_s{number}_timestamps.csv").write_text(
+            f"uid,participant_id,video_id,{times}\n{number},{video[:3]},{video},00:00:00.00,00:00:01.89,1,113\n"
+        )
+    (tmp_path / "EPIC_verb_classes.csv").write_text("verb_id,class_key,verbs\n0,take,['take']\n1,peel,['peel']\n")
+    (tmp_path / "EPIC_noun_classes.csv").write_text("noun_id,class_key,nouns\n0,pan,['pan']\n1,kiwi,['kiwi']\n")
+    (tmp_path / "EPIC_video_info.csv").write_text("video,resolution,duration,fps\nP03_01,1920x1080,7.5,59.94\n")
+    put(tmp_path, "EPIC_KITCHENS_2018/videos/train/P03/P03_01.MP4")
+    epic = EpicKitchens55(tmp_path)
+    (action,) = epic.actions("train")
+    assert (action.action_id, action.video_id, action.start_seconds) == ("6374", "P03_01", 1.5)
+    assert {label: epic.classes[label][number] for label, number in action.labels.items()} == {
+        "verb": "peel",
+        "noun": "kiwi",
+    }
+    assert epic.seconds_of_videos() == {"P03_01": 7.5}
+    assert [(video.video_id, video.split) for video in epic.videos()] == [
+        ("P03_01", "train"),
+        ("P01_11", "test"),
+        ("P09_01", "test_unseen"),
+    ]
+    assert epic.actions("test_unseen")[0].labels == {}

@@ -72,7 +72,7 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
         ConfigError: If its folder is not given.
         earmark.datasets.DatasetError: If it is damaged.
     """
-    from earmark.datasets import DATASETS, Ego4D, EpicKitchens, Folder
+    from earmark.datasets import DATASETS, Ego4D, EpicKitchens, EpicKitchens55, Folder
 
     path = base_path(data, environment)
     if data.name == "folder":
@@ -93,6 +93,8 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
         return ego4d
     if data.name == "epic_kitchens":
         return EpicKitchens(path, layout=data.args.layout)
+    if data.name == "epic_kitchens_55":
+        return EpicKitchens55(path, layout=data.args.layout)
     dataset: DatasetRecords = DATASETS[data.name](path)
     return dataset
 

@@ -85,10 +85,12 @@ def completeness_of(
         num_workers: Files whose checksums are computed side by side.
     """
     from earmark.datasets import DatasetError, EpicKitchens, stray_files
-    from earmark.preparation.completeness import Completeness, lost_actions, wrong_checksums
+    from earmark.preparation.completeness import Completeness, lost_actions, times_beyond, wrong_checksums
 
     by_id = {state.video_id: state for state in states}
     actions, problems = {}, list(left_out)
+    lengths = lengths_of(dataset)
+    doubtful_times: list[str] = []
     for split in dict.fromkeys(video.split for video in videos) if dataset.classes else ():
         try:
             annotated = dataset.actions(split)
@@ -96,6 +98,7 @@ def completeness_of(
             problems.append(str(error))
             continue
         actions[split] = (len(annotated), lost_actions(annotated, by_id))
+        doubtful_times += times_beyond(annotated, lengths)
     strays: tuple[str, ...] = ()
     if isinstance(dataset, EpicKitchens) and dataset.layout_of(videos) == "videos":
         strays = stray_files(dataset, videos)
@@ -103,7 +106,6 @@ def completeness_of(
     faults: tuple[str, ...] = ()
     if checksums is not None:
         num_compared, faults = wrong_checksums(states, checksums, num_workers=num_workers)
-    lengths = lengths_of(dataset)
     return Completeness(
         videos=tuple(states),
         actions=actions,
@@ -112,6 +114,7 @@ def completeness_of(
         num_checksums=num_compared,
         checksum_faults=faults,
         problems=(*problems, *dataset.problems),
+        doubtful_times=tuple(doubtful_times),
     )
 
 

@@ -23,7 +23,6 @@ __all__ = [
     "unused_by_criterion",
 ]
 
-HELD_OUT = ("validation", "test")
 MAX_VIDEOS_NAMED = 5
 WITHOUT_ACTIONS = ("folder",)  # data sets that never have annotated actions
 
@@ -138,7 +137,7 @@ def require_only_training_videos(config: PretrainConfig, store: "PreparedStore")
         videos = open_dataset(config.data, config.environment).videos()
     except (ConfigError, DatasetError):
         return
-    held_out = {parent_of(video.video_id): video.split for video in videos if video.split in HELD_OUT}
+    held_out = {parent_of(video.video_id): video.split for video in videos if video.split not in ("train", "all")}
     trained_on = [video_id for video_id, video in store.videos.items() if video.split == "train"]
     wrong = [f"{name} ({held_out[parent_of(name)]})" for name in trained_on if parent_of(name) in held_out]
     if wrong:
@@ -153,7 +152,9 @@ def require_only_training_videos(config: PretrainConfig, store: "PreparedStore")
 def held_out_videos_seen(clips: "MomentClips", store: "PreparedStore") -> list[str]:
     """Return a line of caution if a run sees videos that are held out for validation or test; none if it does not."""
     splits = [store.videos[video_id].split for video_id in clips.video_ids]
-    counts = [f"{counted(splits.count(split), 'video')} of split {split}" for split in HELD_OUT if split in splits]
+    counts = [
+        f"{counted(splits.count(split), 'video')} of split {split}" for split in sorted({*splits} - {"train", "all"})
+    ]
     if not counts:
         return []
     return [f"caution: this run sees {' and '.join(counts)}: what is measured on them later is not of unseen videos"]

@@ -58,7 +58,7 @@ class DataArgs:
 class Data:
     """Group ``data``: which data set, and what is cut from it."""
 
-    name: Literal["kitchen", "folder", "epic_kitchens", "ego4d"]
+    name: Literal["kitchen", "folder", "epic_kitchens", "epic_kitchens_55", "ego4d"]
     args: DataArgs
     split: Split
     store: str | None

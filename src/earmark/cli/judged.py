@@ -248,7 +248,7 @@ def _same_videos(stored: Mapping[str, Any], data: Data, environment: Environment
         return None
     if there.name != data.name:  # a folder may hold any data set, under other ids
         return None if "folder" in (there.name, data.name) else False
-    if data.name in ("epic_kitchens", "ego4d"):  # ids of their authors
+    if data.name in ("epic_kitchens", "epic_kitchens_55", "ego4d"):  # ids of their authors
         return True
     if data.name == "kitchen" and there.args.base_path is None and data.args.base_path is None:
         return (there.args.preset, there.args.seed) == (data.args.preset, data.args.seed)

@@ -7,6 +7,7 @@ from earmark.datasets.ego4d import Ego4D, StateChangeRecord
 from earmark.datasets.epic_cuts import parent_of
 from earmark.datasets.epic_files import checksums, stray_files
 from earmark.datasets.epic_kitchens import EpicKitchens, parse_timestamp
+from earmark.datasets.epic_kitchens_55 import EpicKitchens55
 from earmark.datasets.epic_sounds import SOUND_CLASSES, EpicSounds
 from earmark.datasets.epic_subsets import EpicSubset
 from earmark.datasets.folder import Folder
@@ -29,6 +30,7 @@ __all__ = [
     "DatasetRecords",
     "Ego4D",
     "EpicKitchens",
+    "EpicKitchens55",
     "EpicSounds",
     "EpicSubset",
     "Folder",
@@ -49,6 +51,7 @@ __all__ = [
 DATASETS = {
     "folder": Folder,
     "epic_kitchens": EpicKitchens,
+    "epic_kitchens_55": EpicKitchens55,
     "epic_sounds": EpicSounds,
     "ego4d": Ego4D,
     "kitchen": Kitchen,

@@ -49,9 +49,13 @@ VIDEO_FOLDERS = (
     "EPIC_KITCHENS_2018/videos/train/{participant}",
     "EPIC_KITCHENS_2018/videos/test/{participant}",
 )
-ANNOTATION_FOLDERS = ("annotations", "", "epic-kitchens-100-annotations", "epic-kitchens-100-annotations-master")
+ANNOTATION_FOLDERS = (
+    *("annotations", ""),
+    *("epic-kitchens-100-annotations", "epic-kitchens-100-annotations-master"),  # a clone, or as GitHub packs it
+    *("epic-sounds-annotations", "epic-sounds-annotations-main"),
+    *("epic-kitchens-55-annotations", "epic-kitchens-55-annotations-master"),
+)
 Layout = Literal["videos", "segments", "action_segments"]
-VIDEO_INFO = "EPIC_100_video_info.csv"
 
 
 class EpicKitchens:
@@ -92,6 +96,9 @@ class EpicKitchens:
     _files: ClassVar = ANNOTATIONS
     _id_column = "narration_id"
     _label_columns: ClassVar = LABEL_COLUMNS
+    _class_files: ClassVar = CLASS_FILES
+    _class_columns: ClassVar = {"verb": ("id", "key"), "noun": ("id", "key")}
+    _video_info: ClassVar = ("EPIC_100_video_info.csv", "video_id")  # the file, and its column of videos
 
     def __init__(self, base_path: str | os.PathLike[str], *, layout: Layout | None = None) -> None:
         self.base_path = Path(base_path).absolute()
@@ -227,7 +234,7 @@ class EpicKitchens:
         names: dict[str, str] = {}  # the same few of many rows: kept once
         all_labels: dict[tuple[str, ...], dict[str, int]] = {}
         columns = [self._id_column, *VIDEO_COLUMNS, *TIME_COLUMNS]
-        if split != "test":
+        if not split.startswith("test"):
             columns += self._label_columns.values()
         for place, (action_id, participant_id, video_id, start, stop, *classes) in csv_rows(path, columns, faults):
             try:
@@ -263,12 +270,13 @@ class EpicKitchens:
         Raises:
             DatasetError: If the list is damaged.
         """
-        path = self.annotations_path / VIDEO_INFO
+        name, column = self._video_info
+        path = self.annotations_path / name
         if not path.is_file():
             return {}
         faults = RowFaults(path)
         seconds: dict[str, float] = {}
-        for place, (video_id, text) in csv_rows(path, ("video_id", "duration"), faults):
+        for place, (video_id, text) in csv_rows(path, (column, "duration"), faults):
             try:
                 length = float(text) if re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,30})?", text, re.ASCII) else 0.0
                 if not length:
@@ -288,7 +296,10 @@ class EpicKitchens:
         return [self.base_path / folder for folder in dict.fromkeys(named)]
 
     def _read_classes(self) -> dict[str, list[str]]:
-        return {label: _read_classes(self.annotations_path / name) for label, name in CLASS_FILES.items()}
+        return {
+            label: _read_classes(self.annotations_path / name, self._class_columns[label])
+            for label, name in self._class_files.items()
+        }
 
     def _labels(self, texts: tuple[str, ...]) -> dict[str, int]:
         """Return the classes of a row by label, from the texts of the label columns; none are given for the test."""
@@ -323,11 +334,11 @@ class EpicKitchens:
         return self.base_path / VIDEO_FOLDERS[0].format(participant=participant_id) / f"{video_id}.MP4"
 
 
-def _read_classes(path: Path) -> list[str]:
+def _read_classes(path: Path, columns: tuple[str, str]) -> list[str]:
     """Return the class names of a class file, whose ids must count up from 0: with a row less they would shift."""
     faults = RowFaults(path)
     names: list[str] = []
-    for place, (number, name) in csv_rows(path, ("id", "key"), faults):
+    for place, (number, name) in csv_rows(path, columns, faults):
         if number != str(len(names)):
             raise DatasetError(
                 f"{path}, {place}: class id {quoted(number)}, expected {len(names)}: ids must count up from 0"

@@ -24,7 +24,7 @@ from earmark.wording import at_most, visible
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Completeness", "VideoState", "compared", "lost_actions", "read_states", "wrong_checksums"]
+__all__ = ["Completeness", "VideoState", "compared", "lost_actions", "read_states", "times_beyond", "wrong_checksums"]
 
 TOLERANCE_SECONDS = 1.0  # between a file's own length and the listed one: containers round, cut files lack more
 MAX_NAMED = 20  # of each kind in the table; JSON has them all
@@ -76,6 +76,7 @@ class Completeness:
         num_checksums: Files whose checksum was compared; None where that was not asked for.
         checksum_faults: A line for each file whose checksum is another.
         problems: What of the annotations was left out.
+        doubtful_times: A line for each action that ends after its video, which is read all the same.
     """
 
     videos: tuple[VideoState, ...]
@@ -85,6 +86,7 @@ class Completeness:
     num_checksums: int | None = None
     checksum_faults: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    doubtful_times: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> dict[str, list[str]]:
@@ -100,6 +102,7 @@ class Completeness:
             "wrong checksum": list(self.checksum_faults),
             "not read": list(self.strays),
             "annotations": list(self.problems),
+            "doubtful times": list(self.doubtful_times),
         }
 
     @property
@@ -232,6 +235,16 @@ def lost_actions(actions: Iterable[ActionRecord], states: Mapping[str, VideoStat
     """Return how many actions fall away: their video is not there or cannot be read, or it ends before they start."""
     ends = {name: -1.0 if state.seconds is None else state.seconds for name, state in states.items()}
     return sum(action.start_seconds >= ends.get(action.video_id, -1.0) for action in actions)
+
+
+def times_beyond(actions: Iterable[ActionRecord], seconds: Mapping[str, float]) -> list[str]:
+    """Return a line for each action that ends after its video does by the list of lengths."""
+    return [
+        f"{action.action_id}: ends at {action.stop_seconds:.2f} s, its video {action.video_id} is listed with "
+        f"{seconds[action.video_id]:.2f} s"
+        for action in actions
+        if action.stop_seconds > seconds.get(action.video_id, action.stop_seconds) + TOLERANCE_SECONDS
+    ]
 
 
 def wrong_checksums(
