@@ -538,3 +538,39 @@ def test_a_key_that_only_a_job_can_check_is_still_refused_by_its_name() -> None:
         checked_sweep(PretrainConfig, "default_ssrl", ["optim.epohcs=interval(1,5)"])
     with pytest.raises(ConfigError, match=r"^optim\.epohcs: no such key; did you mean optim\.epochs"):
         checked_sweep(PretrainConfig, "default_ssrl", ["optim.epohcs=3", "optim.args.lr=0.1,0.2"])
+
+
+@pytest.mark.parametrize(
+    ("choice", "subset"),
+    [
+        ("epic_action_segments", None),
+        ("epic_action_segments_headclasses", "head_classes"),
+        ("epic_action_segments_tailclasses", "tail_classes"),
+        ("epic_action_segments_unseenparticipants", "unseen_participants"),
+    ],
+)
+def test_the_originals_data_choices_of_the_probe_select_their_actions(choice: str, subset: str | None) -> None:
+    config = checked(EvaluateConfig, compose("default_lincls", [f"data={choice}"]))
+    assert (config.data.name, config.data.subset, config.prepare.detector) == ("epic_kitchens", subset, "replai")
+
+
+def test_a_subset_is_one_of_three_and_of_the_validation_split() -> None:
+    refused = problem("data=epic_action_segments", "data.subset=rare", config_name="default_lincls")
+    assert "data.subset: 'rare' is not one of head_classes, tail_classes, unseen_participants" in refused
+    refused = problem("data=epic_action_segments_tailclasses", "evaluate.split=train", config_name="default_lincls")
+    assert "data.subset: tail_classes is of the validation split; give evaluate.split=validation" in refused
+
+
+def test_the_originals_augmentations_become_the_crops_that_they_name() -> None:
+    from earmark.cli.pretrain import describe_clips, video_crop
+
+    paper, several = (video_crop(pretraining(f"data_augm={name}").data_augm) for name in ("vRCF_aLogMel", "mRCF"))
+    assert paper.cache_key() == several.cache_key()
+    config = pretraining("data_augm=MSCFCJ")
+    crop = video_crop(config.data_augm)
+    assert (crop.crop_size, crop.min_area, crop.color_jitter, crop.flip) == (112, 0.25, 0.4, True)
+    assert "crops of 112 of at least 0.25 of the picture" in describe_clips(config)
+    assert "data_augm.min_area: must be above 0 and at most 1, got 0" in problem(
+        "data_augm=MSCFCJ", "data_augm.min_area=0"
+    )
+    assert "data_augm.min_short_side: no such key" in problem("data_augm=MSCFCJ", "data_augm.min_short_side=128")

@@ -182,6 +182,15 @@ def slow_crop(video: Tensor, seed: int, crop: VideoCrop, *, stream: int = 0) -> 
     choices = crop.max_short_side - crop.min_short_side + 1
     short_side = crop.min_short_side + draw_of(seed, 0, stream) * choices // 2**31
     size = [side * short_side // min(height, width) for side in (height, width)]
+    if crop.min_area is not None:
+        draw = draw_of(seed, 0, stream)
+        ratio = (4 / 3) ** ((draw % 2**15) * 257 // 2**15 / 128 - 1)  # of width to height
+        largest = min(1.0, ratio * height / width, width / (height * ratio))
+        smallest = min(crop.min_area, largest)
+        area = (smallest + (largest - smallest) * (draw // 2**15) / 2**16) * height * width
+        box = [(area / ratio) ** 0.5, (area * ratio) ** 0.5]
+        pairs = zip((height, width), box, strict=True)
+        size = [max(crop.crop_size, round(side * crop.crop_size / part)) for side, part in pairs]
     room = [side - crop.crop_size for side in size]
     top, left = (draw_of(seed, 1 + i, stream) * (room[i] + 1) // 2**31 for i in range(2))
     mirrored = crop.flip and draw_of(seed, 3, stream) >= 2**30
@@ -205,6 +214,8 @@ CROPS = {
     "scaled down far": ({"crop_size": 12, "min_short_side": 12, "max_short_side": 14}, (180, 321)),
     "scaled up far": ({"crop_size": 36, "min_short_side": 120, "max_short_side": 150}, (36, 65)),
     "no room": ({"crop_size": 40, "min_short_side": 40, "max_short_side": 40}, (40, 40)),
+    "by area": ({"min_area": 0.25}, (128, 228)),
+    "by area, portrait": ({"min_area": 0.08, "crop_size": 32}, (171, 128)),
     "not flipped": ({"flip": False}, (128, 228)),
     "evaluation": ({"random": False}, (128, 228)),
     "small evaluation": ({"random": False, "crop_size": 64}, (128, 229)),
@@ -273,6 +284,24 @@ def test_sizes_places_and_flips_are_uniform() -> None:
     assert len(counts) == 20
     assert ((counts - len(top) / 20) ** 2 / (len(top) / 20)).sum() < 43.8  # 19 degrees of freedom, p = 0.001
     assert ((corner >= 0) & (corner + 112 <= resized)).all()
+
+
+def test_boxes_of_random_area_are_as_large_and_as_slim_as_they_may_be() -> None:
+    crop, num = VideoCrop(min_area=0.25), 20000
+    size = torch.tensor([[120, 160]]).expand(num, 2)
+    draws = random_integers(torch.arange(num), num_draws=8)
+    resized, corner, _ = crop._boxes(draws, size)
+    assert (corner >= 0).all()
+    assert (corner <= resized - 112).all()
+    height, width = (112 / resized * size).T  # of the boxes, in pixels of the source
+    share, ratio = height * width / (120 * 160), width / height
+    assert 0.24 < share.min() < 0.26
+    assert 0.98 < share.max() <= 1
+    assert 0.74 < ratio.min() < 0.76
+    assert 1.32 < ratio.max() < 1.35
+    assert ratio.log().mean().abs() < 0.01
+    # A box of ratio r fits up to the share 3 r / 4 into this picture; r's own mean is 1.01386.
+    assert abs(share.mean() - (0.25 + 0.75 * 1.01386) / 2) < 0.01
 
 
 def test_evaluation_takes_the_middle_whatever_the_seed() -> None:
@@ -351,6 +380,8 @@ def test_wrong_options_and_inputs_are_refused() -> None:
             VideoCrop(**options)
     with pytest.raises(ValueError, match="color_jitter"):
         VideoCrop(color_jitter=1.5)
+    with pytest.raises(ValueError, match="min_area must be above 0 and at most 1, got 0"):
+        VideoCrop(min_area=0)
     video, seeds = noise_video(2, 2, 128, 228), torch.arange(2)
     with pytest.raises(ValueError, match="uint8"):
         VideoCrop()(video.float(), seeds)

@@ -59,7 +59,7 @@ def test_numbers_that_are_asked_for_are_refused(ask: Any) -> None:
         ask(zeros(3))
 
 
-@pytest.mark.parametrize("options", [{}, {"random": False}, {"color_jitter": 0.4}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"random": False}, {"color_jitter": 0.4}, {"min_area": 0.2}], ids=str)
 def test_video_transform(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     crop = VideoCrop(**options).to("meta")
     video, seed, size = (

@@ -72,7 +72,7 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
         ConfigError: If its folder is not given.
         earmark.datasets.DatasetError: If it is damaged.
     """
-    from earmark.datasets import DATASETS, Ego4D, Folder
+    from earmark.datasets import DATASETS, Ego4D, EpicKitchens, EpicKitchens55, Folder
 
     path = base_path(data, environment)
     if data.name == "folder":
@@ -99,6 +99,10 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
         for text in at_most(ego4d.problems, MAX_PROBLEMS_SHOWN):
             say(text)
         return ego4d
+    if data.name == "epic_kitchens":
+        return EpicKitchens(path, layout=data.args.layout)
+    if data.name == "epic_kitchens_55":
+        return EpicKitchens55(path, layout=data.args.layout)
     dataset: DatasetRecords = DATASETS[data.name](path)
     return dataset
 
@@ -138,6 +142,8 @@ def store_path(data: Data, environment: Environment, prepare: Prepare) -> Path:
             raise ConfigError(f"data.store: {data.store} can be read, not written; prepare in a folder and copy that")
         return Path(data.store)
     content = {"base_path": str(base_path(data, environment).resolve()), **_prepare_parameters(prepare)}
+    if data.args.layout is not None:
+        content["layout"] = data.args.layout
     if content["detector"] == "replai":  # a store prepared when there was no other is found again
         del content["detector"]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

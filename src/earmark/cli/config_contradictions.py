@@ -89,7 +89,9 @@ def _options_of_another_detector(prepare: Prepare) -> list[str]:
 
 
 def _wrong_crop(augm: PretrainAugm) -> list[str]:
-    problems = []
+    problems: list[str] = []
+    if augm.min_short_side is None or augm.max_short_side is None:  # a choice that crops by area
+        return problems
     if augm.max_short_side < augm.min_short_side:
         problems.append(f"data_augm.max_short_side: must be at least min_short_side ({augm.min_short_side})")
     if augm.min_short_side < augm.crop_size:
@@ -115,6 +117,8 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
         problems.append("environment.force_processes: must be null; evaluation runs in one process")
     if config.environment.precision not in ("auto", "32-true"):
         problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
+    if config.data.subset is not None and config.evaluate.split != "validation":
+        problems.append(f"data.subset: {config.data.subset} is of the validation split; give evaluate.split=validation")
     if config.data.split not in ("train", "all"):
         problems.append("data.split: must be train, where the probe learns; evaluate.split is what it is judged on")
     return problems

@@ -70,8 +70,9 @@ def _wrong_size(config: PretrainConfig | EvaluateConfig) -> list[str]:
     """Stored pictures must be large enough that a crop can be cut from them without enlarging."""
     augm, held = config.data_augm, config.prepare.short_side
     smallest = ("crop_size", augm.crop_size)
-    if isinstance(config, PretrainConfig) and config.data_augm.min_short_side > augm.crop_size:
-        smallest = ("min_short_side", config.data_augm.min_short_side)
+    short_side = config.data_augm.min_short_side if isinstance(config, PretrainConfig) else None
+    if short_side is not None and short_side > augm.crop_size:
+        smallest = ("min_short_side", short_side)
     if smallest[1] <= held:
         return []
     return [

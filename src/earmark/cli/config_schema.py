@@ -44,9 +44,10 @@ Split = Literal["train", "validation", "test", "all"]
 
 @dataclass(frozen=True, slots=True)
 class DataArgs:
-    """Where the videos are; preset and seed belong to the generated kitchen alone."""
+    """Where the videos are; preset and seed belong to the generated kitchen alone, layout to EPIC-KITCHENS."""
 
     base_path: str | None
+    layout: Literal["videos", "segments", "action_segments"] | None = None
     delta_non_overlap: NonNegative = 0.1
     gaps: list[NonNegative] | None = None
     preset: KitchenPreset = "small"
@@ -57,7 +58,7 @@ class DataArgs:
 class Data:
     """Group ``data``: which data set, and what is cut from it."""
 
-    name: Literal["kitchen", "folder", "epic_kitchens", "ego4d"]
+    name: Literal["kitchen", "folder", "epic_kitchens", "epic_kitchens_55", "ego4d"]
     args: DataArgs
     split: Split
     store: str | None
@@ -65,19 +66,21 @@ class Data:
     clip_fps: Positive
     audio_seconds: Positive
     moments: Literal["audible", "random"] = "audible"
+    subset: Literal["head_classes", "tail_classes", "unseen_participants"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PretrainAugm:
     """Group ``data_augm`` of pretraining: what is done to the pictures of a clip."""
 
-    name: Literal["vRCF_aLogMel"]
+    name: Literal["vRCF_aLogMel", "mRCF", "MSCFCJ"]
     crop_size: AtLeastOne
-    min_short_side: AtLeastOne
-    max_short_side: AtLeastOne
     flip: bool
     color_jitter: Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)]
     shared_crop: bool
+    min_short_side: AtLeastOne | None = None
+    max_short_side: AtLeastOne | None = None
+    min_area: Annotated[float, Rule("above 0 and at most 1", lambda value: 0 < value <= 1)] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from earmark.cli.build import (
     say_left_out,
 )
 from earmark.cli.config import ConfigError
-from earmark.cli.config_schema import EvaluateConfig
+from earmark.cli.config_schema import Data, Environment, EvaluateConfig
 from earmark.cli.judged import Judged, judged_encoder, seen_videos, untrained
 from earmark.cli.terminal import say, screen
 from earmark.wording import counted
@@ -83,7 +83,7 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
         baseline = build_encoder(untrained(judged.config), config.environment)
 
     require_clips_fit(judged.encoder, config.data, config.data_augm.crop_size)
-    dataset = open_dataset(judged.data, config.environment)
+    dataset = open_judged_dataset(judged.data, config.environment)
     if not dataset.classes:
         raise ConfigError(f"data: {judged.data.name} has no annotated actions; choose kitchen or epic_action_segments")
     store = open_store(judged.data, config.environment, config.prepare)
@@ -131,6 +131,7 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
             "judged": judged.name,
             "weights": judged.weights,
             "split": config.evaluate.split,
+            **({} if config.data.subset is None else {"subset": config.data.subset}),
         },
     )
     result = dataclasses.replace(result, left_out=tuple(dataset.problems))
@@ -142,6 +143,22 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     write_results(folder, result, judged, values)
     write_page(folder, result, judged, config, store, dataset)
     return Evaluated(result, folder)
+
+
+def open_judged_dataset(data: Data, environment: Environment) -> "DatasetRecords":
+    """Open the data set, with the part of its validation actions that ``data.subset`` names.
+
+    Raises:
+        earmark.datasets.DatasetError: If it is damaged, or has no such part.
+    """
+    dataset = open_dataset(data, environment)
+    if data.subset is None:
+        return dataset
+    from earmark.datasets import EpicKitchens, EpicSubset
+
+    if not isinstance(dataset, EpicKitchens):
+        raise ConfigError(f"data.subset: {data.subset} is a part of EPIC-KITCHENS; data {data.name} has none")
+    return EpicSubset(dataset, data.subset)
 
 
 def probe_options(config: EvaluateConfig) -> "ProbeOptions":
@@ -174,6 +191,8 @@ def result_folder(judged: Judged, store: "PreparedStore", config: EvaluateConfig
     settings["seed"] = config.environment.seed
     settings["evaluate"] = {key: value for key, value in values["evaluate"].items() if key != "checkpoint"}
     settings["data"] = {key: values["data"][key] for key in ("name", "clip_seconds", "clip_fps")}
+    if config.data.subset is not None:
+        settings["data"]["subset"] = config.data.subset
     # These words, with the empty transform, are those of version 1: an evaluation made then finds its folder again.
     content = {
         "format_version": 1,
@@ -190,7 +209,8 @@ def result_folder(judged: Judged, store: "PreparedStore", config: EvaluateConfig
         stem = Path(weights).stem
     else:
         stem = "pretrained" if config.backbone.video.args.pretrained else "random"
-    name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', stem)}-{config.evaluate.split}-{digest[:8]}"
+    part = config.evaluate.split + ("" if config.data.subset is None else f"-{config.data.subset}")
+    name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', stem)}-{part}-{digest[:8]}"
     return run_dir(config.environment, config.logging) / name
 
 
@@ -222,6 +242,7 @@ def write_page(
     summary = {
         "checkpoint": judged.name,
         "split": config.evaluate.split,
+        **({} if config.data.subset is None else {"actions judged": config.data.subset.replace("_", " ")}),
         "prepared videos": str(store.root),
         "moments found by": f"detector {store.parameters['detector']}",
         "clips of each action": str(config.evaluate.num_clips),

@@ -228,7 +228,16 @@ def seen_videos(judged: Judged, store: "PreparedStore", environment: Environment
             ids[by] = [video.video_id for video in store.videos.values() if split in ("all", video.split)]
         else:
             ids[by] = None
-    return ids
+    return {by: None if seen is None else _with_cuts(seen, store) for by, seen in ids.items()}
+
+
+def _with_cuts(seen: Collection[str], store: "PreparedStore") -> Collection[str]:
+    """Return ids with those of the store that are cuts of the same videos, or the whole of which they are cuts."""
+    from earmark.datasets import parent_of
+
+    parents = {parent_of(video_id) for video_id in seen}
+    same = [video_id for video_id in store.videos if parent_of(video_id) in parents]
+    return list(dict.fromkeys([*seen, *same]))
 
 
 def _same_videos(stored: Mapping[str, Any], data: Data, environment: Environment) -> bool | None:
@@ -239,7 +248,7 @@ def _same_videos(stored: Mapping[str, Any], data: Data, environment: Environment
         return None
     if there.name != data.name:  # a folder may hold any data set, under other ids
         return None if "folder" in (there.name, data.name) else False
-    if data.name in ("epic_kitchens", "ego4d"):  # ids of their authors
+    if data.name in ("epic_kitchens", "epic_kitchens_55", "ego4d"):  # ids of their authors
         return True
     if data.name == "kitchen" and there.args.base_path is None and data.args.base_path is None:
         return (there.args.preset, there.args.seed) == (data.args.preset, data.args.seed)

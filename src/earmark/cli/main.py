@@ -27,6 +27,8 @@ COMMANDS = {  # each has a module of its name in this package, with `add_argumen
     "kitchen": "generate Audible Kitchen, a data set of audible interactions",
     "moments": "list the moments of interaction in videos or sound files",
     "prepare": "prepare a data set's videos for training, or verify what was prepared",
+    "check": "say whether a data set is all there: missing, unreadable, cut short, without sound",
+    "audio": "write the sound of a data set's videos into one HDF5 file, as audio models read it",
     "pretrain": "train both encoders on the moments of a data set",
     "evaluate": "judge a pretrained video encoder by a linear probe",
     "score": "validate a file of predictions for a challenge, and score it with the official measures",
@@ -34,7 +36,7 @@ COMMANDS = {  # each has a module of its name in this package, with `add_argumen
     "doctor": "say what this machine has, and what is missing for what",
 }
 HYDRA_COMMANDS = ("pretrain", "evaluate")  # Hydra parses their arguments
-RESUMABLE = ("demo", "kitchen", "prepare")
+RESUMABLE = ("demo", "kitchen", "prepare", "audio")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

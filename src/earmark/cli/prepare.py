@@ -13,7 +13,7 @@ from earmark.wording import counted, visible
 
 if TYPE_CHECKING:
     from earmark.cli.config_schema import PretrainConfig
-    from earmark.preparation import VerifyReport
+    from earmark.preparation import PrepareReport, VerifyReport
 
 __all__ = ["add_arguments", "run"]
 
@@ -66,7 +66,23 @@ def run(options: argparse.Namespace) -> int:
         require_writable(config.environment.data_dir)
     report = prepare_store(config.data, config.environment, config.prepare)
     screen().print(report.table())
+    _say_how_complete(config, report)
     return FAILED if len(report.with_status("refused")) == len(report.videos) else DONE
+
+
+def _say_how_complete(config: "PretrainConfig", report: "PrepareReport") -> None:
+    """Print what of an annotated data set is there, as `earmark check` does, by what was found when it was prepared."""
+    from earmark.cli.build import open_dataset
+    from earmark.cli.check import completeness_of, lengths_of
+    from earmark.preparation.completeness import compared
+
+    dataset = open_dataset(config.data, config.environment)
+    if not dataset.classes or report.num_elsewhere or config.prepare.part is not None:
+        return  # nothing is expected of a folder; of one part of the work, other parts are not known
+    states = compared(report.videos, lengths_of(dataset))
+    whole = completeness_of(dataset, dataset.videos(), states)
+    screen().print(whole.table())
+    screen().print(whole.verdict(), soft_wrap=True)
 
 
 def _verified(config: "PretrainConfig") -> "VerifyReport":

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli.build import describe_store, open_store, run_dir
-from earmark.cli.checks import left_out_of_run, startup_problems
+from earmark.cli.checks import (
+    held_out_videos_seen,
+    left_out_of_run,
+    require_only_training_videos,
+    startup_problems,
+)
 from earmark.cli.config import ConfigError
-from earmark.cli.config_schema import Environment, Logging, Optim, PretrainConfig
+from earmark.cli.config_schema import Environment, Logging, Optim, PretrainAugm, PretrainConfig
 from earmark.cli.device import chosen_for_device, describe_device, set_algorithms
 from earmark.cli.launch import leave_for_requeue, processes_of, run_in_processes
 from earmark.cli.method import build_clips, build_encoders, build_model
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 
     from earmark.clips.dataset import MomentClips
     from earmark.clips.store import PreparedStore
+    from earmark.clips.transforms import VideoCrop
     from earmark.training import PretrainResult, TrainingData
     from earmark.training.launch import Launch
 
@@ -50,6 +56,7 @@ CHANGEABLE = (
     "optim.batch_size",  # per node; that of all nodes together is an argument, and must be the same
     "data.args.base_path",
     "data.store",
+    "data.args.layout",  # which files those videos are is part of the data's fingerprint
     "optim.max_steps",
 )
 
@@ -181,26 +188,36 @@ def training_data(
 ) -> "TrainingData":
     """Return what a run reads, with the transforms that the configuration asks for."""
     from earmark.clips.dataset import collate
-    from earmark.clips.transforms import LogMel, VideoCrop
+    from earmark.clips.transforms import LogMel
     from earmark.training import TrainingData
 
-    augm = config.data_augm
     return TrainingData(
         clips=clips,
         collate_fn=collate,
-        video_transform=VideoCrop(
-            crop_size=augm.crop_size,
-            min_short_side=augm.min_short_side,
-            max_short_side=augm.max_short_side,
-            flip=augm.flip,
-            color_jitter=augm.color_jitter,
-        ),
+        video_transform=video_crop(config.data_augm),
         audio_transform=LogMel(sample_rate=store.sample_rate),
         fingerprint=store.fingerprint,
-        shared_crop=augm.shared_crop,
+        shared_crop=config.data_augm.shared_crop,
         num_workers=num_workers,
         videos=videos,
         describe=lambda index, seed: "{} at {:.2f} s".format(*clips.moment_of(index, seed)),
+    )
+
+
+def video_crop(augm: PretrainAugm) -> "VideoCrop":
+    """Return the random crops that the group ``data_augm`` asks for."""
+    from earmark.clips.transforms import VideoCrop
+
+    if augm.min_short_side is None or augm.max_short_side is None:
+        return VideoCrop(
+            crop_size=augm.crop_size, min_area=augm.min_area, flip=augm.flip, color_jitter=augm.color_jitter
+        )
+    return VideoCrop(
+        crop_size=augm.crop_size,
+        min_short_side=augm.min_short_side,
+        max_short_side=augm.max_short_side,
+        flip=augm.flip,
+        color_jitter=augm.color_jitter,
     )
 
 
@@ -211,6 +228,10 @@ def say_what_is_trained_on(config: PretrainConfig, store: "PreparedStore", clips
     found_by = f"detector {store.parameters['detector']}" if clips.moments == "audible" else clips.moments
     segments, moments = counted(len(clips), "segment"), counted(clips.num_moments, "moment")
     say(f"pretraining on {segments} with {moments} ({found_by}); run folder {folder}")
+    trained_on = "all splits" if config.data.split == "all" else f"split {config.data.split}"
+    say(f"videos: {len(clips.video_ids)} of {trained_on}")
+    for line in held_out_videos_seen(clips, store):
+        say(line)
     for line in left_out_of_run(clips, store, split=config.data.split):
         say(line)
 
@@ -248,11 +269,14 @@ def describe_clips(config: PretrainConfig) -> str:
     """Say in a line what is cut from prepared videos, and how far crops are enlarged for that."""
     data, augm, held = config.data, config.data_augm, config.prepare.short_side
     gaps = data.args.gaps or [data.args.delta_non_overlap]
-    enlarged = f", enlarged up to {augm.max_short_side / held:.2f} times" if augm.max_short_side > held else ""
+    cropped = f"of at least {augm.min_area:g} of the picture" if augm.min_area is not None else ""
+    if augm.min_short_side is not None and augm.max_short_side is not None:
+        enlarged = f", enlarged up to {augm.max_short_side / held:.2f} times" if augm.max_short_side > held else ""
+        cropped = f"from a short side of {augm.min_short_side} to {augm.max_short_side}{enlarged}"
     return (
         f"clips: {round(data.clip_seconds * data.clip_fps)} frames at {data.clip_fps:g} per second, "
-        f"{' or '.join(f'{gap:g}' for gap in gaps)} s from the moment; crops of {augm.crop_size} from a short side of "
-        f"{augm.min_short_side} to {augm.max_short_side}{enlarged}; {data.audio_seconds:g} s of sound"
+        f"{' or '.join(f'{gap:g}' for gap in gaps)} s from the moment; crops of {augm.crop_size} "
+        f"{cropped}; {data.audio_seconds:g} s of sound"
     )
 
 
@@ -265,6 +289,7 @@ def open_store_once(config: PretrainConfig) -> "PreparedStore":
 
     def prepare() -> Path:
         opened.append(open_store(config.data, config.environment, config.prepare))
+        require_only_training_videos(config, opened[0])
         return opened[0].root
 
     root = on_first_rank(prepare)

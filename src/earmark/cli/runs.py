@@ -39,7 +39,7 @@ class Evaluation:
         run: Name of the run that was judged.
         checkpoint: File name of the checkpoint; None for an encoder without one.
         weights: ``ema`` or ``model``: which of its weights; None without one.
-        split: What it was judged on.
+        split: What it was judged on, with the part of it where that is not all.
         measure: What the number is: the first of the evaluation, such as top-1 of verbs in %.
         value: The number.
         low: Low end of its 95 % interval.
@@ -292,7 +292,7 @@ def _evaluation(path: Path, outputs: Path) -> Evaluation:
         run=_run_of(None if checkpoint is None else _text(checkpoint), _text(config["logging"]["name"])),
         checkpoint=None if checkpoint is None else Path(_text(checkpoint)).name,
         weights=None if results.get("weights") is None else _text(results["weights"]),
-        split=_text(config["evaluate"]["split"]),
+        split=" ".join(map(_text, filter(None, (config["evaluate"]["split"], config["data"].get("subset"))))),
         measure=f"{_text(column['column'])} top-1",
         value=_finite(score["value"]),
         low=_finite(score["low"]),

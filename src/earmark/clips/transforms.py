@@ -19,6 +19,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _REFERENCE_RATE = 16000  # Hz, in whose powers spectrograms are, as the mean and the deviation below
 _RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 _ROUNDING = 1e-6  # tolerance of a number of samples or hops that should be whole
+# Width over height of a box of random area, evenly spaced in the logarithm. A table, since not every device computes
+# the same exponential.
+_ASPECT_RATIOS = tuple((4 / 3) ** (step / 128 - 1) for step in range(257))
 
 
 class LogMel(nn.Module):
@@ -190,16 +193,20 @@ class VideoCrop(nn.Module):
         flip: Mirror every other clip.
         color_jitter: Strength c from 0 (none) to 1. A clip's brightness, contrast and saturation are multiplied by
             factors in [1 - c, 1 + c] and its hue is turned by up to c / 4 of the circle.
+        min_area: Crop a box of random area and shape in place of a square from a random short side, and scale it to the
+            square. Its share of the picture's area is uniform from this to 1, its width over its height from 3 / 4 to
+            4 / 3 (uniform in the logarithm), as far as it fits into the picture. The short sides are not used then.
         mean: Of red, green, blue in [0, 1], subtracted.
         std: Divided by.
         random: Without it the short side becomes 8 / 7 of the crop, the crop is the centre, nothing is flipped or
             jittered.
 
     Raises:
-        ValueError: If not 0 < crop_size <= min_short_side <= max_short_side (when random), or `color_jitter` is outside
-            [0, 1].
+        ValueError: If not 0 < crop_size <= min_short_side <= max_short_side (when random), `color_jitter` is outside
+            [0, 1], or `min_area` outside (0, 1].
 
-    Source: the original code of the paper, arXiv 2209.13583: short side 128 to 180, crop 112, flip.
+    Source: the original code of the paper, arXiv 2209.13583: short side 128 to 180, crop 112, flip. Boxes of random
+    area are those of Szegedy et al., "Going Deeper with Convolutions", CVPR 2015.
 
     Example:
         >>> video = torch.zeros(2, 8, 128, 228, 3, dtype=torch.uint8)
@@ -209,6 +216,7 @@ class VideoCrop(nn.Module):
 
     mean: Tensor
     std: Tensor
+    aspect_ratios: Tensor
     rgb_to_yiq: Tensor
     yiq_to_rgb: Tensor
 
@@ -220,13 +228,18 @@ class VideoCrop(nn.Module):
         max_short_side: int = 180,
         flip: bool = True,
         color_jitter: float = 0.0,
+        min_area: float | None = None,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         random: bool = True,
     ) -> None:
         super().__init__()
+        if min_area is not None and not 0 < min_area <= 1:
+            raise ValueError(f"min_area must be above 0 and at most 1, got {min_area}")
         if not random:
             min_short_side = max_short_side = round(crop_size * 8 / 7)
+        elif min_area is not None:
+            min_short_side = max_short_side = crop_size
         if not 0 < crop_size <= min_short_side <= max_short_side:
             raise ValueError(
                 "need 0 < crop_size <= min_short_side <= max_short_side, "
@@ -240,11 +253,13 @@ class VideoCrop(nn.Module):
         self.flip = flip
         self.color_jitter = color_jitter
         self.random = random
+        self.min_area = min_area if random else None
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1, 1), persistent=False)
         # here and not where it is used: the host waits for a GPU's inverse, and for what it sends there
         self.register_buffer("rgb_to_yiq", torch.tensor(_RGB_TO_YIQ), persistent=False)
         self.register_buffer("yiq_to_rgb", torch.linalg.inv(self.rgb_to_yiq), persistent=False)
+        self.register_buffer("aspect_ratios", torch.tensor(_ASPECT_RATIOS, dtype=torch.float64), persistent=False)
 
     def cache_key(self) -> dict[str, Any]:
         """Return what the inputs depend on beside clip and seed, as plain data."""
@@ -258,6 +273,7 @@ class VideoCrop(nn.Module):
             "random": self.random,
             "mean": self.mean.flatten().tolist(),
             "std": self.std.flatten().tolist(),
+            **({} if self.min_area is None else {"min_area": self.min_area}),
         }
 
     @torch.no_grad()
@@ -299,6 +315,8 @@ class VideoCrop(nn.Module):
         # Rounding the long side down can scale it a little smaller than the short side, by less than one pixel of it.
         largest_scale = min(height, width) / max(self.min_short_side - 1, 1)
         side = math.floor((self.crop_size - 1) * largest_scale) + 2 * max(1, math.ceil(largest_scale)) + 2
+        if self.min_area is not None:
+            side = max(height, width)  # a box may be as large as the picture
         axis_y, axis_x = (
             _bilinear_weights(*sizes, num_out=self.crop_size, num_in=min(side, length), length=length)
             for *sizes, length in zip(video_size.T, resized.T, corner.T, (height, width), strict=True)
@@ -315,13 +333,28 @@ class VideoCrop(nn.Module):
 
     def _boxes(self, draws: Tensor, video_size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the resized frames' sizes (B, 2), the crops' corners (B, 2), both (y, x), and which are mirrored."""
-        short_side = self.min_short_side + _below(draws[:, 0], self.max_short_side - self.min_short_side + 1)
-        resized = video_size * short_side[:, None] // video_size.amin(dim=1, keepdim=True)
+        if self.min_area is None:
+            short_side = self.min_short_side + _below(draws[:, 0], self.max_short_side - self.min_short_side + 1)
+            resized = video_size * short_side[:, None] // video_size.amin(dim=1, keepdim=True)
+        else:
+            resized = self._scaled_to_a_box(draws[:, 0], video_size, min_area=self.min_area)
         room = resized - self.crop_size
         if not self.random:
-            return resized, room // 2, torch.zeros_like(short_side, dtype=torch.bool)
-        mirrored = _below(draws[:, 3], 2).bool() if self.flip else torch.zeros_like(short_side, dtype=torch.bool)
+            return resized, room // 2, torch.zeros_like(draws[:, 0], dtype=torch.bool)
+        mirrored = _below(draws[:, 3], 2).bool() if self.flip else torch.zeros_like(draws[:, 0], dtype=torch.bool)
         return resized, _below(draws[:, 1:3], room + 1), mirrored
+
+    def _scaled_to_a_box(self, draws: Tensor, video_size: Tensor, *, min_area: float) -> Tensor:
+        """Return the sizes (B, 2) of pictures scaled so that a box of random area and shape fills the crop."""
+        height, width = video_size.double().unbind(dim=1)
+        # by the draw's low bits; the area has the others
+        ratio = self.aspect_ratios[_below((draws & 0x7FFF) << 16, len(_ASPECT_RATIOS))]
+        largest = torch.minimum(ratio * height / width, width / (height * ratio)).clamp_max(1)  # share that still fits
+        smallest = largest.clamp_max(min_area)
+        share = smallest + (largest - smallest) * ((draws >> 15) / 2.0**16)
+        area = share * height * width
+        box = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], dim=1)
+        return (video_size * self.crop_size / box).round().long().clamp_min(self.crop_size)
 
 
 def _below(draws: Tensor, limit: Tensor | int) -> Tensor:

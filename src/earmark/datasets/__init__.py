@@ -4,8 +4,12 @@ To add one, write a class with the attributes and methods of `DatasetRecords` an
 """
 
 from earmark.datasets.ego4d import Ego4D, StateChangeRecord
+from earmark.datasets.epic_cuts import parent_of
+from earmark.datasets.epic_files import checksums, stray_files
 from earmark.datasets.epic_kitchens import EpicKitchens, parse_timestamp
+from earmark.datasets.epic_kitchens_55 import EpicKitchens55
 from earmark.datasets.epic_sounds import SOUND_CLASSES, EpicSounds
+from earmark.datasets.epic_subsets import EpicSubset
 from earmark.datasets.folder import Folder
 from earmark.datasets.kitchen import Kitchen, KitchenPreset
 from earmark.datasets.listing import Listing, is_readable_file, media_below, reason_of
@@ -26,22 +30,28 @@ __all__ = [
     "DatasetRecords",
     "Ego4D",
     "EpicKitchens",
+    "EpicKitchens55",
     "EpicSounds",
+    "EpicSubset",
     "Folder",
     "Kitchen",
     "KitchenPreset",
     "Listing",
     "StateChangeRecord",
     "VideoRecord",
+    "checksums",
     "is_readable_file",
     "media_below",
+    "parent_of",
     "parse_timestamp",
     "reason_of",
+    "stray_files",
 ]
 
 DATASETS = {
     "folder": Folder,
     "epic_kitchens": EpicKitchens,
+    "epic_kitchens_55": EpicKitchens55,
     "epic_sounds": EpicSounds,
     "ego4d": Ego4D,
     "kitchen": Kitchen,

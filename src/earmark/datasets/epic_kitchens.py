@@ -6,9 +6,10 @@ Egocentric Vision", IJCV 2022).
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from earmark.datasets.annotation_files import (
     RowError,
@@ -20,6 +21,7 @@ from earmark.datasets.annotation_files import (
     parse_timestamp,
     quoted,
 )
+from earmark.datasets.epic_cuts import CUTS, Cut, CutKind, actions_in_cuts, cuts_in
 from earmark.datasets.listing import is_readable_file
 from earmark.datasets.records import VIDEO_SUFFIXES, ActionRecord, DatasetError, VideoRecord
 from earmark.wording import counted
@@ -35,19 +37,43 @@ CLASS_FILES = {"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_class
 VIDEO_COLUMNS = ("participant_id", "video_id")
 TIME_COLUMNS = ("start_timestamp", "stop_timestamp")
 LABEL_COLUMNS = {"verb": "verb_class", "noun": "noun_class"}  # noun_class: the first noun of the narration
-VIDEO_FOLDERS = ("{participant}/videos", "EPIC-KITCHENS/{participant}/videos", "videos")  # the first with it is taken
+# Where videos lie below the folder; of several places the first that holds a video is taken.
+VIDEO_FOLDERS = (
+    "{participant}/videos",  # the official downloader's, for the videos of both years
+    "EPIC-KITCHENS/{participant}/videos",
+    "videos",
+    "{participant}",
+    "videos/{participant}",
+    "videos/train/{participant}",  # the release of 2018
+    "videos/test/{participant}",
+    "EPIC_KITCHENS_2018/videos/train/{participant}",
+    "EPIC_KITCHENS_2018/videos/test/{participant}",
+)
+ANNOTATION_FOLDERS = (
+    *("annotations", ""),
+    *("epic-kitchens-100-annotations", "epic-kitchens-100-annotations-master"),  # a clone, or as GitHub packs it
+    *("epic-sounds-annotations", "epic-sounds-annotations-main"),
+    *("epic-kitchens-55-annotations", "epic-kitchens-55-annotations-master"),
+)
+Layout = Literal["videos", "segments", "action_segments"]
 
 
 class EpicKitchens:
     """EPIC-KITCHENS-100 below one folder.
 
-    The csv files lie in ``base_path/annotations`` or in ``base_path`` itself; splits whose file is missing do not
-    exist. A video lies at ``P01/videos/P01_01.MP4``, ``EPIC-KITCHENS/P01/videos/P01_01.MP4`` or
-    ``videos/P01_01.MP4``, with any video suffix in any case. The label of an action is its ``verb_class`` and its
-    ``noun_class`` (the first noun), as in the official recognition challenge.
+    The csv files lie in ``base_path/annotations``, in ``base_path`` itself or in a clone of their repository there;
+    splits whose file is missing do not exist. A video lies where the official downloads put it
+    (``P01/videos/P01_01.MP4``; `VIDEO_FOLDERS` lists all places), with any video suffix in any case. The label of an
+    action is its ``verb_class`` and its ``noun_class`` (the first noun), as in the official recognition challenge.
+
+    The original code reads videos that are cut before: ``segments/*.MP4`` of 10 s, and ``action_segments/*.MP4`` of
+    one action each (`earmark.datasets.epic_cuts`). Each of these is a video of its own, with the actions that lie in it
+    at its own times. One kind of file is read, never several of them.
 
     Args:
         base_path: The folder.
+        layout: Which files are read: ``videos``, ``segments`` or ``action_segments``. None takes whole videos where
+            there is one, else the cuts that are there.
 
     Attributes:
         name: ``epic_kitchens``.
@@ -70,18 +96,24 @@ class EpicKitchens:
     _files: ClassVar = ANNOTATIONS
     _id_column = "narration_id"
     _label_columns: ClassVar = LABEL_COLUMNS
+    _class_files: ClassVar = CLASS_FILES
+    _class_columns: ClassVar = {"verb": ("id", "key"), "noun": ("id", "key")}
+    _video_info: ClassVar = ("EPIC_100_video_info.csv", "video_id")  # the file, and its column of videos
 
-    def __init__(self, base_path: str | os.PathLike[str]) -> None:
+    def __init__(self, base_path: str | os.PathLike[str], *, layout: Layout | None = None) -> None:
         self.base_path = Path(base_path).absolute()
+        self._layout = layout
         if not self.base_path.is_dir():
             raise DatasetError(f"{self.base_path}: no such folder")
-        below = self.base_path / "annotations"
-        self.annotations_path = below if below.is_dir() else self.base_path
+        folders = [self.base_path / name for name in ANNOTATION_FOLDERS]
+        holding = [folder for folder in folders if any((folder / name).is_file() for name in self._files.values())]
+        self.annotations_path = next(iter([*holding, *filter(Path.is_dir, folders)]))
         self.splits = tuple(split for split, name in self._files.items() if (self.annotations_path / name).is_file())
         if not self.splits:
             names = ", ".join(self._files.values())
             raise DatasetError(f"{self.annotations_path}: none of the annotation files {names} found")
         self.classes = self._read_classes()
+        self._found_cuts: dict[CutKind, tuple[list[Cut], tuple[str, ...]]] = {}
         self._problems: dict[tuple[str, str], tuple[str, ...]] = {}
 
     @property
@@ -92,7 +124,8 @@ class EpicKitchens:
     def videos(self, split: str | None = None) -> list[VideoRecord]:
         """Return the videos that the csv files name, in their order.
 
-        A missing video is returned with the path where it was looked for, so that preparing reports it.
+        A missing video is returned with the path where it was looked for, so that preparing reports it. Of videos that
+        are cut before, the cuts that are there are returned, by video and time.
 
         Args:
             split: ``train``, ``validation`` or ``test``; None for all splits that exist.
@@ -103,6 +136,65 @@ class EpicKitchens:
             DatasetError: If a csv file is missing or damaged, or all its rows are; a video is listed in two splits; or
                 all videos are missing.
         """
+        records = self._whole_videos(split)
+        layout = self.layout_of(records)
+        if layout != "videos":
+            return self._cut_videos(records, layout)
+        if not any(is_readable_file(record.path) for record in records):
+            example = records[0].path if records else self.base_path
+            raise DatasetError(
+                f"{self.base_path}: {counted(len(records), 'video')} listed, none found (looked for {example})"
+            )
+        return records
+
+    def layout_of(self, records: Sequence[VideoRecord]) -> Layout:
+        """Return which kind of files is read.
+
+        Args:
+            records: Whole videos of some splits.
+
+        Raises:
+            DatasetError: If there is no whole video, both kinds of cuts are there, and none is asked for.
+        """
+        if self._layout is None:
+            whole = any(is_readable_file(record.path) for record in records)
+            # Another split may have whole videos: then this one has none, and cuts of it are not mixed with those.
+            whole = whole or any(is_readable_file(record.path) for record in self._whole_videos(None))
+            there = [kind for kind in CUTS if self._cuts(kind)[0]]
+            if not whole and len(there) > 1:
+                raise DatasetError(
+                    f"{self.base_path}: no whole videos, and both {' and '.join(there)}; say which are to be read "
+                    "(data.args.layout)"
+                )
+            if whole and there:
+                self._problems["layout", "cuts"] = (
+                    f"{self.base_path}: {' and '.join(there)} are not read, since whole videos are there",
+                )
+            self._layout = there[0] if there and not whole else "videos"
+        return self._layout
+
+    def _cuts(self, kind: CutKind) -> tuple[list[Cut], tuple[str, ...]]:
+        if kind not in self._found_cuts:
+            self._found_cuts[kind] = cuts_in(self.base_path / kind, kind)
+        return self._found_cuts[kind]
+
+    def _cut_videos(self, parents: Sequence[VideoRecord], kind: CutKind) -> list[VideoRecord]:
+        cuts, problems = self._cuts(kind)
+        by_parent: dict[str, list[Cut]] = {}
+        for cut in cuts:
+            by_parent.setdefault(cut.parent_id, []).append(cut)
+        self._problems["layout", kind] = problems
+        records = [
+            VideoRecord(cut.video_id, cut.path, parent.split, parent.participant_id)
+            for parent in parents
+            for cut in by_parent.get(parent.video_id, ())
+        ]
+        if not records:
+            raise DatasetError(f"{self.base_path / kind}: no cut of any of {counted(len(parents), 'video')}")
+        return records
+
+    def _whole_videos(self, split: str | None) -> list[VideoRecord]:
+        """Return the videos that the csv files name, found or not."""
         records: dict[str, VideoRecord] = {}
         listings: dict[Path, dict[str, Path]] = {}
         for name in self.splits if split is None else (split,):
@@ -125,11 +217,6 @@ class EpicKitchens:
                 records[video_id] = VideoRecord(video_id, found, name, participant_id)
             faults.require_rows(len(records) - num_before)
             self._problems[name, "videos"] = faults.lines()
-        if not any(is_readable_file(record.path) for record in records.values()):
-            example = next(iter(records.values())).path if records else self.base_path
-            raise DatasetError(
-                f"{self.base_path}: {counted(len(records), 'video')} listed, none found (looked for {example})"
-            )
         return list(records.values())
 
     def actions(self, split: str) -> list[ActionRecord]:
@@ -147,7 +234,7 @@ class EpicKitchens:
         names: dict[str, str] = {}  # the same few of many rows: kept once
         all_labels: dict[tuple[str, ...], dict[str, int]] = {}
         columns = [self._id_column, *VIDEO_COLUMNS, *TIME_COLUMNS]
-        if split != "test":
+        if not split.startswith("test"):
             columns += self._label_columns.values()
         for place, (action_id, participant_id, video_id, start, stop, *classes) in csv_rows(path, columns, faults):
             try:
@@ -168,10 +255,51 @@ class EpicKitchens:
                 faults.add(place, error)
         faults.require_rows(len(actions))
         self._problems[split, "actions"] = faults.lines()
-        return list(actions.values())
+        layout = self._layout
+        if layout is None and any((self.base_path / kind).is_dir() for kind in CUTS):
+            layout = self.layout_of(self._whole_videos(None))
+        if layout is None or layout == "videos":
+            return list(actions.values())
+        placed, shortened = actions_in_cuts(actions.values(), self._cuts(layout)[0], layout)
+        self._problems[split, "cuts"] = shortened
+        return placed
+
+    def seconds_of_videos(self) -> dict[str, float]:
+        """Return how long each whole video lasts by the official list, in seconds; nothing where there is no list.
+
+        Raises:
+            DatasetError: If the list is damaged.
+        """
+        name, column = self._video_info
+        path = self.annotations_path / name
+        if not path.is_file():
+            return {}
+        faults = RowFaults(path)
+        seconds: dict[str, float] = {}
+        for place, (video_id, text) in csv_rows(path, (column, "duration"), faults):
+            try:
+                length = float(text) if re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,30})?", text, re.ASCII) else 0.0
+                if not length:
+                    raise RowError(f"duration is {quoted(text)}, expected seconds")
+                if video_id in seconds:
+                    raise RowError(f"video {quoted(video_id)} is listed twice")
+                seconds[video_id] = length
+            except RowError as error:
+                faults.add(place, error)
+        faults.require_rows(len(seconds))
+        self._problems["video_info", "videos"] = faults.lines()
+        return seconds
+
+    def places(self, participant_ids: Iterable[str]) -> list[Path]:
+        """Return the folders in which videos of some participants may lie."""
+        named = [folder.format(participant=name) for folder in VIDEO_FOLDERS for name in participant_ids]
+        return [self.base_path / folder for folder in dict.fromkeys(named)]
 
     def _read_classes(self) -> dict[str, list[str]]:
-        return {label: _read_classes(self.annotations_path / name) for label, name in CLASS_FILES.items()}
+        return {
+            label: _read_classes(self.annotations_path / name, self._class_columns[label])
+            for label, name in self._class_files.items()
+        }
 
     def _labels(self, texts: tuple[str, ...]) -> dict[str, int]:
         """Return the classes of a row by label, from the texts of the label columns; none are given for the test."""
@@ -206,11 +334,11 @@ class EpicKitchens:
         return self.base_path / VIDEO_FOLDERS[0].format(participant=participant_id) / f"{video_id}.MP4"
 
 
-def _read_classes(path: Path) -> list[str]:
+def _read_classes(path: Path, columns: tuple[str, str]) -> list[str]:
     """Return the class names of a class file, whose ids must count up from 0: with a row less they would shift."""
     faults = RowFaults(path)
     names: list[str] = []
-    for place, (number, name) in csv_rows(path, ("id", "key"), faults):
+    for place, (number, name) in csv_rows(path, columns, faults):
         if number != str(len(names)):
             raise DatasetError(
                 f"{path}, {place}: class id {quoted(number)}, expected {len(names)}: ids must count up from 0"

@@ -1,0 +1,89 @@
+"""Files of an EPIC-KITCHENS download that are not what they should be: doubled, misspelt, of other content.
+
+Nothing is opened here but the list of checksums.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from earmark.datasets.annotation_files import RowError, RowFaults, csv_rows, quoted
+from earmark.datasets.epic_kitchens import EpicKitchens
+from earmark.datasets.listing import media_named
+from earmark.datasets.records import VIDEO_SUFFIXES, VideoRecord
+
+__all__ = ["checksums", "stray_files"]
+
+_NAME = re.compile(r"p(\d+)[ _-]+(\d+)", re.IGNORECASE | re.ASCII)
+_PARTICIPANT = re.compile(r"p\d+", re.IGNORECASE | re.ASCII)
+
+
+def stray_files(epic: EpicKitchens, videos: Sequence[VideoRecord]) -> tuple[str, ...]:
+    """Return a line for each video file that is not read: of a misspelt name, doubled, or of no listed video.
+
+    Args:
+        epic: The data set.
+        videos: Its whole videos of all splits, as found.
+    """
+    read = {video.video_id: video.path for video in videos}
+    participants = dict.fromkeys(video.participant_id for video in videos)
+    try:
+        inside = sorted(path.name for path in epic.base_path.iterdir() if _PARTICIPANT.fullmatch(path.name))
+    except OSError:  # told by what reads it
+        inside = []
+    seen: set[Path] = set()
+    problems = []
+    for folder in epic.places([*participants, *inside]):
+        try:
+            real = folder.resolve()
+            names = [] if real in seen else sorted(path.name for path in folder.iterdir())
+        except OSError:  # most of the places are not there
+            continue
+        seen.add(real)
+        for path in media_named(folder, names, VIDEO_SUFFIXES):
+            known = read.get(path.stem)
+            match = _NAME.fullmatch(path.stem)
+            meant = f"P{int(match[1]):02d}_{int(match[2]):02d}" if match else None
+            if known is not None and not _same(path, known):
+                problems.append(f"{path}: video {path.stem} again; {known} is read")
+            elif known is None and meant in read:
+                problems.append(f"{path}: misspelt, not read: the video is called {meant}")
+            elif known is None:
+                problems.append(f"{path}: not a video of the annotations, not read")
+    return tuple(problems)
+
+
+def checksums(path: Path) -> tuple[dict[str, frozenset[str]], tuple[str, ...]]:
+    """Read the MD5 checksums of videos from a list in the form of the official downloader's ``data/md5.csv``.
+
+    Its columns are md5, file_remote_path and version; a corrected file has two checksums, each of which is right. Files
+    that are no videos are passed over.
+
+    Returns:
+        By video id; and the rows that were left out.
+
+    Raises:
+        DatasetError: If it is no such list.
+    """
+    faults = RowFaults(path)
+    found: dict[str, set[str]] = {}
+    num_rows = 0
+    for place, (digest, name) in csv_rows(path, ("md5", "file_remote_path"), faults):
+        try:
+            if not re.fullmatch("[0-9a-fA-F]{32}", digest, re.ASCII):
+                raise RowError(f"md5 is {quoted(digest)}, expected 32 hexadecimal digits")
+        except RowError as error:
+            faults.add(place, error)
+            continue
+        num_rows += 1
+        if Path(name).suffix.lower() in VIDEO_SUFFIXES:
+            found.setdefault(Path(name).stem, set()).add(digest.lower())
+    faults.require_rows(num_rows)
+    return {video_id: frozenset(digests) for video_id, digests in found.items()}, faults.lines()
+
+
+def _same(path: Path, other: Path) -> bool:
+    try:
+        return path == other or path.samefile(other)
+    except OSError:
+        return False

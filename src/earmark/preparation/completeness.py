@@ -1,0 +1,295 @@
+"""Whether a data set is all there: which of its videos are missing, unreadable, cut short or without sound.
+
+Beside the path of a sample: looked at before and after preparing. Only headers are read, in processes of their own, so
+that what a file does to a decoder stays with it.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import joblib
+
+from earmark.datasets.listing import is_readable_file, reason_of
+from earmark.datasets.records import ActionRecord, VideoRecord
+from earmark.media import MediaError, media_info
+from earmark.preparation.catalog import PreparedVideo
+from earmark.preparation.isolation import Limits, in_limits
+from earmark.preparation.workers import WorkerDiedError, each_in_order
+from earmark.wording import at_most, visible
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Completeness", "VideoState", "compared", "lost_actions", "read_states", "times_beyond", "wrong_checksums"]
+
+TOLERANCE_SECONDS = 1.0  # between a file's own length and the listed one: containers round, cut files lack more
+MAX_NAMED = 20  # of each kind in the table; JSON has them all
+_AT_ONCE = 16  # headers of so many files are read by one call
+
+
+@dataclass(frozen=True, slots=True)
+class VideoState:
+    """What is there of one video.
+
+    Attributes:
+        video_id: Which one.
+        split: Its split.
+        path: Where it is, or should be.
+        seconds: How long its file lasts; None where it is missing or cannot be read.
+        has_audio: Whether it has sound.
+        missing: Whether there is no file.
+        reason: Why it cannot be read, or what is wrong with it; empty where nothing is.
+        expected_seconds: How long it should last; None where that is not known.
+    """
+
+    video_id: str
+    split: str
+    path: Path
+    seconds: float | None = None
+    has_audio: bool = False
+    missing: bool = False
+    reason: str = ""
+    expected_seconds: float | None = None
+
+    @property
+    def off_seconds(self) -> float:
+        """How much longer than listed its file lasts, in seconds, if that is more than rounding; less is negative."""
+        if self.seconds is None or self.expected_seconds is None:
+            return 0.0
+        off = self.seconds - self.expected_seconds
+        return off if abs(off) > TOLERANCE_SECONDS else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """What is there of a data set.
+
+    Attributes:
+        videos: Each video that is expected.
+        actions: By split, how many actions are annotated and how many of them fall away.
+        strays: A line for each file that is not read, though it looks like a video of the data set.
+        num_lengths: Videos whose length is known from a list; 0 where there is none.
+        num_checksums: Files whose checksum was compared; None where that was not asked for.
+        checksum_faults: A line for each file whose checksum is another.
+        problems: What of the annotations was left out.
+        doubtful_times: A line for each action that ends after its video, which is read all the same.
+    """
+
+    videos: tuple[VideoState, ...]
+    actions: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    strays: tuple[str, ...] = ()
+    num_lengths: int = 0
+    num_checksums: int | None = None
+    checksum_faults: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    doubtful_times: tuple[str, ...] = ()
+
+    @property
+    def kinds(self) -> dict[str, list[str]]:
+        """What is wrong, a line for each video, by kind."""
+        readable = [video for video in self.videos if video.seconds is not None]
+        return {
+            "missing": [f"{v.video_id}: looked for {v.path}" for v in self.videos if v.missing],
+            "unreadable": [f"{v.video_id}: {v.reason}" for v in self.videos if v.seconds is None and not v.missing],
+            "cut short": [_off(v) for v in readable if v.off_seconds < 0],
+            "too long": [_off(v) for v in readable if v.off_seconds > 0],
+            "doubtful": [f"{v.video_id}: {v.reason}" for v in readable if v.reason],
+            "without sound": [v.video_id for v in readable if not v.has_audio],
+            "wrong checksum": list(self.checksum_faults),
+            "not read": list(self.strays),
+            "annotations": list(self.problems),
+            "doubtful times": list(self.doubtful_times),
+        }
+
+    @property
+    def num_usable(self) -> int:
+        """How many videos can be read."""
+        return sum(video.seconds is not None for video in self.videos)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every video is there, can be read, and is as long as it should be."""
+        kinds = self.kinds
+        return not any(kinds[kind] for kind in ("missing", "unreadable", "cut short", "too long", "wrong checksum"))
+
+    def hours(self, *, with_audio: bool = False) -> float:
+        """Return the hours that can be read, or those of them with sound."""
+        return sum(v.seconds or 0.0 for v in self.videos if v.has_audio or not with_audio) / 3600
+
+    def verdict(self) -> str:
+        """Return in a line whether the data set is complete, and whether it can be used."""
+        num_found = sum(not video.missing for video in self.videos)
+        counts = f"{num_found} of {len(self.videos)} videos found, {self.num_usable} can be read"
+        if self.complete:
+            return f"complete: {counts}"
+        if self.num_usable:
+            return f"not complete: {counts}; what is there can be used"
+        return f"not usable: {counts}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it as plain data."""
+        return {
+            "complete": self.complete,
+            "usable": self.num_usable > 0,
+            "verdict": self.verdict(),
+            "num_expected": len(self.videos),
+            "num_found": sum(not video.missing for video in self.videos),
+            "num_readable": self.num_usable,
+            "hours": self.hours(),
+            "hours_with_sound": self.hours(with_audio=True),
+            "num_lengths_known": self.num_lengths,
+            "num_checksums": self.num_checksums,
+            "actions": {s: {"annotated": n, "fall_away": lost} for s, (n, lost) in self.actions.items()},
+            "faults": self.kinds,
+            "videos": [asdict(video) | {"path": str(video.path)} for video in self.videos],
+        }
+
+    def table(self) -> "Table":
+        """Return the report as a table to print: counts, then what is wrong, some of each kind by name."""
+        from rich.table import Table
+        from rich.text import Text  # names are not markup: [brackets] in them stay
+
+        table = Table(show_header=False)
+        by_split: dict[str, int] = {}
+        for video in self.videos:
+            by_split[video.split] = by_split.get(video.split, 0) + 1
+        splits = ", ".join(f"{number} {split}" for split, number in by_split.items())
+        table.add_row("videos expected", f"{len(self.videos)} ({splits})")
+        table.add_row("found", str(sum(not video.missing for video in self.videos)))
+        table.add_row("hours", f"{self.hours():.2f}, {self.hours(with_audio=True):.2f} with sound")
+        lengths = f"compared for {self.num_lengths} videos" if self.num_lengths else "not known from any list"
+        table.add_row("lengths", lengths)
+        if self.num_checksums is not None:
+            table.add_row("checksums", f"{self.num_checksums} compared, {len(self.checksum_faults)} differ")
+        for split, (number, lost) in self.actions.items():
+            table.add_row(f"{split} actions", f"{number} annotated, {lost} fall away")
+        for kind, lines in self.kinds.items():
+            if lines or kind in ("missing", "unreadable", "without sound"):
+                table.add_row(kind, str(len(lines)))
+        for kind, lines in self.kinds.items():
+            for line in at_most(lines, MAX_NAMED):
+                table.add_row(f"  {kind}", Text(visible(line)))
+        return table
+
+
+def read_states(
+    videos: Sequence[VideoRecord], *, expected_seconds: Mapping[str, float], num_workers: int = 1
+) -> list[VideoState]:
+    """Read the headers of videos.
+
+    Args:
+        videos: Which ones.
+        expected_seconds: How long they should last, by video id, as far as that is known.
+        num_workers: Processes side by side.
+
+    Returns:
+        The state of each, in their order.
+    """
+    states: dict[str, VideoState] = {}
+    parts = [list(videos[first : first + _AT_ONCE]) for first in range(0, len(videos), _AT_ONCE)]
+    while parts:
+        calls = [joblib.delayed(in_limits)(Limits(), None, _read_headers, part, expected_seconds) for part in parts]
+        results = list(zip(parts, each_in_order(calls, num_workers=num_workers, isolate=True), strict=True))
+        parts = []
+        for part, result in results:
+            if not isinstance(result, WorkerDiedError):
+                states |= {state.video_id: state for state in result}
+            elif len(part) == 1:  # the file that killed its process
+                (video,) = part
+                states[video.video_id] = VideoState(video.video_id, video.split, video.path, reason=str(result))
+            else:
+                parts += [[video] for video in part]
+    return [states[video.video_id] for video in videos]
+
+
+def compared(rows: Iterable[PreparedVideo], expected_seconds: Mapping[str, float]) -> list[VideoState]:
+    """Return the states of videos that were prepared, by what was found then.
+
+    Args:
+        rows: Of the catalog.
+        expected_seconds: As of `read_states`.
+    """
+    states = []
+    for row in rows:
+        refused = row.status == "refused"
+        states.append(
+            VideoState(
+                row.video_id,
+                row.split,
+                Path(row.path),
+                seconds=None if refused else row.duration_seconds,
+                has_audio=row.has_audio,
+                missing=refused and not is_readable_file(row.path),
+                reason=row.reason,
+                expected_seconds=expected_seconds.get(row.video_id),
+            )
+        )
+    return states
+
+
+def lost_actions(actions: Iterable[ActionRecord], states: Mapping[str, VideoState]) -> int:
+    """Return how many actions fall away: their video is not there or cannot be read, or it ends before they start."""
+    ends = {name: -1.0 if state.seconds is None else state.seconds for name, state in states.items()}
+    return sum(action.start_seconds >= ends.get(action.video_id, -1.0) for action in actions)
+
+
+def times_beyond(actions: Iterable[ActionRecord], seconds: Mapping[str, float]) -> list[str]:
+    """Return a line for each action that ends after its video does by the list of lengths."""
+    return [
+        f"{action.action_id}: ends at {action.stop_seconds:.2f} s, its video {action.video_id} is listed with "
+        f"{seconds[action.video_id]:.2f} s"
+        for action in actions
+        if action.stop_seconds > seconds.get(action.video_id, action.stop_seconds) + TOLERANCE_SECONDS
+    ]
+
+
+def wrong_checksums(
+    states: Sequence[VideoState], checksums: Mapping[str, Collection[str]], *, num_workers: int = 1
+) -> tuple[int, tuple[str, ...]]:
+    """Compare the MD5 checksums of files with those of a list; every byte is read.
+
+    Returns:
+        How many were compared, and a line for each that is another.
+    """
+    known = [state for state in states if not state.missing and state.video_id in checksums]
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:  # hashing releases the interpreter's lock
+        digests = list(pool.map(_md5, [state.path for state in known]))
+    faults = []
+    for state, digest in zip(known, digests, strict=True):
+        if digest not in checksums[state.video_id]:
+            expected = " or ".join(sorted(checksums[state.video_id]))
+            faults.append(f"{state.path}: MD5 {digest}, listed is {expected}")
+    return len(known), tuple(faults)
+
+
+def _md5(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        return f"not read ({reason_of(error)})"
+
+
+def _read_headers(videos: Sequence[VideoRecord], expected_seconds: Mapping[str, float]) -> list[VideoState]:
+    return [_read_header(video, expected_seconds.get(video.video_id)) for video in videos]
+
+
+def _read_header(video: VideoRecord, expected: float | None) -> VideoState:
+    state = VideoState(video.video_id, video.split, video.path, expected_seconds=expected)
+    if not is_readable_file(video.path):
+        return replace(state, missing=True)
+    try:
+        info = media_info(video.path)
+    except (MediaError, OSError, MemoryError) as error:
+        return replace(state, reason=str(error) or type(error).__name__)
+    if info.video is None:
+        return replace(state, reason=info.problem or "no picture that can be decoded")
+    return replace(state, seconds=info.duration_seconds, has_audio=info.audio is not None, reason=info.problem or "")
+
+
+def _off(video: VideoState) -> str:
+    return f"{video.video_id}: {video.seconds:.2f} s, listed with {video.expected_seconds:.2f} s ({video.path})"
