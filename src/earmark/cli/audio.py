@@ -7,8 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from earmark.cli.prepare import OVERRIDES_HELP
-from earmark.cli.terminal import DONE, num_cpus, positive, say
+from earmark.cli.terminal import DONE, OVERRIDES_HELP, num_cpus, positive, say
 from earmark.wording import at_most, counted, visible
 
 __all__ = ["add_arguments", "run"]

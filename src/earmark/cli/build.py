@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "actions_of",
+    "base_path",
     "build_encoder",
     "build_fabric",
     "describe_store",

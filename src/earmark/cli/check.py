@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark.cli.prepare import OVERRIDES_HELP
-from earmark.cli.terminal import DONE, FAILED, num_cpus, positive, print_json, screen
+from earmark.cli.terminal import DONE, FAILED, OVERRIDES_HELP, num_cpus, positive, print_json, screen
 
 if TYPE_CHECKING:
     from earmark.datasets import DatasetRecords, VideoRecord

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark.cli.terminal import DONE, FAILED, say, screen
+from earmark.cli.terminal import DONE, FAILED, OVERRIDES_HELP, say, screen
 from earmark.wording import counted, visible
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-OVERRIDES_HELP = "KEY=VALUE or GROUP=CHOICE, such as data=folder data.args.base_path=DIR prepare.short_side=128"
 MAX_FAULTS_SHOWN = 50
 
 

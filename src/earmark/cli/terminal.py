@@ -21,6 +21,7 @@ __all__ = [
     "DONE",
     "FAILED",
     "INTERRUPTED",
+    "OVERRIDES_HELP",
     "WRONG_USAGE",
     "clock",
     "non_negative",
@@ -34,6 +35,7 @@ __all__ = [
 
 # A run that a scheduler's signal stopped ends with 75 instead (earmark.training.interrupts), to be started again.
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+OVERRIDES_HELP = "KEY=VALUE or GROUP=CHOICE, such as data=folder data.args.base_path=DIR prepare.short_side=128"
 
 
 def report_error(program: str, error: Exception) -> int:
