@@ -205,12 +205,13 @@ def recognition_accuracies(ranked: RankedActions, labels: ActionLabels) -> dict[
         100.0
     """
     _require_same_segments(ranked, labels)
+    answers, truth = ranked.of_task, labels.of_task
     accuracies = {}
     for part, masks in labels.parts.items():
         for task, mask in masks.items():
             if not mask.any():
                 continue
-            right = ranked.of_task[task][mask, :5] == labels.of_task[task][mask, None]
+            right = answers[task][mask, :5] == truth[task][mask, None]
             for k in (1, 5) if part == "all" else (1,):
                 accuracies[f"{part}_{task}_accuracy_at_{k}"] = 100 * float(right[:, :k].any(axis=1).mean())
     return accuracies
@@ -236,9 +237,10 @@ def anticipation_recalls(ranked: RankedActions, labels: ActionLabels) -> dict[st
         100.0
     """
     _require_same_segments(ranked, labels)
+    answers, truth = ranked.of_task, labels.of_task
     return {
         f"{'overall' if part == 'all' else part}_{task}_mt5r": 100
-        * class_mean_recall(ranked.of_task[task][mask], labels.of_task[task][mask], k=5)
+        * class_mean_recall(answers[task][mask], truth[task][mask], k=5)
         for part, masks in labels.parts.items()
         for task, mask in masks.items()
         if mask.any()
