@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from earmark.cli.checks import held_out_videos_seen, require_only_training_videos
 from earmark.cli.config import ConfigError
+from earmark.cli.held_out import held_out_videos_seen, require_only_training_videos
 from earmark.clips.dataset import MomentClips
 from earmark.clips.store import PreparedStore
 from tests.helpers.command_lines import configured

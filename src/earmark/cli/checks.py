@@ -15,15 +15,8 @@ if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.training.launch import Launch
 
-__all__ = [
-    "held_out_videos_seen",
-    "left_out_of_run",
-    "require_only_training_videos",
-    "startup_problems",
-    "unused_by_criterion",
-]
+__all__ = ["left_out_of_run", "startup_problems", "unused_by_criterion"]
 
-MAX_VIDEOS_NAMED = 5
 WITHOUT_ACTIONS = ("folder",)  # data sets that never have annotated actions
 
 
@@ -116,48 +109,6 @@ def _data_that_does_not_fit(config: PretrainConfig) -> list[str]:
     if name in WITHOUT_ACTIONS and config.logging.evaluate_every is not None:
         problems.append(f"logging.evaluate_every: {name} has no annotated actions to probe on")
     return problems
-
-
-def require_only_training_videos(config: PretrainConfig, store: "PreparedStore") -> None:
-    """Raise if a video that would be trained on is held out for validation or test by the data set as it is now.
-
-    The prepared videos keep the split that they had when they were prepared; the annotations may be others today. Cuts
-    of a video are held out with it. Where the data set is gone, what was written then is all that is known.
-
-    Raises:
-        ConfigError: Naming the videos.
-    """
-    from earmark.cli.build import open_dataset
-    from earmark.cli.config import ConfigError
-    from earmark.datasets import DatasetError, parent_of
-
-    if config.data.split != "train":
-        return
-    try:
-        videos = open_dataset(config.data, config.environment).videos()
-    except (ConfigError, DatasetError):
-        return
-    held_out = {parent_of(video.video_id): video.split for video in videos if video.split not in ("train", "all")}
-    trained_on = [video_id for video_id, video in store.videos.items() if video.split == "train"]
-    wrong = [f"{name} ({held_out[parent_of(name)]})" for name in trained_on if parent_of(name) in held_out]
-    if wrong:
-        more = f" and {len(wrong) - MAX_VIDEOS_NAMED} more" if len(wrong) > MAX_VIDEOS_NAMED else ""
-        raise ConfigError(
-            f"data.split: {store.root} holds {counted(len(wrong), 'training video')} that the data set holds out: "
-            f"{', '.join(wrong[:MAX_VIDEOS_NAMED])}{more}; prepare them anew in another data.store, or train on "
-            "everything with data.split=all"
-        )
-
-
-def held_out_videos_seen(clips: "MomentClips", store: "PreparedStore") -> list[str]:
-    """Return a line of caution if a run sees videos that are held out for validation or test; none if it does not."""
-    splits = [store.videos[video_id].split for video_id in clips.video_ids]
-    counts = [
-        f"{counted(splits.count(split), 'video')} of split {split}" for split in sorted({*splits} - {"train", "all"})
-    ]
-    if not counts:
-        return []
-    return [f"caution: this run sees {' and '.join(counts)}: what is measured on them later is not of unseen videos"]
 
 
 def left_out_of_run(clips: "MomentClips", store: "PreparedStore", *, split: str) -> list[str]:

@@ -10,14 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli.build import describe_store, open_store, run_dir
-from earmark.cli.checks import (
-    held_out_videos_seen,
-    left_out_of_run,
-    require_only_training_videos,
-    startup_problems,
-)
+from earmark.cli.checks import left_out_of_run, startup_problems
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import Environment, Logging, Optim, PretrainAugm, PretrainConfig
+from earmark.cli.held_out import held_out_videos_seen, require_only_training_videos
 from earmark.cli.launch import leave_for_requeue, processes_of, run_in_processes
 from earmark.cli.method import build_clips, build_encoders, build_model
 from earmark.cli.probe import scheduled_probe
