@@ -271,16 +271,17 @@ def _evaluation(path: Path, outputs: Path) -> Evaluation:
     results = read_json(path, max_bytes=MAX_RESULTS_BYTES)
     column = results["columns"][0]
     score, checkpoint, config = column["top1"]["encoder"], results["checkpoint"], results["config"]
-    subset = config.get("data", {}).get("subset")
     num_videos = column.get("num_test_videos")
     if num_videos is not None and (type(num_videos) is not int or not 0 <= num_videos < 10**12):
         raise TypeError("num_test_videos is not a number of videos")
+    split = _text(config["evaluate"]["split"])
+    subset = config.get("data", {}).get("subset")
     return Evaluation(
         folder=str(path.parent.relative_to(outputs)),
         run=_run_of(None if checkpoint is None else _text(checkpoint), _text(config["logging"]["name"])),
         checkpoint=None if checkpoint is None else Path(_text(checkpoint)).name,
         weights=None if results.get("weights") is None else _text(results["weights"]),
-        split=_text(config["evaluate"]["split"]) + ("" if subset is None else f" {_text(subset)}"),
+        split=split + ("" if subset is None else f" {_text(subset)}"),
         measure=f"{_text(column['column'])} top-1",
         value=_finite(score["value"]),
         low=_finite(score["low"]),
