@@ -15,11 +15,7 @@ if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.training.launch import Launch
 
-__all__ = [
-    "left_out_of_run",
-    "startup_problems",
-    "unused_by_criterion",
-]
+__all__ = ["left_out_of_run", "startup_problems", "unused_by_criterion"]
 
 WITHOUT_ACTIONS = ("folder",)  # data sets that never have annotated actions
 

@@ -287,12 +287,14 @@ def _evaluation(path: Path, outputs: Path) -> Evaluation:
     num_videos = column.get("num_test_videos")
     if num_videos is not None and (type(num_videos) is not int or not 0 <= num_videos < 10**12):
         raise TypeError("num_test_videos is not a number of videos")
+    split = _text(config["evaluate"]["split"])
+    subset = config.get("data", {}).get("subset")
     return Evaluation(
         folder=str(path.parent.relative_to(outputs)),
         run=_run_of(None if checkpoint is None else _text(checkpoint), _text(config["logging"]["name"])),
         checkpoint=None if checkpoint is None else Path(_text(checkpoint)).name,
         weights=None if results.get("weights") is None else _text(results["weights"]),
-        split=" ".join(map(_text, filter(None, (config["evaluate"]["split"], config["data"].get("subset"))))),
+        split=split + ("" if subset is None else f" {_text(subset)}"),
         measure=f"{_text(column['column'])} top-1",
         value=_finite(score["value"]),
         low=_finite(score["low"]),

@@ -19,7 +19,7 @@ from earmark.media import MediaError, media_info
 from earmark.preparation.catalog import PreparedVideo
 from earmark.preparation.isolation import Limits, in_limits
 from earmark.preparation.workers import WorkerDiedError, each_in_order
-from earmark.wording import at_most, visible
+from earmark.wording import at_most
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -149,9 +149,8 @@ class Completeness:
         }
 
     def table(self) -> "Table":
-        """Return the report as a table to print: counts, then what is wrong, some of each kind by name."""
+        """Return the counts as a table to print; `lines` names what is wrong."""
         from rich.table import Table
-        from rich.text import Text  # names are not markup: [brackets] in them stay
 
         table = Table(show_header=False)
         by_split: dict[str, int] = {}
@@ -170,10 +169,11 @@ class Completeness:
         for kind, lines in self.kinds.items():
             if lines or kind in ("missing", "unreadable", "without sound"):
                 table.add_row(kind, str(len(lines)))
-        for kind, lines in self.kinds.items():
-            for line in at_most(lines, MAX_NAMED):
-                table.add_row(f"  {kind}", Text(visible(line)))
         return table
+
+    def lines(self) -> list[str]:
+        """Return what is wrong in lines, some of each kind by name and the others counted."""
+        return [f"{kind}: {line}" for kind, lines in self.kinds.items() for line in at_most(lines, MAX_NAMED)]
 
 
 def read_states(
