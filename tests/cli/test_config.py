@@ -563,6 +563,7 @@ def test_a_subset_is_one_of_three_and_of_the_validation_split() -> None:
 
 
 def test_the_originals_augmentations_become_the_crops_that_they_name() -> None:
+    pytest.importorskip("torch")
     from earmark.cli.pretrain import describe_clips, video_crop
 
     paper, several = (video_crop(pretraining(f"data_augm={name}").data_augm) for name in ("vRCF_aLogMel", "mRCF"))

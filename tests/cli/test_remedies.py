@@ -9,6 +9,7 @@ import pytest
 
 from earmark.cli.remedies import REMEDIES, remedy
 from earmark.cli.terminal import report_error
+from earmark.datasets.epic_kitchens import AmbiguousLayoutError
 from earmark.preparation.catalog import SparseStoreError
 from earmark.preparation.preparing import DiskSpaceError, prepare
 from tests.conftest import ROOT
@@ -78,3 +79,9 @@ def test_errors_with_facts_survive_the_way_from_a_worker_process() -> None:
     assert (str(sparse), sparse.needed_seconds) == ("a", 2.0)
     full = pickle.loads(pickle.dumps(DiskSpaceError("b", needed_bytes=7, free_bytes=3)))
     assert (str(full), full.needed_bytes, full.free_bytes) == ("b", 7, 3)
+
+
+def test_two_kinds_of_cuts_come_with_the_key_that_chooses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report_error("earmark check", AmbiguousLayoutError("EPIC: both segments and action_segments")) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("earmark check: EPIC: both segments and action_segments; data.args.layout=segments or ")

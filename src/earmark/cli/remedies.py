@@ -30,8 +30,13 @@ def _need_less(error: Any) -> str:
     return "a smaller optim.batch_size, a larger optim.accumulate or model.recompute=true needs less"
 
 
+def _choose_cuts(error: Any) -> str:
+    return "data.args.layout=segments or data.args.layout=action_segments chooses"
+
+
 # By the names of the classes: importing them here would load the library for commands that need none of it.
 REMEDIES: dict[str, Callable[[Any], str]] = {
+    "AmbiguousLayoutError": _choose_cuts,
     "SparseStoreError": _keep_more,
     "DiskSpaceError": _make_room,
     "BatchMemoryError": _need_less,

@@ -26,7 +26,7 @@ from earmark.datasets.listing import is_readable_file
 from earmark.datasets.records import VIDEO_SUFFIXES, ActionRecord, DatasetError, VideoRecord
 from earmark.wording import counted
 
-__all__ = ["EpicKitchens", "parse_timestamp"]
+__all__ = ["AmbiguousLayoutError", "EpicKitchens", "parse_timestamp"]
 
 ANNOTATIONS = {
     "train": "EPIC_100_train.csv",
@@ -56,6 +56,10 @@ ANNOTATION_FOLDERS = (
     *("epic-kitchens-55-annotations", "epic-kitchens-55-annotations-master"),
 )
 Layout = Literal["videos", "segments", "action_segments"]
+
+
+class AmbiguousLayoutError(DatasetError):
+    """Videos are there in two kinds of cuts, which are not mixed."""
 
 
 class EpicKitchens:
@@ -154,7 +158,7 @@ class EpicKitchens:
             records: Whole videos of some splits.
 
         Raises:
-            DatasetError: If there is no whole video, both kinds of cuts are there, and none is asked for.
+            AmbiguousLayoutError: If there is no whole video, both kinds of cuts are there, and none is asked for.
         """
         if self._layout is None:
             whole = any(is_readable_file(record.path) for record in records)
@@ -162,9 +166,8 @@ class EpicKitchens:
             whole = whole or any(is_readable_file(record.path) for record in self._whole_videos(None))
             there = [kind for kind in CUTS if self._cuts(kind)[0]]
             if not whole and len(there) > 1:
-                raise DatasetError(
-                    f"{self.base_path}: no whole videos, and both {' and '.join(there)}; say which are to be read "
-                    "(data.args.layout)"
+                raise AmbiguousLayoutError(
+                    f"{self.base_path}: no whole videos, and both {' and '.join(there)}; say which are to be read"
                 )
             if whole and there:
                 self._problems["layout", "cuts"] = (
