@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pickle
 import signal
@@ -164,6 +165,20 @@ def test_the_start_method_that_the_program_has_set_is_taken(store: PreparedStore
         loaded.close()
     finally:
         multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.parametrize("start_method", [None, "forkserver"])
+def test_a_fork_server_has_imported_what_workers_need(
+    store: PreparedStore, start_method: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported: list[str] = []
+    monkeypatch.setattr(multiprocessing.forkserver, "set_forkserver_preload", imported.extend)
+    load(MomentClips(store), keys_of(4, [2]), 1, start_method=start_method).close()  # not begun, so nothing is started
+    assert imported == []
+    loaded = load(MomentClips(store), keys_of(4, [2]), 1, start_method=start_method)
+    next(loaded)
+    loaded.close()
+    assert imported == ["earmark.clips.dataset", "earmark.clips.ring_worker"]
 
 
 def test_batches_stand_where_they_were_read_and_memory_is_used_again(store: PreparedStore) -> None:
@@ -419,7 +434,12 @@ if __name__ == "__main__":
 
 
 def test_ctrl_c_ends_a_program_that_does_not_handle_it(folder: Path) -> None:
-    script = SCRIPT + "\nif __name__ == '__main__':\n    for batch in main():\n        time.sleep(0.001)\n"
+    script = f"""{SCRIPT}
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    for batch in main():
+        time.sleep(0.001)
+"""
     with running(script, str(folder)) as (process, pids):
         time.sleep(0.3)
         os.killpg(process.pid, signal.SIGINT)

@@ -292,6 +292,7 @@ def test_transforms_and_encoders_declare_every_argument() -> None:
         {"max_short_side": 170},
         {"flip": False},
         {"color_jitter": 0.5},
+        {"min_area": 0.3},
         {"mean": (0.1, 0.2, 0.3)},
         {"std": (0.1, 0.2, 0.3)},
         {"random": False},

@@ -153,6 +153,8 @@ class _Ring:
         # At exit, before multiprocessing waits for all children, which would wait for tasks.
         self._at_exit = util.Finalize(None, _close_at_exit, args=(weakref.ref(self),), exitpriority=100)
         method = start_method or _default_start_method()
+        if method == "forkserver":  # has no effect where the program has started that server already
+            forkserver.set_forkserver_preload(["earmark.clips.dataset", "earmark.clips.ring_worker"])
         self._context: Any = multiprocessing.get_context(method)
         self._restarts_left = NUM_RESTARTS
         tasks, tasks_to, done_from, done = map(Descriptor, (*os.pipe(), *os.pipe()))
@@ -482,7 +484,6 @@ def _default_start_method() -> StartMethod:
     chosen = multiprocessing.get_start_method(allow_none=True)
     if chosen in ("spawn", "forkserver"):  # "fork" is also what multiprocessing itself writes down at its first use
         return "spawn" if chosen == "spawn" else "forkserver"
-    forkserver.set_forkserver_preload(["earmark.clips.dataset", "earmark.clips.ring_worker"])
     return "forkserver"
 
 
