@@ -68,6 +68,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip_slow)
         if item.get_closest_marker("gpu") and (torch is None or not torch.cuda.is_available()):
             item.add_marker(skip_gpu)
+    if config.getoption("--run-slow"):  # two at once end soonest if the longest is not the last; the others keep order
+        items.sort(key=lambda item: not item.path.name.startswith("test_learning"))
 
 
 @pytest.hookimpl(wrapper=True)
