@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from earmark.encoders import R2Plus1D, SpecCNN9
-from earmark.encoders.folded_convolution import FoldedConv3d, folded_conv3d
+from earmark.encoders.folded_convolution import FoldedConv3d, SpatialMaxPool3d
 from earmark.methods.replai import AudioVisualModel
 from earmark.training.optim import sgd
 from earmark.training.speed import compile_encoders, use_channels_last
@@ -131,8 +131,15 @@ def make_step(way: Way, batch_size: int, device: str, width: int) -> Callable[[]
 class AlwaysFolded(FoldedConv3d):
     """The first convolution, folded on the CPU as well."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return folded_conv3d(x, self.weight, stride=2, padding=(1, 3, 3))
+    def _pays(self, x: Tensor) -> bool:
+        return True
+
+
+class AlwaysFlatPool(SpatialMaxPool3d):
+    """The max-pool behind it, as a 2-D one on the CPU as well."""
+
+    def _pays(self, x: Tensor) -> bool:
+        return True
 
 
 def set_entrance(encoder: R2Plus1D, fold: str) -> None:
@@ -143,6 +150,8 @@ def set_entrance(encoder: R2Plus1D, fold: str) -> None:
     encoder.conv1[0].load_state_dict(published.state_dict())
     if fold == "never":
         encoder.conv1[3] = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+    elif fold == "always":
+        encoder.conv1[3] = AlwaysFlatPool(3, 2, 1)
 
 
 def bf16_weights(model: nn.Module) -> list[nn.Parameter]:

@@ -90,8 +90,9 @@ def test_its_result_has_channels_last_without_a_copy() -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 @pytest.mark.parametrize("shape", [(2, 4, 3, 8, 8), (1, 4, 1, 7, 9), (2, 1, 3, 1, 5)])
 def test_a_pool_over_space_has_values_and_gradients_of_the_3d_one(
-    layout: torch.memory_format, shape: tuple[int, ...]
+    layout: torch.memory_format, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(SpatialMaxPool3d, "_pays", lambda self, x: True)
     x = torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
     plain = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
     for one, other in zip(with_gradients(SpatialMaxPool3d(3, 2, 1)(x), x), with_gradients(plain(x), x), strict=True):
@@ -104,6 +105,7 @@ def test_a_pool_over_space_has_values_and_gradients_of_the_3d_one(
 @pytest.fixture
 def _folding_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FoldedConv3d, "_pays", lambda self, x: True)
+    monkeypatch.setattr(SpatialMaxPool3d, "_pays", lambda self, x: True)
 
 
 def stems(dtype: torch.dtype = torch.float64) -> tuple[nn.Module, nn.Module]:
