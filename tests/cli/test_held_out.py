@@ -38,6 +38,20 @@ def test_a_video_that_is_held_out_is_not_trained_on_unless_all_are_asked_for(tmp
     require_only_training_videos(configured(*data), store)
 
 
+def test_a_held_out_cut_is_found_where_the_kind_of_cuts_was_chosen(tmp_path: Path) -> None:
+    _epic_store(tmp_path)
+    base, name = tmp_path / "EPIC", "P01_11_000000_000010"
+    for path in (base / "videos").iterdir():
+        path.unlink()
+    for path in (f"segments/{name}.MP4", "action_segments/P01_01_00000000_00000100.MP4"):
+        (base / path).parent.mkdir(exist_ok=True)
+        (base / path).touch()
+    finish_store(tmp_path / "cuts", [add_video(tmp_path / "cuts", name)], {name: [5.0]})
+    data = ["data=epic_10s_audiopeak", f"data.args.base_path={base}", "data.args.layout=segments"]
+    with pytest.raises(ConfigError, match=rf"that the data set holds out: {name} \(validation\)"):
+        require_only_training_videos(configured(*data), PreparedStore(tmp_path / "cuts"))
+
+
 def test_a_run_on_all_splits_says_which_held_out_videos_it_sees(tmp_path: Path) -> None:
     rows = [add_video(tmp_path, name, split=split) for name, split in (("a", "train"), ("b", "validation"))]
     finish_store(tmp_path, rows, {"a": [5.0], "b": [5.0]})

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "actions_of",
-    "base_path",
     "build_encoder",
     "build_fabric",
+    "dataset_as_it_is",
     "describe_store",
     "open_dataset",
     "open_store",
@@ -73,7 +73,7 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
         ConfigError: If its folder is not given.
         earmark.datasets.DatasetError: If it is damaged.
     """
-    from earmark.datasets import DATASETS, Ego4D, EpicKitchens, EpicKitchens55, Folder
+    from earmark.datasets import Ego4D, Folder
 
     path = base_path(data, environment)
     if data.name == "folder":
@@ -95,11 +95,23 @@ def open_dataset(data: Data, environment: Environment) -> "DatasetRecords":
             f"in all; about {to_come} on {counted(workers, 'core')}, then they are prepared"
         )
         make_kitchen(path, preset=data.args.preset, seed=data.args.seed, num_workers=workers)
-    if data.name == "ego4d":
-        ego4d = Ego4D(path)
-        for text in at_most(ego4d.problems, MAX_PROBLEMS_SHOWN):
+    dataset = dataset_as_it_is(data, environment)
+    if isinstance(dataset, Ego4D):
+        for text in at_most(dataset.problems, MAX_PROBLEMS_SHOWN):
             say(text)
-        return ego4d
+    return dataset
+
+
+def dataset_as_it_is(data: Data, environment: Environment) -> "DatasetRecords":
+    """Open a data set that is more than a folder of videos, without a word, and without generating one.
+
+    Raises:
+        ConfigError: If its folder is not given.
+        earmark.datasets.DatasetError: If it is not there, or damaged.
+    """
+    from earmark.datasets import DATASETS, EpicKitchens, EpicKitchens55
+
+    path = base_path(data, environment)
     if data.name == "epic_kitchens":
         return EpicKitchens(path, layout=data.args.layout)
     if data.name == "epic_kitchens_55":

@@ -5,7 +5,7 @@ Beside the path of a sample: `earmark.cli.pretrain` asks before it trains.
 
 from typing import TYPE_CHECKING
 
-from earmark.cli.build import base_path
+from earmark.cli.build import dataset_as_it_is
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import PretrainConfig
 from earmark.wording import counted
@@ -28,12 +28,12 @@ def require_only_training_videos(config: PretrainConfig, store: "PreparedStore")
     Raises:
         ConfigError: Naming the videos.
     """
-    from earmark.datasets import DATASETS, DatasetError, parent_of
+    from earmark.datasets import DatasetError, parent_of
 
     if config.data.split != "train" or config.data.name == "folder":  # which holds nothing out
         return
     try:
-        videos = DATASETS[config.data.name](base_path(config.data, config.environment)).videos()
+        videos = dataset_as_it_is(config.data, config.environment).videos()
     except (ConfigError, DatasetError):
         return
     held_out = {parent_of(video.video_id): video.split for video in videos if video.split not in ("train", "all")}

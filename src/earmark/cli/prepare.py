@@ -71,13 +71,15 @@ def run(options: argparse.Namespace) -> int:
 
 def _say_how_complete(config: "PretrainConfig", report: "PrepareReport") -> None:
     """Print what of an annotated data set is there, as `earmark check` does, by what was found when it was prepared."""
-    from earmark.cli.build import open_dataset
+    from earmark.cli.build import dataset_as_it_is
     from earmark.cli.completeness import completeness_of, lengths_of, print_completeness
     from earmark.preparation.completeness import compared
 
-    dataset = open_dataset(config.data, config.environment)
-    if not dataset.classes or report.num_elsewhere or config.prepare.part is not None:
+    if config.data.name == "folder" or report.num_elsewhere or config.prepare.part is not None:
         return  # nothing is expected of a folder; of one part of the work, other parts are not known
+    dataset = dataset_as_it_is(config.data, config.environment)  # what is wrong with it has been said
+    if not dataset.classes:
+        return
     states = compared(report.videos, lengths_of(dataset))
     print_completeness(completeness_of(dataset, dataset.videos(), states))
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from earmark.datasets.annotation_files import RowError, quoted
-from earmark.evaluation.epic_metrics import NUM_ACTIONS_KEPT
+from earmark.evaluation.epic_metrics import NUM_ACTIONS_KEPT, finite_matrix
 from earmark.evaluation.submission_files import (
     Form,
     SubmissionReader,
@@ -28,7 +28,6 @@ from earmark.evaluation.submission_files import (
 __all__ = [
     "ACTION_FORMS",
     "ActionSubmission",
-    "finite_matrix",
     "read_action_submission",
     "scores_by_class",
     "write_action_submission",
@@ -177,21 +176,6 @@ def write_action_submission(
             yield name, content
 
     write_submission(path, ACTION_FORMS[challenge], levels, entries())
-
-
-def finite_matrix(scores: ArrayLike, what: str) -> NDArray[np.float64]:
-    """Return scores of shape ``(N, C)`` in float64.
-
-    Raises:
-        ValueError: If they have another shape or are not finite.
-    """
-    matrix = np.asarray(scores, dtype=np.float64)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise ValueError(f"need {what} of shape (N, C), N > 0, C > 0; got {matrix.shape}")
-    bad = ~np.isfinite(matrix).all(axis=1)
-    if bad.any():
-        raise ValueError(f"{what} of segment {int(bad.argmax())} are not all finite numbers")
-    return matrix
 
 
 def scores_by_class(scores: NDArray[np.float64]) -> dict[str, float]:

@@ -22,6 +22,7 @@ __all__ = [
     "anticipation_recalls",
     "best_actions",
     "class_mean_recall",
+    "finite_matrix",
     "majority_answers",
     "rank_actions",
     "rank_classes",
@@ -109,7 +110,7 @@ def rank_classes(scores: ArrayLike) -> Classes:
         >>> rank_classes([[0.5, 0.1, 0.5]])
         array([[2, 0, 1]])
     """
-    return _reversed_order(_checked(scores, "scores"))
+    return _reversed_order(finite_matrix(scores, "scores"))
 
 
 def best_actions(
@@ -139,7 +140,7 @@ def best_actions(
         >>> verbs.tolist(), nouns.tolist(), products.round(3).tolist()
         ([[1, 1, 1]], [[0, 2, 1]], [[0.446, 0.271, 0.164]])
     """
-    verb_matrix, noun_matrix = _checked(verb_scores, "verb scores"), _checked(noun_scores, "noun scores")
+    verb_matrix, noun_matrix = finite_matrix(verb_scores, "verb scores"), finite_matrix(noun_scores, "noun scores")
     if len(verb_matrix) != len(noun_matrix):
         raise ValueError(f"{len(verb_matrix)} segments have verb scores, {len(noun_matrix)} noun scores")
     verbs, verb_shares = _best_shares(verb_matrix, num_kept)
@@ -176,7 +177,7 @@ def rank_actions(
     """
     verbs, nouns, scores = best_actions(verb_scores, noun_scores) if actions is None else actions
     # The official code sorts the kept actions once more, so that of equal ones the later comes first among them.
-    order = _reversed_order(_checked(scores, "action scores"))
+    order = _reversed_order(finite_matrix(scores, "action scores"))
     return RankedActions(
         rank_classes(verb_scores),
         rank_classes(noun_scores),
@@ -306,7 +307,20 @@ def _require_same_segments(ranked: RankedActions, labels: ActionLabels) -> None:
         raise ValueError(f"need answers for the segments with labels: {len(ranked.verb)} and {len(labels.verb)}")
 
 
-def _checked(scores: ArrayLike, what: str) -> Scores:
+def finite_matrix(scores: ArrayLike, what: str) -> Scores:
+    """Return scores of shape ``(N, C)`` in float64.
+
+    Args:
+        scores: The scores.
+        what: How messages call them.
+
+    Raises:
+        ValueError: If they have another shape, are empty or are not finite.
+
+    Example:
+        >>> finite_matrix([[1, 2]], "scores")
+        array([[1., 2.]])
+    """
     matrix = np.asarray(scores, dtype=np.float64)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"need {what} of shape (N, C), N > 0, C > 0; got {matrix.shape}")

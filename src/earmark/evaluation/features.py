@@ -43,9 +43,7 @@ __all__ = [
 ]
 
 _FORMAT_VERSION = 2  # raised when the same inputs would give other features
-_BATCHES_UNDER_WAY = (
-    8  # queued on a device at most: enough that it never idles, and memory does not grow with the clips
-)
+_BATCHES_UNDER_WAY = 8  # on a device at most: enough that it never idles, and memory does not grow with the clips
 
 _logger = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from earmark.datasets import SOUND_CLASSES
 from earmark.datasets.annotation_files import RowError, quoted
-from earmark.evaluation.action_submissions import finite_matrix, scores_by_class
+from earmark.evaluation.action_submissions import scores_by_class
 from earmark.evaluation.detection_metrics import Events
+from earmark.evaluation.epic_metrics import finite_matrix
 from earmark.evaluation.submission_files import (
     Form,
     SubmissionReader,
