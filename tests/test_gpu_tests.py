@@ -14,9 +14,17 @@ COUNT = "import torch; print(torch.cuda.device_count())"
 SEES = "import os; print(repr(os.environ.get('CUDA_VISIBLE_DEVICES')))"
 
 
+def environment_outside() -> dict[str, str]:
+    """Return the environment of a shell in which no tests run: without hidden GPUs, and without options for pytest.
+
+    Those of CI would spread the few tests here over processes, and add words to what is said of them.
+    """
+    return {name: value for name, value in os.environ.items() if name not in {*HIDDEN_GPUS, "PYTEST_ADDOPTS"}}
+
+
 def pytest_says(*arguments: str, **variables: str) -> str:
     """Run pytest on this file, started from where its variables are not set yet."""
-    outside = {name: value for name, value in os.environ.items() if name not in HIDDEN_GPUS}
+    outside = environment_outside()
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", *arguments, str(Path(__file__).name)]
     done = subprocess.run(
         command, cwd=Path(__file__).parent, env={**outside, **variables}, capture_output=True, text=True, check=False
@@ -64,7 +72,7 @@ def test_asked_for_alone_they_keep_the_gpus_that_were_chosen() -> None:
     pytest.importorskip("torch")
     said = pytest_says("-m", "gpu", "-k", "marked_gpu_see", CUDA_VISIBLE_DEVICES="999")  # which no machine has
     assert "GPUs: 0 visible" in said
-    assert "hidden" not in said
+    assert "GPUs: hidden" not in said
     assert "needs a CUDA device" in said
     assert "1 skipped" in said
 
@@ -75,7 +83,7 @@ def test_a_checkout_in_a_folder_called_like_a_marker_runs_its_tests(tmp_path: Pa
     shutil.copy(Path(__file__).parent / "conftest.py", folder)
     (folder / "test_one.py").write_text("def test_one() -> None:\n    pass\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, folder]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment_outside(), capture_output=True, text=True, check=False)
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
