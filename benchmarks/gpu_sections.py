@@ -145,8 +145,7 @@ def step(setting: Setting) -> None:
     for batch_size in setting.batches[: 1 if setting.cpu else None]:
         with _Lines(setting) as text, contextlib.redirect_stdout(text):
             if setting.cpu:
-                ways = {name: train_step.CPU_WAYS[name] for name in ("plain", "default")}
-                train_step.measure_cpu(ways, 2, num_steps=1, num_rounds=1, width=4)
+                train_step.measure_cpu(["plain", "default"], 2, num_steps=1, num_rounds=1, width=4)
             else:
                 train_step.measure_gpu(batch_size, num_steps=10, num_rounds=5, width=64)
 

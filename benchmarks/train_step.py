@@ -1,7 +1,9 @@
 """Samples a second of a training step, beside a plain eager float32 loop of the same model in the same run.
 
 A step is forward, backward and update of RepLAI on ready model inputs: two clips of 8 x 112 x 112 and a log-mel
-spectrogram of 125 x 80. All ways of running it take turns, so that the ratios hold when the machine's speed drifts.
+spectrogram of 125 x 80. All ways of running it take turns, so that the ratios hold when the machine's speed drifts. On
+the CPU each has a new process in each round: the plain loop with the environment that it was started in, Earmark's ways
+with the variables that `earmark` sets as well, unless they are called "in the plain environment".
 
 The plain loop has PyTorch's own modules at the entrance of the video encoder; the other ways fold the first convolution
 on a GPU, unless they are called unfolded.
@@ -14,7 +16,10 @@ bfloat16 peak that a product of large matrices reaches there, and a profile.
 """
 
 import argparse
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +30,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from earmark.cli.torch_environment import set_torch_environment
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.encoders.folded_convolution import FoldedConv3d, SpatialMaxPool3d
 from earmark.methods.replai import AudioVisualModel
@@ -43,6 +49,7 @@ class Way:
             package folds it; or always.
         compiler_options: Further options of torch.compile.
         bf16_weights: Keep weights of convolutions and linear layers in bfloat16, and update copies in float32.
+        environment: Whether the process has the variables that `earmark` sets; on the CPU only.
     """
 
     channels_last: bool = False
@@ -54,16 +61,20 @@ class Way:
     cudnn_benchmark: bool = False
     bf16_weights: bool = False
     compiler_options: Mapping[str, bool] = field(default_factory=dict)
+    environment: bool = True
 
 
 CPU_WAYS = {
-    "plain": Way(fold="never"),
-    "fused": Way(fused=True),
-    "channels last": Way(channels_last=True),
+    "plain": Way(fold="never", environment=False),
     "default": Way(channels_last=True, fused=True),
     "compiled": Way(channels_last=True, fused=True, compiled=True),
+    "default in the plain environment": Way(channels_last=True, fused=True, environment=False),
+    "compiled in the plain environment": Way(channels_last=True, fused=True, compiled=True, environment=False),
 }
 CPU_EXPERIMENTS = {
+    "plain in earmark's environment": Way(fold="never"),
+    "fused": Way(fused=True),
+    "channels last": Way(channels_last=True),
     "compiled, unfolded": Way(channels_last=True, fused=True, compiled=True, fold="never"),
     "compiled, folded": Way(channels_last=True, fused=True, compiled=True, fold="always"),
     "recomputed": Way(channels_last=True, fused=True, recompute=True),
@@ -174,22 +185,38 @@ def seconds_of(step: Callable[[], None], num_steps: int, device: str) -> float:
     return (time.perf_counter() - started) / num_steps
 
 
-def measure_cpu(ways: dict[str, Way], batch_size: int, *, num_steps: int, num_rounds: int, width: int) -> None:
-    steps = {}
-    for name, way in ways.items():
-        steps[name] = make_step(way, batch_size, "cpu", width)
-        print(f"{name}: first step {seconds_of(steps[name], 1, 'cpu'):.1f} s", flush=True)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+def measure_cpu(names: list[str], batch_size: int, *, num_steps: int, num_rounds: int, width: int) -> None:
+    """Measure ways of the CPU in turns, each time in a new process: where its memory lies changes its speed, too."""
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(num_rounds):
-        for name, step in steps.items():
-            seconds[name].append(seconds_of(step, num_steps, "cpu"))
-    plain = statistics.median(seconds["plain"])
-    print(f"\nCPU, {torch.get_num_threads()} threads, batch {batch_size}, width {width}")
-    print("| way | s a step | samples/s | ratio to plain |\n|---|---|---|---|")
+        for name in names:
+            command = [sys.executable, __file__, "--one-way", name, "--batch", str(batch_size)]
+            command += ["--steps", str(num_steps), "--width", str(width)]
+            environment = dict(os.environ)
+            if (CPU_WAYS | CPU_EXPERIMENTS)[name].environment:
+                set_torch_environment(environment)
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            first, later = map(float, done.stdout.split())
+            seconds[name].append(later)
+            print(f"{name}: {later:.2f} s a step, the first {first:.1f} s", flush=True)
+    plain = seconds["plain"]
+    print(f"\nCPU, {torch.get_num_threads()} threads, batch {batch_size}, width {width}; {num_rounds} processes each")
+    print("| way | s a step | samples/s | ratio to plain, round by round |\n|---|---|---|---|")
     for name, times in seconds.items():
         median = statistics.median(times)
         spread = f"{min(times):.2f} to {max(times):.2f}"
-        print(f"| {name} | {median:.2f} ({spread}) | {batch_size / median:.2f} | {plain / median:.2f} |")
+        ratios = [other / mine for other, mine in zip(plain, times, strict=True)]
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"| {name} | {median:.2f} ({spread}) | {batch_size / median:.2f} | {ratio} |")
+
+
+def print_seconds(name: str, batch_size: int, *, num_steps: int, width: int) -> None:
+    """Print the seconds of the first step of a way of the CPU, and the median of some further ones."""
+    started = time.perf_counter()
+    step = make_step((CPU_WAYS | CPU_EXPERIMENTS)[name], batch_size, "cpu", width)
+    step()
+    print(time.perf_counter() - started)
+    print(statistics.median(seconds_of(step, 1, "cpu") for _ in range(num_steps)))
 
 
 def measure_gpu(
@@ -259,10 +286,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--gpu-batches", type=int, nargs="+", default=GPU_BATCHES)
     parser.add_argument("--experiments", action="store_true", help="measure plain, default and what is no default")
+    parser.add_argument("--one-way", metavar="WAY", help=argparse.SUPPRESS)  # in a process of its own
     options = parser.parse_args()
-    chosen, on_gpu = {name: CPU_WAYS[name] for name in ("plain", *options.only)}, GPU_WAYS
+    if options.one_way is not None:
+        print_seconds(options.one_way, options.batch, num_steps=options.steps, width=options.width)
+        return
+    chosen, on_gpu = list(dict.fromkeys(["plain", *options.only])), GPU_WAYS
     if options.experiments:
-        chosen = {name: CPU_WAYS[name] for name in ("plain", "compiled")} | CPU_EXPERIMENTS
+        chosen = ["plain", "compiled", *CPU_EXPERIMENTS]
         on_gpu = {name: GPU_WAYS[name] for name in ("plain", "default")} | GPU_EXPERIMENTS
     timing = {"num_steps": options.steps, "num_rounds": options.rounds, "width": options.width}
     if torch.cuda.is_available():

@@ -131,6 +131,27 @@ print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"))
     assert done.stdout.strip() == waits_by
 
 
+@pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"THP_MEM_ALLOC_ENABLE": "0"}, "0")])
+def test_tensors_lie_in_huge_pages_unless_the_user_says_otherwise(given: dict[str, str], expected: str) -> None:
+    pytest.importorskip("torch")
+    switch = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not switch.exists() or "[madvise]" not in switch.read_text():
+        pytest.skip("this system does not give huge pages on request")
+    code = """
+import os, re
+from earmark.cli.main import main
+main(["moments", "no_such_file.wav"])
+import torch
+tensor = torch.ones(2**26)  # 256 MiB
+rollup = open("/proc/self/smaps_rollup").read()
+print(os.environ["THP_MEM_ALLOC_ENABLE"], int(re.search(r"AnonHugePages: *([0-9]+) kB", rollup)[1]) >= 2**17)
+"""
+    environ = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    environ |= {"PYTHONPATH": str(ROOT / "src"), **given}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected, str(expected == "1")]
+
+
 # --- doctor ---
 
 

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import FrameType
@@ -19,6 +19,7 @@ from types import FrameType
 from earmark import __version__
 from earmark.cli.streams import BROKEN_PIPE, abandoned_by_reader, prepare_streams
 from earmark.cli.terminal import INTERRUPTED, report_error
+from earmark.cli.torch_environment import set_torch_environment
 
 __all__ = ["COMMANDS", "HYDRA_COMMANDS", "command_parser", "main", "main_by_config_name"]
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         1
     """
     prepare_streams()
-    _let_threads_sleep(os.environ)
+    set_torch_environment(os.environ)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command = arguments[0] if arguments else ""
     try:
@@ -149,17 +150,6 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
-
-
-def _let_threads_sleep(environ: MutableMapping[str, str]) -> None:
-    """Have OpenMP's threads wait for one another asleep, unless the user has said how they wait.
-
-    By default they spin for milliseconds: on a busy machine, while the thread that they wait for has no core, so that
-    training slows by far more than its share of the machine (`benchmarks/busy.py`). Read when torch is loaded.
-    """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"} & environ.keys():
-        environ["OMP_WAIT_POLICY"] = "passive"
-        environ["GOMP_SPINCOUNT"] = "1000"  # rounds of a loop, some microseconds, against 300,000 by default
 
 
 def _run_command(command: str, arguments: Sequence[str]) -> int:
