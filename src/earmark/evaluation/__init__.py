@@ -2,35 +2,86 @@
 
 In the path of a sample it stands after training: evaluation takes an encoder and labelled clips. It never imports
 training.
+
+The names below are imported from their modules at first use: files of predictions are read, scored and written without
+torch.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-from earmark.evaluation.action_recognition import ActionRecognition, ClassAccuracy, ColumnResult
-from earmark.evaluation.action_submissions import read_action_submission, write_action_submission
-from earmark.evaluation.base import ClipOptions, RecordCount, Task, evaluate_task
-from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
-from earmark.evaluation.detection_metrics import Events
-from earmark.evaluation.features import (
-    Cacheable,
-    FeatureOptions,
-    LabelledClips,
-    encoder_fingerprint,
-    extract_features,
-    feature_key,
-)
-from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
-from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
-from earmark.evaluation.report import Example, write_report
-from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
-from earmark.evaluation.sound_submissions import (
-    read_detection_submission,
-    read_sound_submission,
-    write_detection_submission,
-    write_sound_submission,
-)
-from earmark.evaluation.submission_files import SubmissionError, SupervisionLevels
+from earmark.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from earmark.evaluation.action_recognition import ActionRecognition, ClassAccuracy, ColumnResult
+    from earmark.evaluation.action_submissions import read_action_submission, write_action_submission
+    from earmark.evaluation.base import ClipOptions, RecordCount, Task, evaluate_task
+    from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
+    from earmark.evaluation.detection_metrics import Events
+    from earmark.evaluation.features import (
+        Cacheable,
+        FeatureOptions,
+        LabelledClips,
+        encoder_fingerprint,
+        extract_features,
+        feature_key,
+    )
+    from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
+    from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
+    from earmark.evaluation.report import Example, write_report
+    from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
+    from earmark.evaluation.sound_submissions import (
+        read_detection_submission,
+        read_sound_submission,
+        write_detection_submission,
+        write_sound_submission,
+    )
+    from earmark.evaluation.submission_files import SubmissionError, SupervisionLevels
+    from earmark.evaluation.tasks import TASKS
+
+_MODULE_OF = {
+    "CHALLENGES": "challenges",
+    "FEW_VIDEOS": "intervals",
+    "IGNORED_LABEL": "probe",
+    "TASKS": "tasks",
+    "ActionRecognition": "action_recognition",
+    "Cacheable": "features",
+    "ChallengeScore": "challenges",
+    "ClassAccuracy": "action_recognition",
+    "ClipOptions": "base",
+    "ColumnResult": "action_recognition",
+    "Estimate": "results",
+    "Events": "detection_metrics",
+    "Example": "report",
+    "FeatureOptions": "features",
+    "LabelledClips": "features",
+    "ProbeOptions": "probe",
+    "RecordCount": "base",
+    "Row": "results",
+    "Score": "results",
+    "Seen": "results",
+    "SubmissionError": "submission_files",
+    "SupervisionLevels": "submission_files",
+    "TargetResult": "results",
+    "Task": "base",
+    "TaskResult": "results",
+    "compare": "results",
+    "encoder_fingerprint": "features",
+    "evaluate_task": "base",
+    "extract_features": "features",
+    "feature_key": "features",
+    "format_table": "results",
+    "linear_probe": "probe",
+    "mean_interval": "intervals",
+    "paired_interval": "intervals",
+    "read_action_submission": "action_submissions",
+    "read_detection_submission": "sound_submissions",
+    "read_sound_submission": "sound_submissions",
+    "score_submission": "challenges",
+    "write_action_submission": "action_submissions",
+    "write_detection_submission": "sound_submissions",
+    "write_report": "report",
+    "write_sound_submission": "sound_submissions",
+}
 
 __all__ = [
     "CHALLENGES",
@@ -77,6 +128,4 @@ __all__ = [
     "write_sound_submission",
 ]
 
-TASKS: Mapping[str, type[Task[Any, Any]]] = {
-    "action_recognition": ActionRecognition,
-}
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)
