@@ -14,7 +14,7 @@ from earmark.evaluation.probe_grid import (
     HeldOutQuality,
     HeldOutTally,
     _to_loss_gradient,
-    chosen_pair,
+    chosen_values,
     edge_of,
     fit_linear_grid,
     grid_of,
@@ -238,12 +238,13 @@ def test_a_grid_of_which_nothing_converged_is_refused() -> None:
 
 def test_the_edge_of_the_grid_is_told_and_logged_by_name(caplog: pytest.LogCaptureFixture) -> None:
     pairs = grid_of((0.01, 0.1, 1.0), (1e-4, 1e-2), lr=0, weight_decay=0)
+    candidates = [{"lr": lr, "weight_decay": weight_decay} for lr, weight_decay in pairs]
 
     def choose(number: int) -> dict[str, float]:
         caplog.clear()
         accuracies = np.zeros(6)
         accuracies[number] = 40
-        return chosen_pair(pairs, HeldOutQuality(accuracies, np.ones(6), 25), column="verb")[1]
+        return chosen_values(candidates, HeldOutQuality(accuracies, np.ones(6), 25), column="verb")
 
     with caplog.at_level(logging.WARNING, logger="earmark"):
         middle = choose(3)
@@ -256,10 +257,10 @@ def test_the_edge_of_the_grid_is_told_and_logged_by_name(caplog: pytest.LogCaptu
             "weight_decay_on_edge": 1,
         }
         assert caplog.messages == [
-            "verb: the chosen weight_decay 0.01 is the largest of the grid; a wider grid may hold a better one"
+            "verb: the chosen weight_decay 0.01 is the largest of those tried; a wider grid may hold a better one"
         ]
         assert choose(0)["lr_on_edge"] == -1
-        assert "verb: the chosen lr 0.01 is the smallest of the grid" in caplog.messages[0]
+        assert "verb: the chosen lr 0.01 is the smallest of those tried" in caplog.messages[0]
         assert choose(4)["lr_on_edge"] == 1
 
 
@@ -267,6 +268,8 @@ def test_what_cannot_be_widened_is_no_edge() -> None:
     assert edge_of(0.0, [0.0, 1e-4]) == 0
     assert edge_of(1e-4, [1e-4]) == 0
     assert edge_of(1e-5, [1e-5, 1e-4]) == -1
+    assert edge_of(1, [1, 20], lowest=1) == 0
+    assert edge_of(2, [2, 20], lowest=1) == -1
 
 
 @pytest.mark.gpu

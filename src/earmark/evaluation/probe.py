@@ -298,7 +298,7 @@ def check_features(
         num_classes: Classes of each column to train on.
 
     Raises:
-        ValueError: If features are not (N, clips, D) with one D, or of labels as `check_labels` says.
+        ValueError: If features are not (N, clips, D) with one D, or not finite, or of labels as `check_labels` says.
 
     Example:
         >>> features = np.zeros((2, 1, 4), np.float32)
@@ -307,6 +307,9 @@ def check_features(
     shapes = train_features.shape, test_features.shape
     if any(len(shape) != 3 or 0 in shape for shape in shapes) or shapes[0][2] != shapes[1][2]:
         raise ValueError(f"need features (N, clips, D) with one D, none of them empty; got {shapes[0]} and {shapes[1]}")
+    for features, what in ((train_features, "training"), (test_features, "test")):
+        if not np.isfinite(features.sum(dtype=np.float64)):  # one pass, and no array of the same size
+            raise ValueError(f"{what} features are not all finite")
     check_labels(train_labels, num_classes, num_actions=shapes[0][0])
 
 

@@ -28,7 +28,7 @@ __all__ = [
     "HeldOutQuality",
     "HeldOutTally",
     "Pair",
-    "chosen_pair",
+    "chosen_values",
     "fit_linear_grid",
     "grid_of",
     "held_out_rows",
@@ -190,59 +190,62 @@ class HeldOutTally:
         )
 
 
-def chosen_pair(pairs: Sequence[Pair], quality: HeldOutQuality, *, column: str) -> tuple[Pair, dict[str, float]]:
-    """Return the pair that a column takes, and what is to be told about the choice.
+def chosen_values(
+    candidates: Sequence[Mapping[str, float]],
+    quality: HeldOutQuality,
+    *,
+    column: str,
+    lowest: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Return the values that a column takes, and what is to be told about the choice.
 
     Args:
-        pairs: The grid.
-        quality: Of each pair, on held-out training actions.
+        candidates: Values by name, such as ``{"lr": 0.1, "weight_decay": 0.0}``; the same names in each.
+        quality: Of each candidate, on held-out training actions.
         column: Label column, for the log.
+        lowest: The least that a value can be, by name; 0 where it is not said.
 
     Returns:
-        The pair, and with ``lr`` and ``weight_decay``: ``held_out_accuracy`` in %, ``held_out_actions`` that it is a
-        share of, and ``lr_on_edge`` and ``weight_decay_on_edge``: -1 where it is the smallest of several, 1 where it is
-        the largest, so that a wider grid may hold a better one, else 0. A weight decay of 0 is on no edge. The log
-        names an edge, too.
+        The values of the best candidate; ``held_out_accuracy`` in % and ``held_out_actions`` that it is a share of; and
+        ``NAME_on_edge`` for each value: -1 where it is the smallest of several, 1 where it is the largest, so that a
+        wider grid may hold a better one, else 0. A value that can't be lower is on no edge. The log names an edge, too.
 
     Raises:
-        ValueError: If every pair diverged.
+        ValueError: If every candidate diverged.
 
     Example:
-        >>> quality = HeldOutQuality(np.array([50.0, 60.0]), np.array([1.0, 0.9]), num_actions=10)
-        >>> chosen_pair([(0.1, 0.0), (1.0, 0.0)], quality, column="verb")[1]["lr_on_edge"]
-        1.0
+        >>> quality = HeldOutQuality(np.array([50.0, 60.0, 40.0]), np.array([1.0, 0.9, 2.0]), num_actions=10)
+        >>> chosen_values([{"lr": 0.1}, {"lr": 1.0}, {"lr": 10.0}], quality, column="verb")
+        {'lr': 1.0, 'held_out_accuracy': 60.0, 'held_out_actions': 10.0, 'lr_on_edge': 0.0}
     """
     best = quality.best()
-    lr, weight_decay = pairs[best]
     edges = {}
-    for name, value, values in (
-        ("lr", lr, [rate for rate, _ in pairs]),
-        ("weight_decay", weight_decay, [decay for _, decay in pairs]),
-    ):
-        edges[f"{name}_on_edge"] = edge = edge_of(value, values)
+    for name, value in candidates[best].items():
+        values = [candidate[name] for candidate in candidates]
+        edges[f"{name}_on_edge"] = edge = edge_of(value, values, lowest=(lowest or {}).get(name, 0.0))
         if edge:
             _logger.warning(
-                "%s: the chosen %s %g is the %s of the grid; a wider grid may hold a better one",
+                "%s: the chosen %s %g is the %s of those tried; a wider grid may hold a better one",
                 column,
                 name,
                 value,
                 "largest" if edge > 0 else "smallest",
             )
-    return (lr, weight_decay), {
-        "lr": lr,
-        "weight_decay": weight_decay,
+    return {
+        **candidates[best],
         "held_out_accuracy": float(quality.accuracies[best]),
         "held_out_actions": float(quality.num_actions),
         **edges,
     }
 
 
-def edge_of(value: float, values: Sequence[float]) -> float:
-    """Return -1 if a value is the smallest of several and above 0, 1 if it is the largest, else 0.
+def edge_of(value: float, values: Sequence[float], *, lowest: float = 0.0) -> float:
+    """Return -1 if a value is the smallest of several and could be smaller, 1 if it is the largest, else 0.
 
     Args:
         value: One of the values.
         values: All that it was chosen among.
+        lowest: The least that it can be.
 
     Example:
         >>> edge_of(0.1, [0.1, 1.0]), edge_of(0.0, [0.0, 1.0]), edge_of(0.1, [0.1, 0.1])
@@ -251,7 +254,7 @@ def edge_of(value: float, values: Sequence[float]) -> float:
     smallest, largest = min(values), max(values)
     if smallest == largest:
         return 0.0
-    return 1.0 if value == largest else -1.0 if value == smallest > 0 else 0.0
+    return 1.0 if value == largest else -1.0 if value == smallest > lowest else 0.0
 
 
 def fit_linear_grid(

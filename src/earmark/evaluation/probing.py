@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from earmark.evaluation.knn_probe import knn_probe, knn_quality
 from earmark.evaluation.probe import ProbeOptions, check_features, linear_probe
 from earmark.evaluation.probe_grid import (
     Pair,
-    chosen_pair,
+    chosen_values,
     grid_of,
     held_out_rows,
     linear_grid_quality,
@@ -81,7 +82,8 @@ def fit_probe(
     """
     if train_videos is not None and len(train_videos) != len(train_features):
         raise ValueError(f"need one video for each of {len(train_features)} training samples, got {len(train_videos)}")
-    return _fit_linear(
+    fit = {"linear": _fit_linear, "knn": _fit_knn}[options.kind]
+    return fit(
         train_features,
         train_labels,
         test_features,
@@ -122,7 +124,9 @@ def _fit_linear(
             device=device,
         )
         for column, quality in qualities.items():
-            pair_of[column], chosen[column] = chosen_pair(pairs, quality, column=column)
+            candidates = [{"lr": lr, "weight_decay": weight_decay} for lr, weight_decay in pairs]
+            chosen[column] = chosen_values(candidates, quality, column=column)
+            pair_of[column] = chosen[column]["lr"], chosen[column]["weight_decay"]
     scores: dict[str, npt.NDArray[np.float32]] = {}
     for lr, weight_decay in dict.fromkeys(pair_of.values()):  # columns of one pair together: they share the batches
         columns = {column: num_classes[column] for column, pair in pair_of.items() if pair == (lr, weight_decay)}
@@ -136,3 +140,39 @@ def _fit_linear(
             device=device,
         )
     return ProbeAnswers({column: scores[column] for column in num_classes}, chosen)
+
+
+def _fit_knn(
+    train_features: npt.NDArray[Any],
+    train_labels: Mapping[str, npt.NDArray[np.int64]],
+    test_features: npt.NDArray[Any],
+    *,
+    num_classes: Mapping[str, int],
+    train_videos: Sequence[str] | None,
+    options: ProbeOptions,
+    seed: int,
+    device: torch.device | str,
+) -> ProbeAnswers:
+    check_features(train_features, train_labels, test_features, num_classes)
+    chosen = {column: {"neighbours": float(options.neighbours[0])} for column in num_classes}
+    if len(options.neighbours) > 1:
+        held_out = held_out_rows(train_videos, share=options.held_out, seed=seed)
+        require_labels_on_both_sides(train_labels, list(num_classes), held_out)
+        qualities = knn_quality(
+            train_features, train_labels, held_out, num_classes=num_classes, options=options, device=device
+        )
+        candidates = [{"neighbours": float(number)} for number in options.neighbours]
+        chosen = {
+            column: chosen_values(candidates, quality, column=column, lowest={"neighbours": 1})
+            for column, quality in qualities.items()
+        }
+    scores = knn_probe(
+        train_features,
+        train_labels,
+        test_features,
+        num_classes=num_classes,
+        neighbours={column: int(values["neighbours"]) for column, values in chosen.items()},
+        options=options,
+        device=device,
+    )
+    return ProbeAnswers(scores, chosen)
