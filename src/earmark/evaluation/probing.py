@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from earmark.evaluation.attentive_probe import attentive_probe, attentive_quality, check_tokens
 from earmark.evaluation.knn_probe import knn_probe, knn_quality
-from earmark.evaluation.probe import ProbeOptions, check_features, linear_probe
+from earmark.evaluation.probe import ProbeOptions, check_features, check_labels, linear_probe
 from earmark.evaluation.probe_grid import (
     Pair,
     chosen_values,
@@ -82,7 +83,7 @@ def fit_probe(
     """
     if train_videos is not None and len(train_videos) != len(train_features):
         raise ValueError(f"need one video for each of {len(train_features)} training samples, got {len(train_videos)}")
-    fit = {"linear": _fit_linear, "knn": _fit_knn}[options.kind]
+    fit = {"linear": _fit_linear, "attentive": _fit_attentive, "knn": _fit_knn}[options.kind]
     return fit(
         train_features,
         train_labels,
@@ -93,6 +94,19 @@ def fit_probe(
         seed=seed,
         device=device,
     )
+
+
+def _held_out(
+    train_labels: Mapping[str, npt.NDArray[np.int64]],
+    num_classes: Mapping[str, int],
+    train_videos: Sequence[str] | None,
+    options: ProbeOptions,
+    seed: int,
+) -> npt.NDArray[np.bool_]:
+    """Return which training samples a choice is made on."""
+    held_out = held_out_rows(train_videos, share=options.held_out, seed=seed)
+    require_labels_on_both_sides(train_labels, list(num_classes), held_out)
+    return held_out
 
 
 def _fit_linear(
@@ -111,8 +125,7 @@ def _fit_linear(
     pair_of: dict[str, Pair] = dict.fromkeys(num_classes, pairs[0])
     chosen = {column: {"lr": pairs[0][0], "weight_decay": pairs[0][1]} for column in num_classes}
     if len(pairs) > 1:
-        held_out = held_out_rows(train_videos, share=options.held_out, seed=seed)
-        require_labels_on_both_sides(train_labels, list(num_classes), held_out)
+        held_out = _held_out(train_labels, num_classes, train_videos, options, seed)
         qualities = linear_grid_quality(
             train_features,
             train_labels,
@@ -142,6 +155,50 @@ def _fit_linear(
     return ProbeAnswers({column: scores[column] for column in num_classes}, chosen)
 
 
+def _fit_attentive(
+    train_features: npt.NDArray[Any],
+    train_labels: Mapping[str, npt.NDArray[np.int64]],
+    test_features: npt.NDArray[Any],
+    *,
+    num_classes: Mapping[str, int],
+    train_videos: Sequence[str] | None,
+    options: ProbeOptions,
+    seed: int,
+    device: torch.device | str,
+) -> ProbeAnswers:
+    if options.fresh_clips:
+        raise ValueError("fresh_clips is of the linear probe: the attentive one sees all clips of an action together")
+    check_tokens(train_features, test_features)
+    check_labels(train_labels, num_classes, num_actions=len(train_features))
+    pairs = grid_of(options.lrs, options.weight_decays, lr=options.lr, weight_decay=options.weight_decay)
+    candidates = [{"lr": lr, "weight_decay": weight_decay} for lr, weight_decay in pairs]
+    chosen = {column: dict(candidates[0]) for column in num_classes}
+    if len(pairs) > 1:
+        held_out = _held_out(train_labels, num_classes, train_videos, options, seed)
+        qualities = attentive_quality(
+            train_features,
+            train_labels,
+            held_out,
+            num_classes=num_classes,
+            pairs=pairs,
+            options=options,
+            seed=seed,
+            device=device,
+        )
+        chosen = {column: chosen_values(candidates, quality, column=column) for column, quality in qualities.items()}
+    scores = attentive_probe(
+        train_features,
+        train_labels,
+        test_features,
+        num_classes=num_classes,
+        pairs={column: (values["lr"], values["weight_decay"]) for column, values in chosen.items()},
+        options=options,
+        seed=seed,
+        device=device,
+    )
+    return ProbeAnswers(scores, chosen)
+
+
 def _fit_knn(
     train_features: npt.NDArray[Any],
     train_labels: Mapping[str, npt.NDArray[np.int64]],
@@ -156,8 +213,7 @@ def _fit_knn(
     check_features(train_features, train_labels, test_features, num_classes)
     chosen = {column: {"neighbours": float(options.neighbours[0])} for column in num_classes}
     if len(options.neighbours) > 1:
-        held_out = held_out_rows(train_videos, share=options.held_out, seed=seed)
-        require_labels_on_both_sides(train_labels, list(num_classes), held_out)
+        held_out = _held_out(train_labels, num_classes, train_videos, options, seed)
         qualities = knn_quality(
             train_features, train_labels, held_out, num_classes=num_classes, options=options, device=device
         )
