@@ -120,14 +120,19 @@ def test_a_gain_is_measured_on_the_same_draws_and_is_narrower_than_the_numbers_a
     right = rng.random(600) < share[videos]
     better = right | (rng.random(600) < 0.1)
     encoder, baseline = (class_mean_recall_measure(of, labels, videos, scale=100) for of in (better, right))
-    score = compare_measures(encoder, baseline=baseline, majority=baseline, chance=25.0, num_groups=20)
+    score = compare_measures([encoder], baseline=[baseline], majority=baseline, chance=25.0, num_groups=20)
     assert score.gain is not None
     assert score.baseline is not None
     assert score.gain.value == pytest.approx(score.encoder.value - score.baseline.value, abs=1e-12)
     assert 0 < score.gain.low < score.gain.high
     assert score.gain.high - score.gain.low < (score.encoder.high - score.encoder.low) / 2
-    again = compare_measures(encoder, baseline=baseline, majority=baseline, chance=25.0, num_groups=20)
+    again = compare_measures([encoder], baseline=[baseline], majority=baseline, chance=25.0, num_groups=20)
     assert again == score
+    assert (score.per_seed, score.spread) == ((), None)
+    seeds = compare_measures([encoder, baseline], baseline=[], majority=baseline, chance=25.0, num_groups=20)
+    assert seeds.per_seed == (score.encoder.value, score.baseline.value)
+    assert seeds.encoder.value == pytest.approx(sum(seeds.per_seed) / 2, abs=1e-12)
+    assert (seeds.baseline, seeds.gain, seeds.baseline_per_seed) == (None, None, ())
 
 
 def test_draws_that_do_not_differ_leave_the_interval_of_so_many_videos_alike() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from earmark.evaluation.action_recognition import ActionRecognition, ClassAccuracy, ColumnResult
 from earmark.evaluation.action_submissions import read_action_submission, write_action_submission
+from earmark.evaluation.anticipation import Anticipation, PartRecall, RecallResult
 from earmark.evaluation.base import Answers, ClipOptions, Judgement, RecordCount, Task, evaluate_task
 from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
 from earmark.evaluation.detection_metrics import Events
@@ -26,6 +27,8 @@ from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
 from earmark.evaluation.probing import ProbeAnswers, fit_probe
 from earmark.evaluation.report import Example, write_report
 from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
+from earmark.evaluation.sound_detection import DetectionAnswers, DetectionResult, SoundDetection
+from earmark.evaluation.sound_recognition import SoundRecognition, SoundSetResult
 from earmark.evaluation.sound_submissions import (
     read_detection_submission,
     read_sound_submission,
@@ -41,11 +44,14 @@ __all__ = [
     "TASKS",
     "ActionRecognition",
     "Answers",
+    "Anticipation",
     "Cacheable",
     "ChallengeScore",
     "ClassAccuracy",
     "ClipOptions",
     "ColumnResult",
+    "DetectionAnswers",
+    "DetectionResult",
     "Estimate",
     "Events",
     "Example",
@@ -53,12 +59,17 @@ __all__ = [
     "Judgement",
     "LabelledClips",
     "Modality",
+    "PartRecall",
     "ProbeAnswers",
     "ProbeOptions",
+    "RecallResult",
     "RecordCount",
     "Row",
     "Score",
     "Seen",
+    "SoundDetection",
+    "SoundRecognition",
+    "SoundSetResult",
     "SubmissionError",
     "SupervisionLevels",
     "TargetResult",
@@ -86,4 +97,7 @@ __all__ = [
 
 TASKS: Mapping[str, type[Task[Any, Any]]] = {
     "action_recognition": ActionRecognition,
+    "sound_recognition": SoundRecognition,
+    "sound_detection": SoundDetection,
+    "anticipation": Anticipation,
 }

@@ -43,7 +43,8 @@ class ClipOptions:
         num_clips: Clips of each sample.
         random: Draw their places from the seed in place of spreading them evenly.
         modalities: What of a clip is looked at; the features of several are joined in this order.
-        audio_seconds: Length of the sound, centred on the clip.
+        audio_seconds: Length of the sound, centred on the clip; of anticipation, that before the clip's end.
+        observed_seconds: Of anticipation, how far back from the end of what is observed the first clip begins.
     """
 
     clip_seconds: float = 0.5
@@ -52,6 +53,7 @@ class ClipOptions:
     random: bool = False
     modalities: tuple[Modality, ...] = ("video",)
     audio_seconds: float = 2.0
+    observed_seconds: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)

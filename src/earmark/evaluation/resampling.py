@@ -7,7 +7,7 @@ one another. A draw is given as how often it holds each video, so that nothing i
 Letters: B draws, G videos, N samples, C classes, D detections, T thresholds.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,48 +109,54 @@ def estimate_measure(
 
 
 def compare_measures(
-    encoder: Measure,
+    encoder: Sequence[Measure],
     *,
-    baseline: Measure | None,
+    baseline: Sequence[Measure],
     majority: Measure,
     chance: float,
     num_groups: int,
     bounds: tuple[float, float] = (0.0, 100.0),
     k: int | None = None,
-    seed: int = 0,
 ) -> Score:
     """Return a measure beside those of the baselines, as `earmark.evaluation.results.compare` does for means.
 
     Args:
-        encoder: Of the judged encoder.
-        baseline: Of the baseline encoder, on the same videos; None without one.
+        encoder: Of the judged encoder, for each seed of the head. The number is the mean over them, and the interval
+            that of this mean.
+        baseline: Of the baseline encoder on the same videos, for each seed; empty without one.
         majority: Of the most frequent answers.
         chance: Of guessing at random.
         num_groups: Number of videos.
         bounds: Least and greatest value that there can be.
         k: Number of guesses, where the measure has one.
-        seed: Of the draws.
 
     Raises:
         ValueError: As `estimate_measure`.
     """
+    everything = np.ones((1, num_groups))
+
+    def mean(measures: Sequence[Measure]) -> Measure:
+        return lambda counts: np.mean([measure(counts) for measure in measures], axis=0)
+
+    def per_seed(measures: Sequence[Measure]) -> tuple[float, ...]:
+        return tuple(float(measure(everything)[0]) for measure in measures) if len(measures) > 1 else ()
 
     def estimate(measure: Measure) -> Estimate:
-        return estimate_measure(measure, num_groups, bounds=bounds, seed=seed)
+        return estimate_measure(measure, num_groups, bounds=bounds)
 
     gain = None
-    if baseline is not None:
-        widest = bounds[1] - bounds[0]
-        gain = estimate_measure(
-            lambda counts: encoder(counts) - baseline(counts), num_groups, bounds=(-widest, widest), seed=seed
-        )
+    if baseline:
+        ours, theirs, widest = mean(encoder), mean(baseline), bounds[1] - bounds[0]
+        gain = estimate_measure(lambda counts: ours(counts) - theirs(counts), num_groups, bounds=(-widest, widest))
     return Score(
         k=k,
-        encoder=estimate(encoder),
-        baseline=None if baseline is None else estimate(baseline),
+        encoder=estimate(mean(encoder)),
+        baseline=estimate(mean(baseline)) if baseline else None,
         gain=gain,
         majority=estimate(majority),
         chance=chance,
+        per_seed=per_seed(encoder),
+        baseline_per_seed=per_seed(baseline),
     )
 
 

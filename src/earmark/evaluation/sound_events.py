@@ -78,7 +78,7 @@ class VideoMoments:
 
     Attributes:
         times: When, in seconds, shape ``(M,)``.
-        weights: The share of training moments with at most such a score, from 0 to 1, shape ``(M,)``.
+        weights: The share of training moments with at most such a score, up to 1, shape ``(M,)``.
         duration_seconds: Of the video.
     """
 
@@ -143,6 +143,8 @@ def detect(
 ) -> Events:
     """Return the sounds that are detected in videos; in one class and video at most `MAX_PER_CLASS`, the surest.
 
+    What has the probability 0 is not detected.
+
     Args:
         videos: Their moments.
         probabilities: Of each class (and more columns, which are not looked at) at the moments of each video, shape
@@ -184,7 +186,9 @@ def _of_video(
         segments = np.stack([np.tile(starts, len(tried)), (starts + tried[:, None]).ravel()], axis=1)
         factors = np.where(np.arange(len(tried)) == 0, 1.0, SIDE_WEIGHT)
         scores = (factors[:, None] * probabilities[:, label] * weights).ravel()
-        yield label, *_surest(_within(segments, video.duration_seconds), scores, rule.max_overlap)
+        possible = scores > 0
+        found = _within(segments[possible], video.duration_seconds)
+        yield label, *_surest(found, scores[possible], rule.max_overlap)
 
 
 def _within(segments: Floats, duration_seconds: float) -> Floats:
