@@ -9,7 +9,7 @@ them are answered by the frequencies of the training classes, and counted.
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -92,6 +92,8 @@ class RecallResult:
         num_unobservable: Test actions that were answered by the frequencies of the training classes.
         parts: The recalls; a part without actions is not there.
         metrics: Them under their official names, mean over seeds.
+        chosen: What the probe was trained with, for each seed, of verbs and of nouns; see
+            `earmark.evaluation.probing.ProbeAnswers`.
     """
 
     column: str
@@ -102,6 +104,7 @@ class RecallResult:
     num_unobservable: int
     parts: tuple[PartRecall, ...]
     metrics: dict[str, float]
+    chosen: tuple[Mapping[str, float], ...] = ()
 
     def rows(self) -> list[Row]:
         """Return one row for each part."""
@@ -278,7 +281,13 @@ class Anticipation(Task[ProbeAnswers, RecallResult]):
         train = [self.train_clips.labels[column] for column in ("verb", "noun")]
         majority = majority_answers(*train, num_segments=len(labels.verb))
         official = [anticipation_recalls(of, labels) for of in ours]
-        return tuple(self._measure_target(target, labels, ours, theirs, majority, official) for target in TARGETS)
+        return tuple(
+            dataclasses.replace(
+                self._measure_target(target, labels, ours, theirs, majority, official),
+                chosen=tuple(answer.encoder.chosen.get(target, {}) for answer in answers),
+            )
+            for target in TARGETS
+        )
 
     def options(self) -> dict[str, Any]:
         """Return the options of the probe, what is observed, and what of the test is not known."""

@@ -10,7 +10,7 @@ times of each video: what the moments are worth.
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -94,6 +94,7 @@ class DetectionResult:
         heard_share: Share of the annotated sounds that a candidate is of, in %.
         rules: How segments were made, for each seed.
         held_out_maps: What the rules were chosen by, for each seed.
+        chosen: What the probe was trained with, for each seed; see `earmark.evaluation.probing.ProbeAnswers`.
     """
 
     column: str
@@ -106,6 +107,7 @@ class DetectionResult:
     heard_share: float
     rules: tuple[DetectionRule, ...]
     held_out_maps: tuple[float | None, ...]
+    chosen: tuple[Mapping[str, float], ...] = ()
 
     def rows(self) -> list[Row]:
         """Return a row for the mean, and one for each tIoU."""
@@ -392,4 +394,5 @@ class SoundDetection(Task[DetectionAnswers, DetectionResult]):
             heard_share=100.0 * heard_share(found, annotated),
             rules=tuple(answer.encoder.rule for answer in answers),
             held_out_maps=tuple(answer.encoder.held_out_map for answer in answers),
+            chosen=tuple(answer.encoder.chosen.get(COLUMN, {}) for answer in answers),
         )

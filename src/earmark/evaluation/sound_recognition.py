@@ -9,7 +9,7 @@ sound.
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -76,6 +76,7 @@ class SoundSetResult:
         metrics: The official measures under their names and in their units, mean over seeds.
         majority_metrics: The same of the training classes' frequencies as scores.
         classes: The classes that occur among the test sounds, by id; `ClassAccuracy.num_actions` counts sounds.
+        chosen: What the probe was trained with, for each seed; see `earmark.evaluation.probing.ProbeAnswers`.
     """
 
     column: str
@@ -91,6 +92,7 @@ class SoundSetResult:
     metrics: dict[str, float]
     majority_metrics: dict[str, float]
     classes: tuple[ClassAccuracy, ...]
+    chosen: tuple[Mapping[str, float], ...] = ()
 
     def rows(self) -> list[Row]:
         """Return one row for each measure."""
@@ -346,6 +348,7 @@ class SoundRecognition(Task[ProbeAnswers, SoundSetResult]):
                 )
                 for label, number in zip(present.tolist(), counts.tolist(), strict=True)
             ),
+            chosen=tuple(answer.encoder.chosen.get(COLUMN, {}) for answer in answers),
         )
 
 
