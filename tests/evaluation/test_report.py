@@ -1,12 +1,10 @@
 """The page: everything that was given is on it, nothing from outside runs, nothing is asked of a server."""
 
-import base64
 import dataclasses
 import io
 import json
 import re
 import wave
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -26,39 +24,9 @@ from earmark.evaluation import (
     write_report,
 )
 from earmark.evaluation.report import POINTS_SHOWN
+from tests.helpers.read_page import Page
 
 ATTACK = "<script>alert(1)</script>\"'&"
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the visible text."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.source = path.read_text(encoding="utf-8")
-        self.feed(self.source)
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "img", "source"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.words.append(data)
-
-    def uris(self, media_type: str) -> list[bytes]:
-        """Return what is embedded in pictures and sounds of a type."""
-        links = [value or "" for _, attrs in self.tags for name, value in attrs.items() if name in {"src", "srcset"}]
-        prefix = f"data:{media_type};base64,"
-        return [base64.b64decode(link.removeprefix(prefix)) for link in links if link.startswith(prefix)]
 
 
 def write(tmp_path: Path, **options: Any) -> Page:
