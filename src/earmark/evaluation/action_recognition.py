@@ -15,10 +15,12 @@ import numpy.typing as npt
 import torch
 
 from earmark.clips.dataset import ActionClips
-from earmark.evaluation.base import ClipOptions, RecordCount, Task
-from earmark.evaluation.features import LabelledClips
+from earmark.datasets import parent_of
+from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Task
+from earmark.evaluation.features import LabelledClips, Modality
 from earmark.evaluation.metrics import majority_correct, top_k_correct
-from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
+from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions
+from earmark.evaluation.probing import ProbeAnswers, fit_probe
 from earmark.evaluation.results import Row, Score, compare
 
 if TYPE_CHECKING:
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from earmark.datasets.records import DatasetRecords
 
 __all__ = ["ActionRecognition", "ClassAccuracy", "ColumnResult"]
-
-Scores = dict[str, npt.NDArray[np.float32]]  # (N_test, num_classes) by label column
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class ColumnResult:
 
 
 @dataclass(frozen=True)
-class ActionRecognition(Task[Scores, ColumnResult]):
+class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
     """The task: linear probes for all label columns at once.
 
     Attributes:
@@ -91,6 +91,7 @@ class ActionRecognition(Task[Scores, ColumnResult]):
         train_videos: Video of each training action; None where it is not known.
         test_videos: Video of each test action; None takes the actions as independent.
         records: How many actions were used, and which were not and why.
+        modalities: What of a clip is looked at.
     """
 
     name: ClassVar[str] = "action_recognition"
@@ -104,6 +105,7 @@ class ActionRecognition(Task[Scores, ColumnResult]):
     train_videos: Sequence[str] | None = None
     test_videos: Sequence[str] | None = None
     records: tuple[RecordCount, ...] = ()
+    modalities: tuple[Modality, ...] = ("video",)
 
     @classmethod
     def from_dataset(
@@ -125,6 +127,8 @@ class ActionRecognition(Task[Scores, ColumnResult]):
                 clip_fps=clips.clip_fps,
                 num_clips=num_clips,
                 random=clips.random,
+                audio_seconds=clips.audio_seconds if "audio" in clips.modalities else None,
+                pictures="video" in clips.modalities,
             )
 
         # as many as epochs: drawn anew for each epoch of the probe, as the original code does at each visit
@@ -135,8 +139,10 @@ class ActionRecognition(Task[Scores, ColumnResult]):
             test_clips=test,
             class_names=dataset.classes,
             probe=probe,
-            train_videos=[action.video_id for action in train.actions],
-            test_videos=[action.video_id for action in test.actions],  # actions of one video are not independent
+            # actions of one video are not independent, nor are those of its cuts
+            train_videos=[parent_of(action.video_id) for action in train.actions],
+            test_videos=[parent_of(action.video_id) for action in test.actions],
+            modalities=clips.modalities,
             records=tuple(
                 RecordCount(part, len(cut.actions), tuple(cut.left_out))
                 for part, cut in (("train", train), (split, test))
@@ -176,22 +182,28 @@ class ActionRecognition(Task[Scores, ColumnResult]):
         *,
         seed: int,
         device: torch.device | str,
-    ) -> Scores:
-        """Train one linear probe per label column; see `linear_probe`."""
-        return linear_probe(
+    ) -> ProbeAnswers:
+        """Train a head for each label column; see `earmark.evaluation.probing.fit_probe`."""
+        return fit_probe(
             train_features,
             self.train_clips.labels,
             test_features,
             num_classes={column: len(names) for column, names in self.class_names.items()},
+            train_videos=self.train_videos,
             options=self.probe,
             seed=seed,
             device=device,
         )
 
-    def measure(self, scores: Scores, baseline_scores: Scores | None) -> tuple[ColumnResult, ...]:
+    def measure(self, answers: Sequence[Answers[ProbeAnswers]]) -> tuple[ColumnResult, ...]:
         """Return top-1 and top-5 accuracy of each label column, and the accuracy of each class."""
+        baseline = [answer.baseline.scores for answer in answers if answer.baseline is not None]
         return tuple(
-            self._measure_column(column, scores[column], None if baseline_scores is None else baseline_scores[column])
+            self._measure_column(
+                column,
+                [answer.encoder.scores[column] for answer in answers],
+                [scores[column] for scores in baseline],
+            )
             for column in self.class_names
         )
 
@@ -204,7 +216,10 @@ class ActionRecognition(Task[Scores, ColumnResult]):
         }
 
     def _measure_column(
-        self, column: str, scores: npt.NDArray[np.float32], baseline_scores: npt.NDArray[np.float32] | None
+        self,
+        column: str,
+        scores: Sequence[npt.NDArray[np.float32]],
+        baseline_scores: Sequence[npt.NDArray[np.float32]],
     ) -> ColumnResult:
         names = self.class_names[column]
         labelled = self.test_clips.labels[column] != IGNORED_LABEL
@@ -213,13 +228,13 @@ class ActionRecognition(Task[Scores, ColumnResult]):
         known = train_labels[train_labels != IGNORED_LABEL]
         videos = None if self.test_videos is None else np.asarray(self.test_videos)[labelled]
 
-        def right(of: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.bool_]:
-            return top_k_correct(of[labelled], truth, k)
+        def right(of: Sequence[npt.NDArray[np.float32]], k: int) -> npt.NDArray[np.bool_]:
+            return np.stack([top_k_correct(of_seed[labelled], truth, k) for of_seed in of])
 
         top1, top5 = (
             compare(
                 right(scores, k),
-                baseline=None if baseline_scores is None else right(baseline_scores, k),
+                baseline=right(baseline_scores, k) if baseline_scores else None,
                 majority=majority_correct(known, truth, k),
                 chance=100.0 * min(k, len(names)) / len(names),
                 videos=videos,
@@ -228,12 +243,12 @@ class ActionRecognition(Task[Scores, ColumnResult]):
             for k in (1, 5)
         )
         first = right(scores, 1)
-        baseline_first = None if baseline_scores is None else right(baseline_scores, 1)
+        baseline_first = right(baseline_scores, 1) if baseline_scores else None
 
         def class_accuracy(label: int) -> ClassAccuracy:
             of_class = truth == label
-            baseline = None if baseline_first is None else 100.0 * float(baseline_first[of_class].mean())
-            return ClassAccuracy(names[label], 100.0 * float(first[of_class].mean()), baseline, int(of_class.sum()))
+            baseline = None if baseline_first is None else 100.0 * float(baseline_first[:, of_class].mean())
+            return ClassAccuracy(names[label], 100.0 * float(first[:, of_class].mean()), baseline, int(of_class.sum()))
 
         classes = tuple(class_accuracy(label) for label in np.unique(truth).tolist())
         num_videos = None if videos is None else len(np.unique(videos))
@@ -242,7 +257,3 @@ class ActionRecognition(Task[Scores, ColumnResult]):
 
 def _clips_per_action(clips: LabelledClips) -> int:
     return len(clips) // len(next(iter(clips.labels.values())))
-
-
-def _record_count(split: str, clips: ActionClips) -> RecordCount:
-    return RecordCount(split, len(clips.actions), tuple(clips.left_out))
