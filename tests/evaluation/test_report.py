@@ -141,7 +141,7 @@ def test_summary_stands_in_the_order_given(tmp_path: Path) -> None:
 def test_every_number_of_the_result_is_on_the_page(tmp_path: Path) -> None:
     page = write(tmp_path, results=results())
     assert "5 clips per action, 40 test videos. Intervals: 95 % over videos." in page.text
-    assert "verb, top-1 of 10 classes, 1,234 actions of 40 videos" in page.text
+    assert "verb top-1 of 10 classes, 1,234 actions of 40 videos" in page.text
     assert "encoder 31.5 27.2 to 36.2" in page.text
     assert "random encoder never trained 21.5 17.5 to 25.5" in page.text
     assert "majority class ignores the video 12.5 10.5 to 14.5" in page.text
@@ -151,7 +151,7 @@ def test_every_number_of_the_result_is_on_the_page(tmp_path: Path) -> None:
 
 
 def headline(page: Page) -> str:
-    return page.text[page.text.index("verb, top-1") :].partition("95 % interval")[0]
+    return page.text[page.text.index("verb top-1") :].partition("95 % interval")[0]
 
 
 @pytest.mark.parametrize("baseline", [True, False])

@@ -21,7 +21,6 @@ from matplotlib.image import imsave
 
 from earmark.atomic import replacing
 from earmark.clips.transforms import LogMel
-from earmark.evaluation.action_recognition import ColumnResult
 from earmark.evaluation.report_details import ResultDetails, clock_text, shown_details, strip
 from earmark.evaluation.results import TaskResult
 from earmark.media.page import data_uri, render_page, wav_uri
@@ -105,7 +104,7 @@ def write_report(
     title: str,
     summary: Mapping[str, str],
     metrics: Sequence[Mapping[str, Any]] | None,
-    results: TaskResult[ColumnResult] | None,
+    results: TaskResult[Any] | None,
     examples: Sequence[Example],
     details: ResultDetails | None = None,
     num_damaged_metrics: int = 0,
@@ -134,6 +133,7 @@ def write_report(
         True
     """
     steps, num_unnumbered = _steps(metrics or ())
+    columns = _shown_columns(results)
     page = render_page(
         "earmark.evaluation",
         "report.html",
@@ -143,7 +143,8 @@ def write_report(
         has_metrics=metrics is not None,
         num_damaged_metrics=num_damaged_metrics + num_unnumbered,
         results=results,
-        scale_percent=_scale_percent(results),
+        columns=columns,
+        scale_percent=_scale_percent(columns),
         details=shown_details(details or ResultDetails(), results),
         curve_size=[round(100 * inches) for inches in CURVE_INCHES],
         examples=[_shown_example(example) for example in examples],
@@ -219,18 +220,32 @@ def _plot(
     return data_uri("image/svg+xml", picture.getvalue())
 
 
-def _scale_percent(results: TaskResult[ColumnResult] | None) -> int:
+def _shown_columns(results: TaskResult[Any] | None) -> list[dict[str, Any]]:
+    """Return the rows of each target, and what only targets with classes have."""
+    return [
+        {
+            "name": getattr(column, "column", ""),
+            "rows": column.rows(),
+            "num_classes": getattr(column, "num_classes", None),
+            "classes": getattr(column, "classes", ()),
+        }
+        for column in (results.columns if results is not None else ())
+    ]
+
+
+def _scale_percent(columns: Sequence[Mapping[str, Any]]) -> int:
     """Return the right end of the accuracy bars: the next multiple of 10 above everything shown."""
-    if results is None:
-        return 100
     estimates = [
         estimate
-        for column in results.columns
-        for score in (column.top1, column.top5)
-        for estimate in (score.encoder, score.baseline, score.majority)
+        for column in columns
+        for row in column["rows"]
+        for estimate in (row.score.encoder, row.score.baseline, row.score.majority)
         if estimate is not None
     ]
-    return min(100, 10 * math.ceil((max(estimate.high for estimate in estimates) + 1e-9) / 10))
+    if not estimates:
+        return 100
+    highest: float = max(estimate.high for estimate in estimates)
+    return min(100, 10 * math.ceil((highest + 1e-9) / 10))
 
 
 def _shown_example(example: Example) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class ResultDetails:
     """What is known of an evaluation beside its numbers.
 
     Attributes:
+        measured: What the numbers are, in which unit.
         statements: How it was measured, in sentences by heading, such as what pretraining saw; plain text.
         answers: Scores of the label columns, to show confusions and accuracy against frequency.
         answers_of: Whose answers these are where there are several, such as "seed 0"; empty else.
@@ -54,6 +55,7 @@ class ResultDetails:
         left_out: Id and reason of what could not be used, by heading.
     """
 
+    measured: str = "Action recognition with a linear probe on frozen features, % of the test actions"
     statements: Mapping[str, str] = field(default_factory=dict)
     answers: Sequence[TargetAnswers] = ()
     answers_of: str = ""
@@ -74,6 +76,7 @@ def shown_details(details: ResultDetails, results: TaskResult[Any] | None) -> di
         ValueError: If the frames of a clip have the wrong shape or type.
     """
     return {
+        "measured": details.measured,
         "statements": details.statements,
         "answers_of": details.answers_of,
         "confusions": [_shown_confusion(target) for target in details.answers if target.labelled.any()],
