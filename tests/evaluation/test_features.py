@@ -497,7 +497,7 @@ def test_tokens_are_the_feature_map_and_stay_on_the_disk(num_workers: int, tmp_p
     pooled = extract_features(encoder, clips, transform=crop)
     options = FeatureOptions(3, num_workers=num_workers, cache_dir=tmp_path / "features")
     tokens, again = (extract_features(encoder, clips, transform=crop, tokens=True, options=options) for _ in range(2))
-    in_memory = extract_features(encoder, clips, transform=crop, tokens=True)
+    in_memory = extract_features(encoder, clips, transform=crop, tokens=True, options=FeatureOptions(3))
     assert (tokens.shape, tokens.dtype) == ((8, 2, 16, 32), np.float16)  # 1 x 4 x 4 places of clips of 112 pixels
     np.testing.assert_array_equal(tokens, again)
     np.testing.assert_array_equal(tokens, in_memory)
