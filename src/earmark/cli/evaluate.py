@@ -25,7 +25,8 @@ from earmark.cli.build import (
 )
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import Data, Environment, EvaluateConfig
-from earmark.cli.judged import Judged, judged_encoders, seen_videos, untrained
+from earmark.cli.evaluation_page import page_details
+from earmark.cli.judged import SAW, Judged, judged_encoders, seen_videos, untrained
 from earmark.cli.terminal import say, screen
 from earmark.wording import counted
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from earmark.datasets import ActionRecord, DatasetRecords
     from earmark.encoders import Encoder
     from earmark.evaluation import ColumnResult, Example, Modality, ProbeOptions, TaskResult
+    from earmark.evaluation.report_details import ResultDetails
 
 __all__ = ["Evaluated", "evaluate", "run_evaluation"]
 
@@ -128,6 +130,7 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     for written in (folder, Path(config.environment.data_dir) / "features"):
         remove_abandoned(written)
     say(f"judging {judged.name}; results go to {folder}")
+    seen = seen_videos(judged, store, config.environment)
     judgement = evaluate_task(
         task,
         judged.encoders,
@@ -144,7 +147,7 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
         device=fabric.device,
         seed=config.environment.seed,
         num_seeds=config.evaluate.seeds,
-        seen_videos=seen_videos(judged, store, config.environment),
+        seen_videos=seen,
         facts={
             "fingerprint": store.fingerprint,
             "judged": judged.name,
@@ -161,7 +164,9 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
         "data": dataclasses.asdict(judged.data),
     }
     write_results(folder, result, judged, values)
-    write_page(folder, result, judged, config, store, dataset)
+    judgement = dataclasses.replace(judgement, result=result)
+    details = page_details(task, judgement, judged, config, store, dataset, seen.get(SAW))
+    write_page(folder, result, judged, config, store, dataset, details)
     return Evaluated(result, folder)
 
 
@@ -277,8 +282,9 @@ def write_page(
     config: EvaluateConfig,
     store: "PreparedStore",
     dataset: "DatasetRecords",
+    details: "ResultDetails",
 ) -> None:
-    """Write the page: the table, the curves of the run that is judged, and moments of the judged split."""
+    """Write the page: the table, what lies behind it, the curves of the run, and moments of the judged split."""
     from earmark import __version__
     from earmark.evaluation.report import write_report
     from earmark.training.run_log import METRICS_FILE, read_metrics
@@ -302,6 +308,7 @@ def write_page(
         metrics=metrics,
         num_damaged_metrics=num_damaged,
         results=result,
+        details=details,
         examples=example_moments(store, config, dataset),
     )
     say(f"page: {target}")
