@@ -8,7 +8,7 @@ from earmark.datasets.epic_cuts import parent_of
 from earmark.datasets.epic_files import absent_annotations, checksums, stray_files
 from earmark.datasets.epic_kitchens import EpicKitchens, parse_timestamp
 from earmark.datasets.epic_kitchens_55 import EpicKitchens55
-from earmark.datasets.epic_sounds import SOUND_CLASSES, EpicSounds
+from earmark.datasets.epic_sounds import SOUND_CLASSES, EpicSounds, sounds_of
 from earmark.datasets.epic_subsets import EpicSubset
 from earmark.datasets.folder import Folder
 from earmark.datasets.kitchen import Kitchen, KitchenPreset
@@ -48,6 +48,7 @@ __all__ = [
     "parent_of",
     "parse_timestamp",
     "reason_of",
+    "sounds_of",
     "stray_files",
 ]
 

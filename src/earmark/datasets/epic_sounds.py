@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from earmark.datasets.annotation_files import RowError, quoted
 from earmark.datasets.epic_kitchens import EpicKitchens
+from earmark.datasets.records import DatasetError, DatasetRecords
 
-__all__ = ["SOUND_CLASSES", "EpicSounds"]
+__all__ = ["SOUND_CLASSES", "EpicSounds", "sounds_of"]
 
 SOUND_CLASSES = (
     *("metal-only collision", "scrub / scrape / scour / wipe", "cut / chop", "open / close", "rustle", "water"),
@@ -68,3 +69,24 @@ class EpicSounds(EpicKitchens):
             expected = SOUND_CLASSES[labels["sound"]]
             raise RowError(f"class {labels['sound']} is {quoted(texts[1])}, expected {expected!r}")
         return labels
+
+
+def sounds_of(dataset: DatasetRecords) -> DatasetRecords:
+    """Return the annotated sounds of a data set: itself, or EPIC-SOUNDS' files beside those of EPIC-KITCHENS-100.
+
+    Args:
+        dataset: `EpicSounds` (or any other with the label ``sound``), or one whose folder holds EPIC-SOUNDS' files:
+            `EpicKitchens` and `earmark.datasets.Kitchen`.
+
+    Raises:
+        DatasetError: If it has none.
+
+    Example:
+        >>> sounds_of(EpicKitchens("/data/EPIC-KITCHENS")).name  # doctest: +SKIP
+        'epic_sounds'
+    """
+    if "sound" in dataset.classes:
+        return dataset
+    if not isinstance(dataset, EpicKitchens):
+        raise DatasetError(f"data set {dataset.name} has no annotated sounds, as those of EPIC-SOUNDS are")
+    return EpicSounds(dataset.base_path, layout=dataset._layout)

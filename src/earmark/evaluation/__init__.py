@@ -14,21 +14,26 @@ from earmark.lazy import lazy_names
 if TYPE_CHECKING:
     from earmark.evaluation.action_recognition import ActionRecognition, ClassAccuracy, ColumnResult
     from earmark.evaluation.action_submissions import read_action_submission, write_action_submission
-    from earmark.evaluation.base import ClipOptions, RecordCount, Task, evaluate_task
+    from earmark.evaluation.anticipation import Anticipation, PartRecall, RecallResult
+    from earmark.evaluation.base import Answers, ClipOptions, Judgement, RecordCount, Task, evaluate_task
     from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
     from earmark.evaluation.detection_metrics import Events
     from earmark.evaluation.features import (
         Cacheable,
         FeatureOptions,
         LabelledClips,
+        Modality,
         encoder_fingerprint,
         extract_features,
         feature_key,
     )
     from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
     from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
+    from earmark.evaluation.probing import ProbeAnswers, fit_probe
     from earmark.evaluation.report import Example, write_report
     from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
+    from earmark.evaluation.sound_detection import DetectionAnswers, DetectionResult, SoundDetection
+    from earmark.evaluation.sound_recognition import SoundRecognition, SoundSetResult
     from earmark.evaluation.sound_submissions import (
         read_detection_submission,
         read_sound_submission,
@@ -44,21 +49,33 @@ _MODULE_OF = {
     "IGNORED_LABEL": "probe",
     "TASKS": "tasks",
     "ActionRecognition": "action_recognition",
+    "Answers": "base",
+    "Anticipation": "anticipation",
     "Cacheable": "features",
     "ChallengeScore": "challenges",
     "ClassAccuracy": "action_recognition",
     "ClipOptions": "base",
     "ColumnResult": "action_recognition",
+    "DetectionAnswers": "sound_detection",
+    "DetectionResult": "sound_detection",
     "Estimate": "results",
     "Events": "detection_metrics",
     "Example": "report",
     "FeatureOptions": "features",
+    "Judgement": "base",
     "LabelledClips": "features",
+    "Modality": "features",
+    "PartRecall": "anticipation",
+    "ProbeAnswers": "probing",
     "ProbeOptions": "probe",
+    "RecallResult": "anticipation",
     "RecordCount": "base",
     "Row": "results",
     "Score": "results",
     "Seen": "results",
+    "SoundDetection": "sound_detection",
+    "SoundRecognition": "sound_recognition",
+    "SoundSetResult": "sound_recognition",
     "SubmissionError": "submission_files",
     "SupervisionLevels": "submission_files",
     "TargetResult": "results",
@@ -69,6 +86,7 @@ _MODULE_OF = {
     "evaluate_task": "base",
     "extract_features": "features",
     "feature_key": "features",
+    "fit_probe": "probing",
     "format_table": "results",
     "linear_probe": "probe",
     "mean_interval": "intervals",
@@ -89,21 +107,33 @@ __all__ = [
     "IGNORED_LABEL",
     "TASKS",
     "ActionRecognition",
+    "Answers",
+    "Anticipation",
     "Cacheable",
     "ChallengeScore",
     "ClassAccuracy",
     "ClipOptions",
     "ColumnResult",
+    "DetectionAnswers",
+    "DetectionResult",
     "Estimate",
     "Events",
     "Example",
     "FeatureOptions",
+    "Judgement",
     "LabelledClips",
+    "Modality",
+    "PartRecall",
+    "ProbeAnswers",
     "ProbeOptions",
+    "RecallResult",
     "RecordCount",
     "Row",
     "Score",
     "Seen",
+    "SoundDetection",
+    "SoundRecognition",
+    "SoundSetResult",
     "SubmissionError",
     "SupervisionLevels",
     "TargetResult",
@@ -114,6 +144,7 @@ __all__ = [
     "evaluate_task",
     "extract_features",
     "feature_key",
+    "fit_probe",
     "format_table",
     "linear_probe",
     "mean_interval",
