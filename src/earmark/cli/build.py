@@ -33,6 +33,7 @@ __all__ = [
     "describe_store",
     "open_dataset",
     "open_store",
+    "prepare_records",
     "prepare_store",
     "prepare_workers",
     "require_clips_fit",
@@ -40,6 +41,7 @@ __all__ = [
     "require_sound_fits",
     "run_dir",
     "say_left_out",
+    "store_of_files",
     "store_path",
     "usable_gpus",
     "videos_of",
@@ -172,10 +174,17 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
         earmark.datasets.DatasetError: If the data set is damaged.
         earmark.preparation.PrepareError: If the store was made with other parameters.
     """
+    return prepare_records(videos_of(open_dataset(data, environment)), store_path(data, environment, prepare), prepare)
+
+
+def prepare_records(videos: "Sequence[VideoRecord]", root: Path, prepare: Prepare) -> "PrepareReport":
+    """Prepare videos in a folder; those done before are not done again.
+
+    Raises:
+        earmark.preparation.PrepareError: If the store was made with other parameters.
+    """
     from earmark.preparation import prepare as prepare_videos
 
-    videos = videos_of(open_dataset(data, environment))
-    root = store_path(data, environment, prepare)
     say(f"preparing {counted(len(videos), 'video')} in {root}")
     return prepare_videos(
         videos,
@@ -187,6 +196,13 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
         transcoding=_transcoding(prepare),
         search=_search(prepare),
     )
+
+
+def store_of_files(paths: "Sequence[Path]", environment: Environment, prepare: Prepare) -> Path:
+    """Return the folder for the prepared videos of some files: these, prepared in this way, and no others."""
+    content = {"files": sorted(os.path.realpath(path) for path in paths), **_prepare_parameters(prepare)}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()
+    return Path(environment.data_dir) / "prepared" / f"files-{digest[:8]}"
 
 
 def prepare_workers(prepare: Prepare) -> int:
