@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from earmark.evaluation.action_recognition import ActionRecognition, ClassAccuracy, ColumnResult
     from earmark.evaluation.action_submissions import read_action_submission, write_action_submission
     from earmark.evaluation.anticipation import Anticipation, PartRecall, RecallResult
-    from earmark.evaluation.base import Answers, ClipOptions, Judgement, RecordCount, Task, evaluate_task
+    from earmark.evaluation.base import (
+        Answers,
+        ClipOptions,
+        Judgement,
+        RecordCount,
+        Setting,
+        Task,
+        answer_task,
+        evaluate_task,
+    )
     from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
     from earmark.evaluation.detection_metrics import Events
     from earmark.evaluation.features import (
@@ -27,9 +36,11 @@ if TYPE_CHECKING:
         extract_features,
         feature_key,
     )
+    from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
     from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
     from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
     from earmark.evaluation.probing import ProbeAnswers, fit_probe
+    from earmark.evaluation.published_protocol import PUBLISHED_PROBE, PublishedActionRecognition, published_segments
     from earmark.evaluation.report import Example, write_report
     from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
     from earmark.evaluation.sound_detection import DetectionAnswers, DetectionResult, SoundDetection
@@ -47,6 +58,7 @@ _MODULE_OF = {
     "CHALLENGES": "challenges",
     "FEW_VIDEOS": "intervals",
     "IGNORED_LABEL": "probe",
+    "PUBLISHED_PROBE": "published_protocol",
     "TASKS": "tasks",
     "ActionRecognition": "action_recognition",
     "Answers": "base",
@@ -62,17 +74,20 @@ _MODULE_OF = {
     "Events": "detection_metrics",
     "Example": "report",
     "FeatureOptions": "features",
+    "FineTuningOptions": "fine_tuning",
     "Judgement": "base",
     "LabelledClips": "features",
     "Modality": "features",
     "PartRecall": "anticipation",
     "ProbeAnswers": "probing",
     "ProbeOptions": "probe",
+    "PublishedActionRecognition": "published_protocol",
     "RecallResult": "anticipation",
     "RecordCount": "base",
     "Row": "results",
     "Score": "results",
     "Seen": "results",
+    "Setting": "base",
     "SoundDetection": "sound_detection",
     "SoundRecognition": "sound_recognition",
     "SoundSetResult": "sound_recognition",
@@ -81,16 +96,19 @@ _MODULE_OF = {
     "TargetResult": "results",
     "Task": "base",
     "TaskResult": "results",
+    "answer_task": "base",
     "compare": "results",
     "encoder_fingerprint": "features",
     "evaluate_task": "base",
     "extract_features": "features",
     "feature_key": "features",
+    "fine_tune": "fine_tuning",
     "fit_probe": "probing",
     "format_table": "results",
     "linear_probe": "probe",
     "mean_interval": "intervals",
     "paired_interval": "intervals",
+    "published_segments": "published_protocol",
     "read_action_submission": "action_submissions",
     "read_detection_submission": "sound_submissions",
     "read_sound_submission": "sound_submissions",
@@ -105,6 +123,7 @@ __all__ = [
     "CHALLENGES",
     "FEW_VIDEOS",
     "IGNORED_LABEL",
+    "PUBLISHED_PROBE",
     "TASKS",
     "ActionRecognition",
     "Answers",
@@ -120,17 +139,20 @@ __all__ = [
     "Events",
     "Example",
     "FeatureOptions",
+    "FineTuningOptions",
     "Judgement",
     "LabelledClips",
     "Modality",
     "PartRecall",
     "ProbeAnswers",
     "ProbeOptions",
+    "PublishedActionRecognition",
     "RecallResult",
     "RecordCount",
     "Row",
     "Score",
     "Seen",
+    "Setting",
     "SoundDetection",
     "SoundRecognition",
     "SoundSetResult",
@@ -139,16 +161,19 @@ __all__ = [
     "TargetResult",
     "Task",
     "TaskResult",
+    "answer_task",
     "compare",
     "encoder_fingerprint",
     "evaluate_task",
     "extract_features",
     "feature_key",
+    "fine_tune",
     "fit_probe",
     "format_table",
     "linear_probe",
     "mean_interval",
     "paired_interval",
+    "published_segments",
     "read_action_submission",
     "read_detection_submission",
     "read_sound_submission",
