@@ -304,6 +304,10 @@ class Evaluate:
     checkpoint: str | None
     weights: Literal["ema", "model"] | None
     audio: bool
+    probe: Literal["linear", "attentive", "knn"]
+    lrs: list[Positive]
+    weight_decays: list[NonNegative]
+    held_out: Annotated[float, Rule("above 0 and below 1", lambda value: 0 < value < 1)]
     seeds: AtLeastOne
     split: Literal["train", "validation"]
     num_clips: AtLeastOne

@@ -41,7 +41,15 @@ __all__ = ["Evaluated", "evaluate", "run_evaluation"]
 
 NUM_EXAMPLES = 6  # moments on the page
 # Keys that came later, with the values that do what was done before them: an evaluation made then finds its folder.
-LATER_KEYS: Mapping[str, Any] = {"task": "action_recognition", "audio": False, "seeds": 1}
+LATER_KEYS: Mapping[str, Any] = {
+    "task": "action_recognition",
+    "audio": False,
+    "probe": "linear",
+    "lrs": [],
+    "weight_decays": [],
+    "held_out": 0.2,
+    "seeds": 1,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -205,7 +213,11 @@ def probe_options(config: EvaluateConfig) -> "ProbeOptions":
         weight_decay=optim.args.weight_decay,
         normalize=config.train_algo.normalize_feats,
         standardize=config.evaluate.standardize,
-        fresh_clips=config.evaluate.random_clips,
+        fresh_clips=config.evaluate.random_clips and config.evaluate.probe == "linear",
+        kind=config.evaluate.probe,
+        lrs=tuple(config.evaluate.lrs),
+        weight_decays=tuple(config.evaluate.weight_decays),
+        held_out=config.evaluate.held_out,
     )
 
 
