@@ -51,6 +51,7 @@ def page_details(
     table, reason = _published(task, targets, config, judged, dataset)
     left_out = {f"{count.split}: {task.sample}s": count.left_out for count in task.records}
     return ResultDetails(
+        sample=task.sample,
         measured=task.title.removesuffix(" [95 % interval]"),
         statements=_statements(task, judgement, judged, config, store, seen),
         answers=targets,
@@ -66,25 +67,32 @@ def target_answers(task: "Task[Any, Any]", judgement: "Judgement[Any, Any]") -> 
     """Return the answers of the first seed by label column; none of a task whose answers are not scores of classes."""
     import numpy as np
 
+    from earmark.evaluation.action_results import ACTION_COLUMNS
     from earmark.evaluation.answers import TargetAnswers
     from earmark.evaluation.probing import ProbeAnswers
 
     first = judgement.answers[0]
-    classes = getattr(task, "class_names", {})
     if not isinstance(first.encoder, ProbeAnswers):
         return []
+    classes = getattr(task, "class_names", {})
+    if not isinstance(classes, Mapping):  # the names of the one label column
+        classes = dict.fromkeys(first.encoder.scores, classes)
+    by_rule = all(column in classes for column in ACTION_COLUMNS)
     found = []
     for column, names in classes.items():
-        labels = task.train_clips.labels[column]
+        labels, tested = task.train_clips.labels[column], task.test_clips.labels.get(column)
+        if tested is None:
+            continue
         baseline = first.baseline.scores[column] if isinstance(first.baseline, ProbeAnswers) else None
         found.append(
             TargetAnswers(
                 column=column,
                 names=names,
-                labels=task.test_clips.labels[column],
+                labels=tested,
                 scores=first.encoder.scores[column],
                 baseline_scores=baseline,
                 train_counts=np.bincount(labels[labels >= 0], minlength=len(names)),
+                later_first=by_rule and column in ACTION_COLUMNS,
             )
         )
     return found
