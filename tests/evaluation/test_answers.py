@@ -1,5 +1,6 @@
 """Confusions and accuracy against frequency, against loops over samples."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from earmark.evaluation.answers import (
     frequency_bins,
     largest_confusions,
 )
+from earmark.evaluation.epic_metrics import rank_classes
 from earmark.evaluation.metrics import top_k_correct
 
 
@@ -131,6 +133,9 @@ def test_predictions_are_those_that_accuracy_is_counted_by_and_confidences_are_p
     tied = target(names=list("abcdefghi"), labels=labels, scores=scores, train_counts=np.zeros(9, np.int64))
     np.testing.assert_array_equal(tied.predictions == labels, top_k_correct(scores, labels, 1))
     assert tied.baseline_predictions is None
+    official = dataclasses.replace(tied, later_first=True)
+    np.testing.assert_array_equal(official.predictions, rank_classes(scores)[:, 0])
+    assert (official.predictions != tied.predictions).any()
 
 
 @pytest.mark.parametrize(

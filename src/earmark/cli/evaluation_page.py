@@ -4,7 +4,7 @@ Beside the path of a sample: `earmark.cli.evaluate` calls this once the numbers 
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli.config_schema import EvaluateConfig
@@ -51,6 +51,7 @@ def page_details(
     table, reason = _published(task, targets, config, judged, dataset)
     left_out = {f"{count.split}: {task.sample}s": count.left_out for count in task.records}
     return ResultDetails(
+        sample=task.sample,
         measured=task.title.removesuffix(" [95 % interval]"),
         statements=_statements(task, judgement, judged, config, store, seen),
         answers=targets,
@@ -66,25 +67,32 @@ def target_answers(task: "Task[Any, Any]", judgement: "Judgement[Any, Any]") -> 
     """Return the answers of the first seed by label column; none of a task whose answers are not scores of classes."""
     import numpy as np
 
+    from earmark.evaluation.action_results import ACTION_COLUMNS
     from earmark.evaluation.answers import TargetAnswers
     from earmark.evaluation.probing import ProbeAnswers
 
     first = judgement.answers[0]
-    classes = getattr(task, "class_names", {})
     if not isinstance(first.encoder, ProbeAnswers):
         return []
+    classes = getattr(task, "class_names", {})
+    if not isinstance(classes, Mapping):  # the names of the one label column
+        classes = dict.fromkeys(first.encoder.scores, classes)
+    by_rule = all(column in classes for column in ACTION_COLUMNS)
     found = []
     for column, names in classes.items():
-        labels = task.train_clips.labels[column]
+        labels, tested = task.train_clips.labels[column], task.test_clips.labels.get(column)
+        if tested is None:
+            continue
         baseline = first.baseline.scores[column] if isinstance(first.baseline, ProbeAnswers) else None
         found.append(
             TargetAnswers(
                 column=column,
                 names=names,
-                labels=task.test_clips.labels[column],
+                labels=tested,
                 scores=first.encoder.scores[column],
                 baseline_scores=baseline,
                 train_counts=np.bincount(labels[labels >= 0], minlength=len(names)),
+                later_first=by_rule and column in ACTION_COLUMNS,
             )
         )
     return found
@@ -185,7 +193,7 @@ def _statements(
             f"{trained.num_used:,} {task.sample}s of train, {tested.num_used:,} of {config.evaluate.split}; "
             f"left out: {len(trained.left_out):,} and {len(tested.left_out):,}"
         )
-    statements["Learning rate and weight decay"] = how_chosen(judgement, config)
+    statements["Settings of the head"] = how_chosen(judgement)
     statements["Seeds"] = _seeds(judgement)
     return statements
 
@@ -212,17 +220,39 @@ def pretraining_saw(
     return f"{number}: {here}; {among} of {counted(result.num_test_videos or 0, 'test video')} among them"
 
 
-def how_chosen(judgement: "Judgement[Any, Any]", config: EvaluateConfig) -> str:
-    """Say how the settings of the head were found: what was chosen for each label column, or that nothing was."""
-    chosen = getattr(judgement.answers[0].encoder, "chosen", {})
-    if not chosen:
-        args = config.optim.args
-        return f"{args.lr:g} and {args.weight_decay:g}, as configured: nothing was chosen by trying"
-    texts = [
-        f"{column}: {', '.join(f'{name} {value:g}' for name, value in values.items())}"
-        for column, values in chosen.items()
-    ]
-    return f"chosen on held-out training videos, never on what is reported. {'; '.join(texts)}"
+def how_chosen(judgement: "Judgement[Any, Any]") -> str:
+    """Say how the settings of the head were found: what was chosen for each label column and on what, or as given."""
+    by_seed = {answers.seed: getattr(answers.encoder, "chosen", {}) for answers in judgement.answers}
+    texts = {seed: "; ".join(_chosen_text(*item) for item in chosen.items()) for seed, chosen in by_seed.items()}
+    first = next(iter(texts.values()))
+    if not first:
+        return "not told by this task"
+    tried = any("held_out_actions" in values for chosen in by_seed.values() for values in chosen.values())
+    how = (
+        "Chosen on held-out training videos, never on what is reported" if tried else "As configured, nothing was tried"
+    )
+    if len(set(texts.values())) == 1:
+        return f"{how}. {first}"
+    return f"{how}. " + ". ".join(f"Seed {seed}: {text}" for seed, text in texts.items())
+
+
+def _chosen_text(column: str, values: Mapping[str, float]) -> str:
+    """Name the values of one label column, what their choice rests on, and those at the edge of what was tried."""
+    settings = {
+        name: value
+        for name, value in values.items()
+        if not name.startswith("held_out_") and not name.endswith("_on_edge")
+    }
+    text = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items())
+    text = f"{column}: {text}"
+    if "held_out_actions" in values:
+        text += f" ({values['held_out_accuracy']:.1f} % of {values['held_out_actions']:,.0f} held-out actions"
+        for name in settings:
+            side = values.get(f"{name}_on_edge", 0)
+            if side:
+                text += f"; the {'largest' if side > 0 else 'smallest'} {name.replace('_', ' ')} of those tried"
+        text += ")"
+    return text
 
 
 def _seeds(judgement: "Judgement[Any, Any]") -> str:

@@ -42,6 +42,8 @@ class TargetAnswers:
         scores: Log of the probability of each class, or anything that a softmax makes a probability of, ``(N, C)``.
         baseline_scores: The same of the baseline encoder; None without one.
         train_counts: Training samples of each class, shape ``(C,)``.
+        later_first: Whether of equal scores the class with the higher id is the answer, as the challenges of
+            EPIC-KITCHENS-100 have it; else the one that `torch.topk` names.
 
     Raises:
         ValueError: If shapes do not fit, a label is no class, or a score is NaN.
@@ -53,6 +55,7 @@ class TargetAnswers:
     scores: NDArray[np.floating]
     baseline_scores: NDArray[np.floating] | None
     train_counts: Counts
+    later_first: bool = False
 
     def __post_init__(self) -> None:
         num_samples, num_classes = len(self.labels), len(self.names)
@@ -78,13 +81,13 @@ class TargetAnswers:
 
     @property
     def predictions(self) -> Classes:
-        """The class with the highest score of each sample, as `earmark.evaluation.metrics.top_k_correct` takes it."""
-        return _first(self.scores)
+        """The class with the highest score of each sample, shape ``(N,)``: what top-1 accuracy counts."""
+        return self._first(self.scores)
 
     @property
     def baseline_predictions(self) -> Classes | None:
         """The same of the baseline encoder."""
-        return None if self.baseline_scores is None else _first(self.baseline_scores)
+        return None if self.baseline_scores is None else self._first(self.baseline_scores)
 
     @property
     def confidence(self) -> NDArray[np.float64]:
@@ -93,11 +96,12 @@ class TargetAnswers:
         highest = scores.max(axis=1, keepdims=True)
         return np.asarray(1 / np.exp(scores - highest).sum(axis=1))
 
-
-def _first(scores: NDArray[np.floating]) -> Classes:
-    if not len(scores):
-        return np.zeros(0, np.int64)
-    return np.asarray(torch.from_numpy(np.ascontiguousarray(scores)).topk(1, dim=1).indices[:, 0].numpy())
+    def _first(self, scores: NDArray[np.floating]) -> Classes:
+        if not len(scores):
+            return np.zeros(0, np.int64)
+        if self.later_first:
+            return np.asarray(scores.shape[1] - 1 - scores[:, ::-1].argmax(axis=1))
+        return np.asarray(torch.from_numpy(np.ascontiguousarray(scores)).topk(1, dim=1).indices[:, 0].numpy())
 
 
 @dataclass(frozen=True, slots=True)

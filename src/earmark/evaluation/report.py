@@ -29,6 +29,7 @@ from earmark.wording import counted
 __all__ = ["Example", "write_report"]
 
 CURVE_INCHES = (5.2, 2.7)
+CLASSES_SHOWN = 500  # in the table of each class's accuracy: all verbs and nouns, but not the pairs that occur
 MOST_DRAWN = 1e100  # means and axes of larger numbers overflow
 POINTS_SHOWN = 400  # of each curve; longer ones are averaged in bins
 
@@ -144,6 +145,7 @@ def write_report(
         num_damaged_metrics=num_damaged_metrics + num_unnumbered,
         results=results,
         columns=columns,
+        most_classes=CLASSES_SHOWN,
         scale_percent=_scale_percent(columns),
         details=shown_details(details or ResultDetails(), results),
         curve_size=[round(100 * inches) for inches in CURVE_INCHES],

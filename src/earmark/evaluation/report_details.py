@@ -45,6 +45,7 @@ class ResultDetails:
     """What is known of an evaluation beside its numbers.
 
     Attributes:
+        sample: What a test sample is called, in the singular.
         measured: What the numbers are, in which unit.
         statements: How it was measured, in sentences by heading, such as what pretraining saw; plain text.
         answers: Scores of the label columns, to show confusions and accuracy against frequency.
@@ -55,6 +56,7 @@ class ResultDetails:
         left_out: Id and reason of what could not be used, by heading.
     """
 
+    sample: str = "action"
     measured: str = "Action recognition with a linear probe on frozen features, % of the test actions"
     statements: Mapping[str, str] = field(default_factory=dict)
     answers: Sequence[TargetAnswers] = ()
@@ -76,6 +78,7 @@ def shown_details(details: ResultDetails, results: TaskResult[Any] | None) -> di
         ValueError: If the frames of a clip have the wrong shape or type.
     """
     return {
+        "sample": details.sample,
         "measured": details.measured,
         "statements": details.statements,
         "answers_of": details.answers_of,
