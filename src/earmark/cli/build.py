@@ -37,6 +37,7 @@ __all__ = [
     "prepare_workers",
     "require_clips_fit",
     "require_input_fits",
+    "require_sound_fits",
     "run_dir",
     "say_left_out",
     "store_path",
@@ -326,6 +327,20 @@ def require_clips_fit(encoder: "Encoder", data: Data, crop_size: int) -> None:
     shape = (1, 3, round(data.clip_seconds * data.clip_fps), crop_size, crop_size)
     clip = f"data.clip_seconds={data.clip_seconds:g}, data.clip_fps={data.clip_fps:g}"
     require_input_fits(encoder, "video", shape, f"{clip}, data_augm.crop_size={crop_size}")
+
+
+def require_sound_fits(encoder: "Encoder", data: Data, sample_rate: int) -> None:
+    """Run an audio encoder on the spectrogram of silence, as `require_input_fits`.
+
+    Raises:
+        ConfigError: If the encoder cannot take it.
+    """
+    from earmark.clips.transforms import LogMel
+
+    log_mel = LogMel(sample_rate=sample_rate)
+    num_frames = log_mel.num_frames(round(data.audio_seconds * sample_rate))
+    shape = (1, 1, num_frames, log_mel.filterbank.shape[1])
+    require_input_fits(encoder, "audio", shape, f"data.audio_seconds={data.audio_seconds:g}")
 
 
 def describe_store(store: "PreparedStore") -> str:

@@ -7,7 +7,7 @@ checked by `earmark.cli.config_fit`.
 import re
 
 from earmark.cli.checks import unused_by_criterion
-from earmark.cli.config_schema import Environment, EvaluateConfig, Prepare, PretrainAugm, PretrainConfig
+from earmark.cli.config_schema import Environment, Evaluate, EvaluateConfig, Prepare, PretrainAugm, PretrainConfig
 from earmark.wording import counted
 
 __all__ = ["contradictions"]
@@ -117,8 +117,28 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
         problems.append("environment.force_processes: must be null; evaluation runs in one process")
     if config.environment.precision not in ("auto", "32-true"):
         problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
+    problems += _contradicting_probe(config.evaluate)
     if config.data.subset is not None and config.evaluate.split != "validation":
         problems.append(f"data.subset: {config.data.subset} is of the validation split; give evaluate.split=validation")
     if config.data.split not in ("train", "all"):
         problems.append("data.split: must be train, where the probe learns; evaluate.split is what it is judged on")
+    return problems
+
+
+def _contradicting_probe(evaluate: Evaluate) -> list[str]:
+    """Return which settings of the probe contradict each other."""
+    problems = []
+    if evaluate.probe == "knn":
+        problems += [
+            f"evaluate.{name}: must be []; the kNN probe trains nothing"
+            for name in ("lrs", "weight_decays")
+            if getattr(evaluate, name)
+        ]
+    if evaluate.probe == "attentive" and evaluate.audio:
+        problems.append("evaluate.audio: must be false with evaluate.probe=attentive, of feature maps of one encoder")
+    problems += [
+        f"evaluate.{name}: names a value twice"
+        for name in ("lrs", "weight_decays")
+        if len(set(getattr(evaluate, name))) < len(getattr(evaluate, name))
+    ]
     return problems

@@ -40,6 +40,7 @@ Part = Annotated[
     ),
 ]
 Split = Literal["train", "validation", "test", "all"]
+HEARING_TASKS = ("sound_recognition", "sound_detection")  # which are about what is heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +131,10 @@ class AudioEncoder:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateBackbone:
-    """The video encoder: in an evaluation, for one that has no checkpoint to take it from."""
+class Backbone:
+    """Both encoders: in an evaluation, for those that have no checkpoint to take them from."""
 
     video: VideoEncoder
-
-
-@dataclass(frozen=True, slots=True)
-class PretrainBackbone(EvaluateBackbone):
-    """Both encoders."""
-
     audio: AudioEncoder
 
 
@@ -305,8 +300,15 @@ class Prepare:
 class Evaluate:
     """Group ``evaluate``: what is evaluated, and how."""
 
+    task: Literal["action_recognition", "sound_recognition", "sound_detection", "anticipation"]
     checkpoint: str | None
     weights: Literal["ema", "model"] | None
+    audio: bool
+    probe: Literal["linear", "attentive", "knn"]
+    lrs: list[Positive]
+    weight_decays: list[NonNegative]
+    held_out: Annotated[float, Rule("above 0 and below 1", lambda value: 0 < value < 1)]
+    seeds: AtLeastOne
     split: Literal["train", "validation"]
     num_clips: AtLeastOne
     random_clips: bool
@@ -331,7 +333,7 @@ class PretrainConfig(SharedConfig):
     """All of ``default_ssrl``."""
 
     data_augm: PretrainAugm
-    backbone: PretrainBackbone
+    backbone: Backbone
     criterion: Criterion
     model: Model
     train_algo: PretrainAlgo
@@ -342,6 +344,6 @@ class EvaluateConfig(SharedConfig):
     """All of ``default_lincls``."""
 
     data_augm: EvaluateAugm
-    backbone: EvaluateBackbone
+    backbone: Backbone
     train_algo: EvaluateAlgo
     evaluate: Evaluate

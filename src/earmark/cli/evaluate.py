@@ -1,4 +1,4 @@
-"""`earmark evaluate`: the linear probe on a frozen video encoder, from its checked configuration to table and page.
+"""`earmark evaluate`: a probe on frozen encoders, from its checked configuration to table and page.
 
 Beside the path of a sample: it puts checkpoint, labelled clips and `earmark.evaluation` together.
 """
@@ -19,24 +19,35 @@ from earmark.cli.build import (
     open_dataset,
     open_store,
     require_clips_fit,
+    require_sound_fits,
     run_dir,
     say_left_out,
 )
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import Data, Environment, EvaluateConfig
-from earmark.cli.judged import Judged, judged_encoder, seen_videos, untrained
+from earmark.cli.judged import Judged, judged_encoders, seen_videos, untrained
 from earmark.cli.terminal import say, screen
 from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.datasets import ActionRecord, DatasetRecords
-    from earmark.evaluation import ColumnResult, Example, ProbeOptions, TaskResult
+    from earmark.encoders import Encoder
+    from earmark.evaluation import ColumnResult, Example, Modality, ProbeOptions, TaskResult
 
 __all__ = ["Evaluated", "evaluate", "run_evaluation"]
 
-TASK = "action_recognition"
 NUM_EXAMPLES = 6  # moments on the page
+# Keys that came later, with the values that do what was done before them: an evaluation made then finds its folder.
+LATER_KEYS: Mapping[str, Any] = {
+    "task": "action_recognition",
+    "audio": False,
+    "probe": "linear",
+    "lrs": [],
+    "weight_decays": [],
+    "held_out": 0.2,
+    "seeds": 1,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,7 +64,7 @@ class Evaluated:
 
 
 def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
-    """Judge a video encoder as `evaluate` does.
+    """Judge encoders as `evaluate` does.
 
     Returns:
         The first number, top-1 accuracy of the first label column in %, for sweepers that look for the best run.
@@ -62,7 +73,7 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
 
 
 def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
-    """Judge a video encoder by a linear probe; print the table, write results.json and report.html.
+    """Judge frozen encoders by a task; print the table, write results.json and report.html.
 
     Args:
         config: The checked configuration.
@@ -76,24 +87,26 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
 
     fabric = build_fabric(config.environment)
     torch.manual_seed(config.environment.seed)
-    judged = judged_encoder(config, values)
-    args = config.backbone.video.args
-    baseline = None
-    if config.evaluate.baseline and (judged.path is not None or args.pretrained or args.weights is not None):
-        baseline = build_encoder(untrained(judged.config), config.environment)
-
-    require_clips_fit(judged.encoder, config.data, config.data_augm.crop_size)
+    judged = judged_encoders(config, values)
+    baseline = baseline_encoders(judged, config)
+    for modality, encoder in judged.encoders.items():
+        if modality == "video":
+            require_clips_fit(encoder, config.data, config.data_augm.crop_size)
+        else:
+            require_sound_fits(encoder, config.data, config.prepare.audio_rate)
     dataset = open_judged_dataset(judged.data, config.environment)
     if not dataset.classes:
         raise ConfigError(f"data: {judged.data.name} has no annotated actions; choose kitchen or epic_action_segments")
     store = open_store(judged.data, config.environment, config.prepare)
     say(describe_store(store))
 
-    from earmark.clips.transforms import VideoCrop
+    from earmark.clips.transforms import LogMel, VideoCrop
     from earmark.evaluation import TASKS, ClipOptions, FeatureOptions, evaluate_task
 
     before = dataset.problems
-    task = TASKS[TASK].from_dataset(
+    if config.evaluate.task not in TASKS:
+        raise ConfigError(f"evaluate.task: {config.evaluate.task} is not among {', '.join(TASKS)}")
+    task = TASKS[config.evaluate.task].from_dataset(
         dataset,
         store,
         split=config.evaluate.split,
@@ -102,6 +115,8 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
             clip_fps=config.data.clip_fps,
             num_clips=config.evaluate.num_clips,
             random=config.evaluate.random_clips,
+            modalities=tuple(judged.encoders),
+            audio_seconds=config.data.audio_seconds,
         ),
         probe=probe_options(config),
     )
@@ -113,11 +128,14 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     for written in (folder, Path(config.environment.data_dir) / "features"):
         remove_abandoned(written)
     say(f"judging {judged.name}; results go to {folder}")
-    result = evaluate_task(
+    judgement = evaluate_task(
         task,
-        judged.encoder,
-        baseline_encoder=baseline,
-        transform=VideoCrop(crop_size=config.data_augm.crop_size, random=False),
+        judged.encoders,
+        baseline_encoders=baseline,
+        transforms={
+            "video": VideoCrop(crop_size=config.data_augm.crop_size, random=False),
+            "audio": LogMel(sample_rate=store.sample_rate),
+        },
         features=FeatureOptions(
             num_workers=config.environment.workers,
             cache_dir=Path(config.environment.data_dir) / "features",
@@ -125,24 +143,38 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
         ),
         device=fabric.device,
         seed=config.environment.seed,
+        num_seeds=config.evaluate.seeds,
         seen_videos=seen_videos(judged, store, config.environment),
         facts={
             "fingerprint": store.fingerprint,
             "judged": judged.name,
             "weights": judged.weights,
             "split": config.evaluate.split,
+            **({"modalities": list(judged.encoders)} if "audio" in judged.encoders else {}),
             **({} if config.data.subset is None else {"subset": config.data.subset}),
         },
     )
-    result = dataclasses.replace(result, left_out=tuple(dataset.problems))
+    result = dataclasses.replace(judgement.result, left_out=tuple(dataset.problems))
     screen().print(task.table(result))
     values = values | {
-        "backbone": {"video": dataclasses.asdict(judged.config)},
+        "backbone": {modality: dataclasses.asdict(held) for modality, held in judged.configs.items()},
         "data": dataclasses.asdict(judged.data),
     }
     write_results(folder, result, judged, values)
     write_page(folder, result, judged, config, store, dataset)
     return Evaluated(result, folder)
+
+
+def baseline_encoders(judged: Judged, config: EvaluateConfig) -> "dict[Modality, Encoder] | None":
+    """Return the same encoders with random weights; None where they are not wanted, or those that are judged are."""
+    has_weights = judged.path is not None or any(
+        encoder.args.pretrained or encoder.args.weights is not None for encoder in judged.configs.values()
+    )
+    if not (config.evaluate.baseline and has_weights):
+        return None
+    return {
+        modality: build_encoder(untrained(encoder), config.environment) for modality, encoder in judged.configs.items()
+    }
 
 
 def open_judged_dataset(data: Data, environment: Environment) -> "DatasetRecords":
@@ -176,7 +208,11 @@ def probe_options(config: EvaluateConfig) -> "ProbeOptions":
         weight_decay=optim.args.weight_decay,
         normalize=config.train_algo.normalize_feats,
         standardize=config.evaluate.standardize,
-        fresh_clips=config.evaluate.random_clips,
+        fresh_clips=config.evaluate.random_clips and config.evaluate.probe == "linear",
+        kind=config.evaluate.probe,
+        lrs=tuple(config.evaluate.lrs),
+        weight_decays=tuple(config.evaluate.weight_decays),
+        held_out=config.evaluate.held_out,
     )
 
 
@@ -189,27 +225,35 @@ def result_folder(judged: Judged, store: "PreparedStore", config: EvaluateConfig
 
     settings = {name: values[name] for name in ("data_augm", "optim", "train_algo")}
     settings["seed"] = config.environment.seed
-    settings["evaluate"] = {key: value for key, value in values["evaluate"].items() if key != "checkpoint"}
+    settings["evaluate"] = {
+        key: value
+        for key, value in values["evaluate"].items()
+        if key != "checkpoint" and not (key in LATER_KEYS and value == LATER_KEYS[key])
+    }
     settings["data"] = {key: values["data"][key] for key in ("name", "clip_seconds", "clip_fps")}
     if config.data.subset is not None:
         settings["data"]["subset"] = config.data.subset
+    if "audio" in judged.encoders:
+        settings["audio"] = {"seconds": config.data.audio_seconds, **encoder_fingerprint(judged.encoders["audio"])}
     # These words, with the empty transform, are those of version 1: an evaluation made then finds its folder again.
     content = {
         "format_version": 1,
-        **encoder_fingerprint(judged.encoder),
+        **encoder_fingerprint(next(iter(judged.encoders.values()))),
         "clips": settings,
         "transform": {},
         "fingerprint": store.fingerprint,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    weights = config.backbone.video.args.weights
+    args = [encoder.args for encoder in judged.configs.values()]
+    weights = [Path(of.weights).stem for of in args if of.weights is not None]
     if judged.path is not None:
         stem = judged.path.stem + (f"-{judged.weights}" if judged.has_average else "")
-    elif weights is not None:
-        stem = Path(weights).stem
+    elif weights:
+        stem = weights[0]
     else:
-        stem = "pretrained" if config.backbone.video.args.pretrained else "random"
-    part = config.evaluate.split + ("" if config.data.subset is None else f"-{config.data.subset}")
+        stem = "pretrained" if any(of.pretrained for of in args) else "random"
+    part = "" if config.evaluate.task == "action_recognition" else f"{config.evaluate.task}-"
+    part += config.evaluate.split + ("" if config.data.subset is None else f"-{config.data.subset}")
     name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', stem)}-{part}-{digest[:8]}"
     return run_dir(config.environment, config.logging) / name
 

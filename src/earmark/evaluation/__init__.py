@@ -9,19 +9,21 @@ from typing import Any
 
 from earmark.evaluation.action_recognition import ActionRecognition, ClassAccuracy, ColumnResult
 from earmark.evaluation.action_submissions import read_action_submission, write_action_submission
-from earmark.evaluation.base import ClipOptions, RecordCount, Task, evaluate_task
+from earmark.evaluation.base import Answers, ClipOptions, Judgement, RecordCount, Task, evaluate_task
 from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
 from earmark.evaluation.detection_metrics import Events
 from earmark.evaluation.features import (
     Cacheable,
     FeatureOptions,
     LabelledClips,
+    Modality,
     encoder_fingerprint,
     extract_features,
     feature_key,
 )
 from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
 from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
+from earmark.evaluation.probing import ProbeAnswers, fit_probe
 from earmark.evaluation.report import Example, write_report
 from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
 from earmark.evaluation.sound_submissions import (
@@ -38,6 +40,7 @@ __all__ = [
     "IGNORED_LABEL",
     "TASKS",
     "ActionRecognition",
+    "Answers",
     "Cacheable",
     "ChallengeScore",
     "ClassAccuracy",
@@ -47,7 +50,10 @@ __all__ = [
     "Events",
     "Example",
     "FeatureOptions",
+    "Judgement",
     "LabelledClips",
+    "Modality",
+    "ProbeAnswers",
     "ProbeOptions",
     "RecordCount",
     "Row",
@@ -63,6 +69,7 @@ __all__ = [
     "evaluate_task",
     "extract_features",
     "feature_key",
+    "fit_probe",
     "format_table",
     "linear_probe",
     "mean_interval",

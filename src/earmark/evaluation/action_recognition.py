@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.table import Table
 
 from earmark.clips.dataset import ActionClips
-from earmark.evaluation.base import ClipOptions, RecordCount, Task
-from earmark.evaluation.features import LabelledClips
-from earmark.evaluation.metrics import majority_correct, top_k_correct
-from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
-from earmark.evaluation.results import Row, Score, compare
+from earmark.datasets import parent_of
+from earmark.evaluation.action_parts import action_parts
+from earmark.evaluation.action_results import ClassAccuracy, ColumnResult, measure_actions
+from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Task
+from earmark.evaluation.features import LabelledClips, Modality
+from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions
+from earmark.evaluation.probing import ProbeAnswers, fit_probe
+from earmark.evaluation.results import TaskResult, format_table
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
@@ -27,60 +31,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ActionRecognition", "ClassAccuracy", "ColumnResult"]
 
-Scores = dict[str, npt.NDArray[np.float32]]  # (N_test, num_classes) by label column
-
-
-@dataclass(frozen=True, slots=True)
-class ClassAccuracy:
-    """Top-1 accuracy on the test actions of one class.
-
-    Attributes:
-        name: Class name.
-        accuracy: In %.
-        baseline_accuracy: Of the baseline encoder, in %; None without one.
-        num_actions: Test actions of the class.
-    """
-
-    name: str
-    accuracy: float
-    baseline_accuracy: float | None
-    num_actions: int
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnResult:
-    """What was measured for one label column.
-
-    Attributes:
-        column: Label column, for example "verb".
-        num_classes: Number of classes.
-        num_train_actions: Training actions with a label.
-        num_test_actions: Test actions with a label: what the accuracies are shares of.
-        num_test_videos: Videos that these lie in, which the intervals rest on; None where videos were not given.
-        top1: Accuracy of the first guess, in %.
-        top5: Accuracy of the first five guesses, in %.
-        classes: The classes that occur among the test actions, by id.
-    """
-
-    column: str
-    num_classes: int
-    num_train_actions: int
-    num_test_actions: int
-    num_test_videos: int | None
-    top1: Score
-    top5: Score
-    classes: tuple[ClassAccuracy, ...]
-
-    def rows(self) -> list[Row]:
-        """Return one row for top-1 and one for top-5."""
-        return [
-            Row(f"{self.column} top-{score.k}", score, self.num_test_actions, self.num_test_videos)
-            for score in (self.top1, self.top5)
-        ]
+PROBES = {
+    "linear": "linear probe on frozen features",
+    "attentive": "attentive probe on frozen feature maps",
+    "knn": "nearest neighbours of frozen features",
+}
 
 
 @dataclass(frozen=True)
-class ActionRecognition(Task[Scores, ColumnResult]):
+class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
     """The task: linear probes for all label columns at once.
 
     Attributes:
@@ -91,10 +50,13 @@ class ActionRecognition(Task[Scores, ColumnResult]):
         train_videos: Video of each training action; None where it is not known.
         test_videos: Video of each test action; None takes the actions as independent.
         records: How many actions were used, and which were not and why.
+        modalities: What of a clip is looked at.
+        parts: Which test actions belong to parts that are judged by themselves; see
+            `earmark.evaluation.action_parts.action_parts`.
     """
 
     name: ClassVar[str] = "action_recognition"
-    title: ClassVar[str] = "Action recognition, linear probe on frozen features, % [95 % interval]"
+    title: ClassVar[str] = "Action recognition from frozen features, % [95 % interval]"
     sample: ClassVar[str] = "action"
 
     train_clips: LabelledClips
@@ -104,6 +66,13 @@ class ActionRecognition(Task[Scores, ColumnResult]):
     train_videos: Sequence[str] | None = None
     test_videos: Sequence[str] | None = None
     records: tuple[RecordCount, ...] = ()
+    modalities: tuple[Modality, ...] = ("video",)
+    parts: Mapping[str, Mapping[str, npt.NDArray[np.bool_]]] = field(default_factory=dict)
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Of the attentive probe, which weighs places and times itself."""
+        return self.probe.kind == "attentive"
 
     @classmethod
     def from_dataset(
@@ -125,6 +94,8 @@ class ActionRecognition(Task[Scores, ColumnResult]):
                 clip_fps=clips.clip_fps,
                 num_clips=num_clips,
                 random=clips.random,
+                audio_seconds=clips.audio_seconds if "audio" in clips.modalities else None,
+                pictures="video" in clips.modalities,
             )
 
         # as many as epochs: drawn anew for each epoch of the probe, as the original code does at each visit
@@ -135,8 +106,11 @@ class ActionRecognition(Task[Scores, ColumnResult]):
             test_clips=test,
             class_names=dataset.classes,
             probe=probe,
-            train_videos=[action.video_id for action in train.actions],
-            test_videos=[action.video_id for action in test.actions],  # actions of one video are not independent
+            # actions of one video are not independent, nor are those of its cuts
+            train_videos=[parent_of(action.video_id) for action in train.actions],
+            test_videos=[parent_of(action.video_id) for action in test.actions],
+            modalities=clips.modalities,
+            parts=action_parts(dataset, test.actions, split),
             records=tuple(
                 RecordCount(part, len(cut.actions), tuple(cut.left_out))
                 for part, cut in (("train", train), (split, test))
@@ -176,23 +150,29 @@ class ActionRecognition(Task[Scores, ColumnResult]):
         *,
         seed: int,
         device: torch.device | str,
-    ) -> Scores:
-        """Train one linear probe per label column; see `linear_probe`."""
-        return linear_probe(
+    ) -> ProbeAnswers:
+        """Train a head for each label column; see `earmark.evaluation.probing.fit_probe`."""
+        return fit_probe(
             train_features,
             self.train_clips.labels,
             test_features,
             num_classes={column: len(names) for column, names in self.class_names.items()},
+            train_videos=self.train_videos,
             options=self.probe,
             seed=seed,
             device=device,
         )
 
-    def measure(self, scores: Scores, baseline_scores: Scores | None) -> tuple[ColumnResult, ...]:
-        """Return top-1 and top-5 accuracy of each label column, and the accuracy of each class."""
-        return tuple(
-            self._measure_column(column, scores[column], None if baseline_scores is None else baseline_scores[column])
-            for column in self.class_names
+    def measure(self, answers: Sequence[Answers[ProbeAnswers]]) -> tuple[ColumnResult, ...]:
+        """Return the accuracies of each label column and of the action; see `measure_actions`."""
+        return measure_actions(
+            [answer.encoder for answer in answers],
+            [answer.baseline for answer in answers if answer.baseline is not None],
+            class_names=self.class_names,
+            train_labels=self.train_clips.labels,
+            test_labels=self.test_clips.labels,
+            test_videos=self.test_videos,
+            parts=self.parts,
         )
 
     def options(self) -> dict[str, Any]:
@@ -203,46 +183,11 @@ class ActionRecognition(Task[Scores, ColumnResult]):
             "test_clips_per_action": _clips_per_action(self.test_clips),
         }
 
-    def _measure_column(
-        self, column: str, scores: npt.NDArray[np.float32], baseline_scores: npt.NDArray[np.float32] | None
-    ) -> ColumnResult:
-        names = self.class_names[column]
-        labelled = self.test_clips.labels[column] != IGNORED_LABEL
-        truth = self.test_clips.labels[column][labelled]
-        train_labels = self.train_clips.labels[column]
-        known = train_labels[train_labels != IGNORED_LABEL]
-        videos = None if self.test_videos is None else np.asarray(self.test_videos)[labelled]
-
-        def right(of: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.bool_]:
-            return top_k_correct(of[labelled], truth, k)
-
-        top1, top5 = (
-            compare(
-                right(scores, k),
-                baseline=None if baseline_scores is None else right(baseline_scores, k),
-                majority=majority_correct(known, truth, k),
-                chance=100.0 * min(k, len(names)) / len(names),
-                videos=videos,
-                k=k,
-            )
-            for k in (1, 5)
-        )
-        first = right(scores, 1)
-        baseline_first = None if baseline_scores is None else right(baseline_scores, 1)
-
-        def class_accuracy(label: int) -> ClassAccuracy:
-            of_class = truth == label
-            baseline = None if baseline_first is None else 100.0 * float(baseline_first[of_class].mean())
-            return ClassAccuracy(names[label], 100.0 * float(first[of_class].mean()), baseline, int(of_class.sum()))
-
-        classes = tuple(class_accuracy(label) for label in np.unique(truth).tolist())
-        num_videos = None if videos is None else len(np.unique(videos))
-        return ColumnResult(column, len(names), len(known), len(truth), num_videos, top1, top5, classes)
+    def table(self, result: TaskResult[ColumnResult]) -> Table:
+        """Return a result as a table for the terminal, named by the kind of the probe."""
+        title = f"Action recognition, {PROBES[self.probe.kind]}, % [95 % interval]"
+        return format_table(result, title=title, samples=f"{self.sample}s")
 
 
 def _clips_per_action(clips: LabelledClips) -> int:
     return len(clips) // len(next(iter(clips.labels.values())))
-
-
-def _record_count(split: str, clips: ActionClips) -> RecordCount:
-    return RecordCount(split, len(clips.actions), tuple(clips.left_out))
