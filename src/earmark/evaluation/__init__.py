@@ -21,6 +21,7 @@ from earmark.evaluation.features import (
     extract_features,
     feature_key,
 )
+from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
 from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
 from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
 from earmark.evaluation.probing import ProbeAnswers, fit_probe
@@ -50,6 +51,7 @@ __all__ = [
     "Events",
     "Example",
     "FeatureOptions",
+    "FineTuningOptions",
     "Judgement",
     "LabelledClips",
     "Modality",
@@ -69,6 +71,7 @@ __all__ = [
     "evaluate_task",
     "extract_features",
     "feature_key",
+    "fine_tune",
     "fit_probe",
     "format_table",
     "linear_probe",
