@@ -66,8 +66,8 @@ def main() -> int:
         if done.returncode:
             return 1
     results = sorted(options.out.glob("earmark_data/outputs/*/*/results.json"))
-    judged = [path for path in results if is_of_actions(path)]
-    return int(not judged or not all([is_above_random(path) for path in judged]))
+    above = [is_above_random(path) for path in results if is_of_actions(path)]
+    return int(not above or not all(above))
 
 
 if __name__ == "__main__":

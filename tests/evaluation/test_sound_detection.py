@@ -1,6 +1,7 @@
 """EPIC-SOUNDS detection: candidates of a store, answers that are known, a kitchen through to its challenge file."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -242,8 +243,40 @@ def test_a_kitchen_is_judged_and_its_submission_scores_the_same(tmp_path: Path) 
     assert moments.held_out_maps[0] is not None
     assert len(task.table(judgement.result).rows) == 12
     path = tmp_path / "detection.zip"
-    assert task.write_submission(path, judgement.answers, levels=LEVELS) == ()
+    assert task.write_submission(path, judgement.answers[0].encoder, levels=LEVELS) == ()
     score = score_submission(path, kitchen.annotations_path)
     assert score.metrics == pytest.approx(moments.metrics, rel=1e-6)
     assert score.levels["t_mod"] == 0
     assert judgement.result.headline == pytest.approx(score.metrics["interaction_map_avg"], rel=1e-6)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_test_videos_are_those_of_the_detection_challenge(listed: bool, tmp_path: Path) -> None:
+    """Where there is a list of them; they are none of the recognition test's."""
+    kitchen, store = sounding_kitchen()
+    folder = tmp_path / "sounds"
+    shutil.copytree(kitchen.annotations_path, folder / "annotations")
+    names = [video.video_id for video in EpicSounds(kitchen.base_path).videos("test")]
+    if listed:
+        names = [name for name, video in store.videos.items() if video.split == "validation"][:2]
+        lines = ["video_id", *names]
+        (folder / "annotations/EPIC_Sounds_detection_test_videos.csv").write_text("\n".join(lines) + "\n")
+    for video in kitchen.videos():
+        link = folder / video.path.relative_to(kitchen.base_path)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(video.path)
+    task = SoundDetection.from_dataset(
+        EpicSounds(folder), store, split="test", clips=HEARING, probe=ProbeOptions(epochs=1)
+    )
+    assert task.test.video_ids == tuple(names)
+    assert not task.is_labelled
+    task.check()
+    codes = np.eye(NOTHING + 1, dtype=np.float32)
+    answers = task.scores(codes[task.train.labels][:, None], codes[task.test.labels][:, None], seed=0, device="cpu")
+    with pytest.raises(ValueError, match="can be answered, not judged"):
+        task.measure([Answers(0, answers, None)])
+    task.write_submission(tmp_path / "test.zip", answers, levels=LEVELS)
+    if listed:
+        score = score_submission(tmp_path / "test.zip", folder / "annotations/EPIC_Sounds_detection_test_videos.csv")
+        assert (score.metrics, score.counts) == ({}, {"videos": 2})

@@ -143,13 +143,14 @@ def test_what_does_not_fit_is_refused() -> None:
     unlabelled = task_of(train, test)
     unlabelled.test_clips.labels = {}
     unlabelled.check()
+    assert not unlabelled.is_labelled
     with pytest.raises(ValueError, match="can be answered, not judged"):
         unlabelled.measure(answers_of(scores))
     scores[3, 4] = np.nan
     with pytest.raises(ValueError, match="segment 3 are not all finite"):
         task_of(train, test).measure(answers_of(scores))
     with pytest.raises(ValueError, match="ids of the test sounds are not known"):
-        task_of(train, test).write_submission("no.json", answers_of(scores), levels=LEVELS)
+        task_of(train, test).write_submission(Path("no.json"), answers_of(scores)[0].encoder, levels=LEVELS)
 
 
 def test_frequencies_of_classes_that_training_lacks_are_half_a_sample() -> None:
@@ -186,7 +187,7 @@ def test_a_kitchen_is_judged_and_its_submission_scores_the_same(modalities: Any,
     assert "mAUC" in "".join(str(cell) for cell in task.table(judgement.result).columns[0].cells)
 
     path = tmp_path / "validation.json"
-    assert task.write_submission(path, judgement.answers[:1], levels=LEVELS) == ()
+    assert task.write_submission(path, judgement.answers[0].encoder, levels=LEVELS) == ()
     score = score_submission(path, kitchen.annotations_path)
     assert score.levels["t_mod"] == (0 if modalities == ("audio",) else 2)
     first = task.measure(judgement.answers[:1])[0]
@@ -213,7 +214,7 @@ def test_sounds_of_silent_videos_are_left_out_named_and_answered_by_frequencies(
     assert len(left_out) == len(task.unheard_ids) > 0
     assert set(left_out.values()) == {f"video {silent!r} has no sound"}
     scores = np.random.default_rng(0).normal(size=(len(task.test_ids), 44)).astype(np.float32)
-    (note,) = task.write_submission(tmp_path / "a.json", answers_of(scores), levels=LEVELS)
+    (note,) = task.write_submission(tmp_path / "a.json", answers_of(scores)[0].encoder, levels=LEVELS)
     assert note.startswith(f"{len(left_out)} sounds that there is nothing of are answered by the frequencies")
     assert score_submission(tmp_path / "a.json", kitchen.annotations_path).counts["segments"] == len(scores) + len(
         left_out
@@ -229,7 +230,7 @@ def test_the_test_split_can_be_answered(tmp_path: Path) -> None:
     task.check()
     rng = np.random.default_rng(0)
     features = [rng.normal(size=(len(clips), 1, 3)).astype(np.float32) for clips in (task.train_clips, task.test_clips)]
-    answers = [Answers(0, task.scores(*features, seed=0, device="cpu"), None)]
+    answers = task.scores(*features, seed=0, device="cpu")
     task.write_submission(tmp_path / "test.zip", answers, levels=LEVELS)
     score = score_submission(tmp_path / "test.zip", kitchen.annotations_path)
     assert (score.metrics, score.counts["segments"]) == ({}, len(task.test_ids))

@@ -319,6 +319,7 @@ class Evaluate:
         | None
     )
     num_clips: AtLeastOne
+    observed_seconds: Positive
     random_clips: bool
     standardize: bool
     as_trained: bool

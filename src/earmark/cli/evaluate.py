@@ -24,7 +24,7 @@ from earmark.cli.build import (
     say_left_out,
 )
 from earmark.cli.config import ConfigError
-from earmark.cli.config_schema import Data, Environment, EvaluateConfig
+from earmark.cli.config_schema import HEARING_TASKS, Data, Environment, EvaluateConfig
 from earmark.cli.evaluation_page import page_details
 from earmark.cli.judged import SAW, Judged, judged_encoders, seen_videos, untrained
 from earmark.cli.submission import require_submittable, submit
@@ -62,6 +62,7 @@ LATER_KEYS: Mapping[str, Any] = {
     "held_out": 0.2,
     "seeds": 1,
     "protocol": "full",
+    "observed_seconds": 2.0,
 }
 
 
@@ -112,6 +113,8 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
         else:
             require_sound_fits(encoder, config.data, config.prepare.audio_rate)
     dataset = open_judged_dataset(judged.data, config.environment)
+    if config.evaluate.task in HEARING_TASKS:
+        dataset = annotated_sounds(dataset)
     if not dataset.classes:
         raise ConfigError(f"data: {judged.data.name} has no annotated actions; choose kitchen or epic_action_segments")
     submission = None if config.evaluate.submission is None else Path(config.evaluate.submission)
@@ -197,6 +200,7 @@ def cut_clips(
             random=config.evaluate.random_clips,
             modalities=tuple(judged.encoders),
             audio_seconds=config.data.audio_seconds,
+            observed_seconds=config.evaluate.observed_seconds,
         ),
         probe=probe,
     )
@@ -275,6 +279,20 @@ def open_judged_dataset(data: Data, environment: Environment) -> "DatasetRecords
     if not isinstance(dataset, EpicKitchens):
         raise ConfigError(f"data.subset: {data.subset} is a part of EPIC-KITCHENS; data {data.name} has none")
     return EpicSubset(dataset, data.subset)
+
+
+def annotated_sounds(dataset: "DatasetRecords") -> "DatasetRecords":
+    """Return EPIC-SOUNDS' annotations that lie beside those of a data set.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    from earmark.datasets import DatasetError, sounds_of
+
+    try:
+        return sounds_of(dataset)
+    except DatasetError as error:
+        raise ConfigError(f"evaluate.task: {error}") from error
 
 
 def probe_options(config: EvaluateConfig) -> "ProbeOptions":

@@ -4,11 +4,12 @@ The files are those of https://github.com/epic-kitchens/epic-sounds-annotations 
 Large-Scale Dataset of Actions that Sound", TPAMI 2025).
 """
 
+from pathlib import Path
 from typing import ClassVar
 
-from earmark.datasets.annotation_files import RowError, quoted
+from earmark.datasets.annotation_files import RowError, RowFaults, checked_file_name, csv_rows, quoted
 from earmark.datasets.epic_kitchens import EpicKitchens
-from earmark.datasets.records import DatasetError, DatasetRecords
+from earmark.datasets.records import DatasetError, DatasetRecords, VideoRecord
 
 __all__ = ["SOUND_CLASSES", "EpicSounds", "sounds_of"]
 
@@ -25,6 +26,9 @@ SOUND_CLASSES = (
     *("hoover / fan", "spray", "zip", "drink / eat"),
 )
 """Names of the 44 classes; the position is the class_id."""
+
+
+DETECTION_TEST_FILE = "EPIC_Sounds_detection_test_videos.csv"
 
 
 class EpicSounds(EpicKitchens):
@@ -59,6 +63,37 @@ class EpicSounds(EpicKitchens):
     }
     _id_column = "annotation_id"
     _label_columns: ClassVar = {"sound": "class_id", "name": "class"}  # the name only checks the number
+
+    def detection_videos(self, split: str) -> list[VideoRecord]:
+        """Return the videos of a split of the detection challenge.
+
+        Those of training and validation are the annotated ones. The test has videos of its own, in
+        ``EPIC_Sounds_detection_test_videos.csv``, none of which the recognition test has; where that list is not there,
+        they are those of the recognition test.
+
+        Args:
+            split: ``train``, ``validation`` or ``test``.
+
+        Raises:
+            DatasetError: As `videos`, or if the list or a name in it is damaged.
+        """
+        path = self.annotations_path / DETECTION_TEST_FILE
+        if split != "test" or not path.is_file():
+            return self.videos(split)
+        faults = RowFaults(path)
+        listings: dict[Path, dict[str, Path]] = {}
+        records: dict[str, VideoRecord] = {}
+        for place, (video_id,) in csv_rows(path, ("video_id",), faults):
+            try:
+                participant_id = checked_file_name("video", video_id).partition("_")[0]
+            except RowError as error:
+                faults.add(place, error)
+                continue
+            found = self._find_video(video_id, participant_id, listings)
+            records[video_id] = VideoRecord(video_id, found, split, participant_id)
+        if faults.num_rows:  # a file without one of its videos would score less
+            raise DatasetError(faults.lines()[0])
+        return list(records.values())
 
     def _read_classes(self) -> dict[str, list[str]]:
         return {"sound": list(SOUND_CLASSES)}

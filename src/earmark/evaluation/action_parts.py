@@ -15,7 +15,7 @@ from earmark.datasets.epic_subsets import UNSEEN_FILE, tail_classes, unseen_part
 if TYPE_CHECKING:
     from earmark.datasets.records import ActionRecord, DatasetRecords
 
-__all__ = ["action_parts"]
+__all__ = ["TAIL", "UNSEEN", "action_parts"]
 
 UNSEEN, TAIL = "unseen participants", "tail classes"
 

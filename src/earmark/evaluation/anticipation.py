@@ -8,9 +8,9 @@ them are answered by the frequencies of the training classes, and counted.
 """
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from rich.table import Table
 
 from earmark.clips.observed import ObservedClips
 from earmark.datasets import parent_of
+from earmark.evaluation.action_parts import TAIL, UNSEEN, action_parts
 from earmark.evaluation.action_submissions import write_action_submission
 from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Task
 from earmark.evaluation.epic_metrics import (
@@ -30,7 +31,6 @@ from earmark.evaluation.epic_metrics import (
     majority_answers,
     rank_actions,
 )
-from earmark.evaluation.epic_parts import action_labels
 from earmark.evaluation.features import LabelledClips, Modality
 from earmark.evaluation.probe import ProbeOptions
 from earmark.evaluation.probing import ProbeAnswers, fit_probe
@@ -159,6 +159,11 @@ class Anticipation(Task[ProbeAnswers, RecallResult]):
     observation: dict[str, float] = field(default_factory=dict)
 
     @property
+    def is_labelled(self) -> bool:
+        """Whether the test actions have labels; those of the challenge are held back."""
+        return self.labels is not None
+
+    @property
     def needs_tokens(self) -> bool:
         """Whether the probe takes feature maps before the pool, as the attentive one does."""
         return self.probe.kind == "attentive"
@@ -196,7 +201,7 @@ class Anticipation(Task[ProbeAnswers, RecallResult]):
         labels: ActionLabels | None = None
         notes: tuple[str, ...] = ()
         if test.labels:
-            labels, notes = action_labels(dataset, judged)
+            labels, notes = _labels_of(dataset, judged, split)
         return cls(
             train_clips=train,
             test_clips=test,
@@ -250,8 +255,8 @@ class Anticipation(Task[ProbeAnswers, RecallResult]):
         seed: int,
         device: torch.device | str,
     ) -> ProbeAnswers:
-        """Train the probes; actions that were not observed are answered by the training classes' frequencies."""
-        answers = fit_probe(
+        """Train the probes for verb and noun; see `earmark.evaluation.probing.fit_probe`."""
+        return fit_probe(
             train_features,
             {column: self.train_clips.labels[column] for column in self.class_names},
             test_features,
@@ -261,11 +266,6 @@ class Anticipation(Task[ProbeAnswers, RecallResult]):
             seed=seed,
             device=device,
         )
-        scores = {
-            column: np.concatenate([of, np.tile(self._prior(column), (len(self.unobservable), 1))])
-            for column, of in answers.scores.items()
-        }
-        return dataclasses.replace(answers, scores=scores)
 
     def measure(self, answers: Sequence[Answers[ProbeAnswers]]) -> tuple[RecallResult, ...]:
         """Return the recalls of verb, noun and action, each overall, of unseen participants and of tail classes."""
@@ -274,7 +274,8 @@ class Anticipation(Task[ProbeAnswers, RecallResult]):
             raise ValueError("the test actions have no labels: they can be answered, not judged")
 
         def ranked(of: ProbeAnswers) -> RankedActions:
-            return rank_actions(of.scores["verb"], of.scores["noun"])
+            verb, noun = (self._all_scores(of, column, len(self.unobservable)) for column in ("verb", "noun"))
+            return rank_actions(verb, noun)
 
         ours = [ranked(answer.encoder) for answer in answers]
         theirs = [ranked(answer.baseline) for answer in answers if answer.baseline is not None]
@@ -311,18 +312,12 @@ class Anticipation(Task[ProbeAnswers, RecallResult]):
         table.caption = "\n".join([*([str(table.caption)] if table.caption else []), *lines])
         return table
 
-    def write_submission(
-        self,
-        path: str | os.PathLike[str],
-        answers: Sequence[Answers[ProbeAnswers]],
-        *,
-        levels: SupervisionLevels,
-    ) -> tuple[str, ...]:
-        """Write the challenge's file of the judged encoders' answers, mean over seeds; see `write_action_submission`.
+    def write_submission(self, path: Path, scores: ProbeAnswers, *, levels: SupervisionLevels) -> tuple[str, ...]:
+        """Write the challenge's file of EPIC-KITCHENS-100's anticipation challenge; see `write_action_submission`.
 
         Args:
             path: ``.zip`` for the server, or ``.json``.
-            answers: Of each seed.
+            scores: Answers to the test samples.
             levels: What the model was trained on.
 
         Returns:
@@ -334,29 +329,24 @@ class Anticipation(Task[ProbeAnswers, RecallResult]):
         """
         if not self.test_ids:
             raise ValueError("the ids of the test actions are not known")
-        scores = {
-            column: np.concatenate(
-                [
-                    np.mean([answer.encoder.scores[column].astype(np.float64) for answer in answers], axis=0),
-                    np.tile(self._prior(column), (len(self.unseen_ids), 1)),
-                ]
-            )
-            for column in self.class_names
-        }
+        num_unobserved = len(self.unobservable) + len(self.unseen_ids)
+        verb_scores, noun_scores = (self._all_scores(scores, column, num_unobserved) for column in ("verb", "noun"))
         unobserved = [action.action_id for action in self.unobservable]
         write_action_submission(
             path,
             "action_anticipation",
             segment_ids=[*self.test_ids, *unobserved, *self.unseen_ids],
-            verb_scores=scores["verb"],
-            noun_scores=scores["noun"],
+            verb_scores=verb_scores,
+            noun_scores=noun_scores,
             levels=levels,
         )
         return unheard_note([*unobserved, *self.unseen_ids], "actions", "the frequencies of the training classes")
 
-    def _prior(self, column: str) -> npt.NDArray[np.float32]:
-        labels = self.train_clips.labels[column]
-        return log_frequencies(labels, len(self.class_names[column])).astype(np.float32)
+    def _all_scores(self, answers: ProbeAnswers, column: str, num_unobserved: int) -> npt.NDArray[np.float64]:
+        """Return scores of the observed actions, and behind them the training classes' frequencies for the others."""
+        frequencies = log_frequencies(self.train_clips.labels[column], len(self.class_names[column]))
+        observed = answers.scores[column].astype(np.float64)
+        return np.concatenate([observed, np.tile(frequencies, (num_unobserved, 1))])
 
     def _measure_target(
         self,
@@ -431,6 +421,23 @@ class Anticipation(Task[ProbeAnswers, RecallResult]):
         is_frequent = (most[:, : NUM_GUESSES - 1] == last[:, None]).any(axis=1) | (last < 0)
         repeated[is_frequent, : most.shape[1]] = most[is_frequent]
         return repeated
+
+
+def _labels_of(
+    dataset: "DatasetRecords", actions: Sequence["ActionRecord"], split: str
+) -> tuple[ActionLabels, tuple[str, ...]]:
+    """Return what is true of actions and to which parts of the test they belong, and a line for each part not known."""
+    parts = action_parts(dataset, actions, split)
+    nowhere = np.zeros(len(actions), dtype=bool)
+    labels = ActionLabels(
+        verb=np.array([action.labels["verb"] for action in actions], dtype=np.int64),
+        noun=np.array([action.labels["noun"] for action in actions], dtype=np.int64),
+        unseen=parts.get(UNSEEN, {}).get("action", nowhere),
+        tail_verb=parts.get(TAIL, {}).get("verb", nowhere),
+        tail_noun=parts.get(TAIL, {}).get("noun", nowhere),
+    )
+    missing = [part for part in (UNSEEN, TAIL) if part not in parts]
+    return labels, tuple(f"No numbers of {part}: no list of them is beside the annotations" for part in missing)
 
 
 def last_actions(

@@ -192,35 +192,57 @@ def class_mean_recall_measure(
 
 @dataclass(frozen=True, slots=True)
 class SampleCurves:
-    """Samples of one class and all others in falling order of that class's score.
+    """How many samples of each video have which scores of a class; only scores that a sample of the class has count.
 
     Attributes:
-        groups: Number of each sample's video, shape ``(N,)``.
-        is_true: Whether each is of the class, shape ``(N,)``.
-        last_of_equal: Places of the last of equal scores.
+        of_class: Samples of the class with each such score, the highest first, by video: shape ``(P, G)``.
+        of_all: All samples with that score, shape ``(P, G)``.
+        as_high: All samples with at least that score, shape ``(P, G)``.
+        num_samples: All samples, shape ``(G,)``.
     """
 
-    groups: NDArray[np.int64]
-    is_true: NDArray[np.bool_]
-    last_of_equal: NDArray[np.int64]
+    of_class: Counts
+    of_all: Counts
+    as_high: Counts
+    num_samples: Counts
 
 
-def sample_curves(scores: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> list[SampleCurves]:
+def sample_curves(scores: ArrayLike, labels: ArrayLike, groups: ArrayLike, *, num_groups: int) -> list[SampleCurves]:
     """Return the curves of each class present.
 
     Args:
         scores: Shape ``(N, C)``; in float32 for the official measures of EPIC-SOUNDS.
         labels: Class ids, shape ``(N,)``.
         groups: Number of each sample's video, shape ``(N,)``.
+        num_groups: Number of videos, G.
     """
     matrix, targets, of_group = np.asarray(scores), np.asarray(labels), np.asarray(groups)
+    num_samples = np.bincount(of_group, minlength=num_groups).astype(np.float64)
     curves = []
     for number in np.unique(targets).tolist():
-        column = matrix[:, number]
-        order = np.argsort(column, kind="stable")[::-1]
-        last = np.append(np.flatnonzero(np.diff(column[order])), len(order) - 1)
-        curves.append(SampleCurves(of_group[order], targets[order] == number, last))
+        column, is_true = matrix[:, number], targets == number
+        found = np.unique(column[is_true])  # ascending
+        above = np.searchsorted(found, column, side="right")  # 1 + the place of the highest of them that is no higher
+        highest_first = len(found) - above
+        equal = (above > 0) & (found[above - 1] == column)
+        size = (len(found), num_groups)
+        curves.append(
+            SampleCurves(
+                _counted(highest_first[is_true], of_group[is_true], size),
+                _counted(highest_first[equal], of_group[equal], size),
+                # what lies between two of the scores is as high as the lower of them
+                _counted(highest_first, of_group, size).cumsum(axis=0),
+                num_samples,
+            )
+        )
     return curves
+
+
+def _counted(rows: NDArray[np.int64], groups: NDArray[np.int64], size: tuple[int, int]) -> Counts:
+    """Return how many samples each row and group has; those behind the last row are left out."""
+    num_places = (size[0] + 1) * size[1]
+    counts = np.bincount(rows * size[1] + groups, minlength=num_places).reshape(-1, size[1])
+    return counts[: size[0]].astype(np.float64)
 
 
 def mean_average_precision_measure(curves: list[SampleCurves], *, scale: float = 1.0) -> Measure:
@@ -277,13 +299,7 @@ def detection_measure(matches: Mapping[int, ClassMatches], num_videos: int, *, s
         sizes = np.broadcast_to((num_events > 0)[:, :, None], values.shape).astype(np.float64)
         return np.stack([_mean_of_present(values[..., t], sizes[..., t]) for t in range(num_levels)], axis=1)
 
-    kept: dict[bytes, Counts] = {}
-
-    def cached(counts: Counts) -> Counts:  # all measures of one answer are asked for the same draws
-        key = counts.tobytes()
-        if key not in kept:
-            kept[key] = scale * of_levels(counts)
-        return kept[key]
+    cached = remembered(lambda counts: scale * of_levels(counts))  # all levels are measured at once
 
     def at(level: int) -> Measure:
         return lambda counts: cached(counts)[:, level]
@@ -312,39 +328,48 @@ def _areas_below(weights: Counts, right: NDArray[np.bool_], num_events: Counts) 
     return areas
 
 
-def _average_precision(true_counts: Counts, counts: Counts) -> Counts:
-    gains = np.diff(true_counts, axis=1, prepend=0.0)
-    precisions = np.divide(true_counts, counts, out=np.zeros_like(counts), where=counts > 0)
+def _average_precision(gains: Counts, curve: SampleCurves, counts: Counts) -> Counts:
+    """Return (B,): the sum of precisions, each weighted by the samples of the class that have its score."""
+    as_high = counts @ curve.as_high.T
+    precisions = np.divide(gains.cumsum(axis=1), as_high, out=np.zeros_like(as_high), where=as_high > 0)
     with np.errstate(invalid="ignore"):
-        return np.asarray((gains * precisions).sum(axis=1) / true_counts[:, -1])
+        return np.asarray((gains * precisions).sum(axis=1) / gains.sum(axis=1))
 
 
-def _area(true_counts: Counts, counts: Counts) -> Counts:
-    true_gains, false_gains = (
-        np.diff(true_counts, axis=1, prepend=0.0),
-        np.diff(counts - true_counts, axis=1, prepend=0.0),
-    )
-    num_true, num_false = true_counts[:, -1], counts[:, -1] - true_counts[:, -1]
+def _area(gains: Counts, curve: SampleCurves, counts: Counts) -> Counts:
+    """Return (B,): the share of pairs of a sample of the class and another in the right order, half of equal ones."""
+    num_true = gains.sum(axis=1)
+    num_false = counts @ curve.num_samples - num_true
+    false_as_high = counts @ curve.as_high.T - gains.cumsum(axis=1)
+    false_equal = counts @ curve.of_all.T - gains
     with np.errstate(invalid="ignore"):
-        return np.asarray((false_gains * (true_counts - true_gains / 2)).sum(axis=1) / (num_true * num_false))
+        return np.asarray(
+            (gains * (num_false[:, None] - false_as_high + false_equal / 2)).sum(axis=1) / (num_true * num_false)
+        )
 
 
 def _mean_over_curves(
-    curves: list[SampleCurves], of_class: Callable[[Counts, Counts], Counts], scale: float
+    curves: Sequence[SampleCurves], of_class: Callable[[Counts, SampleCurves, Counts], Counts], scale: float
 ) -> Measure:
     def measure(counts: Counts) -> NDArray[np.float64]:
-        values = np.full((len(counts), len(curves)), np.nan)
-        for number, curve in enumerate(curves):
-            step = max(1, MAX_NUMBERS // len(curve.groups))
-            for start in range(0, len(counts), step):
-                weights = counts[start : start + step, curve.groups]
-                true_counts = (weights * curve.is_true).cumsum(axis=1)[:, curve.last_of_equal]
-                all_counts = weights.cumsum(axis=1)[:, curve.last_of_equal]
-                values[start : start + step, number] = of_class(true_counts, all_counts)
+        values = np.stack([of_class(counts @ curve.of_class.T, curve, counts) for curve in curves], axis=1)
         there = np.isfinite(values)
         return scale * _mean_of_present(np.where(there, values, 0.0), there.astype(np.float64))
 
-    return measure
+    return remembered(measure)
+
+
+def remembered(measure: Measure) -> Measure:
+    """Return a measure that keeps its values: a number, a gain and a mean over seeds ask for the same draws."""
+    kept: dict[bytes, NDArray[np.float64]] = {}
+
+    def of_draws(counts: Counts) -> NDArray[np.float64]:
+        key = counts.tobytes()
+        if key not in kept:
+            kept[key] = measure(counts)
+        return kept[key]
+
+    return of_draws
 
 
 def _mean_of_present(totals: Counts, sizes: Counts) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from earmark.datasets import ActionRecord
+from earmark.datasets import ActionRecord, EpicSounds
 from earmark.evaluation.detection_metrics import Events
 from earmark.evaluation.epic_sounds_metrics import BACKGROUND
 from earmark.evaluation.sound_events import VideoMoments, match_moments
@@ -101,7 +101,8 @@ def videos_with_moments(
     Raises:
         ValueError: If no video has a moment.
     """
-    names = [video.video_id for video in sounds.videos(split)]
+    listed = sounds.detection_videos(split) if isinstance(sounds, EpicSounds) else sounds.videos(split)
+    names = [video.video_id for video in listed]
     there = [name for name in names if name in store.videos]
     left_out = [(name, "the video is not in the store") for name in names if name not in store.videos]
     if not any(store.videos[name].has_audio and len(store.moments[name]) for name in there):

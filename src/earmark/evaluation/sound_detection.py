@@ -9,9 +9,9 @@ times of each video: what the moments are worth.
 """
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -133,7 +133,6 @@ class SoundDetection(Task[DetectionAnswers, DetectionResult]):
         test_videos: Video of each test candidate.
         records: How many moments were used, and which videos were not and why.
         modalities: What is looked at.
-        is_labelled: Whether the test videos are annotated; otherwise they can be answered, not judged.
     """
 
     name: ClassVar[str] = "sound_detection"
@@ -150,7 +149,11 @@ class SoundDetection(Task[DetectionAnswers, DetectionResult]):
     test_videos: Sequence[str] | None = None
     records: tuple[RecordCount, ...] = ()
     modalities: tuple[Modality, ...] = ("audio",)
-    is_labelled: bool = True
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether sounds of the test videos are annotated; those of the challenge are held back."""
+        return len(self.test.annotated.label) > 0
 
     @property
     def needs_tokens(self) -> bool:
@@ -177,7 +180,12 @@ class SoundDetection(Task[DetectionAnswers, DetectionResult]):
             if train_scores is None:
                 train_scores = np.sort(np.concatenate([store.scores[name] for name in video_ids]))
             found = find_candidates(
-                store, video_ids, sounds.actions(part), train_scores, num_classes, is_training=is_training
+                store,
+                video_ids,
+                sounds.actions(part) if part != "test" else (),  # whose sounds are held back
+                train_scores,
+                num_classes,
+                is_training=is_training,
             )
             cut = sound_windows(
                 store,
@@ -201,7 +209,6 @@ class SoundDetection(Task[DetectionAnswers, DetectionResult]):
             test_videos=[parent_of(test.video_ids[number]) for number in test.video.tolist()],
             records=tuple(records),
             modalities=clips.modalities,
-            is_labelled=len(test.annotated.label) > 0,
         )
 
     def check(self) -> None:
@@ -286,18 +293,12 @@ class SoundDetection(Task[DetectionAnswers, DetectionResult]):
         """
         return self._detected(self.test.is_moment, answers.log_probabilities, answers.rule)
 
-    def write_submission(
-        self,
-        path: str | os.PathLike[str],
-        answers: Sequence[Answers[DetectionAnswers]],
-        *,
-        levels: SupervisionLevels,
-    ) -> tuple[str, ...]:
-        """Write the challenge's file of what the judged encoders detect with the first seed.
+    def write_submission(self, path: Path, scores: DetectionAnswers, *, levels: SupervisionLevels) -> tuple[str, ...]:
+        """Write the challenge's file of EPIC-SOUNDS' detection challenge; see `write_detection_submission`.
 
         Args:
             path: ``.zip`` for the server, or ``.json``.
-            answers: Of each seed.
+            scores: Answers to the test samples.
             levels: What the model was trained on.
 
         Returns:
@@ -310,7 +311,7 @@ class SoundDetection(Task[DetectionAnswers, DetectionResult]):
         write_detection_submission(
             path,
             video_ids=self.test.video_ids,
-            events=self.detections(answers[0].encoder),
+            events=self.detections(scores),
             levels=levels,
             modality=modality_code(self.modalities),
         )

@@ -8,9 +8,9 @@ sound.
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -144,6 +144,11 @@ class SoundRecognition(Task[ProbeAnswers, SoundSetResult]):
     modalities: tuple[Modality, ...] = ("audio",)
 
     @property
+    def is_labelled(self) -> bool:
+        """Whether the test sounds have labels; those of the challenge are held back."""
+        return COLUMN in self.test_clips.labels
+
+    @property
     def needs_tokens(self) -> bool:
         """Whether the probe takes feature maps before the pool, as the attentive one does."""
         return self.probe.kind == "attentive"
@@ -249,18 +254,12 @@ class SoundRecognition(Task[ProbeAnswers, SoundSetResult]):
             "interval_of_class_means": "95 %, Student's t over draws of videos",
         }
 
-    def write_submission(
-        self,
-        path: str | os.PathLike[str],
-        answers: Sequence[Answers[ProbeAnswers]],
-        *,
-        levels: SupervisionLevels,
-    ) -> tuple[str, ...]:
-        """Write the challenge's file of the judged encoders' answers, summed over seeds; see `write_sound_submission`.
+    def write_submission(self, path: Path, scores: ProbeAnswers, *, levels: SupervisionLevels) -> tuple[str, ...]:
+        """Write the challenge's file of EPIC-SOUNDS' recognition challenge; see `write_sound_submission`.
 
         Args:
             path: ``.zip`` for the server, or ``.json``.
-            answers: Of each seed.
+            scores: Answers to the test samples.
             levels: What the model was trained on.
 
         Returns:
@@ -272,12 +271,11 @@ class SoundRecognition(Task[ProbeAnswers, SoundSetResult]):
         """
         if not self.test_ids:
             raise ValueError("the ids of the test sounds are not known")
-        scores = np.sum([answer.encoder.scores[COLUMN].astype(np.float64) for answer in answers], axis=0)
         prior = log_frequencies(self.train_clips.labels[COLUMN], len(self.class_names))
         write_sound_submission(
             path,
             segment_ids=[*self.test_ids, *self.unheard_ids],
-            scores=np.concatenate([scores, np.tile(prior, (len(self.unheard_ids), 1))]),
+            scores=np.concatenate([scores.scores[COLUMN], np.tile(prior, (len(self.unheard_ids), 1))]),
             levels=levels,
             modality=modality_code(self.modalities),
         )
@@ -362,7 +360,7 @@ class _SetScores:
         self._ranked = rank_classes(scores) == truth[:, None]
         single = np.asarray(scores, dtype=np.float32)  # the measures over classes see these, as officially
         self.right = single.argmax(axis=1) == truth
-        curves = sample_curves(single, truth, groups)
+        curves = sample_curves(single, truth, groups, num_groups=num_groups)
         self.mean_class_accuracy = class_mean_recall_measure(
             self.right, truth, groups, num_groups=num_groups, scale=100.0
         )
