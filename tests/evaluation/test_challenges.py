@@ -220,6 +220,16 @@ def test_a_submission_is_not_compared_with_another_split_where_its_own_is_not_th
     )
 
 
+def test_detections_in_videos_of_another_split_are_not_scored_as_wrong_ones(tmp_path: Path) -> None:
+    write_sound_annotations(tmp_path)
+    content = DETECTION_HEADER | {"results": {"P09_1": [{"interaction": 3, "score": 0.9, "segment": [1.0, 2.0]}]}}
+    path = saved(tmp_path / "x.json", content)
+    assert score_submission(path, tmp_path).metrics == {}  # of the test
+    (tmp_path / "EPIC_Sounds_detection_test_videos.csv").unlink()
+    with pytest.raises(SubmissionError, match=r"none of its 1 videos is in .*EPIC_Sounds_validation\.csv, and "):
+        score_submission(path, tmp_path)
+
+
 def test_a_challenge_that_is_not_known_is_named_with_those_that_are(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.json", {"challenge": "state_change", "results": {}})
     with pytest.raises(SubmissionError, match=f"'state_change', expected one of {', '.join(CHALLENGES)}"):

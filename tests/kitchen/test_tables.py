@@ -198,6 +198,16 @@ def test_tail_files_count_the_training_split_alone(made: Path, events: list[dict
 # --- EPIC-SOUNDS ---
 
 
+def test_the_detection_test_has_the_videos_of_the_test_split(made: Path, annotations: Path) -> None:
+    name = "EPIC_Sounds_detection_test_videos.csv"
+    ours, official = made / "annotations" / name, annotations / "epic_sounds" / name
+    assert ours.read_text().splitlines()[0] == official.read_text().splitlines()[0]
+    tested = {row["video_id"] for row in rows_of(made / "annotations/EPIC_100_test_timestamps.csv")}
+    listed = [row["video_id"] for row in rows_of(ours)]
+    assert tested
+    assert sorted(listed) == sorted(tested)
+
+
 @pytest.mark.parametrize("name", SOUND_FILES)
 def test_sound_columns_and_formats_are_those_of_the_official_file(made: Path, annotations: Path, name: str) -> None:
     ours, official = made / "annotations" / name, annotations / "epic_sounds" / SOUND_FILES[name]

@@ -194,6 +194,11 @@ def _score_detection(path: Path, annotations: Path) -> ChallengeScore:
     )
     numbers = {name: number for number, name in enumerate(submission.video_ids)}
     names = set(videos)
+    absent = source.with_name(DETECTION_FILES[1])
+    if submission.video_ids and names.isdisjoint(submission.video_ids) and not absent.exists():
+        raise SubmissionError(
+            [f"{path}: none of its {len(submission.video_ids)} videos is in {source}, and {absent.name} is not there"]
+        )
     for name in videos:
         numbers.setdefault(name, len(numbers))
     labels = _class_ids(source, "class_id", classes, len(SOUND_CLASSES))
