@@ -30,6 +30,7 @@ from earmark.evaluation.features import (
     extract_features,
     feature_key,
 )
+from earmark.evaluation.fine_tuned_recognition import FineTunedActionRecognition
 from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
 from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
 from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
@@ -62,6 +63,7 @@ __all__ = [
     "Events",
     "Example",
     "FeatureOptions",
+    "FineTunedActionRecognition",
     "FineTuningOptions",
     "Judgement",
     "LabelledClips",
