@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         extract_features,
         feature_key,
     )
+    from earmark.evaluation.fine_tuned_recognition import FineTunedActionRecognition
     from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
     from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
     from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
@@ -74,6 +75,7 @@ _MODULE_OF = {
     "Events": "detection_metrics",
     "Example": "report",
     "FeatureOptions": "features",
+    "FineTunedActionRecognition": "fine_tuned_recognition",
     "FineTuningOptions": "fine_tuning",
     "Judgement": "base",
     "LabelledClips": "features",
@@ -139,6 +141,7 @@ __all__ = [
     "Events",
     "Example",
     "FeatureOptions",
+    "FineTunedActionRecognition",
     "FineTuningOptions",
     "Judgement",
     "LabelledClips",
