@@ -30,6 +30,7 @@ from earmark.evaluation.features import (
     extract_features,
     feature_key,
 )
+from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
 from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
 from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
 from earmark.evaluation.probing import ProbeAnswers, fit_probe
@@ -61,6 +62,7 @@ __all__ = [
     "Events",
     "Example",
     "FeatureOptions",
+    "FineTuningOptions",
     "Judgement",
     "LabelledClips",
     "Modality",
@@ -83,6 +85,7 @@ __all__ = [
     "evaluate_task",
     "extract_features",
     "feature_key",
+    "fine_tune",
     "fit_probe",
     "format_table",
     "linear_probe",
