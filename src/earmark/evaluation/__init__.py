@@ -9,6 +9,7 @@ from typing import Any
 
 from earmark.evaluation.action_recognition import ActionRecognition, ClassAccuracy, ColumnResult
 from earmark.evaluation.action_submissions import read_action_submission, write_action_submission
+from earmark.evaluation.answers import TargetAnswers
 from earmark.evaluation.base import (
     Answers,
     ClipOptions,
@@ -32,10 +33,13 @@ from earmark.evaluation.features import (
 )
 from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
 from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
+from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip
 from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
 from earmark.evaluation.probing import ProbeAnswers, fit_probe
 from earmark.evaluation.published_protocol import PUBLISHED_PROBE, PublishedActionRecognition, published_segments
+from earmark.evaluation.published_results import PUBLISHED, PublishedTable
 from earmark.evaluation.report import Example, write_report
+from earmark.evaluation.report_details import ResultDetails
 from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
 from earmark.evaluation.sound_submissions import (
     read_detection_submission,
@@ -49,6 +53,7 @@ __all__ = [
     "CHALLENGES",
     "FEW_VIDEOS",
     "IGNORED_LABEL",
+    "PUBLISHED",
     "PUBLISHED_PROBE",
     "TASKS",
     "ActionRecognition",
@@ -56,6 +61,7 @@ __all__ = [
     "Cacheable",
     "ChallengeScore",
     "ClassAccuracy",
+    "ClipAnswer",
     "ClipOptions",
     "ColumnResult",
     "Estimate",
@@ -63,19 +69,23 @@ __all__ = [
     "Example",
     "FeatureOptions",
     "FineTuningOptions",
+    "JudgedClip",
     "Judgement",
     "LabelledClips",
     "Modality",
     "ProbeAnswers",
     "ProbeOptions",
     "PublishedActionRecognition",
+    "PublishedTable",
     "RecordCount",
+    "ResultDetails",
     "Row",
     "Score",
     "Seen",
     "Setting",
     "SubmissionError",
     "SupervisionLevels",
+    "TargetAnswers",
     "TargetResult",
     "Task",
     "TaskResult",
