@@ -113,12 +113,13 @@ def test_a_page_at_the_size_of_epic_kitchens_stays_under_3_megabytes(tmp_path: P
     targets = [made_up("verb", num_classes=97, num_samples=9668), made_up("noun", num_classes=300, num_samples=9668)]
     videos = np.array([f"P{number % 138:03d}" for number in range(9668)])
     right, confidence = right_and_confident(targets)
+    pool = np.stack([natural_frame(rng, 256, 455) for _ in range(8)])
     clips = []
     for wanted in (right, ~right):
         for samples in choose_samples(wanted, confidence, videos.tolist(), num_confident=3, num_drawn=3, seed=0):
             clips += [
                 clip(
-                    np.stack([natural_frame(rng, 256, 455) for _ in range(4)]),
+                    pool[rng.permutation(8)[:4]],
                     video_id=str(videos[sample]),
                     answers=answers_to(sample, targets),
                 )
@@ -250,6 +251,23 @@ def test_published_rows_stand_below_ours_with_their_source_and_what_differs(tmp_
             cells.append(f"{estimate.value:.2f} {estimate.low:.2f} to {estimate.high:.2f}")
     assert f"encoder judged here {' '.join(cells)} random encoder never trained" in section
     assert section.index("most frequent classes") < section.index("RepLAI from scratch")
+
+
+def test_numbers_by_the_published_protocol_stand_below_the_full_ones_and_beside_the_published(tmp_path: Path) -> None:
+    videos = np.array([f"P{number % 25}" for number in range(200)])
+    full, small = (result_of([made_up("verb", num_classes=8, num_samples=200, seed=seed)], videos) for seed in (0, 1))
+    small = dataclasses.replace(small, options={"protocol": "200 of 200 actions, one clip each"})
+    table = PUBLISHED["epic_kitchens", "action_recognition"]
+    page = written(tmp_path, ResultDetails(published=table), dataclasses.replace(full, published=small))
+    first, _, second = page.text.partition("by the published protocol 200 of 200 actions, one clip each")
+    for part, result in ((first, full), (second.partition("Beside published")[0], small)):
+        estimate = result.columns[0].top1.encoder
+        assert f"encoder {estimate.value:.1f} {estimate.low:.1f} to {estimate.high:.1f}" in part
+    estimate = small.columns[0].top1.encoder
+    beside = page.text.partition("Beside published results")[2]
+    assert f"encoder by the published protocol {estimate.value:.2f} {estimate.low:.2f} to {estimate.high:.2f}" in beside
+    without = written(tmp_path, ResultDetails(published=table), full).text
+    assert "by the published protocol" not in without
 
 
 def test_measures_that_were_not_taken_are_left_empty_and_lower_is_marked(tmp_path: Path) -> None:

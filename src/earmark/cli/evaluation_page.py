@@ -48,7 +48,7 @@ def page_details(
 
     targets = target_answers(task, judgement)
     several = len(judgement.answers) > 1
-    table, reason = _published(task, targets, config, judged, dataset)
+    table, reason = published_beside(task, targets, config, judged, dataset)
     left_out = {f"{count.split}: {task.sample}s": count.left_out for count in task.records}
     return ResultDetails(
         sample=task.sample,
@@ -142,7 +142,7 @@ def _judged_clips(
     return clips
 
 
-def _published(
+def published_beside(
     task: "Task[Any, Any]",
     targets: "Sequence[TargetAnswers]",
     config: EvaluateConfig,
@@ -224,16 +224,24 @@ def how_chosen(judgement: "Judgement[Any, Any]") -> str:
     """Say how the settings of the head were found: what was chosen for each label column and on what, or as given."""
     by_seed = {answers.seed: getattr(answers.encoder, "chosen", {}) for answers in judgement.answers}
     texts = {seed: "; ".join(_chosen_text(*item) for item in chosen.items()) for seed, chosen in by_seed.items()}
-    first = next(iter(texts.values()))
-    if not first:
-        return "not told by this task"
-    tried = any("held_out_actions" in values for chosen in by_seed.values() for values in chosen.values())
-    how = (
-        "Chosen on held-out training videos, never on what is reported" if tried else "As configured, nothing was tried"
-    )
+    options = judgement.result.options.get("probe")
+    if options is None:
+        return "this task has no probe"
+    kind = f"{options['kind']} probe, "
+    if not any(texts.values()):
+        return f"{kind}as configured{_given_text(options)}; nothing was chosen by trying"
+    how = f"{kind}chosen on {100 * options['held_out']:g} % of the training videos, held out, never on what is reported"
     if len(set(texts.values())) == 1:
-        return f"{how}. {first}"
+        return f"{how}. {next(iter(texts.values()))}"
     return f"{how}. " + ". ".join(f"Seed {seed}: {text}" for seed, text in texts.items())
+
+
+def _given_text(options: Mapping[str, Any]) -> str:
+    """Name what a probe was trained with where there was nothing to choose."""
+    if options["kind"] == "knn":
+        return f": neighbours {options['neighbours'][0]}, temperature {options['temperature']:g}"
+    lr, weight_decay = ((options[f"{name}s"] or [options[name]])[0] for name in ("lr", "weight_decay"))
+    return f": lr {lr:g}, weight decay {weight_decay:g}"
 
 
 def _chosen_text(column: str, values: Mapping[str, float]) -> str:

@@ -14,6 +14,7 @@ from earmark.lazy import lazy_names
 if TYPE_CHECKING:
     from earmark.evaluation.action_recognition import ActionRecognition, ClassAccuracy, ColumnResult
     from earmark.evaluation.action_submissions import read_action_submission, write_action_submission
+    from earmark.evaluation.answers import TargetAnswers
     from earmark.evaluation.anticipation import Anticipation, PartRecall, RecallResult
     from earmark.evaluation.base import (
         Answers,
@@ -39,10 +40,13 @@ if TYPE_CHECKING:
     from earmark.evaluation.fine_tuned_recognition import FineTunedActionRecognition
     from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
     from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
+    from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip
     from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
     from earmark.evaluation.probing import ProbeAnswers, fit_probe
     from earmark.evaluation.published_protocol import PUBLISHED_PROBE, PublishedActionRecognition, published_segments
+    from earmark.evaluation.published_results import PUBLISHED, PublishedTable
     from earmark.evaluation.report import Example, write_report
+    from earmark.evaluation.report_details import ResultDetails
     from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
     from earmark.evaluation.sound_detection import DetectionAnswers, DetectionResult, SoundDetection
     from earmark.evaluation.sound_recognition import SoundRecognition, SoundSetResult
@@ -59,6 +63,7 @@ _MODULE_OF = {
     "CHALLENGES": "challenges",
     "FEW_VIDEOS": "intervals",
     "IGNORED_LABEL": "probe",
+    "PUBLISHED": "published_results",
     "PUBLISHED_PROBE": "published_protocol",
     "TASKS": "tasks",
     "ActionRecognition": "action_recognition",
@@ -67,6 +72,7 @@ _MODULE_OF = {
     "Cacheable": "features",
     "ChallengeScore": "challenges",
     "ClassAccuracy": "action_recognition",
+    "ClipAnswer": "judged_clips",
     "ClipOptions": "base",
     "ColumnResult": "action_recognition",
     "DetectionAnswers": "sound_detection",
@@ -77,6 +83,7 @@ _MODULE_OF = {
     "FeatureOptions": "features",
     "FineTunedActionRecognition": "fine_tuned_recognition",
     "FineTuningOptions": "fine_tuning",
+    "JudgedClip": "judged_clips",
     "Judgement": "base",
     "LabelledClips": "features",
     "Modality": "features",
@@ -84,8 +91,10 @@ _MODULE_OF = {
     "ProbeAnswers": "probing",
     "ProbeOptions": "probe",
     "PublishedActionRecognition": "published_protocol",
+    "PublishedTable": "published_results",
     "RecallResult": "anticipation",
     "RecordCount": "base",
+    "ResultDetails": "report_details",
     "Row": "results",
     "Score": "results",
     "Seen": "results",
@@ -95,6 +104,7 @@ _MODULE_OF = {
     "SoundSetResult": "sound_recognition",
     "SubmissionError": "submission_files",
     "SupervisionLevels": "submission_files",
+    "TargetAnswers": "answers",
     "TargetResult": "results",
     "Task": "base",
     "TaskResult": "results",
@@ -125,6 +135,7 @@ __all__ = [
     "CHALLENGES",
     "FEW_VIDEOS",
     "IGNORED_LABEL",
+    "PUBLISHED",
     "PUBLISHED_PROBE",
     "TASKS",
     "ActionRecognition",
@@ -133,6 +144,7 @@ __all__ = [
     "Cacheable",
     "ChallengeScore",
     "ClassAccuracy",
+    "ClipAnswer",
     "ClipOptions",
     "ColumnResult",
     "DetectionAnswers",
@@ -143,6 +155,7 @@ __all__ = [
     "FeatureOptions",
     "FineTunedActionRecognition",
     "FineTuningOptions",
+    "JudgedClip",
     "Judgement",
     "LabelledClips",
     "Modality",
@@ -150,8 +163,10 @@ __all__ = [
     "ProbeAnswers",
     "ProbeOptions",
     "PublishedActionRecognition",
+    "PublishedTable",
     "RecallResult",
     "RecordCount",
+    "ResultDetails",
     "Row",
     "Score",
     "Seen",
@@ -161,6 +176,7 @@ __all__ = [
     "SoundSetResult",
     "SubmissionError",
     "SupervisionLevels",
+    "TargetAnswers",
     "TargetResult",
     "Task",
     "TaskResult",

@@ -135,6 +135,7 @@ def write_report(
     """
     steps, num_unnumbered = _steps(metrics or ())
     columns = _shown_columns(results)
+    as_published = _shown_columns(None if results is None else results.published)
     page = render_page(
         "earmark.evaluation",
         "report.html",
@@ -145,8 +146,9 @@ def write_report(
         num_damaged_metrics=num_damaged_metrics + num_unnumbered,
         results=results,
         columns=columns,
+        as_published=as_published,
         most_classes=CLASSES_SHOWN,
-        scale_percent=_scale_percent(columns),
+        scale_percent=_scale_percent([*columns, *as_published]),
         details=shown_details(details or ResultDetails(), results),
         curve_size=[round(100 * inches) for inches in CURVE_INCHES],
         examples=[_shown_example(example) for example in examples],

@@ -216,9 +216,9 @@ def _shown_clips(clips: Sequence[JudgedClip]) -> list[dict[str, Any]]:
 
 def _shown_published(table: PublishedTable, results: TaskResult[Any] | None) -> dict[str, Any]:
     """Return the rows of a table of published results, below those of this evaluation."""
-    scores = {row.label: row.score for column in (results.columns if results else ()) for row in column.rows()}
 
-    def here(kind: str, name: str, note: str) -> dict[str, Any] | None:
+    def here(kind: str, name: str, note: str, of: TaskResult[Any] | None) -> dict[str, Any] | None:
+        scores = {row.label: row.score for column in (of.columns if of else ()) for row in column.rows()}
         estimates: list[Estimate | None] = [
             getattr(scores[measure.label], kind) if measure.label in scores else None for measure in table.measures
         ]
@@ -247,10 +247,13 @@ def _shown_published(table: PublishedTable, results: TaskResult[Any] | None) -> 
         }
         for row in table.rows
     ]
+    as_published = None if results is None else results.published
     ours = [
-        here("encoder", "encoder", "judged here"),
-        here("baseline", "random encoder", "never trained"),
-        here("majority", "most frequent classes", "of the training labels"),
+        here("encoder", "encoder", "judged here", results),
+        here("baseline", "random encoder", "never trained", results),
+        here("majority", "most frequent classes", "of the training labels", results),
+        here("encoder", "encoder", "by the published protocol", as_published),
+        here("baseline", "random encoder", "by the published protocol", as_published),
     ]
     return {
         "table": table,
