@@ -25,7 +25,8 @@ from earmark.cli.build import (
 )
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import HEARING_TASKS, Data, Environment, EvaluateConfig
-from earmark.cli.judged import Judged, judged_encoders, seen_videos, untrained
+from earmark.cli.evaluation_page import page_details
+from earmark.cli.judged import SAW, Judged, judged_encoders, seen_videos, untrained
 from earmark.cli.submission import require_submittable, submit
 from earmark.cli.terminal import say, screen
 from earmark.wording import counted
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         Task,
         TaskResult,
     )
+    from earmark.evaluation.report_details import ResultDetails
 
     AnyTask = Task[Any, Any]
 
@@ -167,7 +169,9 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
         "data": dataclasses.asdict(judged.data),
     }
     write_results(folder, result, judged, values)
-    write_page(folder, result, judged, config, store, dataset)
+    judgement = dataclasses.replace(judgement, result=result)
+    details = page_details(task, judgement, judged, config, store, dataset, seen.get(SAW))
+    write_page(folder, result, judged, config, store, dataset, details)
     if submission is not None:
         submit(task, judgement.answers[0].encoder, submission, judged=judged, annotations=annotations)
     return Evaluated(result, folder)
@@ -375,8 +379,9 @@ def write_page(
     config: EvaluateConfig,
     store: "PreparedStore",
     dataset: "DatasetRecords",
+    details: "ResultDetails",
 ) -> None:
-    """Write the page: the table, the curves of the run that is judged, and moments of the judged split."""
+    """Write the page: the table, what lies behind it, the curves of the run, and moments of the judged split."""
     from earmark import __version__
     from earmark.evaluation.report import write_report
     from earmark.training.run_log import METRICS_FILE, read_metrics
@@ -400,6 +405,7 @@ def write_page(
         metrics=metrics,
         num_damaged_metrics=num_damaged,
         results=result,
+        details=details,
         examples=example_moments(store, config, dataset),
     )
     say(f"page: {target}")

@@ -31,6 +31,7 @@ from earmark.evaluation.features import (
     extract_features,
     feature_key,
 )
+from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
 from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
 from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
 from earmark.evaluation.probing import ProbeAnswers, fit_probe
@@ -67,6 +68,7 @@ __all__ = [
     "Events",
     "Example",
     "FeatureOptions",
+    "FineTuningOptions",
     "Judgement",
     "LabelledClips",
     "Modality",
@@ -94,6 +96,7 @@ __all__ = [
     "evaluate_task",
     "extract_features",
     "feature_key",
+    "fine_tune",
     "fit_probe",
     "format_table",
     "linear_probe",
