@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.table import Table
 
 from earmark.datasets import parent_of, sounds_of
 from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Task
@@ -26,7 +27,7 @@ from earmark.evaluation.probe import ProbeOptions
 from earmark.evaluation.probe_grid import held_out_rows
 from earmark.evaluation.probing import ProbeAnswers, fit_probe
 from earmark.evaluation.resampling import Measure, compare_measures, detection_measure
-from earmark.evaluation.results import Row, Score
+from earmark.evaluation.results import Row, Score, TaskResult, format_table
 from earmark.evaluation.sound_candidates import (
     TOLERANCE_SECONDS,
     Candidates,
@@ -284,6 +285,10 @@ class SoundDetection(Task[DetectionAnswers, DetectionResult]):
             "detections_per_class_and_video": MAX_PER_CLASS,
             "interval_of_class_means": "95 %, Student's t over draws of videos",
         }
+
+    def table(self, result: TaskResult[DetectionResult]) -> Table:
+        """Return the table, whose numbers rest on annotated sounds."""
+        return format_table(result, title=self.title, samples="sounds")
 
     def detections(self, answers: DetectionAnswers) -> Events:
         """Return the sounds that are detected at the moments of the test videos, which `Candidates.video_ids` name.
