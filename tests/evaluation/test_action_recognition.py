@@ -24,6 +24,7 @@ from earmark.evaluation import (
     FeatureOptions,
     ProbeOptions,
     Seen,
+    Setting,
     Task,
     TaskResult,
     evaluate_task,
@@ -353,7 +354,8 @@ def test_features_of_picture_and_sound_stand_one_after_another() -> None:
         task = task_of(clips, ProbeOptions(lr=0.1), modalities=modalities)
         return evaluate_task(task, encoders, transforms=transforms)
 
-    both = joined_features(encoders, clips[0], modalities=("video", "audio"), transforms=transforms)
+    task = task_of(clips, ProbeOptions(), modalities=("video", "audio"))
+    both = joined_features(encoders, clips[0], task=task, setting=Setting(transforms))
     alone = [
         extract_features(encoders[modality], clips[0], transform=transforms[modality], modality=modality)
         for modality in ("video", "audio")
@@ -367,13 +369,12 @@ def test_features_of_picture_and_sound_stand_one_after_another() -> None:
     assert of_sound["noun"] > 95 > 70 > of_pictures["noun"]
     assert min(of_both.values()) > 95
     with pytest.raises(ValueError, match="task action_recognition: no encoder for audio"):
-        evaluate_task(
-            task_of(clips, ProbeOptions(), modalities=("video", "audio")),
-            {"video": encoders["video"]},
-            transforms=transforms,
-        )
+        evaluate_task(task, {"video": encoders["video"]}, transforms=transforms)
+    with pytest.raises(ValueError, match="task action_recognition: no transform for video"):
+        evaluate_task(task, encoders, transforms={"audio": transforms["audio"]})
+    attentive = task_of(clips, ProbeOptions(kind="attentive"), modalities=("video", "audio"))
     with pytest.raises(ValueError, match="feature maps of video and audio cannot be joined"):
-        joined_features(encoders, clips[0], modalities=("video", "audio"), transforms=transforms, tokens=True)
+        evaluate_task(attentive, encoders, transforms=transforms)
 
 
 def test_several_seeds_give_their_mean_its_interval_and_the_spread(clips: tuple[ColouredClips, ColouredClips]) -> None:

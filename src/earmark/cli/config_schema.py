@@ -39,6 +39,9 @@ Part = Annotated[
         lambda value: re.fullmatch(r"\d+/\d+", value) and 1 <= int(value.split("/")[0]) <= int(value.split("/")[1]),
     ),
 ]
+SubmissionFile = Annotated[
+    str, Rule("a path that ends in .zip or .json", lambda value: value.endswith((".zip", ".json")))
+]
 Split = Literal["train", "validation", "test", "all"]
 HEARING_TASKS = ("sound_recognition", "sound_detection")  # which are about what is heard
 
@@ -309,7 +312,12 @@ class Evaluate:
     weight_decays: list[NonNegative]
     held_out: Annotated[float, Rule("above 0 and below 1", lambda value: 0 < value < 1)]
     seeds: AtLeastOne
-    split: Literal["train", "validation"]
+    protocol: Literal["full", "published"]
+    split: Literal["train", "validation", "test"]
+    submission: (
+        Annotated[str, Rule("a path that ends in .zip or .json", lambda value: value.endswith((".zip", ".json")))]
+        | None
+    )
     num_clips: AtLeastOne
     random_clips: bool
     standardize: bool

@@ -8,6 +8,7 @@ All test actions are judged, in evaluation mode, over several clips.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -18,12 +19,15 @@ from rich.table import Table
 from earmark.clips.dataset import ActionClips
 from earmark.datasets import parent_of
 from earmark.evaluation.action_parts import action_parts
-from earmark.evaluation.action_results import ClassAccuracy, ColumnResult, measure_actions
+from earmark.evaluation.action_results import ACTION_COLUMNS, ClassAccuracy, ColumnResult, measure_actions
+from earmark.evaluation.action_submissions import write_action_submission
 from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Task
 from earmark.evaluation.features import LabelledClips, Modality
 from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions
 from earmark.evaluation.probing import ProbeAnswers, fit_probe
 from earmark.evaluation.results import TaskResult, format_table
+from earmark.evaluation.submission_files import SupervisionLevels
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ActionRecognition", "ClassAccuracy", "ColumnResult"]
 
+MAX_NAMED = 5  # segments in a sentence
 PROBES = {
     "linear": "linear probe on frozen features",
     "attentive": "attentive probe on frozen feature maps",
@@ -53,6 +58,8 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
         modalities: What of a clip is looked at.
         parts: Which test actions belong to parts that are judged by themselves; see
             `earmark.evaluation.action_parts.action_parts`.
+        test_ids: Name of each test action; for a submission.
+        segment_ids: Names of all actions of the split, those without clips too, in the order of the annotations.
     """
 
     name: ClassVar[str] = "action_recognition"
@@ -68,6 +75,13 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
     records: tuple[RecordCount, ...] = ()
     modalities: tuple[Modality, ...] = ("video",)
     parts: Mapping[str, Mapping[str, npt.NDArray[np.bool_]]] = field(default_factory=dict)
+    test_ids: Sequence[str] = ()
+    segment_ids: Sequence[str] = ()
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the test actions have labels; those of a challenge are held back."""
+        return bool(self.test_clips.labels)
 
     @property
     def needs_tokens(self) -> bool:
@@ -85,11 +99,12 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
         probe: ProbeOptions,
     ) -> Self:
         """Cut the clips of a data set's annotated actions; see `Task.from_dataset`."""
+        actions = {part: dataset.actions(part) for part in ("train", split)}
 
         def cut(part: str, num_clips: int) -> ActionClips:
             return ActionClips(
                 store,
-                dataset.actions(part),
+                actions[part],
                 clip_seconds=clips.clip_seconds,
                 clip_fps=clips.clip_fps,
                 num_clips=num_clips,
@@ -110,7 +125,9 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
             train_videos=[parent_of(action.video_id) for action in train.actions],
             test_videos=[parent_of(action.video_id) for action in test.actions],
             modalities=clips.modalities,
-            parts=action_parts(dataset, test.actions, split),
+            parts=action_parts(dataset, test.actions, split) if test.labels else {},
+            test_ids=[action.action_id for action in test.actions],
+            segment_ids=[action.action_id for action in actions[split]],
             records=tuple(
                 RecordCount(part, len(cut.actions), tuple(cut.left_out))
                 for part, cut in (("train", train), (split, test))
@@ -122,7 +139,8 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
         if not self.class_names:
             raise ValueError("no label column to probe")
         for column, names in self.class_names.items():
-            for split, clips in (("training", self.train_clips), ("test", self.test_clips)):
+            labelled = {"training": self.train_clips} | ({"test": self.test_clips} if self.is_labelled else {})
+            for split, clips in labelled.items():
                 if column not in clips.labels:
                     raise ValueError(
                         f"{split} actions have no label column {column!r}; there are {sorted(clips.labels)}"
@@ -139,7 +157,7 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
             ("training", self.train_clips, self.train_videos),
             ("test", self.test_clips, self.test_videos),
         ):
-            num_actions = len(next(iter(clips.labels.values())))
+            num_actions = int(clips.action_of_item.max()) + 1
             if videos is not None and len(videos) != num_actions:
                 raise ValueError(f"need one video for each of {num_actions} {split} actions, got {len(videos)}")
 
@@ -183,6 +201,43 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
             "test_clips_per_action": _clips_per_action(self.test_clips),
         }
 
+    def write_submission(self, path: Path, scores: ProbeAnswers, *, levels: SupervisionLevels) -> tuple[str, ...]:
+        """Write the file of EPIC-KITCHENS-100's action recognition challenge; see `Task.write_submission`.
+
+        The server takes a file of all segments or none. A segment without clips, as of a video that is missing, gets
+        the shares of the classes among the training actions, and is named: better than to lose the others for it.
+        """
+        missing_columns = [column for column in ACTION_COLUMNS if column not in self.class_names]
+        if missing_columns or not self.segment_ids:
+            raise ValueError(
+                f"a submission needs named actions with verb and noun; this data set has no {missing_columns}"
+            )
+        places = {name: place for place, name in enumerate(self.test_ids)}
+        without = [name for name in self.segment_ids if name not in places]
+        matrices = []
+        for column in ACTION_COLUMNS:
+            labels = self.train_clips.labels[column]
+            counts = np.bincount(labels[labels != IGNORED_LABEL], minlength=len(self.class_names[column])) + 1.0
+            rows = np.tile(np.log(counts / counts.sum()), (len(self.segment_ids), 1))
+            has_clips = [number for number, name in enumerate(self.segment_ids) if name in places]
+            rows[has_clips] = scores.scores[column][[places[self.segment_ids[number]] for number in has_clips]]
+            matrices.append(rows)
+        write_action_submission(
+            path,
+            "action_recognition",
+            segment_ids=self.segment_ids,
+            verb_scores=matrices[0],
+            noun_scores=matrices[1],
+            levels=levels,
+        )
+        if not without:
+            return ()
+        named = ", ".join(without[:MAX_NAMED]) + (" and others" if len(without) > MAX_NAMED else "")
+        return (
+            f"{counted(len(without), 'segment')} of {len(self.segment_ids):,} without clips have the shares of the "
+            f"classes in training for an answer: {named}",
+        )
+
     def table(self, result: TaskResult[ColumnResult]) -> Table:
         """Return a result as a table for the terminal, named by the kind of the probe."""
         title = f"Action recognition, {PROBES[self.probe.kind]}, % [95 % interval]"
@@ -190,4 +245,4 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
 
 
 def _clips_per_action(clips: LabelledClips) -> int:
-    return len(clips) // len(next(iter(clips.labels.values())))
+    return len(clips) // (int(clips.action_of_item.max()) + 1)
