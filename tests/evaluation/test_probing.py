@@ -1,5 +1,7 @@
 """What a choice among probes may depend on, and that one value is no choice."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -144,6 +146,7 @@ def test_the_same_seed_chooses_and_answers_the_same() -> None:
         ({"held_out": 0.0}, "held_out must be a share"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"num_heads": 0}, "num_heads must be at least 1"),
+        ({"kind": "knn", "lrs": (0.1,)}, "the kNN probe is not"),
         ({"kind": "quadratic"}, "no probe is called 'quadratic'"),
     ],
 )
@@ -164,6 +167,11 @@ def test_videos_that_do_not_fit_are_refused() -> None:
             options=GRID,
             seed=0,
             device="cpu",
+        )
+    fresh = dataclasses.replace(GRID, fresh_clips=True)
+    with pytest.raises(ValueError, match="fresh_clips needs one clip for each of 6 epochs, got 2"):
+        fit_probe(
+            features, labels, features, num_classes=CLASSES, train_videos=videos, options=fresh, seed=0, device="cpu"
         )
     with pytest.raises(ValueError, match="not known which video"):
         fit_probe(

@@ -25,6 +25,7 @@ __all__ = [
     "ProbeOptions",
     "Standardization",
     "check_features",
+    "check_fresh_clips",
     "check_grid_axis",
     "check_labels",
     "drawn_clips",
@@ -96,6 +97,8 @@ class ProbeOptions:
         check_grid_axis("lrs", self.lrs, zero=False)
         check_grid_axis("weight_decays", self.weight_decays, zero=True)
         check_grid_axis("neighbours", self.neighbours, zero=False)
+        if self.kind == "knn" and (self.lrs or self.weight_decays):
+            raise ValueError("lrs and weight_decays are of probes that are trained, the kNN probe is not")
         if not self.neighbours:
             raise ValueError("neighbours: need at least one number")
         if not 0 < self.held_out < 1:
@@ -175,10 +178,7 @@ def linear_probe(
     """
     options = options or ProbeOptions()
     check_features(train_features, train_labels, test_features, num_classes)
-    if options.fresh_clips and train_features.shape[1] != options.epochs:
-        raise ValueError(
-            f"fresh_clips needs one clip for each of {options.epochs} epochs, got {train_features.shape[1]}"
-        )
+    check_fresh_clips(train_features, options)
     train, test = (
         torch.from_numpy(np.asarray(features, dtype=np.float32)).to(device)
         for features in (train_features, test_features)
@@ -311,6 +311,25 @@ def check_features(
         if not np.isfinite(features.sum(dtype=np.float64)):  # one pass, and no array of the same size
             raise ValueError(f"{what} features are not all finite")
     check_labels(train_labels, num_classes, num_actions=shapes[0][0])
+
+
+def check_fresh_clips(train_features: npt.NDArray[np.float32], options: ProbeOptions) -> None:
+    """Refuse fresh clips of which there is not one for each epoch.
+
+    Args:
+        train_features: Training features (N, clips, D).
+        options: Of the probe.
+
+    Raises:
+        ValueError: With both numbers.
+
+    Example:
+        >>> check_fresh_clips(np.zeros((2, 5, 4), np.float32), ProbeOptions(epochs=5, fresh_clips=True))
+    """
+    if options.fresh_clips and train_features.shape[1] != options.epochs:
+        raise ValueError(
+            f"fresh_clips needs one clip for each of {options.epochs} epochs, got {train_features.shape[1]}"
+        )
 
 
 def check_labels(

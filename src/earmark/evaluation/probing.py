@@ -14,7 +14,7 @@ import torch
 
 from earmark.evaluation.attentive_probe import attentive_probe, attentive_quality, check_tokens
 from earmark.evaluation.knn_probe import knn_probe, knn_quality
-from earmark.evaluation.probe import ProbeOptions, check_features, check_labels, linear_probe
+from earmark.evaluation.probe import ProbeOptions, check_features, check_fresh_clips, check_labels, linear_probe
 from earmark.evaluation.probe_grid import (
     Pair,
     chosen_values,
@@ -121,6 +121,7 @@ def _fit_linear(
     device: torch.device | str,
 ) -> ProbeAnswers:
     check_features(train_features, train_labels, test_features, num_classes)
+    check_fresh_clips(train_features, options)
     pairs = grid_of(options.lrs, options.weight_decays, lr=options.lr, weight_decay=options.weight_decay)
     pair_of: dict[str, Pair] = dict.fromkeys(num_classes, pairs[0])
     chosen: dict[str, dict[str, float]] = {}
