@@ -236,14 +236,15 @@ class _Writer:
             else:
                 jobs.append(job)
         resumed_rows = sum(job.parts.num_rows for job in jobs)
-        self._compute(jobs)
-        made = {**reused, **self._written}
-        num_elsewhere = self._index.update(
-            {windows.video_id: (self._target(windows.video_id), len(windows.times_seconds)) for windows in mine},
-            self._failed,
-            plan=self._plan,
-            made=made,
-        )
+        try:
+            self._compute(jobs)
+        finally:  # what is done is listed, too, where an error or Ctrl-C ends the rest
+            num_elsewhere = self._index.update(
+                {windows.video_id: self._target(windows.video_id) for windows in mine},
+                self._failed,
+                plan=self._plan,
+                made={**reused, **self._written},
+            )
         return FeatureReport(
             self._out,
             self._written,
@@ -348,19 +349,17 @@ class _Writer:
     def _features(self, batch: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Any]]:
         """Compute the features of a batch and begin to copy them to the host."""
         found = {}
-        autocast = torch.autocast(self._device.type, torch.bfloat16) if self._writing.bfloat16 else nullcontext()
-        with autocast:
-            for name in (name for name in (*_CLIP_NAMES, "audio") if name in batch):
-                model = self._models["audio" if name == "audio" else "video"]
-                inputs = (
-                    model.transform(batch[name])
-                    if name == "audio"
-                    else model.transform(batch[name], batch["seed"], batch["video_size"])
-                )
+        for name in (name for name in (*_CLIP_NAMES, "audio") if name in batch):
+            model = self._models["audio" if name == "audio" else "video"]
+            if name == "audio":
+                inputs = model.transform(batch[name])
+            else:
+                inputs = model.transform(batch[name], batch["seed"], batch["video_size"])
+            with torch.autocast(self._device.type, torch.bfloat16) if self._writing.bfloat16 else nullcontext():
                 output = model.encoder(inputs)
-                if output.ndim != 2:
-                    raise ValueError(f"an encoder must return features (B, D), got shape {tuple(output.shape)}")
-                found[name] = _send_to_host(output)
+            if output.ndim != 2:
+                raise ValueError(f"an encoder must return features (B, D), got shape {tuple(output.shape)}")
+            found[name] = _send_to_host(output)
         return found
 
     def _take(self, job: _Job, arriving: Mapping[str, tuple[Tensor, Any]]) -> None:
