@@ -12,6 +12,9 @@ from earmark.evaluation.action_submissions import read_action_submission, write_
 from earmark.evaluation.base import Answers, ClipOptions, Judgement, RecordCount, Task, evaluate_task
 from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
 from earmark.evaluation.detection_metrics import Events
+from earmark.evaluation.feature_files import FeatureFileError, VideoFeatures, load_features
+from earmark.evaluation.feature_index import FeatureSettingsError
+from earmark.evaluation.feature_writing import FeatureModel, FeatureReport, FeatureWriting, write_features
 from earmark.evaluation.features import (
     Cacheable,
     FeatureOptions,
@@ -49,7 +52,12 @@ __all__ = [
     "Estimate",
     "Events",
     "Example",
+    "FeatureFileError",
+    "FeatureModel",
     "FeatureOptions",
+    "FeatureReport",
+    "FeatureSettingsError",
+    "FeatureWriting",
     "Judgement",
     "LabelledClips",
     "Modality",
@@ -64,6 +72,7 @@ __all__ = [
     "TargetResult",
     "Task",
     "TaskResult",
+    "VideoFeatures",
     "compare",
     "encoder_fingerprint",
     "evaluate_task",
@@ -72,6 +81,7 @@ __all__ = [
     "fit_probe",
     "format_table",
     "linear_probe",
+    "load_features",
     "mean_interval",
     "paired_interval",
     "read_action_submission",
@@ -80,6 +90,7 @@ __all__ = [
     "score_submission",
     "write_action_submission",
     "write_detection_submission",
+    "write_features",
     "write_report",
     "write_sound_submission",
 ]

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,13 @@ from earmark.evaluation.feature_files import (
 )
 from earmark.evaluation.feature_index import PARTS_FOLDER, FeatureIndex, FeatureSettingsError, compared_settings
 from earmark.evaluation.feature_parts import FeatureParts
-from earmark.evaluation.features import _BATCHES_UNDER_WAY, _channels_last, _in_eval_mode, _send_to_host
+from earmark.evaluation.features import (
+    _BATCHES_UNDER_WAY,
+    Modality,
+    _channels_last,
+    _in_eval_mode,
+    _send_to_host,
+)
 from earmark.preparation.catalog import StoreError, prepared_name
 
 __all__ = ["FeatureModel", "FeatureReport", "FeatureSettingsError", "FeatureWriting", "write_features"]
@@ -56,7 +62,6 @@ PART_ROWS = 512
 _CLIP_NAMES = ("video", "video_before", "video_after")
 _CHANGE = "video_change"
 
-Modality = Literal["video", "audio"]
 Rows = npt.NDArray[np.float32]
 
 
