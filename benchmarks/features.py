@@ -210,7 +210,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--hours", type=float, default=2.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of the rates; 0 leaves them out")
     parser.add_argument("--windows", type=int, default=256)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8))
@@ -224,7 +224,8 @@ def main() -> int:
             extract(options)
             return 0
         store = make_store(options.folder / "store", options.hours)
-        rates(store, options)
+        if options.rounds:
+            rates(store, options)
         return 0 if memory_and_kills(options, Path(scratch)) else 1
 
 

@@ -72,7 +72,7 @@ def moments(sources: Path) -> list[str]:
 
 def features(sources: Path) -> list[str]:
     model = ["--model", "avid_r2plus1d_10", "--random", "0", "--width", "4", "--crop", "32"]
-    how = ["--stride", "0.005", "--batch-size", "16", "--workers", "2", "--out", "out"]
+    how = ["--stride", "0.02", "--batch-size", "16", "--workers", "2", "--out", "out"]
     small = ["environment.data_dir=data", "prepare.short_side=32", "prepare.workers=2"]
     return ["features", f"{sources}/P01", *small, *model, *how]
 
