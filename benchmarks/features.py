@@ -7,7 +7,7 @@ in memory. The first can't be faster than the slower of the other two; the bar i
 encoder share the processors, and other jobs disturb wall time, so the processor time of all three in one process is
 given, too: what writing costs beside reading and computing.
 
-Then the whole video in a process of its own, for its peak of memory beside that of its first ten minutes; and, with
+Then the whole video in a process of its own, for its peak of memory beside that of its first half hour; and, with
 ``--kills N``, the same killed at N random points and started again, which must end with the same bytes.
 
     python benchmarks/features.py [--folder DIR] [--rounds 3] [--windows 256] [--width 64] [--kills 3] [--seed 0]
@@ -173,14 +173,14 @@ def command(options: argparse.Namespace, out: Path, number: int) -> list[str]:
 def memory_and_kills(options: argparse.Namespace, scratch: Path) -> bool:
     number = len(plan_windows(PreparedStore(options.folder / "store"), WINDOWS).videos[0].times_seconds)
     peaks = {}
-    for name, windows in (("ten minutes", round(600 / (WINDOWS.stride_seconds or 1))), ("whole", number)):
+    for name, windows in (("half an hour", round(1800 / (WINDOWS.stride_seconds or 1))), ("whole", number)):
         begin = time.perf_counter()
         done = subprocess.run(command(options, scratch / name, windows), capture_output=True, text=True, check=True)
         peaks[name] = float(done.stdout)
         seconds = time.perf_counter() - begin
     print(
         f"width 8, {number} windows of the whole video: {seconds:.0f} s; peak of memory {peaks['whole']:.0f} MB, "
-        f"of its first ten minutes {peaks['ten minutes']:.0f} MB",
+        f"of its first half hour {peaks['half an hour']:.0f} MB",
         flush=True,
     )
     whole, rng = digest(scratch / "whole"), random.Random(options.seed)

@@ -299,9 +299,8 @@ class _Writer:
         with Progress(*columns, console=console, disable=not is_shown or not jobs, transient=True) as bar:
             line = bar.add_task("", total=sum(len(job.windows.times_seconds) for job in jobs))
             bar.advance(line, sum(job.parts.num_rows for job in jobs))
-            for (
-                model
-            ) in self._models.values():  # not in inference mode: weights moved there can't be trained afterwards
+            # not in inference mode: weights that are moved there can't be trained afterwards
+            for model in self._models.values():
                 model.encoder.to(self._device)
                 model.transform.to(self._device)
             waiting = list(jobs)
