@@ -20,8 +20,8 @@ from earmark.encoders import new_encoder
 from earmark.evaluation import feature_writing
 from earmark.evaluation.feature_files import FeatureFileError, load_features, write_feature_file
 from earmark.evaluation.feature_index import FeatureSettingsError
-from earmark.evaluation.feature_writing import FeatureModel, FeatureReport, FeatureWriting, Modality, write_features
-from earmark.evaluation.features import FeatureOptions, extract_features
+from earmark.evaluation.feature_writing import FeatureModel, FeatureReport, FeatureWriting, write_features
+from earmark.evaluation.features import FeatureOptions, Modality, extract_features
 from earmark.media import PacketIndex
 from tests.helpers.made_store import add_video, finish_store
 
@@ -183,6 +183,10 @@ def test_a_run_that_was_stopped_goes_on_and_writes_the_same_bytes(
     stopped = Counting(video_encoder(), stop_after)
     with pytest.raises(KeyboardInterrupt):
         written(store, tmp_path / "out", stopped)
+    listed = json.loads((tmp_path / "out/features.json").read_text())["videos"]
+    assert {entry["file"] for entry in listed.values()} == {
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("[abc].npz")
+    }
     resumed = Counting(video_encoder())
     report = written(store, tmp_path / "out", resumed)
     assert content(tmp_path / "out") == content(tmp_path / "whole")
@@ -245,6 +249,10 @@ def test_another_model_or_setting_is_refused_by_name(store: PreparedStore, tmp_p
     with pytest.raises(FeatureSettingsError, match="format npz, not parquet"):
         written(store, tmp_path / "out", format="parquet")
     assert content(tmp_path / "out") == before
+    for text in ("", "{}", '{"settings": {"format_version": 1, "encoders": 3}, "videos": {}, "failed": {}}'):
+        (tmp_path / "out/features.json").write_text(text)
+        with pytest.raises(FeatureSettingsError, match=r"features\.json: not the index of a folder of features"):
+            written(store, tmp_path / "out")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/cat.jpg").touch()
     with pytest.raises(FeatureSettingsError, match=r"is not empty, and not a folder of features \(cat.jpg"):

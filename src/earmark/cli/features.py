@@ -212,10 +212,10 @@ def _told(report: "FeatureReport") -> int:
         parts.append(f"went on after {report.resumed_rows} rows of an earlier run")
     if report.reused:
         parts.append(f"{counted(len(report.reused), 'file')} there already")
-    parts += [f"{len(report.left_out)} videos left out"] if report.left_out else []
-    parts += [f"{len(report.failed)} failed"] if report.failed else []
-    parts += [f"{len(report.places_left_out)} single places left out"] if report.places_left_out else []
-    parts += [f"{report.num_elsewhere} of other parts not there yet"] if report.num_elsewhere else []
+    parts += [f"{counted(len(report.left_out), 'video')} left out"] if report.left_out else []
+    parts += [f"{counted(len(report.failed), 'video')} failed"] if report.failed else []
+    parts += [f"{counted(len(report.places_left_out), 'single place')} left out"] if report.places_left_out else []
+    parts += [f"{counted(report.num_elsewhere, 'video')} of other parts to come"] if report.num_elsewhere else []
     say(f"{report.folder}: {'; '.join(parts)}")
     return DONE if num_there else FAILED
 

@@ -67,6 +67,8 @@ def given_inputs(texts: Sequence[str], *, out: Path) -> Given:
     if len(paths) == 1 and os.path.isdir(paths[0]):  # noqa: PTH112 - up to 3.13 Path.is_dir raises where access is denied
         folder = quoted(str(Path(paths[0]).absolute()))
         return Given(("data=folder", f"data.args.base_path={folder}", *overrides), ())
+    if "-" in paths:
+        raise ConfigError("-: a video is read from a file or a folder, not from standard input")
     found, problems = inputs(paths, {out}, out)
     say_left_out(problems)
     if not found:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     )
     from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
     from earmark.evaluation.detection_metrics import Events
+    from earmark.evaluation.feature_files import FeatureFileError, VideoFeatures, load_features
+    from earmark.evaluation.feature_index import FeatureSettingsError
+    from earmark.evaluation.feature_writing import FeatureModel, FeatureReport, FeatureWriting, write_features
     from earmark.evaluation.features import (
         Cacheable,
         FeatureOptions,
@@ -80,7 +83,12 @@ _MODULE_OF = {
     "Estimate": "results",
     "Events": "detection_metrics",
     "Example": "report",
+    "FeatureFileError": "feature_files",
+    "FeatureModel": "feature_writing",
     "FeatureOptions": "features",
+    "FeatureReport": "feature_writing",
+    "FeatureSettingsError": "feature_index",
+    "FeatureWriting": "feature_writing",
     "FineTunedActionRecognition": "fine_tuned_recognition",
     "FineTuningOptions": "fine_tuning",
     "JudgedClip": "judged_clips",
@@ -108,6 +116,7 @@ _MODULE_OF = {
     "TargetResult": "results",
     "Task": "base",
     "TaskResult": "results",
+    "VideoFeatures": "feature_files",
     "answer_task": "base",
     "compare": "results",
     "encoder_fingerprint": "features",
@@ -118,6 +127,7 @@ _MODULE_OF = {
     "fit_probe": "probing",
     "format_table": "results",
     "linear_probe": "probe",
+    "load_features": "feature_files",
     "mean_interval": "intervals",
     "paired_interval": "intervals",
     "published_segments": "published_protocol",
@@ -127,6 +137,7 @@ _MODULE_OF = {
     "score_submission": "challenges",
     "write_action_submission": "action_submissions",
     "write_detection_submission": "sound_submissions",
+    "write_features": "feature_writing",
     "write_report": "report",
     "write_sound_submission": "sound_submissions",
 }
@@ -152,7 +163,12 @@ __all__ = [
     "Estimate",
     "Events",
     "Example",
+    "FeatureFileError",
+    "FeatureModel",
     "FeatureOptions",
+    "FeatureReport",
+    "FeatureSettingsError",
+    "FeatureWriting",
     "FineTunedActionRecognition",
     "FineTuningOptions",
     "JudgedClip",
@@ -180,6 +196,7 @@ __all__ = [
     "TargetResult",
     "Task",
     "TaskResult",
+    "VideoFeatures",
     "answer_task",
     "compare",
     "encoder_fingerprint",
@@ -190,6 +207,7 @@ __all__ = [
     "fit_probe",
     "format_table",
     "linear_probe",
+    "load_features",
     "mean_interval",
     "paired_interval",
     "published_segments",
@@ -199,6 +217,7 @@ __all__ = [
     "score_submission",
     "write_action_submission",
     "write_detection_submission",
+    "write_features",
     "write_report",
     "write_sound_submission",
 ]

@@ -59,7 +59,7 @@ class FeatureIndex:
 
     def update(
         self,
-        mine: Mapping[str, tuple[Path, int]],
+        mine: Mapping[str, Path],
         failed: Mapping[str, str],
         *,
         plan: WindowPlan,
@@ -72,9 +72,9 @@ class FeatureIndex:
             settled = {*mine, *plan.left_out}  # of what was there from another data set, nothing is forgotten
             videos = {name: entry for name, entry in before["videos"].items() if name not in settled}
             problems = {name: reason for name, reason in before["failed"].items() if name not in settled}
-            for name, (path, num_rows) in mine.items():
-                if name in made:
-                    videos[name] = {"file": path.relative_to(self._path.parent).as_posix(), "num_rows": num_rows}
+            for name in made:
+                file = mine[name].relative_to(self._path.parent).as_posix()
+                videos[name] = {"file": file, "num_rows": made[name]}
             problems.update(failed)
             self._write(
                 {
@@ -96,7 +96,8 @@ class FeatureIndex:
                 raise ValueError(f"of format {version!r}; this Earmark writes {FORMAT_VERSION}")
             if not isinstance(content["videos"], dict) or not isinstance(content["failed"], dict):
                 raise ValueError("its lists are none")
-        except (ValueError, KeyError, TypeError) as error:
+            compared_settings(content["settings"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FeatureSettingsError(f"{self._path}: not the index of a folder of features ({error})") from error
         return dict(content)
 

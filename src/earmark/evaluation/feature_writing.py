@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,13 @@ from earmark.evaluation.feature_files import (
 )
 from earmark.evaluation.feature_index import PARTS_FOLDER, FeatureIndex, FeatureSettingsError, compared_settings
 from earmark.evaluation.feature_parts import FeatureParts
-from earmark.evaluation.features import _BATCHES_UNDER_WAY, _channels_last, _in_eval_mode, _send_to_host
+from earmark.evaluation.features import (
+    _BATCHES_UNDER_WAY,
+    Modality,
+    _channels_last,
+    _in_eval_mode,
+    _send_to_host,
+)
 from earmark.preparation.catalog import StoreError, prepared_name
 
 __all__ = ["FeatureModel", "FeatureReport", "FeatureSettingsError", "FeatureWriting", "write_features"]
@@ -56,7 +62,6 @@ PART_ROWS = 512
 _CLIP_NAMES = ("video", "video_before", "video_after")
 _CHANGE = "video_change"
 
-Modality = Literal["video", "audio"]
 Rows = npt.NDArray[np.float32]
 
 
@@ -236,14 +241,15 @@ class _Writer:
             else:
                 jobs.append(job)
         resumed_rows = sum(job.parts.num_rows for job in jobs)
-        self._compute(jobs)
-        made = {**reused, **self._written}
-        num_elsewhere = self._index.update(
-            {windows.video_id: (self._target(windows.video_id), len(windows.times_seconds)) for windows in mine},
-            self._failed,
-            plan=self._plan,
-            made=made,
-        )
+        try:
+            self._compute(jobs)
+        finally:  # what is done is listed, too, where an error or Ctrl-C ends the rest
+            num_elsewhere = self._index.update(
+                {windows.video_id: self._target(windows.video_id) for windows in mine},
+                self._failed,
+                plan=self._plan,
+                made={**reused, **self._written},
+            )
         return FeatureReport(
             self._out,
             self._written,
@@ -293,9 +299,8 @@ class _Writer:
         with Progress(*columns, console=console, disable=not is_shown or not jobs, transient=True) as bar:
             line = bar.add_task("", total=sum(len(job.windows.times_seconds) for job in jobs))
             bar.advance(line, sum(job.parts.num_rows for job in jobs))
-            for (
-                model
-            ) in self._models.values():  # not in inference mode: weights moved there can't be trained afterwards
+            # not in inference mode: weights that are moved there can't be trained afterwards
+            for model in self._models.values():
                 model.encoder.to(self._device)
                 model.transform.to(self._device)
             waiting = list(jobs)
@@ -348,19 +353,17 @@ class _Writer:
     def _features(self, batch: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Any]]:
         """Compute the features of a batch and begin to copy them to the host."""
         found = {}
-        autocast = torch.autocast(self._device.type, torch.bfloat16) if self._writing.bfloat16 else nullcontext()
-        with autocast:
-            for name in (name for name in (*_CLIP_NAMES, "audio") if name in batch):
-                model = self._models["audio" if name == "audio" else "video"]
-                inputs = (
-                    model.transform(batch[name])
-                    if name == "audio"
-                    else model.transform(batch[name], batch["seed"], batch["video_size"])
-                )
+        for name in (name for name in (*_CLIP_NAMES, "audio") if name in batch):
+            model = self._models["audio" if name == "audio" else "video"]
+            if name == "audio":
+                inputs = model.transform(batch[name])
+            else:
+                inputs = model.transform(batch[name], batch["seed"], batch["video_size"])
+            with torch.autocast(self._device.type, torch.bfloat16) if self._writing.bfloat16 else nullcontext():
                 output = model.encoder(inputs)
-                if output.ndim != 2:
-                    raise ValueError(f"an encoder must return features (B, D), got shape {tuple(output.shape)}")
-                found[name] = _send_to_host(output)
+            if output.ndim != 2:
+                raise ValueError(f"an encoder must return features (B, D), got shape {tuple(output.shape)}")
+            found[name] = _send_to_host(output)
         return found
 
     def _take(self, job: _Job, arriving: Mapping[str, tuple[Tensor, Any]]) -> None:
