@@ -35,6 +35,7 @@ KINDS = {  # the module that has each, with `KIND`
     "config": "configs",
     "runs": "runs",
     "pages": "pages",
+    "submissions": "submissions",
 }
 CHUNK = 25  # inputs that a worker takes at a time
 MAX_SHOWN = 40

@@ -1,10 +1,10 @@
 """Is anything lost, changed or left over when a command is killed? SIGKILL at random points, then the same again.
 
-Each trial starts `earmark kitchen`, `prepare`, `moments` (with a table and clips) or `pretrain` in a folder of its own,
-kills it at a random point of its time, and runs it again to its end. It must then hold what an undisturbed run made,
-byte for byte (of checkpoints and metrics: all but times), and nothing else, in its folder and in the one for temporary
-files. In every other trial only the process that was started is killed, and what it had started must end by itself
-within seconds.
+Each trial starts `earmark kitchen`, `prepare`, `moments` (with a table and clips), `features` or `pretrain` in a folder
+of its own, kills it at a random point of its time, and runs it again to its end. It must then hold what an undisturbed
+run made, byte for byte (of checkpoints and metrics: all but times), and nothing else, in its folder and in the one for
+temporary files. In every other trial only the process that was started is killed, and what it had started must end by
+itself within seconds.
 
     python benchmarks/kills.py [--command prepare] [--trials 25] [--seed 0] [--folder DIR]
 """
@@ -70,6 +70,13 @@ def moments(sources: Path) -> list[str]:
     return ["moments", f"{sources}/P01", "--out", "moments.csv", "--clips", "clips", "--workers", "2", "--quiet"]
 
 
+def features(sources: Path) -> list[str]:
+    model = ["--model", "avid_r2plus1d_10", "--random", "0", "--width", "4", "--crop", "32"]
+    how = ["--stride", "0.02", "--batch-size", "16", "--workers", "2", "--out", "out"]
+    small = ["environment.data_dir=data", "prepare.short_side=32", "prepare.workers=2"]
+    return ["features", f"{sources}/P01", *small, *model, *how]
+
+
 def pretrain(sources: Path) -> list[str]:
     where = [f"data.args.base_path={sources}", "environment.data_dir=data", "logging.name=run"]
     return ["pretrain", *where, *SMALL, "optim.epochs=2", "environment.workers=1"]
@@ -102,6 +109,7 @@ COMMANDS = {
     "kitchen": Command(kitchen, same_files),
     "pretrain": Command(pretrain, same_run),
     "moments": Command(moments, same_files),
+    "features": Command(features, same_files),
 }
 
 

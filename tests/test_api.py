@@ -30,6 +30,7 @@ PUBLIC = {
     "linear_probe",
     "load_checkpoint",
     "load_encoder",
+    "load_features",
     "make_kitchen",
     "moments_of_file",
     "prepare",

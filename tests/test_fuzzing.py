@@ -101,7 +101,9 @@ def test_each_way_to_fail_is_told_from_the_others(tmp_path: Path) -> None:
     assert found == expected
 
 
-@pytest.mark.parametrize("kind", ["media", "store", "checkpoint", "annotations", "config", "runs", "pages"])
+@pytest.mark.parametrize(
+    "kind", ["media", "store", "checkpoint", "annotations", "config", "runs", "pages", "submissions"]
+)
 def test_damaged_inputs_are_read_right_or_refused_by_name(kind: str) -> None:
     done = run(str(FUZZ), "--kind", kind, "--count", "25", "--jobs", "1")
     row = re.search(rf"^\| {kind} \| (.*) \|$", done.stdout, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Finding moments, preparing, generating a kitchen and asking the doctor need neither torch nor what comes with it."""
+"""Finding moments, preparing, generating a kitchen, scoring predictions and asking the doctor need no torch."""
 
 import json
 import subprocess
@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from tests.helpers.challenge_files import (
+    action_submission,
+    sound_submission,
+    write_epic_annotations,
+    write_sound_annotations,
+)
 from tests.helpers.clicking import make_video
 
 # Runs the command line as if torch were not installed, and says what of it came in all the same.
@@ -62,6 +68,18 @@ def test_a_kitchen_is_generated_without_torch(tmp_path: Path) -> None:
     done = earmark("kitchen", tmp_path / "kitchen", "--preset", "tiny", *size, "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "kitchen").rglob("*.MP4"))) == 1
+
+
+def test_predictions_are_scored_without_torch(tmp_path: Path) -> None:
+    submissions = {
+        "actions.json": action_submission(write_epic_annotations(tmp_path)),
+        "sounds.json": sound_submission(write_sound_annotations(tmp_path)),
+    }
+    for name, submission in submissions.items():
+        (tmp_path / name).write_text(json.dumps(submission))
+        done = earmark("score", tmp_path / name, "--annotations", tmp_path, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["valid"] is True
 
 
 def test_the_doctor_says_what_is_missing_and_how_to_get_it(tmp_path: Path) -> None:

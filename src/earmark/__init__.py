@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from earmark.clips.transforms import LogMel, VideoCrop
     from earmark.encoders import R2Plus1D, SpecCNN9
     from earmark.encoders.weights import load_encoder, save_encoder
+    from earmark.evaluation.feature_files import load_features
     from earmark.evaluation.features import extract_features
     from earmark.evaluation.probe import linear_probe
     from earmark.evaluation.report import write_report
@@ -56,6 +57,7 @@ _MODULE_OF = {
     "linear_probe": "evaluation.probe",
     "load_checkpoint": "training.checkpoint",
     "load_encoder": "encoders.weights",
+    "load_features": "evaluation.feature_files",
     "make_kitchen": "kitchen",
     "moments_of_file": "moments",
     "prepare": "preparation.preparing",
@@ -86,6 +88,7 @@ __all__ = [
     "linear_probe",
     "load_checkpoint",
     "load_encoder",
+    "load_features",
     "make_kitchen",
     "media_info",
     "moments_of_file",

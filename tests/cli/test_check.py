@@ -112,6 +112,63 @@ def test_a_whole_data_set_is_called_complete(epic: Path, capsys: pytest.CaptureF
     assert report["verdict"] == "complete: 2 of 2 videos found, 2 can be read"
 
 
+def failed(epic: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert main(["check", *DATA, f"data.args.base_path={epic}", "--workers", "1", "--json"]) == 1
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return report
+
+
+def test_where_no_video_is_found_what_lies_there_is_named(epic: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in sorted((epic / "P01/videos").glob("P01_0*.MP4")):
+        path.rename(path.with_name(path.name.replace("_0", "-0")))
+    (epic / "P01/P01_01.MP4").unlink()
+    (epic / "P02/videos/P02_101.MP4").unlink()
+    report = failed(epic, capsys)
+    assert (report["usable"], report["num_found"], report["num_expected"]) == (False, 0, 7)
+    assert len(report["faults"]["missing"]) == 7
+    strays = "\n".join(report["faults"]["not read"])
+    assert "P01-02.MP4: misspelt, not read: the video is called P01_02" in strays
+    assert main(["prepare", *DATA, f"data.args.base_path={epic}"]) == 1
+    message = capsys.readouterr().err
+    assert "7 videos listed, none found" in message
+    assert "`earmark check` names what lies there" in message
+
+
+def test_a_folder_of_another_case_is_named_and_not_said_to_be_read(
+    epic: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (epic / "P02").rename(epic / "p02")
+    report = checked(epic, capsys)
+    assert "P02_101: looked for" in "\n".join(report["faults"]["missing"])
+    (line,) = [line for line in report["faults"]["not read"] if "p02" in line]
+    assert line == (
+        f"{epic}/p02/videos/P02_101.MP4: not read: video P02_101 is looked for as {epic}/P02/videos/P02_101.MP4"
+    )
+
+
+@pytest.mark.parametrize("name", ["EPIC_100_Train.csv", "EPIC_100_train (1).csv"])
+def test_a_misspelt_csv_file_is_named(name: str, epic: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (epic / "annotations/EPIC_100_train.csv").rename(epic / "annotations" / name)
+    report = checked(epic, capsys)
+    assert report["faults"]["annotations"] == [
+        f"{epic}/annotations/EPIC_100_train.csv: not there, so there is no train split; {name} lies there: misspelt?"
+    ]
+
+
+def test_a_data_set_whose_actions_cannot_be_read_is_not_complete(
+    epic: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = HEADER.replace("verb_class", "verb") + annotation("P01_01_0")
+    (epic / "annotations/EPIC_100_train.csv").write_text(text)
+    report = checked(epic, capsys)
+    assert (report["complete"], report["unread_splits"]) == (False, ["train"])
+    assert report["verdict"] == (
+        "not complete: 2 of 2 videos found, 2 can be read, the train actions cannot; what is there can be used"
+    )
+    (line,) = report["faults"]["annotations"]
+    assert "EPIC_100_train.csv: column verb_class is missing; it has 'narration_id', 'participant_id'" in line
+
+
 def test_checksums_are_compared_with_the_downloaders_list(
     epic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,9 @@ import html
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ import torch
 from earmark.cli.build import build_encoder
 from earmark.cli.config import EvaluateConfig, PretrainConfig, checked, compose
 from earmark.cli.config_schema import Data, VideoEncoder
-from earmark.cli.judged import Judged, judged_encoder, seen_videos
+from earmark.cli.evaluate import result_folder
+from earmark.cli.judged import Judged, judged_encoders, seen_videos
 from earmark.cli.main import main
 from earmark.clips.store import PreparedStore
 from earmark.kitchen import KitchenSize, make_kitchen
@@ -92,13 +95,34 @@ def test_an_evaluation_judges_what_the_probe_of_the_run_judged_and_says_what_was
     assert f"Pretraining saw {len(seen)} of {num_videos} test videos" in " ".join(trained_on["cautions"])
     assert f"The probe was trained on {num_videos} of {num_videos}" in table
 
+    judge_sound_too(evaluated, judging, capsys)
+
     assert main(["runs", "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)
-    assert sorted((e["split"], e["weights"]) for e in listed["evaluations"]) == [
+    assert sorted((e["split"], str(e["weights"])) for e in listed["evaluations"]) == [
         ("train", "ema"),
+        ("validation", "None"),
+        ("validation", "ema"),
         ("validation", "ema"),
         ("validation", "model"),
     ]
+
+
+def judge_sound_too(
+    evaluated: Callable[..., tuple[dict[str, Any], str]], judging: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Judge the audio encoder of the run behind its video encoder, and random ones."""
+    heard, table = evaluated("evaluate.audio=true", "evaluate.seeds=2")
+    assert heard["options"]["modalities"] == ["video", "audio"]
+    assert set(heard["config"]["backbone"]) == {"video", "audio"}
+    assert len(heard["columns"][0]["top1"]["per_seed"]) == 2
+    assert "over seeds" in table
+    assert main(["evaluate", *judging, "evaluate.audio=true", "data.audio_seconds=1"]) == 2
+    assert "was trained with data.audio_seconds=2.0" in " ".join(capsys.readouterr().err.split())
+    assert main(["evaluate", *judging, "backbone.audio.args.weights=mine.pth"]) == 2
+    assert "the audio encoder is not judged; add evaluate.audio=true" in " ".join(capsys.readouterr().err.split())
+    random, _ = evaluated("evaluate.checkpoint=none", "evaluate.audio=true", "backbone.audio.args.width=8")
+    assert random["config"]["backbone"]["audio"]["args"]["width"] == 8
 
 
 def test_weights_that_are_named_are_loaded_and_missing_ones_are_told_before_preparing(
@@ -148,11 +172,13 @@ def test_a_checkpoint_is_read_once(named: bool, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(torch, "load", counting)
     overrides = ["logging.name=a", "data_augm.crop_size=32", *([f"evaluate.checkpoint={path}"] if named else [])]
     values = compose("default_lincls", overrides)
-    judged = judged_encoder(checked(EvaluateConfig, values), values)
+    judged = judged_encoders(checked(EvaluateConfig, values), values)
     assert reads.count(False) == 1
     assert judged.path is not None
     assert judged.path.samefile(path)
-    assert all(torch.equal(judged.encoder.state_dict()[name], value) for name, value in trained.state_dict().items())
+    assert all(
+        torch.equal(judged.encoders["video"].state_dict()[name], value) for name, value in trained.state_dict().items()
+    )
 
 
 def judged_in(tmp_path: Path, data: dict[str, Any], stored: dict[str, Any]) -> "tuple[Judged, PreparedStore]":
@@ -167,8 +193,60 @@ def judged_in(tmp_path: Path, data: dict[str, Any], stored: dict[str, Any]) -> "
     encoder: Any = None
     checkpoint = tmp_path / "best.pt"
     return Judged(
-        encoder, config, checked(Data, here, section="data"), checkpoint, "model", False, "best.pt", there
+        {"video": encoder},
+        {"video": config},
+        checked(Data, here, section="data"),
+        checkpoint,
+        "model",
+        False,
+        "best.pt",
+        there,
     ), store
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_every_probe_and_its_grid_are_reached_by_the_command(
+    kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [f"data.args.base_path={kitchen}", "prepare.short_side=64", "prepare.workers=1", "environment.workers=0"]
+    random = ["evaluate.checkpoint=none", "backbone/video=avid_r2plus1d_10", "backbone.video.args.width=8"]
+    judging = ["evaluate", *data, *random, "data_augm.crop_size=32", "evaluate.num_clips=1", "optim.epochs=2"]
+    grid = ["evaluate.lrs=[0.001,0.1]", "evaluate.held_out=0.5"]
+    titles = {
+        "linear": "linear probe on frozen features",
+        "attentive": "attentive probe on frozen feature maps",
+        "knn": "nearest neighbours of frozen features",
+        "fine_tuned": "fine-tuned encoder",
+    }
+    for probe, title in titles.items():
+        before = set(tmp_path.glob("earmark_data/outputs/*/*/results.json"))
+        choice = ["evaluate.neighbours=[1,3]", grid[1]] if probe == "knn" else grid
+        assert main([*judging, f"evaluate.probe={probe}", *choice]) == 0
+        assert title in " ".join(capsys.readouterr().out.split())
+        (new,) = set(tmp_path.glob("earmark_data/outputs/*/*/results.json")) - before
+        results = json.loads(new.read_text())
+        (chosen,) = results["columns"][0]["chosen"]
+        assert chosen["neighbours"] in (1, 3) if probe == "knn" else chosen["lr"] in (0.001, 0.1)
+        assert 0 <= chosen["held_out_accuracy"] <= 100
+        assert chosen["held_out_actions"] > 0
+
+
+def test_a_folder_of_results_keeps_its_name_where_nothing_was_changed() -> None:
+    """Keys that came later change it only where they ask for something else."""
+    encoder = torch.nn.Linear(2, 2)
+    for parameter in encoder.parameters():
+        torch.nn.init.zeros_(parameter)
+
+    def name(*overrides: str) -> str:
+        values = compose("default_lincls", ["logging.name=a", *overrides])
+        config = checked(EvaluateConfig, values)
+        encoders: dict[Any, Any] = {"video": encoder}
+        judged = Judged(encoders, {"video": config.backbone.video}, config.data, None, None, False, "", {})
+        store: Any = SimpleNamespace(fingerprint="f")
+        return result_folder(judged, store, config, values).name
+
+    assert name() == "random-validation-a2cbbc6c"  # as version 1 of evaluate named it
+    assert len({name(), name("evaluate.seeds=2"), name("evaluate.num_clips=2"), name("environment.seed=1")}) == 4
 
 
 KITCHEN = {"data": "kitchen", "data.args.seed": 3}

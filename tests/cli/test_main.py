@@ -17,7 +17,7 @@ from earmark import __version__
 from earmark.cli import doctor
 from earmark.cli.build import build_encoder, build_fabric, open_dataset, open_store, store_path
 from earmark.cli.config import ConfigError, quoted
-from earmark.cli.main import main
+from earmark.cli.main import command_parser, main, parsed
 from earmark.cli.terminal import clock
 from earmark.kitchen import PRESETS, Difficulty, KitchenSize, Preset, make_kitchen
 from tests.helpers.clicking import make_video
@@ -119,7 +119,7 @@ def test_clock_rounds_and_carries() -> None:
 def test_threads_wait_asleep_unless_the_user_says_how(given: dict[str, str], waits_by: str) -> None:
     code = """
 import os, sys
-from earmark.cli.main import main
+from earmark.cli.main import command_parser, main, parsed
 assert "torch" not in sys.modules  # the library reads it when torch is loaded
 main(["moments", "no_such_file.wav"])
 print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"))
@@ -353,7 +353,7 @@ def test_videos_to_judged_encoder_through_the_commands(
     assert judged.name.startswith("checkpoint_0001-validation-")
     results = json.loads((judged / "results.json").read_text())
     assert results["checkpoint"].endswith("a_optim.args.lr=0.01/checkpoints/checkpoint_0001.pt")
-    assert {column["column"] for column in results["columns"]} == {"verb", "noun"}
+    assert {column["column"] for column in results["columns"]} == {"verb", "noun", "action"}
     assert results["config"]["backbone"]["video"]["name"] == "avid_r2plus1d_10"
     assert results["config"]["backbone"]["video"]["args"]["width"] == 4
     probe = results["options"]["probe"]
@@ -565,3 +565,24 @@ def test_preparing_for_clips_of_other_settings_is_noted_and_done(
     assert "note: `earmark pretrain` with these settings would refuse this store: data.clip_fps: 16 frames" in shown
     assert main(["pretrain", "data=folder", *where, "prepare.fps=8"]) == 2
     assert "data.clip_fps: 16 frames per second need more than prepare.fps=8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "name"),
+    [
+        ("moments", ["--quiet"], "files"),
+        ("check", ["--json"], "overrides"),
+        ("prepare", ["--verify"], "overrides"),
+        ("audio", ["--out", "a.hdf5"], "overrides"),
+        ("features", ["--model", "m", "--out", "d"], "inputs"),
+    ],
+)
+def test_files_and_overrides_may_stand_anywhere_between_flags(
+    command: str, flags: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = parsed(command_parser(command), [command, "one", *flags, "two", "three"])
+    assert getattr(options, name) == ["one", "two", "three"]
+    with pytest.raises(SystemExit) as stopped:
+        parsed(command_parser(command), [command, "one", *flags, "two", "--no-such-flag", "three"])
+    assert stopped.value.code == 2
+    assert "unrecognized arguments: two --no-such-flag three" in capsys.readouterr().err

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")  # what scores stands beside what trains probes
-
 from earmark.cli.main import main
 from tests.helpers.challenge_files import (
     action_submission,

@@ -236,7 +236,7 @@ def test_a_missing_column_file_or_split_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such split: 'training'"):
         EpicKitchens(tmp_path).actions("training")
     write_csv(tmp_path / "annotations/EPIC_100_train.csv", [row()], COLUMNS[:-5])
-    with pytest.raises(DatasetError, match=r"EPIC_100_train.csv: column verb_class, noun_class is missing"):
+    with pytest.raises(DatasetError, match=r"EPIC_100_train.csv: columns verb_class, noun_class are missing"):
         EpicKitchens(tmp_path).actions("train")
     write_csv(tmp_path / "annotations/EPIC_100_verb_classes.csv", [{"id": "1", "key": "take"}])
     with pytest.raises(DatasetError, match=r"verb_classes.csv, line 2: class id '1', expected 0"):

@@ -22,14 +22,21 @@ from earmark.evaluation import (
     ColumnResult,
     Estimate,
     FeatureOptions,
+    FineTunedActionRecognition,
+    FineTuningOptions,
     ProbeOptions,
     Seen,
+    Setting,
     Task,
     TaskResult,
     evaluate_task,
+    extract_features,
+    fine_tune,
     linear_probe,
     mean_interval,
 )
+from earmark.evaluation.base import joined_features
+from earmark.evaluation.metrics import top_k_correct
 
 Result = TaskResult[ColumnResult]
 CLASS_NAMES = {"verb": ["cut", "open", "close", "pour", "shake", "never done"], "noun": ["knife", "drawer", "jug"]}
@@ -108,9 +115,10 @@ def evaluate(
     **options: Any,
 ) -> Result:
     of_task = {name: options.pop(name) for name in ("test_videos", "train_videos", "class_names") if name in options}
-    return evaluate_task(
-        task_of(clips, probe, **of_task), encoder or SoftHistogram((0, 1)), transform=ToFloat(), **options
-    )
+    if "baseline_encoder" in options:
+        options["baseline_encoders"] = {"video": options.pop("baseline_encoder")}
+    judged = {"video": encoder or SoftHistogram((0, 1))}
+    return evaluate_task(task_of(clips, probe, **of_task), judged, transforms={"video": ToFloat()}, **options).result
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +138,8 @@ def test_encoder_that_sees_the_answer_is_told_from_one_that_does_not(result: Res
 def test_majority_chance_and_counts_are_those_of_the_labels(
     result: Result, clips: tuple[ColouredClips, ColouredClips]
 ) -> None:
-    verb, noun = result.columns
-    assert (verb.column, noun.column) == ("verb", "noun")
+    verb, noun, action = result.columns
+    assert (verb.column, noun.column, action.column) == ("verb", "noun", "action")
     right = 100.0 * (clips[1].labels["verb"] == 0)  # class 0 is drawn most often
     low, high = mean_interval(right, bounds=(0, 100))
     assert verb.top1.majority == Estimate(pytest.approx(right.mean()), low, high)
@@ -180,7 +188,7 @@ def test_unlabelled_actions_do_not_count(clips: tuple[ColouredClips, ColouredCli
     train, test = ColouredClips(200, seed=0), ColouredClips(120, seed=1)
     train.labels["noun"][:50] = -1
     test.labels["noun"][:100] = -1
-    verb, noun = evaluate((train, test)).columns
+    verb, noun, _ = evaluate((train, test)).columns
     assert (noun.num_train_actions, noun.num_test_actions) == (150, 20)
     assert (verb.num_train_actions, verb.num_test_actions) == (200, 120)
     assert sum(entry.num_actions for entry in noun.classes) == 20
@@ -325,6 +333,130 @@ def test_videos_that_the_head_was_trained_on_are_counted_by_themselves(
     assert result.seen == (Seen("the probe was trained on", 2), Seen("pretraining saw", 1))
 
 
+class SoundingClips(ColouredClips):
+    """Clips whose red says the verb and whose loudness says the noun."""
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        sample = super().__getitem__(key)
+        sample["video"][..., 1] = 0
+        loudness = int(40 * self.labels["noun"][self.action_of_item[key[0]]])
+        return sample | {"audio": np.full(8, loudness, np.int16)}
+
+
+class Loudness(nn.Module):
+    def forward(self, audio: Tensor) -> Tensor:
+        return audio.float() / 40
+
+
+def test_features_of_picture_and_sound_stand_one_after_another() -> None:
+    clips = SoundingClips(120, seed=0), SoundingClips(60, seed=1)
+    encoders: dict[Any, nn.Module] = {"video": SoftHistogram((0, 1)), "audio": nn.Linear(8, 3)}
+    transforms: dict[Any, nn.Module] = {"video": ToFloat(), "audio": Loudness()}
+
+    def judged(*modalities: Any) -> Any:
+        task = task_of(clips, ProbeOptions(lr=0.1), modalities=modalities)
+        return evaluate_task(task, encoders, transforms=transforms)
+
+    task = task_of(clips, ProbeOptions(), modalities=("video", "audio"))
+    both = joined_features(encoders, clips[0], task=task, setting=Setting(transforms))
+    alone = [
+        extract_features(encoders[modality], clips[0], transform=transforms[modality], modality=modality)
+        for modality in ("video", "audio")
+    ]
+    np.testing.assert_array_equal(both, np.concatenate(alone, axis=2))
+    of_pictures, of_sound, of_both = (
+        {column.column: column.top1.encoder.value for column in judged(*modalities).result.columns}
+        for modalities in (("video",), ("audio",), ("video", "audio"))
+    )
+    assert of_pictures["verb"] > 95 > 70 > of_sound["verb"]
+    assert of_sound["noun"] > 95 > 70 > of_pictures["noun"]
+    assert min(of_both.values()) > 95
+    with pytest.raises(ValueError, match="task action_recognition: no encoder for audio"):
+        evaluate_task(task, {"video": encoders["video"]}, transforms=transforms)
+    with pytest.raises(ValueError, match="task action_recognition: no transform for video"):
+        evaluate_task(task, encoders, transforms={"audio": transforms["audio"]})
+    attentive = task_of(clips, ProbeOptions(kind="attentive"), modalities=("video", "audio"))
+    with pytest.raises(ValueError, match="feature maps of video and audio cannot be joined"):
+        evaluate_task(attentive, encoders, transforms=transforms)
+
+
+def test_several_seeds_give_their_mean_its_interval_and_the_spread(clips: tuple[ColouredClips, ColouredClips]) -> None:
+    videos = [f"v{number % 30}" for number in range(120)]
+    options: dict[str, Any] = {"probe": ProbeOptions(epochs=2), "test_videos": videos, "encoder": SoftHistogram((0,))}
+    options["baseline_encoder"] = SoftHistogram((2,))
+    single = [evaluate(clips, **options, seed=seed) for seed in (7, 8, 9)]
+    task = task_of(clips, options["probe"], test_videos=videos)
+    judgement = evaluate_task(
+        task,
+        {"video": options["encoder"]},
+        transforms={"video": ToFloat()},
+        baseline_encoders={"video": options["baseline_encoder"]},
+        seed=7,
+        num_seeds=3,
+    )
+    assert [answers.seed for answers in judgement.answers] == [7, 8, 9]
+    for number, column in enumerate(judgement.result.columns[:2]):
+        for score, name in ((column.top1, "top1"), (column.top5, "top5")):
+            alone = [getattr(result.columns[number], name) for result in single]
+            assert score.per_seed == tuple(of.encoder.value for of in alone)
+            assert score.baseline_per_seed == tuple(of.baseline.value for of in alone)
+            assert score.encoder.value == pytest.approx(np.mean(score.per_seed))
+            assert score.gain.value == pytest.approx(np.mean([of.gain.value for of in alone]))
+            assert score.spread == pytest.approx(np.std(score.per_seed, ddof=1))
+            truth = clips[1].labels[column.column]
+            right = [
+                100.0 * top_k_correct(answers.encoder.scores[column.column], truth, score.k)
+                for answers in judgement.answers
+            ]
+            low, high = mean_interval(np.mean(right, axis=0), bounds=(0, 100), groups=videos)
+            assert (score.encoder.low, score.encoder.high) == (pytest.approx(low), pytest.approx(high))
+    assert len(set(judgement.result.columns[0].top1.per_seed)) > 1  # else nothing was tested
+    text = printed(judgement.result)
+    assert f"± {judgement.result.columns[0].top1.spread:.2f}" in text
+    assert json.loads(judgement.result.to_json())["columns"][0]["top1"]["per_seed"] == list(
+        judgement.result.columns[0].top1.per_seed
+    )
+    assert "over seeds" not in printed(single[0])
+    with pytest.raises(ValueError, match="at least one seed, got 0"):
+        evaluate(clips, num_seeds=0)
+
+
+def test_a_fine_tuned_encoder_answers_as_fine_tune_does_and_stays_as_it_was(
+    clips: tuple[ColouredClips, ColouredClips],
+) -> None:
+    encoder, options = nn.Sequential(nn.Flatten(), nn.Linear(96, 8), nn.ReLU()), FineTuningOptions(epochs=2, lr=0.1)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    task = FineTunedActionRecognition(*clips, CLASS_NAMES, fine_tuning=options)
+    transforms: dict[Any, nn.Module] = {"video": ToFloat()}
+    judgement = evaluate_task(task, {"video": encoder}, transforms=transforms, seed=5, num_seeds=2)
+    for number, answers in enumerate(judgement.answers):
+        alone = fine_tune(
+            encoder,
+            *clips,
+            num_classes={name: len(of) for name, of in CLASS_NAMES.items()},
+            train_videos=None,
+            train_transform=ToFloat(),
+            test_transform=ToFloat(),
+            options=options,
+            seed=5 + number,
+        )
+        for name, scores in alone.scores.items():
+            np.testing.assert_array_equal(answers.encoder.scores[name], scores)
+    assert judgement.result.options["fine_tuning"]["epochs"] == 2
+    assert "probe" not in judgement.result.options
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+    with pytest.raises(ValueError, match="one encoder is fine-tuned at a time, not those of video and audio"):
+        dataclasses.replace(task, modalities=("video", "audio")).check()
+    halved = dataclasses.replace(task, train_transforms={"video": Halved()})  # training has a transform of its own
+    other = evaluate_task(halved, {"video": encoder}, transforms=transforms, seed=5)
+    assert not np.array_equal(other.answers[0].encoder.scores["verb"], judgement.answers[0].encoder.scores["verb"])
+
+
+class Halved(ToFloat):
+    def forward(self, video: Tensor, seed: Tensor, video_size: Tensor) -> Tensor:
+        return super().forward(video, seed, video_size) / 2
+
+
 def test_every_task_is_found_by_its_name_and_is_whole() -> None:
     for name, task in TASKS.items():
         assert task.name == name
@@ -335,7 +467,7 @@ def test_every_task_is_found_by_its_name_and_is_whole() -> None:
 
 
 def test_evaluation_imports_neither_training_nor_hydra() -> None:
-    code = "import sys, earmark.evaluation; print(*sys.modules)"
+    code = "import sys, earmark.evaluation as e; [getattr(e, name) for name in e.__all__]; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "earmark.evaluation.base" in modules
     assert not [name for name in modules if name.startswith("earmark.training")]

@@ -194,6 +194,7 @@ def test_class_files_of_another_data_set_say_how_many_scores_there_are(tmp_path:
         ("P01_1_1,P01,0,7", "P01_1_0,P01,0,7", r"line 3: narration_id 'P01_1_0' is listed twice"),
         ("P01_1_1,P01,0,7", "P01_1_1,P01,0", r"line 3: .*3 fields, the first line has 4"),
         ("noun_class", "nuon_class", r"column noun_class is missing"),
+        ("verb_class", "class", r"column verb_class is missing"),  # and not taken for a file without labels
     ],
 )
 def test_damaged_annotations_are_an_error_and_no_other_number(
@@ -205,6 +206,28 @@ def test_damaged_annotations_are_an_error_and_no_other_number(
     source.write_text(source.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     with pytest.raises((DatasetError, SubmissionError), match=expected):
         score_submission(path, source)
+
+
+def test_a_submission_is_not_compared_with_another_split_where_its_own_is_not_there(tmp_path: Path) -> None:
+    ids = write_epic_annotations(tmp_path)
+    path = saved(tmp_path / "x.json", action_submission(ids))
+    (tmp_path / "EPIC_100_validation.csv").rename(tmp_path / "EPIC_100_Validation.csv")
+    with pytest.raises(SubmissionError) as caught:
+        score_submission(path, tmp_path)
+    assert caught.value.faults == (
+        f"{path}, segment 'P01_1_0': {tmp_path}/EPIC_100_test_timestamps.csv has no such segment, and "
+        "EPIC_100_validation.csv is not there",
+    )
+
+
+def test_detections_in_videos_of_another_split_are_not_scored_as_wrong_ones(tmp_path: Path) -> None:
+    write_sound_annotations(tmp_path)
+    content = DETECTION_HEADER | {"results": {"P09_1": [{"interaction": 3, "score": 0.9, "segment": [1.0, 2.0]}]}}
+    path = saved(tmp_path / "x.json", content)
+    assert score_submission(path, tmp_path).metrics == {}  # of the test
+    (tmp_path / "EPIC_Sounds_detection_test_videos.csv").unlink()
+    with pytest.raises(SubmissionError, match=r"none of its 1 videos is in .*EPIC_Sounds_validation\.csv, and "):
+        score_submission(path, tmp_path)
 
 
 def test_a_challenge_that_is_not_known_is_named_with_those_that_are(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from earmark.clips.dataset import ActionClips
 from earmark.clips.store import PreparedStore
-from earmark.clips.transforms import VideoCrop
+from earmark.clips.transforms import LogMel, VideoCrop
 from earmark.datasets.records import ActionRecord
 from earmark.encoders import new_encoder
 from earmark.evaluation import features
@@ -297,10 +297,19 @@ def test_transforms_and_encoders_declare_every_argument() -> None:
         {"std": (0.1, 0.2, 0.3)},
         {"random": False},
     ]
-    arguments = set(inspect.signature(VideoCrop).parameters)
-    assert {name for change in changed for name in change} == arguments
-    keys = [json.dumps(VideoCrop(**change).cache_key(), sort_keys=True) for change in ({}, *changed)]
-    assert len(set(keys)) == len(keys)
+    of_sound = [
+        {"sample_rate": 32000},
+        {"window_seconds": 0.04},
+        {"hop_seconds": 0.02},
+        {"num_mels": 64},
+        {"max_frequency": 4000.0},
+        {"mean": -7.0},
+        {"std": 4.0},
+    ]
+    for transform, changes in ((VideoCrop, changed), (LogMel, of_sound)):
+        assert {name for change in changes for name in change} == set(inspect.signature(transform).parameters)
+        keys = [json.dumps(transform(**change).cache_key(), sort_keys=True) for change in ({}, *changes)]
+        assert len(set(keys)) == len(keys)
     encoder = new_encoder("avid_r2plus1d_10", width=4)
     assert encoder.cache_key() == {"class": "R2Plus1D", "name": "avid_r2plus1d_10", "options": {"width": 4}}
 
@@ -436,6 +445,82 @@ def test_channels_last_ends_with_the_weights_as_they_were(fails: bool) -> None:
             raise OSError("the video is gone")
     assert {name: (weight.data_ptr(), weight.stride()) for name, weight in encoder.named_parameters()} == before
     encoder(video).sum().backward()  # and they can be trained
+
+
+def sounding_clips(root: Path, **options: Any) -> ActionClips:
+    """Two short videos with sound and one without, whose actions are left out where sound is asked for."""
+    rows = [add_video(root, name, num_frames=64, width=140, height=128, has_audio=name != "c") for name in "abc"]
+    finish_store(root, rows, {})
+    actions = [ActionRecord(f"{name}_1", name, 1.0, 3.0, "P01", {"verb": 0}) for name in "abc"]
+    return ActionClips(PreparedStore(root), actions, num_clips=2, **options)
+
+
+def test_features_of_sound_are_those_of_the_spectrogram_around_each_clip(tmp_path: Path) -> None:
+    clips = sounding_clips(tmp_path, audio_seconds=1.0)
+    assert clips.left_out == [("c_1", "video 'c' has no sound")]
+    encoder, log_mel = new_encoder("avid_spec_cnn_9", width=4).eval(), LogMel()
+    found = extract_features(encoder, clips, transform=log_mel, modality="audio")
+    store, expected = PreparedStore(tmp_path), []
+    for item, action in enumerate(clips.action_of_item.tolist()):
+        start = clips.start_of(item, 0) + 0.25 - 0.5  # half a clip on, half of the sound back
+        sound = torch.from_numpy(store.sound(clips.actions[action].video_id, start, 16000))
+        with torch.no_grad():
+            expected.append(encoder(log_mel(sound[None]))[0].numpy())
+    np.testing.assert_allclose(found.reshape(4, -1), expected, rtol=1e-4, atol=1e-5)
+    assert not np.array_equal(found[:, 0], found[:, 1])
+    with pytest.raises(ValueError, match="these clips have no audio"):
+        extract_features(encoder, sounding_clips(tmp_path / "2"), transform=log_mel, modality="audio")
+
+
+def test_only_what_is_looked_at_is_read_and_pictures_share_their_cache_with_clips_without_sound(tmp_path: Path) -> None:
+    clips = sounding_clips(tmp_path / "store", audio_seconds=1.0)
+    with_both, of_sound, of_pictures = clips[0, 0], clips.only("audio")[0, 0], clips.only("video")[0, 0]
+    assert set(of_sound) == set(with_both) - {"video"}
+    assert set(of_pictures) == set(with_both) - {"audio"}
+    np.testing.assert_array_equal(of_sound["audio"], with_both["audio"])
+    np.testing.assert_array_equal(of_pictures["video"], with_both["video"])
+    batch = clips.only("audio").read_batch([(0, 0), (3, 0)])
+    np.testing.assert_array_equal(batch["audio"][0], with_both["audio"])
+    plain = ActionClips(clips.store, clips.actions, num_clips=2)
+    assert clips.only("video").cache_key() == plain.cache_key()
+    assert clips.only("audio").cache_key() not in (clips.cache_key(), plain.cache_key())
+    with pytest.raises(ValueError, match="pictures, sound"):
+        ActionClips(clips.store, clips.actions, pictures=False)
+    with pytest.raises(ValueError, match="no video"):
+        clips.only("audio").only("video")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_tokens_are_the_feature_map_and_stay_on_the_disk(num_workers: int, tmp_path: Path) -> None:
+    encoder, clips = new_encoder("avid_r2plus1d_10", width=4).eval(), stored_clips(tmp_path)
+    crop = VideoCrop(random=False)
+    pooled = extract_features(encoder, clips, transform=crop)
+    options = FeatureOptions(3, num_workers=num_workers, cache_dir=tmp_path / "features")
+    tokens, again = (extract_features(encoder, clips, transform=crop, tokens=True, options=options) for _ in range(2))
+    in_memory = extract_features(encoder, clips, transform=crop, tokens=True, options=FeatureOptions(3))
+    assert (tokens.shape, tokens.dtype) == ((8, 2, 16, 32), np.float16)  # 1 x 4 x 4 places of clips of 112 pixels
+    np.testing.assert_array_equal(tokens, again)
+    np.testing.assert_array_equal(tokens, in_memory)
+    assert isinstance(tokens, np.memmap)
+    assert isinstance(again, np.memmap)
+    np.testing.assert_allclose(tokens.max(axis=2), pooled, rtol=1e-3)  # this encoder's pool is a maximum
+    with torch.no_grad():
+        row = clips[3, 0]  # the second clip of action 1
+        one = crop(torch.from_numpy(row["video"])[None], torch.zeros(1, dtype=torch.int64))
+        expected = encoder.forward_features(one)[0, :, 0, 2, 3].numpy()
+    np.testing.assert_allclose(tokens[1, 1, 2 * 4 + 3], expected, rtol=1e-3, atol=1e-4)
+    with pytest.raises(TypeError, match="TinyEncoder has no forward_features"):
+        extract_features(TinyEncoder(), TinyClips(), transform=Crop(), tokens=True)
+
+
+def test_tokens_that_are_no_numbers_leave_nothing_in_the_cache(tmp_path: Path) -> None:
+    class Huge(TinyEncoder):
+        def forward_features(self, x: Tensor) -> Tensor:
+            return self.conv(x) + 1e6  # beyond what half precision holds
+
+    with pytest.raises(ValueError, match=r"features of item 0 \(and 13 more\) are not finite"):
+        extract_features(Huge(), TinyClips(), transform=Crop(), tokens=True, options=FeatureOptions(cache_dir=tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def stored_clips(root: Path) -> ActionClips:

@@ -234,13 +234,15 @@ def test_dimension_that_is_constant_in_training_is_not_blown_up() -> None:
         ({"labels": {"noun": np.zeros(50, int)}}, "no training labels for column 'verb'"),
         ({"test": np.zeros((5, 1, 6), np.float32)}, "one D"),
         ({"test": np.zeros((5, 7), np.float32)}, "one D"),
+        ({"test": np.full((5, 1, 7), np.nan, np.float32)}, "test features are not all finite"),
+        ({"train": np.full((50, 1, 7), np.inf, np.float32)}, "training features are not all finite"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict, message: str) -> None:
     train, labels = clusters(50)
-    arguments = {"labels": labels, "test": train} | change
+    arguments = {"train": train, "labels": labels, "test": train} | change
     with pytest.raises(ValueError, match=message):
-        linear_probe(train, arguments["labels"], arguments["test"], num_classes={"verb": 3})
+        linear_probe(arguments["train"], arguments["labels"], arguments["test"], num_classes={"verb": 3})
 
 
 @pytest.mark.gpu

@@ -289,11 +289,11 @@ def reader_named(name: str, good: State, folder: Path) -> Callable[[Path], objec
 
         return listed
     if name == "evaluate":
-        from earmark.cli.judged import judged_encoder
+        from earmark.cli.judged import judged_encoders
 
         values = compose("default_lincls", ["environment.accelerator=cpu", "evaluate.as_trained=false"])
         config = checked(EvaluateConfig, values)
-        return lambda path: judged_encoder(
+        return lambda path: judged_encoders(
             dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, checkpoint=str(path))), values
         )
     return resumer(good)

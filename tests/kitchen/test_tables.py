@@ -44,6 +44,7 @@ SOUND_FILES = {
         )
     },
 }
+DETECTION_FILE = "EPIC_Sounds_detection_test_videos.csv"
 FORMATS = {
     "narration_timestamp": r"\d\d:\d\d:\d\d\.\d{3}",
     "start_timestamp": r"\d\d:\d\d:\d\d\.\d\d",
@@ -156,7 +157,7 @@ def test_epic_columns_and_formats_are_those_of_the_official_file(made: Path, ann
 
 def test_every_file_of_the_official_download_that_tasks_need_is_there(made: Path) -> None:
     names = {path.name for path in (made / "annotations").iterdir()}
-    assert names == {*EPIC_FILES, *SOUND_FILES}
+    assert names == {*EPIC_FILES, *SOUND_FILES, DETECTION_FILE}
 
 
 def test_test_timestamps_are_read_without_labels_and_the_events_keep_them(
@@ -447,3 +448,11 @@ def test_long_videos_are_cut_into_canonical_clips_of_five_minutes_with_padding()
 
 def test_other_seeds_give_other_unique_names() -> None:
     assert video_uid(0, "P01_01") != video_uid(1, "P01_01") != video_uid(1, "P01_02")
+
+
+def test_the_list_of_detection_videos_has_the_form_of_the_official_one(made: Path, annotations: Path) -> None:
+    folders = (made / "annotations", annotations / "epic_sounds")
+    ours, official = ((folder / DETECTION_FILE).read_text().splitlines() for folder in folders)
+    assert ours[0] == official[0] == "video_id"
+    assert set(ours[1:]) == {row["video_id"] for row in rows_of(made / "annotations/EPIC_100_test_timestamps.csv")}
+    assert all(re.fullmatch(r"P\d\d_\d{2,3}", video_id) for video_id in (*ours[1:], *official[1:]))

@@ -17,6 +17,7 @@ from earmark.datasets import VideoRecord
 from earmark.media import SoundReader, VideoWriter
 from earmark.preparation import audio_file
 from earmark.preparation.audio_file import AudioFileError, write_audio_file
+from tests.helpers.epic_files import CLASSES, HEADER, annotation
 
 needs_h5py = pytest.mark.skipif(importlib.util.find_spec("h5py") is None, reason="h5py is not installed")
 
@@ -72,6 +73,21 @@ def test_what_cannot_be_read_is_named_and_stops_nothing_else(tmp_path: Path) -> 
     with pytest.raises(AudioFileError, match="no video with sound: nothing is written"):
         write_audio_file(videos[:3], tmp_path / "b.hdf5")
     assert not (tmp_path / "b.hdf5").exists()
+
+
+@needs_h5py
+def test_a_split_without_its_csv_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "P01/videos").mkdir(parents=True)
+    write_video(tmp_path / "P01/videos/P01_01.MP4")
+    texts = CLASSES | {"EPIC_100_validation.csv": HEADER + annotation("P01_01_0"), "EPIC_100_Train.csv": HEADER}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    data = ["data=epic_10s_audiopeak", f"data.args.base_path={tmp_path}"]
+    assert main(["audio", *data, "--out", str(tmp_path / "a.hdf5"), "--workers", "1"]) == 0
+    captured = capsys.readouterr()
+    assert "EPIC_100_train.csv: not there, so there is no train split; EPIC_100_Train.csv lies there: misspelt?" in (
+        captured.out + captured.err
+    )
 
 
 @needs_h5py

@@ -41,12 +41,16 @@ def run(options: argparse.Namespace) -> int:
     from earmark.cli.build import open_dataset, videos_of
     from earmark.cli.config import checked, compose
     from earmark.cli.config_schema import PretrainConfig
+    from earmark.datasets import EpicKitchens, absent_annotations
     from earmark.preparation.audio_file import write_audio_file
 
     values = compose("default_ssrl", options.overrides, config_dir=options.config_dir)
     config = checked(PretrainConfig, values, cuts_clips=False)
     require_writable(options.out.parent)
-    videos = videos_of(open_dataset(config.data, config.environment))
+    dataset = open_dataset(config.data, config.environment)
+    videos = videos_of(dataset)
+    for line in absent_annotations(dataset) if isinstance(dataset, EpicKitchens) else ():
+        say(line)
     say(f"decoding the sound of {counted(len(videos), 'video')} at {options.rate} Hz for {options.out}")
     num_workers = options.workers or num_cpus()
     report = write_audio_file(videos, options.out, sample_rate=options.rate, num_workers=num_workers)

@@ -33,12 +33,15 @@ __all__ = [
     "describe_store",
     "open_dataset",
     "open_store",
+    "prepare_records",
     "prepare_store",
     "prepare_workers",
     "require_clips_fit",
     "require_input_fits",
+    "require_sound_fits",
     "run_dir",
     "say_left_out",
+    "store_of_files",
     "store_path",
     "usable_gpus",
     "videos_of",
@@ -171,10 +174,17 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
         earmark.datasets.DatasetError: If the data set is damaged.
         earmark.preparation.PrepareError: If the store was made with other parameters.
     """
+    return prepare_records(videos_of(open_dataset(data, environment)), store_path(data, environment, prepare), prepare)
+
+
+def prepare_records(videos: "Sequence[VideoRecord]", root: Path, prepare: Prepare) -> "PrepareReport":
+    """Prepare videos in a folder; those done before are not done again.
+
+    Raises:
+        earmark.preparation.PrepareError: If the store was made with other parameters.
+    """
     from earmark.preparation import prepare as prepare_videos
 
-    videos = videos_of(open_dataset(data, environment))
-    root = store_path(data, environment, prepare)
     say(f"preparing {counted(len(videos), 'video')} in {root}")
     return prepare_videos(
         videos,
@@ -186,6 +196,13 @@ def prepare_store(data: Data, environment: Environment, prepare: Prepare) -> "Pr
         transcoding=_transcoding(prepare),
         search=_search(prepare),
     )
+
+
+def store_of_files(paths: "Sequence[Path]", environment: Environment, prepare: Prepare) -> Path:
+    """Return the folder for the prepared videos of some files: these, prepared in this way, and no others."""
+    content = {"files": sorted(os.path.realpath(path) for path in paths), **_prepare_parameters(prepare)}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()
+    return Path(environment.data_dir) / "prepared" / f"files-{digest[:8]}"
 
 
 def prepare_workers(prepare: Prepare) -> int:
@@ -326,6 +343,20 @@ def require_clips_fit(encoder: "Encoder", data: Data, crop_size: int) -> None:
     shape = (1, 3, round(data.clip_seconds * data.clip_fps), crop_size, crop_size)
     clip = f"data.clip_seconds={data.clip_seconds:g}, data.clip_fps={data.clip_fps:g}"
     require_input_fits(encoder, "video", shape, f"{clip}, data_augm.crop_size={crop_size}")
+
+
+def require_sound_fits(encoder: "Encoder", data: Data, sample_rate: int) -> None:
+    """Run an audio encoder on the spectrogram of silence, as `require_input_fits`.
+
+    Raises:
+        ConfigError: If the encoder cannot take it.
+    """
+    from earmark.clips.transforms import LogMel
+
+    log_mel = LogMel(sample_rate=sample_rate)
+    num_frames = log_mel.num_frames(round(data.audio_seconds * sample_rate))
+    shape = (1, 1, num_frames, log_mel.filterbank.shape[1])
+    require_input_fits(encoder, "audio", shape, f"data.audio_seconds={data.audio_seconds:g}")
 
 
 def describe_store(store: "PreparedStore") -> str:

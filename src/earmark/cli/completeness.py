@@ -35,11 +35,12 @@ def completeness_of(
         left_out: What of their list was left out.
         num_workers: Files whose checksums are computed side by side.
     """
-    from earmark.datasets import DatasetError, EpicKitchens, stray_files
+    from earmark.datasets import DatasetError, EpicKitchens, absent_annotations, stray_files
     from earmark.preparation.completeness import Completeness, lost_actions, times_beyond, wrong_checksums
 
     by_id = {state.video_id: state for state in states}
     actions, problems = {}, list(left_out)
+    unread: list[str] = []
     lengths = lengths_of(dataset)
     doubtful_times: list[str] = []
     for split in dict.fromkeys(video.split for video in videos) if dataset.classes else ():
@@ -47,12 +48,15 @@ def completeness_of(
             annotated = dataset.actions(split)
         except DatasetError as error:
             problems.append(str(error))
+            unread.append(split)
             continue
         actions[split] = (len(annotated), lost_actions(annotated, by_id))
         doubtful_times += times_beyond(annotated, lengths)
     strays: tuple[str, ...] = ()
-    if isinstance(dataset, EpicKitchens) and dataset.layout_of(videos) == "videos":
-        strays = stray_files(dataset, videos)
+    if isinstance(dataset, EpicKitchens):
+        problems += absent_annotations(dataset)
+        if dataset.layout_of(videos) == "videos":
+            strays = stray_files(dataset, videos)
     num_compared: int | None = None
     faults: tuple[str, ...] = ()
     if checksums is not None:
@@ -66,6 +70,7 @@ def completeness_of(
         checksum_faults=faults,
         problems=(*problems, *dataset.problems),
         doubtful_times=tuple(doubtful_times),
+        unread_splits=tuple(unread),
     )
 
 

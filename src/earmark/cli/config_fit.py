@@ -6,7 +6,7 @@ when they are built by hand.
 
 import math
 
-from earmark.cli.config_schema import Data, EvaluateConfig, Prepare, PretrainConfig
+from earmark.cli.config_schema import HEARING_TASKS, Data, EvaluateConfig, Prepare, PretrainConfig
 
 __all__ = ["unfitting"]
 
@@ -28,6 +28,8 @@ def unfitting(config: PretrainConfig | EvaluateConfig) -> list[str]:
         # to give.
         as_trained = config.evaluate.as_trained and config.evaluate.checkpoint != "none"
         problems = [] if as_trained else _wrong_rate(data, prepare) + _wrong_size(config)
+        if config.evaluate.audio or config.evaluate.task in HEARING_TASKS:
+            problems += _wrong_sound(data, prepare)
         if prepare.around is not None:
             problems.append("prepare.around: moments keeps moments only; clips of actions need the whole videos")
         return problems

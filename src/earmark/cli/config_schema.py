@@ -39,7 +39,11 @@ Part = Annotated[
         lambda value: re.fullmatch(r"\d+/\d+", value) and 1 <= int(value.split("/")[0]) <= int(value.split("/")[1]),
     ),
 ]
+SubmissionFile = Annotated[
+    str, Rule("a path that ends in .zip or .json", lambda value: value.endswith((".zip", ".json")))
+]
 Split = Literal["train", "validation", "test", "all"]
+HEARING_TASKS = ("sound_recognition", "sound_detection")  # which are about what is heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +134,10 @@ class AudioEncoder:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateBackbone:
-    """The video encoder: in an evaluation, for one that has no checkpoint to take it from."""
+class Backbone:
+    """Both encoders: in an evaluation, for those that have no checkpoint to take them from."""
 
     video: VideoEncoder
-
-
-@dataclass(frozen=True, slots=True)
-class PretrainBackbone(EvaluateBackbone):
-    """Both encoders."""
-
     audio: AudioEncoder
 
 
@@ -305,10 +303,24 @@ class Prepare:
 class Evaluate:
     """Group ``evaluate``: what is evaluated, and how."""
 
+    task: Literal["action_recognition", "sound_recognition", "sound_detection", "anticipation"]
     checkpoint: str | None
     weights: Literal["ema", "model"] | None
-    split: Literal["train", "validation"]
+    audio: bool
+    probe: Literal["linear", "attentive", "knn", "fine_tuned"]
+    lrs: list[Positive]
+    weight_decays: list[NonNegative]
+    neighbours: list[AtLeastOne]
+    held_out: Annotated[float, Rule("above 0 and below 1", lambda value: 0 < value < 1)]
+    seeds: AtLeastOne
+    protocol: Literal["full", "published"]
+    split: Literal["train", "validation", "test"]
+    submission: (
+        Annotated[str, Rule("a path that ends in .zip or .json", lambda value: value.endswith((".zip", ".json")))]
+        | None
+    )
     num_clips: AtLeastOne
+    observed_seconds: Positive
     random_clips: bool
     standardize: bool
     as_trained: bool
@@ -331,7 +343,7 @@ class PretrainConfig(SharedConfig):
     """All of ``default_ssrl``."""
 
     data_augm: PretrainAugm
-    backbone: PretrainBackbone
+    backbone: Backbone
     criterion: Criterion
     model: Model
     train_algo: PretrainAlgo
@@ -342,6 +354,6 @@ class EvaluateConfig(SharedConfig):
     """All of ``default_lincls``."""
 
     data_augm: EvaluateAugm
-    backbone: EvaluateBackbone
+    backbone: Backbone
     train_algo: EvaluateAlgo
     evaluate: Evaluate

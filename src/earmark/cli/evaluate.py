@@ -1,4 +1,4 @@
-"""`earmark evaluate`: the linear probe on a frozen video encoder, from its checked configuration to table and page.
+"""`earmark evaluate`: a probe on frozen encoders, from its checked configuration to table and page.
 
 Beside the path of a sample: it puts checkpoint, labelled clips and `earmark.evaluation` together.
 """
@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,24 +19,52 @@ from earmark.cli.build import (
     open_dataset,
     open_store,
     require_clips_fit,
+    require_sound_fits,
     run_dir,
     say_left_out,
 )
 from earmark.cli.config import ConfigError
-from earmark.cli.config_schema import Data, Environment, EvaluateConfig
-from earmark.cli.judged import Judged, judged_encoder, seen_videos, untrained
+from earmark.cli.config_schema import HEARING_TASKS, Data, Environment, EvaluateConfig
+from earmark.cli.evaluation_page import page_details
+from earmark.cli.judged import SAW, Judged, judged_encoders, seen_videos, untrained
+from earmark.cli.submission import require_submittable, submit
 from earmark.cli.terminal import say, screen
 from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.datasets import ActionRecord, DatasetRecords
-    from earmark.evaluation import ColumnResult, Example, ProbeOptions, TaskResult
+    from earmark.encoders import Encoder
+    from earmark.evaluation import (
+        ColumnResult,
+        Example,
+        Judgement,
+        Modality,
+        ProbeOptions,
+        Setting,
+        Task,
+        TaskResult,
+    )
+    from earmark.evaluation.report_details import ResultDetails
+
+    AnyTask = Task[Any, Any]
 
 __all__ = ["Evaluated", "evaluate", "run_evaluation"]
 
-TASK = "action_recognition"
 NUM_EXAMPLES = 6  # moments on the page
+# Keys that came later, with the values that do what was done before them: an evaluation made then finds its folder.
+LATER_KEYS: Mapping[str, Any] = {
+    "task": "action_recognition",
+    "audio": False,
+    "probe": "linear",
+    "lrs": [],
+    "weight_decays": [],
+    "neighbours": [20],
+    "held_out": 0.2,
+    "seeds": 1,
+    "protocol": "full",
+    "observed_seconds": 2.0,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,56 +72,128 @@ class Evaluated:
     """The outcome of an evaluation.
 
     Attributes:
-        result: The numbers.
+        result: The numbers; None where the labels are held back.
         folder: Where results.json and report.html are: one folder for each encoder, split and protocol.
     """
 
-    result: "TaskResult[ColumnResult]"
+    result: "TaskResult[ColumnResult] | None"
     folder: Path
 
 
 def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
-    """Judge a video encoder as `evaluate` does.
+    """Judge encoders as `evaluate` does.
 
     Returns:
-        The first number, top-1 accuracy of the first label column in %, for sweepers that look for the best run.
+        The first number, top-1 accuracy of the first label column in %, for sweepers that look for the best run; NaN
+        where nothing is measured.
     """
-    return evaluate(config, values).result.headline
+    result = evaluate(config, values).result
+    return float("nan") if result is None else result.headline
 
 
 def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
-    """Judge a video encoder by a linear probe; print the table, write results.json and report.html.
+    """Judge frozen encoders by a task; print the table, write results.json and report.html, and a submission.
 
     Args:
         config: The checked configuration.
         values: The same as plain data, written beside the results.
 
     Raises:
-        ConfigError: If there is no such checkpoint or the data set is not labelled.
+        ConfigError: If there is no such checkpoint, the data set is not labelled, or the submission is not valid.
         earmark.training.checkpoint.CheckpointError: If the checkpoint cannot be read.
     """
     import torch
 
     fabric = build_fabric(config.environment)
     torch.manual_seed(config.environment.seed)
-    judged = judged_encoder(config, values)
-    args = config.backbone.video.args
-    baseline = None
-    if config.evaluate.baseline and (judged.path is not None or args.pretrained or args.weights is not None):
-        baseline = build_encoder(untrained(judged.config), config.environment)
-
-    require_clips_fit(judged.encoder, config.data, config.data_augm.crop_size)
+    judged = judged_encoders(config, values)
+    baseline = baseline_encoders(judged, config)
+    for modality, encoder in judged.encoders.items():
+        if modality == "video":
+            require_clips_fit(encoder, config.data, config.data_augm.crop_size)
+        else:
+            require_sound_fits(encoder, config.data, config.prepare.audio_rate)
     dataset = open_judged_dataset(judged.data, config.environment)
+    if config.evaluate.task in HEARING_TASKS:
+        dataset = annotated_sounds(dataset)
     if not dataset.classes:
         raise ConfigError(f"data: {judged.data.name} has no annotated actions; choose kitchen or epic_action_segments")
+    submission = None if config.evaluate.submission is None else Path(config.evaluate.submission)
+    annotations = Path() if submission is None else require_submittable(submission, dataset)
     store = open_store(judged.data, config.environment, config.prepare)
     say(describe_store(store))
 
-    from earmark.clips.transforms import VideoCrop
-    from earmark.evaluation import TASKS, ClipOptions, FeatureOptions, evaluate_task
+    from earmark.clips.transforms import LogMel, VideoCrop
+    from earmark.evaluation import TASKS, FeatureOptions, Setting, answer_task
+
+    if config.evaluate.task not in TASKS:
+        raise ConfigError(f"evaluate.task: {config.evaluate.task} is not among {', '.join(TASKS)}")
+    if config.evaluate.probe == "fine_tuned":
+        task = fine_tuned_task(dataset, store, judged, config)
+    else:
+        task = cut_clips(TASKS[config.evaluate.task], dataset, store, judged, config, probe_options(config))
+    folder = result_folder(judged, store, config, values)
+    cache_dir = Path(config.environment.data_dir) / "features"
+    for written in (folder, cache_dir):
+        remove_abandoned(written)
+    setting = Setting(
+        transforms={
+            "video": VideoCrop(crop_size=config.data_augm.crop_size, random=False),
+            "audio": LogMel(sample_rate=store.sample_rate),
+        },
+        features=FeatureOptions(num_workers=config.environment.workers, cache_dir=cache_dir, progress=True),
+        device=fabric.device,
+        seed=config.environment.seed,
+        num_seeds=config.evaluate.seeds,
+    )
+    if submission is not None and not task.is_labelled:
+        say(f"{judged.name} answers; the labels of {config.evaluate.split} are held back, so nothing is measured")
+        answers = answer_task(task, judged.encoders, setting)
+        submit(task, answers.encoder, submission, judged=judged, annotations=annotations)
+        return Evaluated(None, folder)
+    say(f"judging {judged.name}; results go to {folder}")
+    seen = seen_videos(judged, store, config.environment)
+    facts = {
+        "fingerprint": store.fingerprint,
+        "judged": judged.name,
+        "weights": judged.weights,
+        "split": config.evaluate.split,
+        **({"modalities": list(judged.encoders)} if "audio" in judged.encoders else {}),
+        **({} if config.data.subset is None else {"subset": config.data.subset}),
+    }
+    judgement = judge(task, judged, baseline, setting, seen_videos=seen, facts=facts)
+    result = dataclasses.replace(judgement.result, left_out=tuple(dataset.problems))
+    if config.evaluate.protocol == "published":
+        result = dataclasses.replace(
+            result, published=judge_as_published(dataset, store, judged, baseline, setting, config)
+        )
+    screen().print(task.table(result))
+    values = values | {
+        "backbone": {modality: dataclasses.asdict(held) for modality, held in judged.configs.items()},
+        "data": dataclasses.asdict(judged.data),
+    }
+    write_results(folder, result, judged, values)
+    judgement = dataclasses.replace(judgement, result=result)
+    details = page_details(task, judgement, judged, config, store, dataset, seen.get(SAW))
+    write_page(folder, result, judged, config, store, dataset, details)
+    if submission is not None:
+        submit(task, judgement.answers[0].encoder, submission, judged=judged, annotations=annotations)
+    return Evaluated(result, folder)
+
+
+def cut_clips(
+    task: "type[AnyTask]",
+    dataset: "DatasetRecords",
+    store: "PreparedStore",
+    judged: Judged,
+    config: EvaluateConfig,
+    probe: "ProbeOptions",
+) -> "AnyTask":
+    """Cut the clips of a task, and say how many records they are of and which were left out."""
+    from earmark.evaluation import ClipOptions
 
     before = dataset.problems
-    task = TASKS[TASK].from_dataset(
+    cut = task.from_dataset(
         dataset,
         store,
         split=config.evaluate.split,
@@ -102,47 +202,109 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
             clip_fps=config.data.clip_fps,
             num_clips=config.evaluate.num_clips,
             random=config.evaluate.random_clips,
+            modalities=tuple(judged.encoders),
+            audio_seconds=config.data.audio_seconds,
+            observed_seconds=config.evaluate.observed_seconds,
         ),
-        probe=probe_options(config),
+        probe=probe,
     )
     say_left_out([text for text in dataset.problems if text not in before])
-    for count in task.records:
+    for count in cut.records:
         left_out = f"; {len(count.left_out)} left out, such as {': '.join(count.left_out[0])}" if count.left_out else ""
-        say(f"{count.split}: {counted(count.num_used, task.sample)}{left_out}")
-    folder = result_folder(judged, store, config, values)
-    for written in (folder, Path(config.environment.data_dir) / "features"):
-        remove_abandoned(written)
-    say(f"judging {judged.name}; results go to {folder}")
-    result = evaluate_task(
+        say(f"{count.split}: {counted(count.num_used, cut.sample)}{left_out}")
+    return cut
+
+
+def fine_tuned_task(
+    dataset: "DatasetRecords", store: "PreparedStore", judged: Judged, config: EvaluateConfig
+) -> "AnyTask":
+    """Cut the clips of action recognition with an encoder that is trained on, on random crops."""
+    from earmark.clips.transforms import VideoCrop
+    from earmark.evaluation import FineTunedActionRecognition, FineTuningOptions
+
+    optim, crop_size = config.optim, config.data_augm.crop_size
+    task = cut_clips(FineTunedActionRecognition, dataset, store, judged, config, probe_options(config))
+    assert isinstance(task, FineTunedActionRecognition)
+    return dataclasses.replace(
         task,
-        judged.encoder,
-        baseline_encoder=baseline,
-        transform=VideoCrop(crop_size=config.data_augm.crop_size, random=False),
-        features=FeatureOptions(
+        fine_tuning=FineTuningOptions(
+            epochs=optim.epochs,
+            lr=optim.args.lr,
+            weight_decay=optim.args.weight_decay,
+            momentum=optim.args.momentum,
+            schedule="steps" if optim.schedule else "cosine",
+            milestones=tuple(optim.schedule),
+            gamma=optim.gamma,
+            batch_size=optim.batch_size,
+            lrs=tuple(config.evaluate.lrs),
+            weight_decays=tuple(config.evaluate.weight_decays),
+            held_out=config.evaluate.held_out,
             num_workers=config.environment.workers,
-            cache_dir=Path(config.environment.data_dir) / "features",
             progress=True,
         ),
-        device=fabric.device,
-        seed=config.environment.seed,
-        seen_videos=seen_videos(judged, store, config.environment),
-        facts={
-            "fingerprint": store.fingerprint,
-            "judged": judged.name,
-            "weights": judged.weights,
-            "split": config.evaluate.split,
-            **({} if config.data.subset is None else {"subset": config.data.subset}),
+        train_transforms={
+            # short sides as in pretraining, whose crops of 112 come from 128 to 180
+            "video": VideoCrop(
+                crop_size=crop_size,
+                min_short_side=round(crop_size * 8 / 7),
+                max_short_side=round(crop_size * 45 / 28),
+            )
         },
     )
-    result = dataclasses.replace(result, left_out=tuple(dataset.problems))
-    screen().print(task.table(result))
-    values = values | {
-        "backbone": {"video": dataclasses.asdict(judged.config)},
-        "data": dataclasses.asdict(judged.data),
+
+
+def judge(
+    task: "AnyTask",
+    judged: Judged,
+    baseline: "dict[Modality, Encoder] | None",
+    setting: "Setting",
+    *,
+    seen_videos: "Mapping[str, Collection[str] | None] | None" = None,
+    facts: Mapping[str, Any] | None = None,
+) -> "Judgement[Any, Any]":
+    """Judge the encoders by a task; see `earmark.evaluation.evaluate_task`."""
+    from earmark.evaluation import evaluate_task
+
+    return evaluate_task(
+        task,
+        judged.encoders,
+        transforms=setting.transforms,
+        baseline_encoders=baseline,
+        features=setting.features,
+        device=setting.device,
+        seed=setting.seed,
+        num_seeds=setting.num_seeds,
+        seen_videos=seen_videos,
+        facts=facts,
+    )
+
+
+def judge_as_published(
+    dataset: "DatasetRecords",
+    store: "PreparedStore",
+    judged: Judged,
+    baseline: "dict[Modality, Encoder] | None",
+    setting: "Setting",
+    config: EvaluateConfig,
+) -> "TaskResult[ColumnResult]":
+    """Judge the encoders once more, as the paper's numbers were made."""
+    from earmark.evaluation import PUBLISHED_PROBE, PublishedActionRecognition
+
+    say("and once more by the published protocol, which trains the probe on an encoder that drifts: nothing is cached")
+    task = cut_clips(PublishedActionRecognition, dataset, store, judged, config, PUBLISHED_PROBE)
+    return judge(task, judged, baseline, dataclasses.replace(setting, num_seeds=1)).result
+
+
+def baseline_encoders(judged: Judged, config: EvaluateConfig) -> "dict[Modality, Encoder] | None":
+    """Return the same encoders with random weights; None where they are not wanted, or those that are judged are."""
+    has_weights = judged.path is not None or any(
+        encoder.args.pretrained or encoder.args.weights is not None for encoder in judged.configs.values()
+    )
+    if not (config.evaluate.baseline and has_weights):
+        return None
+    return {
+        modality: build_encoder(untrained(encoder), config.environment) for modality, encoder in judged.configs.items()
     }
-    write_results(folder, result, judged, values)
-    write_page(folder, result, judged, config, store, dataset)
-    return Evaluated(result, folder)
 
 
 def open_judged_dataset(data: Data, environment: Environment) -> "DatasetRecords":
@@ -161,6 +323,20 @@ def open_judged_dataset(data: Data, environment: Environment) -> "DatasetRecords
     return EpicSubset(dataset, data.subset)
 
 
+def annotated_sounds(dataset: "DatasetRecords") -> "DatasetRecords":
+    """Return EPIC-SOUNDS' annotations that lie beside those of a data set.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    from earmark.datasets import DatasetError, sounds_of
+
+    try:
+        return sounds_of(dataset)
+    except DatasetError as error:
+        raise ConfigError(f"evaluate.task: {error}") from error
+
+
 def probe_options(config: EvaluateConfig) -> "ProbeOptions":
     """Return how the probe is trained."""
     from earmark.evaluation import ProbeOptions
@@ -176,7 +352,12 @@ def probe_options(config: EvaluateConfig) -> "ProbeOptions":
         weight_decay=optim.args.weight_decay,
         normalize=config.train_algo.normalize_feats,
         standardize=config.evaluate.standardize,
-        fresh_clips=config.evaluate.random_clips,
+        fresh_clips=config.evaluate.random_clips and config.evaluate.probe == "linear",
+        kind="linear" if config.evaluate.probe == "fine_tuned" else config.evaluate.probe,
+        lrs=tuple(config.evaluate.lrs),
+        weight_decays=tuple(config.evaluate.weight_decays),
+        neighbours=tuple(config.evaluate.neighbours),
+        held_out=config.evaluate.held_out,
     )
 
 
@@ -189,27 +370,35 @@ def result_folder(judged: Judged, store: "PreparedStore", config: EvaluateConfig
 
     settings = {name: values[name] for name in ("data_augm", "optim", "train_algo")}
     settings["seed"] = config.environment.seed
-    settings["evaluate"] = {key: value for key, value in values["evaluate"].items() if key != "checkpoint"}
+    settings["evaluate"] = {
+        key: value
+        for key, value in values["evaluate"].items()
+        if key not in ("checkpoint", "submission") and not (key in LATER_KEYS and value == LATER_KEYS[key])
+    }
     settings["data"] = {key: values["data"][key] for key in ("name", "clip_seconds", "clip_fps")}
     if config.data.subset is not None:
         settings["data"]["subset"] = config.data.subset
+    if "audio" in judged.encoders:
+        settings["audio"] = {"seconds": config.data.audio_seconds, **encoder_fingerprint(judged.encoders["audio"])}
     # These words, with the empty transform, are those of version 1: an evaluation made then finds its folder again.
     content = {
         "format_version": 1,
-        **encoder_fingerprint(judged.encoder),
+        **encoder_fingerprint(next(iter(judged.encoders.values()))),
         "clips": settings,
         "transform": {},
         "fingerprint": store.fingerprint,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    weights = config.backbone.video.args.weights
+    args = [encoder.args for encoder in judged.configs.values()]
+    weights = [Path(of.weights).stem for of in args if of.weights is not None]
     if judged.path is not None:
         stem = judged.path.stem + (f"-{judged.weights}" if judged.has_average else "")
-    elif weights is not None:
-        stem = Path(weights).stem
+    elif weights:
+        stem = weights[0]
     else:
-        stem = "pretrained" if config.backbone.video.args.pretrained else "random"
-    part = config.evaluate.split + ("" if config.data.subset is None else f"-{config.data.subset}")
+        stem = "pretrained" if any(of.pretrained for of in args) else "random"
+    part = "" if config.evaluate.task == "action_recognition" else f"{config.evaluate.task}-"
+    part += config.evaluate.split + ("" if config.data.subset is None else f"-{config.data.subset}")
     name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', stem)}-{part}-{digest[:8]}"
     return run_dir(config.environment, config.logging) / name
 
@@ -233,8 +422,9 @@ def write_page(
     config: EvaluateConfig,
     store: "PreparedStore",
     dataset: "DatasetRecords",
+    details: "ResultDetails",
 ) -> None:
-    """Write the page: the table, the curves of the run that is judged, and moments of the judged split."""
+    """Write the page: the table, what lies behind it, the curves of the run, and moments of the judged split."""
     from earmark import __version__
     from earmark.evaluation.report import write_report
     from earmark.training.run_log import METRICS_FILE, read_metrics
@@ -258,6 +448,7 @@ def write_page(
         metrics=metrics,
         num_damaged_metrics=num_damaged,
         results=result,
+        details=details,
         examples=example_moments(store, config, dataset),
     )
     say(f"page: {target}")

@@ -1,58 +1,72 @@
-"""Which encoder `earmark evaluate` judges: found, built, and what it has seen of the videos that it is judged on.
+"""Which encoders `earmark evaluate` judges: found, built, and what they have seen of the videos that are judged on.
 
 Beside the path of a sample: `earmark.cli.evaluate` calls this; nothing below sees a configuration.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli.build import base_path, build_encoder, run_dir
 from earmark.cli.config import ConfigError, checked
-from earmark.cli.config_schema import Data, Environment, EvaluateConfig, VideoEncoder
+from earmark.cli.config_schema import HEARING_TASKS, AudioEncoder, Data, Environment, EvaluateConfig, VideoEncoder
 from earmark.cli.terminal import say
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.encoders import Encoder
+    from earmark.evaluation import Modality
 
-__all__ = ["Judged", "judged_encoder", "read_checkpoint", "seen_videos", "untrained"]
+__all__ = ["Judged", "judged_encoders", "judged_modalities", "read_checkpoint", "seen_videos", "untrained"]
 
-AS_TRAINED = (  # what decides which pixels an encoder is shown
-    ("prepare", "short_side"),
-    ("prepare", "fps"),
-    ("data_augm", "crop_size"),
-    ("data", "clip_seconds"),
-    ("data", "clip_fps"),
-)
+EncoderConfig = VideoEncoder | AudioEncoder
+
+AS_TRAINED: "Mapping[Modality, tuple[tuple[str, str], ...]]" = {  # what decides what an encoder is shown
+    "video": (
+        ("prepare", "short_side"),
+        ("prepare", "fps"),
+        ("data_augm", "crop_size"),
+        ("data", "clip_seconds"),
+        ("data", "clip_fps"),
+    ),
+    "audio": (("prepare", "audio_rate"), ("data", "audio_seconds")),
+}
 OF_WHICH_WEIGHTS = {"ema": "average of the weights (ema)", "model": "weights of the last step (model)"}
 SAW, CHOSEN = "pretraining saw", "the checkpoint was chosen by a probe on"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Judged:
-    """The encoder to judge, with what is known about it.
+    """The encoders to judge, with what is known about them.
 
     Attributes:
-        encoder: The encoder.
-        config: Its configuration.
+        encoders: One for each modality that is looked at.
+        configs: Their configurations.
         data: The data configuration, with what the run knew filled in.
-        path: Its checkpoint; None without one.
+        path: Their checkpoint; None without one.
         weights: ``ema`` or ``model``: which weights of the checkpoint; None without one.
         has_average: Whether the checkpoint holds an average of the weights beside them.
         name: Checkpoint and weights in words.
         stored: What else the checkpoint holds that says where it comes from; empty without one.
     """
 
-    encoder: "Encoder"
-    config: VideoEncoder
+    encoders: "Mapping[Modality, Encoder]"
+    configs: "Mapping[Modality, EncoderConfig]"
     data: Data
     path: Path | None
     weights: str | None
     has_average: bool
     name: str
     stored: Mapping[str, Any]
+
+
+def judged_modalities(config: EvaluateConfig) -> "tuple[Modality, ...]":
+    """Return what of the clips is looked at: what the task is about, and with ``evaluate.audio`` both."""
+    if config.evaluate.audio:
+        return ("video", "audio")
+    return ("audio",) if config.evaluate.task in HEARING_TASKS else ("video",)
 
 
 def read_checkpoint(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
@@ -79,11 +93,11 @@ def read_checkpoint(config: EvaluateConfig) -> tuple[Path, dict[str, Any]]:
     return newest
 
 
-def judged_encoder(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged:
-    """Build the encoder to judge.
+def judged_encoders(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged:
+    """Build the encoders to judge.
 
-    What the checkpoint was trained with wins over ``backbone/video``, and where ``data.args.base_path`` is not given
-    the videos are looked for where the run found its own.
+    What the checkpoint was trained with wins over the group ``backbone``, and where ``data.args.base_path`` is not
+    given the videos are looked for where the run found its own.
 
     Args:
         config: The checked configuration.
@@ -91,38 +105,50 @@ def judged_encoder(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged:
 
     Raises:
         ConfigError: If there is no such checkpoint, the clips would be others than the run was trained on (unless
-            ``evaluate.as_trained=false``), or two sources of weights are given.
+            ``evaluate.as_trained=false``), two sources of weights are given, or weights of an encoder that is not
+            judged.
         earmark.training.checkpoint.CheckpointError: If the checkpoint cannot be read or is of another kind.
         earmark.encoders.weights.WeightsError: If it does not hold the weights asked for.
     """
-    given = config.backbone.video
+    modalities = judged_modalities(config)
+    given: Mapping[Modality, EncoderConfig] = {"video": config.backbone.video, "audio": config.backbone.audio}
+    for modality, encoder in given.items():
+        if modality not in modalities and encoder.args.weights is not None:
+            raise ConfigError(
+                f"backbone.{modality}.args.weights: {encoder.args.weights} would not be used, the {modality} encoder "
+                "is not judged" + ("; add evaluate.audio=true to judge both" if config.evaluate.audio is False else "")
+            )
+    asked = {modality: given[modality] for modality in modalities}
     if config.evaluate.checkpoint == "none":
-        return _without_checkpoint(config)
-    if given.args.weights is not None:  # before a run is looked for, which there may be none of
-        raise ConfigError(
-            f"backbone.video.args.weights: {given.args.weights} would not be used, a checkpoint is judged; add "
-            "evaluate.checkpoint=none to judge that file"
-        )
+        return _without_checkpoint(config, asked)
+    for modality, encoder in asked.items():
+        if encoder.args.weights is not None:  # before a run is looked for, which there may be none of
+            raise ConfigError(
+                f"backbone.{modality}.args.weights: {encoder.args.weights} would not be used, a checkpoint is judged; "
+                "add evaluate.checkpoint=none to judge that file"
+            )
 
     from earmark.encoders.weights import load_encoder_weights
-    from earmark.training.checkpoint import CheckpointError
 
     path, state = read_checkpoint(config)
     stored = _stored_config(path, state)
-    try:
-        encoder_config = checked(VideoEncoder, stored["backbone"]["video"], section="backbone.video")
-    except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"{path}: does not say which video encoder it holds ({str(error)[:500]})") from error
-    held, asked = (_described(encoder) for encoder in (encoder_config, given))
-    if held != asked:
-        say(f"{path} holds the encoder {held}: the {asked} of backbone.video is not used")
-    if given.args.pretrained:
-        say(f"{path} is judged: the published weights of backbone.video.args.pretrained are not used")
-    encoder = _built_for(path, state, encoder_config, config.environment)
-    loaded = load_encoder_weights(encoder, path, kind="video", weights=config.evaluate.weights, state=state)
+    encoders, configs = {}, {}
+    for modality, encoder in asked.items():
+        configs[modality] = held = _held_encoder(path, stored, modality)
+        if _described(held) != _described(encoder):
+            say(
+                f"{path} holds the encoder {_described(held)}: the {_described(encoder)} of backbone.{modality} is "
+                "not used"
+            )
+        if encoder.args.pretrained:
+            say(f"{path} is judged: the published weights of backbone.{modality}.args.pretrained are not used")
+        encoders[modality] = _built_for(path, state, held, config.environment)
+        loaded = load_encoder_weights(
+            encoders[modality], path, kind=modality, weights=config.evaluate.weights, state=state
+        )
     data = config.data
     if config.evaluate.as_trained:
-        _require_as_trained(path, stored, values)
+        _require_as_trained(path, stored, values, modalities)
     known = stored.get("data", {})
     if data.args.base_path is None and known.get("name") == data.name and known.get("args", {}).get("base_path"):
         filled = dataclasses.replace(data.args, base_path=known["args"]["base_path"])
@@ -131,8 +157,8 @@ def judged_encoder(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged:
     has_average = state.get("ema") is not None
     origin = ("config", "fingerprint", "position", "videos")
     return Judged(
-        encoder=encoder,
-        config=encoder_config,
+        encoders=encoders,
+        configs=configs,
         data=data,
         path=path,
         weights=loaded.weights,
@@ -140,6 +166,23 @@ def judged_encoder(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged:
         name=str(path) + (f", {OF_WHICH_WEIGHTS[loaded.weights]}" if has_average else ""),
         stored={name: state[name] for name in origin if name in state},
     )
+
+
+def _held_encoder(path: Path, stored: Mapping[str, Any], modality: "Modality") -> EncoderConfig:
+    """Return the configuration of an encoder of a checkpoint.
+
+    Raises:
+        earmark.training.checkpoint.CheckpointError: If it has none.
+    """
+    from earmark.training.checkpoint import CheckpointError
+
+    try:
+        values = stored["backbone"][modality]
+        if modality == "video":
+            return checked(VideoEncoder, values, section="backbone.video")
+        return checked(AudioEncoder, values, section="backbone.audio")
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: does not say which {modality} encoder it holds ({str(error)[:500]})") from error
 
 
 def _stored_config(path: Path, state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -154,7 +197,7 @@ def _stored_config(path: Path, state: Mapping[str, Any]) -> Mapping[str, Any]:
     for section in ("backbone", "data", "data_augm", "prepare"):
         if not isinstance(stored.get(section, {}), Mapping):
             raise CheckpointError(f"{path}: config.{section}: not values by name")
-    for section, key in AS_TRAINED:
+    for section, key in itertools.chain.from_iterable(AS_TRAINED.values()):
         if not isinstance(stored.get(section, {}).get(key), int | float | None):
             raise CheckpointError(f"{path}: config.{section}.{key}: not a number")
     args = stored.get("data", {}).get("args", {})
@@ -163,7 +206,7 @@ def _stored_config(path: Path, state: Mapping[str, Any]) -> Mapping[str, Any]:
     return stored
 
 
-def _built_for(path: Path, state: Mapping[str, Any], encoder: VideoEncoder, environment: Environment) -> "Encoder":
+def _built_for(path: Path, state: Mapping[str, Any], encoder: EncoderConfig, environment: Environment) -> "Encoder":
     """Build the encoder that a checkpoint names, unless it names one that its weights are far too few for."""
     from torch import Tensor
 
@@ -179,21 +222,23 @@ def _built_for(path: Path, state: Mapping[str, Any], encoder: VideoEncoder, envi
         raise CheckpointError(f"{path}: its encoder cannot be built ({str(error)[:500]})") from error
 
 
-def _without_checkpoint(config: EvaluateConfig) -> Judged:
-    """Build a randomly initialised encoder, or one with published weights or those of a file."""
+def _without_checkpoint(config: EvaluateConfig, asked: "Mapping[Modality, EncoderConfig]") -> Judged:
+    """Build randomly initialised encoders, or ones with published weights or those of files."""
     if config.evaluate.weights is not None:
         raise ConfigError(
             "evaluate.weights: chooses among the weights of a checkpoint, but evaluate.checkpoint is none"
         )
-    video = config.backbone.video
-    encoder = build_encoder(video, config.environment)
-    if video.args.weights is not None:
-        name = f"no run: the weights of {video.args.weights}"
-    elif video.args.pretrained:
-        name = "no run: the published weights of backbone.video"
-    else:
-        name = "no run: a randomly initialised encoder"
-    return Judged(encoder, video, config.data, None, None, False, name, {})
+    encoders = {modality: build_encoder(encoder, config.environment) for modality, encoder in asked.items()}
+    names = []
+    for modality, encoder in asked.items():
+        if encoder.args.weights is not None:
+            names.append(f"the weights of {encoder.args.weights}")
+        elif encoder.args.pretrained:
+            names.append(f"the published weights of backbone.{modality}")
+        else:
+            names.append("a randomly initialised encoder")
+    name = f"no run: {' and '.join(dict.fromkeys(names))}"
+    return Judged(encoders, asked, config.data, None, None, False, name, {})
 
 
 def seen_videos(judged: Judged, store: "PreparedStore", environment: Environment) -> dict[str, Collection[str] | None]:
@@ -208,7 +253,8 @@ def seen_videos(judged: Judged, store: "PreparedStore", environment: Environment
         environment: Where things lie.
     """
     if judged.path is None:
-        return {} if judged.config.args.weights is None else {"the training of these weights saw": None}
+        given = any(encoder.args.weights is not None for encoder in judged.configs.values())
+        return {"the training of these weights saw": None} if given else {}
     config = judged.stored.get("config", {})
     position = judged.stored.get("position", {})
     # best.pt is another name of this very checkpoint
@@ -232,12 +278,12 @@ def seen_videos(judged: Judged, store: "PreparedStore", environment: Environment
 
 
 def _with_cuts(seen: Collection[str], store: "PreparedStore") -> Collection[str]:
-    """Return ids with those of the store that are cuts of the same videos, or the whole of which they are cuts."""
+    """Return ids with those of the store that are cuts of the same videos, and the whole of which they are cuts."""
     from earmark.datasets import parent_of
 
     parents = {parent_of(video_id) for video_id in seen}
     same = [video_id for video_id in store.videos if parent_of(video_id) in parents]
-    return list(dict.fromkeys([*seen, *same]))
+    return list(dict.fromkeys([*seen, *same, *sorted(parents)]))
 
 
 def _same_videos(stored: Mapping[str, Any], data: Data, environment: Environment) -> bool | None:
@@ -256,10 +302,12 @@ def _same_videos(stored: Mapping[str, Any], data: Data, environment: Environment
     return True if same_folder else None
 
 
-def _require_as_trained(path: Path, stored: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+def _require_as_trained(
+    path: Path, stored: Mapping[str, Any], values: Mapping[str, Any], modalities: "Iterable[Modality]"
+) -> None:
     """Refuse to judge an encoder on clips of another size or rate than those it was trained on, unasked."""
     differing = []
-    for section, key in AS_TRAINED:
+    for section, key in itertools.chain.from_iterable(AS_TRAINED[modality] for modality in modalities):
         trained, here = stored.get(section, {}).get(key), values[section][key]
         if trained is not None and trained != here:
             differing.append((f"{section}.{key}={trained}", here))
@@ -271,11 +319,11 @@ def _require_as_trained(path: Path, stored: Mapping[str, Any], values: Mapping[s
         )
 
 
-def _described(encoder: VideoEncoder) -> str:
+def _described(encoder: EncoderConfig) -> str:
     args = encoder.args
     return encoder.name + (f" of width {args.width}" if args.width else f" {args.model}" if args.model else "")
 
 
-def untrained(encoder: VideoEncoder) -> VideoEncoder:
+def untrained(encoder: EncoderConfig) -> EncoderConfig:
     """Return the same encoder with random weights."""
     return dataclasses.replace(encoder, args=dataclasses.replace(encoder.args, pretrained=False, weights=None))

@@ -33,11 +33,13 @@ COMMANDS = {  # each has a module of its name in this package, with `add_argumen
     "pretrain": "train both encoders on the moments of a data set",
     "evaluate": "judge a pretrained video encoder by a linear probe",
     "score": "validate a file of predictions for a challenge, and score it with the official measures",
+    "features": "write the features of whole videos: of windows, of moments or of annotated actions",
     "runs": "list the runs with their state, epoch, last loss and best probe",
     "doctor": "say what this machine has, and what is missing for what",
 }
 HYDRA_COMMANDS = ("pretrain", "evaluate")  # Hydra parses their arguments
-RESUMABLE = ("demo", "kitchen", "prepare", "audio")
+LISTS = ("files", "inputs", "overrides")  # what a command takes any number of; none takes two of them
+RESUMABLE = ("demo", "kitchen", "prepare", "audio", "features")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,6 +123,24 @@ def command_parser(*named: str) -> argparse.ArgumentParser:
     return parser
 
 
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line whose files and overrides may stand anywhere between its flags.
+
+    argparse itself takes one run of them only, and calls those after a flag unrecognized.
+
+    Example:
+        >>> parsed(command_parser("check"), ["check", "data=folder", "--json", "data.args.base_path=DIR"]).overrides
+        ['data=folder', 'data.args.base_path=DIR']
+    """
+    options, others = parser.parse_known_args(arguments)
+    lists = [found for name in LISTS if isinstance(found := getattr(options, name, None), list)]
+    if others and (not lists or any(text.startswith("-") for text in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    for found in lists:
+        found.extend(others)
+    return options
+
+
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Have SIGTERM and SIGHUP end the command by an exception, so that its workers and temporary files go with it.
@@ -155,7 +175,7 @@ def ended_by_signals() -> Iterator[None]:
 def _run_command(command: str, arguments: Sequence[str]) -> int:
     if command in HYDRA_COMMANDS:
         return _hydra_command(command, list(arguments[1:]))
-    options = command_parser(command).parse_args(arguments)
+    options = parsed(command_parser(command), arguments)
     with ended_by_signals():
         code: int = options.run(options)
     return code

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from earmark.cli.build import actions_of, build_encoder, open_dataset, require_clips_fit, require_input_fits
+from earmark.cli.build import actions_of, build_encoder, open_dataset, require_clips_fit, require_sound_fits
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import PretrainConfig
 from earmark.cli.terminal import say
@@ -59,15 +59,9 @@ def build_encoders(config: PretrainConfig) -> "dict[str, Encoder]":
 
 
 def _require_inputs_fit(config: PretrainConfig, encoders: "Mapping[str, Encoder]") -> None:
-    from earmark.clips.transforms import LogMel
-
-    data, rate = config.data, config.prepare.audio_rate
-    require_clips_fit(encoders["video"], data, config.data_augm.crop_size)
+    require_clips_fit(encoders["video"], config.data, config.data_augm.crop_size)
     if "audio" in encoders:
-        log_mel = LogMel(sample_rate=rate)
-        num_frames = log_mel.num_frames(round(data.audio_seconds * rate))
-        shape = (1, 1, num_frames, log_mel.filterbank.shape[1])
-        require_input_fits(encoders["audio"], "audio", shape, f"data.audio_seconds={data.audio_seconds:g}")
+        require_sound_fits(encoders["audio"], config.data, config.prepare.audio_rate)
 
 
 def build_clips(config: PretrainConfig, store: "PreparedStore") -> "tuple[MomentClips, dict[str, int]]":

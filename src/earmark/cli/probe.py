@@ -67,12 +67,12 @@ def scheduled_probe(
     def probe(model: "nn.Module") -> dict[str, float]:
         result = evaluate_task(
             task,
-            model.get_submodule("backbone.video"),
-            transform=VideoCrop(crop_size=config.data_augm.crop_size, random=False),
+            {"video": model.get_submodule("backbone.video")},
+            transforms={"video": VideoCrop(crop_size=config.data_augm.crop_size, random=False)},
             features=FeatureOptions(num_workers=config.environment.workers),
             device=device,
             seed=config.environment.seed,
-        )
+        ).result
         scores = {}
         for column in result.columns:
             scores[f"{column.column}_top1"] = column.top1.encoder.value

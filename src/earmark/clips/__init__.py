@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from earmark.clips.splitmix64 import random_integers
     from earmark.clips.store import PreparedStore
     from earmark.clips.transforms import LogMel, VideoCrop, evenly_spaced
+    from earmark.clips.windows import WindowClips, WindowOptions, plan_windows
 
 _MODULE_OF = {
     "ActionClips": "dataset",
@@ -26,11 +27,14 @@ _MODULE_OF = {
     "MomentClips": "dataset",
     "PreparedStore": "store",
     "VideoCrop": "transforms",
+    "WindowClips": "windows",
+    "WindowOptions": "windows",
     "collate": "collation",
     "epoch_order": "sampling",
     "evenly_spaced": "transforms",
     "is_url": "remote",
     "load_batches": "loading",
+    "plan_windows": "windows",
     "random_integers": "splitmix64",
     "sample_seed": "sampling",
     "uniform_draw": "sampling",
@@ -43,11 +47,14 @@ __all__ = [
     "MomentClips",
     "PreparedStore",
     "VideoCrop",
+    "WindowClips",
+    "WindowOptions",
     "collate",
     "epoch_order",
     "evenly_spaced",
     "is_url",
     "load_batches",
+    "plan_windows",
     "random_integers",
     "sample_seed",
     "uniform_draw",

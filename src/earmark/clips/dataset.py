@@ -20,10 +20,11 @@ action covers the moment. `ActionClips` gives ``video`` in place of the two, ``a
 ``label_<column>`` int64 (B,) for each label column.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -275,6 +276,7 @@ class ActionClips(StoredClips):
         num_clips: Clips per action.
         random: Draw the clip's place from the visit's seed.
         audio_seconds: Also return sound of this length, centred on the clip; None for none.
+        pictures: Read the pictures; without them a sample is its sound alone.
 
     Attributes:
         actions: The usable actions, in the order given.
@@ -288,8 +290,6 @@ class ActionClips(StoredClips):
             between actions, or the store keeps nothing but what is around moments.
     """
 
-    clip_names = ("video",)
-
     def __init__(
         self,
         store: PreparedStore,
@@ -300,7 +300,10 @@ class ActionClips(StoredClips):
         num_clips: int = 1,
         random: bool = False,
         audio_seconds: float | None = None,
+        pictures: bool = True,
     ) -> None:
+        if not pictures and audio_seconds is None:
+            raise ValueError("clips need pictures, sound (audio_seconds) or both")
         if store.around_seconds is not None:
             raise SparseStoreError(
                 f"{store.root}: holds only {store.around_seconds:g} s on each side of each moment; clips of actions "
@@ -310,6 +313,7 @@ class ActionClips(StoredClips):
         self.store = store
         self.clip_seconds, self.clip_fps = clip_seconds, clip_fps
         self.num_clips, self.random = num_clips, random
+        self.clip_names = ("video",) if pictures else ()
         self.audio_seconds = audio_seconds
         self.num_frames = num_frames_of(clip_seconds, clip_fps, store)
         self.num_samples = None if audio_seconds is None else round(audio_seconds * store.sample_rate)
@@ -362,7 +366,23 @@ class ActionClips(StoredClips):
             "num_clips": self.num_clips,
             "random": self.random,
             "audio_seconds": self.audio_seconds,
+            **({} if self.clip_names else {"pictures": False}),
         }
+
+    def only(self, modality: Literal["video", "audio"]) -> Self:
+        """Return the same clips of the same actions, of which only the pictures or only the sound are read.
+
+        Raises:
+            ValueError: If they have none.
+        """
+        if (self.audio_seconds is None) if modality == "audio" else not self.clip_names:
+            raise ValueError(f"these clips have no {modality}")
+        clips = copy.copy(self)
+        if modality == "audio":
+            clips.clip_names = ()
+        else:
+            clips.audio_seconds = clips.num_samples = None
+        return clips
 
     def start_of(self, index: int, seed: int) -> float:
         """Return where a visit's clip starts, in seconds.

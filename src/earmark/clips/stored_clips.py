@@ -44,7 +44,7 @@ class StoredClips(Dataset[Sample]):
 
     Attributes:
         store: Prepared videos.
-        clip_names: The clips of a sample, in temporal order.
+        clip_names: The clips of a sample, in temporal order; empty where only sound is read.
         same_clips: Further names, each with the clip that it is an alias of.
         num_frames: Frames of each, T.
         num_samples: Samples of sound, S; None for no sound.
@@ -140,7 +140,9 @@ class StoredClips(Dataset[Sample]):
         size = (video.height, video.width)
         clips = [row[name] for name in self.clip_names]
         whole = clips
-        if clips[0].shape[1:3] != size:  # a picture is decoded into contiguous memory, which a part of a row is not
+        if (
+            clips and clips[0].shape[1:3] != size
+        ):  # a picture is decoded into contiguous memory, which a part of a row is not
             whole = [np.empty((self.num_frames, *size, 3), np.uint8) for _ in clips]
         self._read(window, whole, row["audio"] if self.num_samples is not None else np.empty(0, np.int16))
         if whole is not clips:
@@ -216,7 +218,7 @@ class StoredClips(Dataset[Sample]):
             [frame for clip in clips for frame in clip],
             sound,
             window.video_id,
-            window.times_seconds,
+            window.times_seconds if clips else (),
             sound_start_seconds=window.sound_start_seconds,
         )
 

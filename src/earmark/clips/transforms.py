@@ -84,7 +84,10 @@ class LogMel(nn.Module):
                 f"got {sample_rate} Hz"
             )
         self.sample_rate = sample_rate
+        self.window_seconds = window_seconds
         self.hop_seconds = hop_seconds
+        self.num_mels = num_mels
+        self.max_frequency = max_frequency
         self.window_length = math.floor(window_seconds * sample_rate + _ROUNDING)
         self.mean = mean
         self.std = std
@@ -94,6 +97,19 @@ class LogMel(nn.Module):
         )
         # A spectrum of the same sound grows with the sample rate: power by its square.
         self.register_buffer("filterbank", filterbank * (_REFERENCE_RATE / sample_rate) ** 2, persistent=False)
+
+    def cache_key(self) -> dict[str, Any]:
+        """Return what the spectrograms depend on beside the sound, as plain data."""
+        return {
+            "class": "LogMel",
+            "sample_rate": self.sample_rate,
+            "window_seconds": self.window_seconds,
+            "hop_seconds": self.hop_seconds,
+            "num_mels": self.num_mels,
+            "max_frequency": self.max_frequency,
+            "mean": self.mean,
+            "std": self.std,
+        }
 
     def num_frames(self, num_samples: int) -> int:
         """Return how many frames the spectrogram of so many samples has.

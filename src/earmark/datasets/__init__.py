@@ -5,10 +5,10 @@ To add one, write a class with the attributes and methods of `DatasetRecords` an
 
 from earmark.datasets.ego4d import Ego4D, StateChangeRecord
 from earmark.datasets.epic_cuts import parent_of
-from earmark.datasets.epic_files import checksums, stray_files
+from earmark.datasets.epic_files import absent_annotations, checksums, stray_files
 from earmark.datasets.epic_kitchens import EpicKitchens, parse_timestamp
 from earmark.datasets.epic_kitchens_55 import EpicKitchens55
-from earmark.datasets.epic_sounds import SOUND_CLASSES, EpicSounds
+from earmark.datasets.epic_sounds import SOUND_CLASSES, EpicSounds, sounds_of
 from earmark.datasets.epic_subsets import EpicSubset
 from earmark.datasets.folder import Folder
 from earmark.datasets.kitchen import Kitchen, KitchenPreset
@@ -18,6 +18,7 @@ from earmark.datasets.records import (
     ActionRecord,
     DatasetError,
     DatasetRecords,
+    NoVideoFoundError,
     VideoRecord,
 )
 
@@ -37,14 +38,17 @@ __all__ = [
     "Kitchen",
     "KitchenPreset",
     "Listing",
+    "NoVideoFoundError",
     "StateChangeRecord",
     "VideoRecord",
+    "absent_annotations",
     "checksums",
     "is_readable_file",
     "media_below",
     "parent_of",
     "parse_timestamp",
     "reason_of",
+    "sounds_of",
     "stray_files",
 ]
 

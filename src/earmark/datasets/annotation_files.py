@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from earmark.datasets.json_stream import PATIENT_DECODER, JsonReader, NoListError, RepeatedKey
+from earmark.datasets.listing import reason_of
 from earmark.datasets.records import DatasetError
 from earmark.wording import counted
 
@@ -38,6 +39,7 @@ MAX_ID_CHARACTERS = 200  # with suffixes and the name of a temporary file it sti
 MAX_LINE_CHARACTERS = 2**20
 MAX_NAMED = 1000  # faults of one file; the others are counted
 MAX_QUOTED = 60  # characters of a value in a message
+MAX_COLUMNS_NAMED = 20
 
 _TIMESTAMP = re.compile(r"([0-9]{1,4}):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,30}))?")
 _FILE_NAME = re.compile(r"\w[\w-]*", re.ASCII)
@@ -229,7 +231,7 @@ def _opened(path: Path) -> Iterator[TextIO]:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             yield file
     except OSError as error:
-        raise DatasetError(f"{path}: not a readable csv file ({error})") from error
+        raise DatasetError(f"{path}: not a readable csv file ({reason_of(error)})") from error
 
 
 def _header(file: TextIO, path: Path) -> list[str]:
@@ -247,8 +249,13 @@ def _values(
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     required = columns[:num_required]
     missing = [column for column in required if column not in header]
+    if missing and not header:
+        raise DatasetError(f"{path}: not a readable csv file (its first line, the names of the columns, is empty)")
     if missing:
-        raise DatasetError(f"{path}: column {', '.join(missing)} is missing")
+        names = ", ".join(quoted(name) for name in header[:MAX_COLUMNS_NAMED])
+        more = f" and {len(header) - MAX_COLUMNS_NAMED} more" if len(header) > MAX_COLUMNS_NAMED else ""
+        lack = f"column {missing[0]} is" if len(missing) == 1 else f"columns {', '.join(missing)} are"
+        raise DatasetError(f"{path}: {lack} missing; it has {names}{more}")
     twice = [column for column in columns if header.count(column) > 1]
     if twice:
         raise DatasetError(f"{path}: column {', '.join(twice)} is there twice")
@@ -298,7 +305,8 @@ def read_json(path: Path) -> Any:
     try:
         return PATIENT_DECODER.decode(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: not a readable json file ({error})") from error
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise DatasetError(f"{path}: not a readable json file ({reason})") from error
     except RecursionError as error:
         raise DatasetError(f"{path}: not a readable json file (nested too deeply)") from error
 
@@ -327,7 +335,7 @@ def json_rows(path: Path, key: str, faults: RowFaults) -> Iterator[tuple[str, di
     except NoListError as error:
         raise DatasetError(f"{path}: must be a list, or an object whose {key} is one") from error
     except OSError as error:
-        raise DatasetError(f"{path}: not a readable json file ({error})") from error
+        raise DatasetError(f"{path}: not a readable json file ({reason_of(error)})") from error
     except json.JSONDecodeError as error:
         reason = f"{error.msg} at character {error.pos}"
         raise DatasetError(f"{path}: not a readable json file ({reason})") from error

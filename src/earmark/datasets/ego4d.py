@@ -25,8 +25,7 @@ from earmark.datasets.annotation_files import (
     read_json,
 )
 from earmark.datasets.listing import is_readable_file
-from earmark.datasets.records import ActionRecord, DatasetError, VideoRecord
-from earmark.wording import counted
+from earmark.datasets.records import ActionRecord, DatasetError, NoVideoFoundError, VideoRecord
 
 __all__ = ["Ego4D", "StateChangeRecord"]
 
@@ -163,7 +162,8 @@ class Ego4D:
             split: ``train``, ``validation`` or ``test``; None for all.
 
         Raises:
-            DatasetError: If there is no such split, or all of the videos are missing.
+            DatasetError: If there is no such split.
+            NoVideoFoundError: If all of the videos are missing.
         """
         if split is not None and split not in FILE_SPLITS:
             raise DatasetError(f"{self.base_path}: no such split: {split!r} (splits: {', '.join(FILE_SPLITS)})")
@@ -173,10 +173,7 @@ class Ego4D:
                 path = self._find_video(video_uid)
                 records.append(VideoRecord(video_uid, path, video.split, video.participant_id))
         if not any(is_readable_file(record.path) for record in records):
-            example = records[0].path if records else self.base_path
-            raise DatasetError(
-                f"{self.base_path}: {counted(len(records), 'video')} listed, none found (looked for {example})"
-            )
+            raise NoVideoFoundError(self.base_path, records)
         return records
 
     def actions(self, split: str) -> list[ActionRecord]:

@@ -5,16 +5,20 @@ Nothing is opened here but the list of checksums.
 
 import re
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from earmark.datasets.annotation_files import RowError, RowFaults, csv_rows, quoted
 from earmark.datasets.epic_kitchens import EpicKitchens
-from earmark.datasets.listing import media_named
+from earmark.datasets.listing import is_readable_file, media_named
 from earmark.datasets.records import VIDEO_SUFFIXES, VideoRecord
 
-__all__ = ["checksums", "stray_files"]
+__all__ = ["absent_annotations", "checksums", "stray_files"]
 
 _NAME = re.compile(r"p(\d+)[ _-]+(\d+)", re.IGNORECASE | re.ASCII)
+_ALIKE = (
+    0.85  # share of the letters of two names: "(1)" behind a name and other cases are, other official files are not
+)
 _PARTICIPANT = re.compile(r"p\d+", re.IGNORECASE | re.ASCII)
 
 
@@ -44,12 +48,36 @@ def stray_files(epic: EpicKitchens, videos: Sequence[VideoRecord]) -> tuple[str,
             known = read.get(path.stem)
             match = _NAME.fullmatch(path.stem)
             meant = f"P{int(match[1]):02d}_{int(match[2]):02d}" if match else None
-            if known is not None and not _same(path, known):
+            if known is not None and not is_readable_file(known):
+                problems.append(f"{path}: not read: video {path.stem} is looked for as {known}")
+            elif known is not None and not _same(path, known):
                 problems.append(f"{path}: video {path.stem} again; {known} is read")
             elif known is None and meant in read:
                 problems.append(f"{path}: misspelt, not read: the video is called {meant}")
             elif known is None:
                 problems.append(f"{path}: not a video of the annotations, not read")
+    return tuple(problems)
+
+
+def absent_annotations(epic: EpicKitchens) -> tuple[str, ...]:
+    """Return a line for each split whose csv file is not there; of the test split only if one of a like name is.
+
+    Args:
+        epic: The data set.
+    """
+    try:
+        names = sorted(path.name for path in epic.annotations_path.iterdir())
+    except OSError:  # told by what reads it
+        return ()
+    problems = []
+    for split, expected in epic.annotation_files.items():
+        if split in epic.splits:
+            continue
+        like = [name for name in names if name not in epic.annotation_files.values() and _alike(name, expected)]
+        if like or not split.startswith("test"):
+            misspelt = f"; {', '.join(like)} lies there: misspelt?" if like else ""
+            path = epic.annotations_path / expected
+            problems.append(f"{path}: not there, so there is no {split} split{misspelt}")
     return tuple(problems)
 
 
@@ -80,6 +108,10 @@ def checksums(path: Path) -> tuple[dict[str, frozenset[str]], tuple[str, ...]]:
             found.setdefault(Path(name).stem, set()).add(digest.lower())
     faults.require_rows(num_rows)
     return {video_id: frozenset(digests) for video_id, digests in found.items()}, faults.lines()
+
+
+def _alike(name: str, expected: str) -> bool:
+    return SequenceMatcher(None, name.lower(), expected.lower()).ratio() >= _ALIKE
 
 
 def _same(path: Path, other: Path) -> bool:

@@ -6,7 +6,7 @@ Egocentric Vision", IJCV 2022).
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -23,7 +23,7 @@ from earmark.datasets.annotation_files import (
 )
 from earmark.datasets.epic_cuts import CUTS, Cut, CutKind, actions_in_cuts, cuts_in
 from earmark.datasets.listing import is_readable_file
-from earmark.datasets.records import VIDEO_SUFFIXES, ActionRecord, DatasetError, VideoRecord
+from earmark.datasets.records import VIDEO_SUFFIXES, ActionRecord, DatasetError, NoVideoFoundError, VideoRecord
 from earmark.wording import counted
 
 __all__ = ["AmbiguousLayoutError", "EpicKitchens", "parse_timestamp"]
@@ -115,10 +115,16 @@ class EpicKitchens:
         self.splits = tuple(split for split, name in self._files.items() if (self.annotations_path / name).is_file())
         if not self.splits:
             names = ", ".join(self._files.values())
-            raise DatasetError(f"{self.annotations_path}: none of the annotation files {names} found")
+            places = ", ".join(filter(None, ANNOTATION_FOLDERS))
+            raise DatasetError(f"{self.base_path}: none of the annotation files {names} found, in it or in {places}")
         self.classes = self._read_classes()
         self._found_cuts: dict[CutKind, tuple[list[Cut], tuple[str, ...]]] = {}
         self._problems: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    @property
+    def annotation_files(self) -> Mapping[str, str]:
+        """Name of the csv file of each split that the data set may have, there or not."""
+        return self._files
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -137,18 +143,15 @@ class EpicKitchens:
         A row whose video or participant cannot be the name of a file is left out, and named in `problems`.
 
         Raises:
-            DatasetError: If a csv file is missing or damaged, or all its rows are; a video is listed in two splits; or
-                all videos are missing.
+            DatasetError: If a csv file is missing or damaged, or all its rows are; or a video is listed in two splits.
+            NoVideoFoundError: If all videos are missing.
         """
         records = self._whole_videos(split)
         layout = self.layout_of(records)
         if layout != "videos":
             return self._cut_videos(records, layout)
         if not any(is_readable_file(record.path) for record in records):
-            example = records[0].path if records else self.base_path
-            raise DatasetError(
-                f"{self.base_path}: {counted(len(records), 'video')} listed, none found (looked for {example})"
-            )
+            raise NoVideoFoundError(self.base_path, records)
         return records
 
     def layout_of(self, records: Sequence[VideoRecord]) -> Layout:

@@ -1,10 +1,13 @@
 """What a data set says about its videos and actions: records, before anything is decoded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["VIDEO_SUFFIXES", "ActionRecord", "DatasetError", "DatasetRecords", "VideoRecord"]
+from earmark.wording import counted
+
+__all__ = ["VIDEO_SUFFIXES", "ActionRecord", "DatasetError", "DatasetRecords", "NoVideoFoundError", "VideoRecord"]
 
 VIDEO_SUFFIXES = frozenset(  # compared in lower case
     "." + name
@@ -31,6 +34,26 @@ class VideoRecord:
     path: Path
     split: str
     participant_id: str = ""
+
+
+class NoVideoFoundError(DatasetError):
+    """Not one video of a data set is there.
+
+    Args:
+        base_path: Its folder.
+        records: Its videos, each with the path where it was looked for.
+
+    Attributes:
+        records: The same.
+    """
+
+    def __init__(self, base_path: Path, records: Sequence[VideoRecord]) -> None:
+        example = records[0].path if records else base_path
+        super().__init__(
+            f"{base_path}: {counted(len(records), 'video')} listed, none found (looked for {example}); `earmark check` "
+            "names what lies there"
+        )
+        self.records = list(records)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,81 +2,224 @@
 
 In the path of a sample it stands after training: evaluation takes an encoder and labelled clips. It never imports
 training.
+
+The names below are imported from their modules at first use: files of predictions are read, scored and written without
+torch.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-from earmark.evaluation.action_recognition import ActionRecognition, ClassAccuracy, ColumnResult
-from earmark.evaluation.action_submissions import read_action_submission, write_action_submission
-from earmark.evaluation.base import ClipOptions, RecordCount, Task, evaluate_task
-from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
-from earmark.evaluation.detection_metrics import Events
-from earmark.evaluation.features import (
-    Cacheable,
-    FeatureOptions,
-    LabelledClips,
-    encoder_fingerprint,
-    extract_features,
-    feature_key,
-)
-from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
-from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
-from earmark.evaluation.report import Example, write_report
-from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
-from earmark.evaluation.sound_submissions import (
-    read_detection_submission,
-    read_sound_submission,
-    write_detection_submission,
-    write_sound_submission,
-)
-from earmark.evaluation.submission_files import SubmissionError, SupervisionLevels
+from earmark.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from earmark.evaluation.action_recognition import ActionRecognition, ClassAccuracy, ColumnResult
+    from earmark.evaluation.action_submissions import read_action_submission, write_action_submission
+    from earmark.evaluation.answers import TargetAnswers
+    from earmark.evaluation.anticipation import Anticipation, PartRecall, RecallResult
+    from earmark.evaluation.base import (
+        Answers,
+        ClipOptions,
+        Judgement,
+        RecordCount,
+        Setting,
+        Task,
+        answer_task,
+        evaluate_task,
+    )
+    from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
+    from earmark.evaluation.detection_metrics import Events
+    from earmark.evaluation.feature_files import FeatureFileError, VideoFeatures, load_features
+    from earmark.evaluation.feature_index import FeatureSettingsError
+    from earmark.evaluation.feature_writing import FeatureModel, FeatureReport, FeatureWriting, write_features
+    from earmark.evaluation.features import (
+        Cacheable,
+        FeatureOptions,
+        LabelledClips,
+        Modality,
+        encoder_fingerprint,
+        extract_features,
+        feature_key,
+    )
+    from earmark.evaluation.fine_tuned_recognition import FineTunedActionRecognition
+    from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
+    from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
+    from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip
+    from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
+    from earmark.evaluation.probing import ProbeAnswers, fit_probe
+    from earmark.evaluation.published_protocol import PUBLISHED_PROBE, PublishedActionRecognition, published_segments
+    from earmark.evaluation.published_results import PUBLISHED, PublishedTable
+    from earmark.evaluation.report import Example, write_report
+    from earmark.evaluation.report_details import ResultDetails
+    from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
+    from earmark.evaluation.sound_detection import DetectionAnswers, DetectionResult, SoundDetection
+    from earmark.evaluation.sound_recognition import SoundRecognition, SoundSetResult
+    from earmark.evaluation.sound_submissions import (
+        read_detection_submission,
+        read_sound_submission,
+        write_detection_submission,
+        write_sound_submission,
+    )
+    from earmark.evaluation.submission_files import SubmissionError, SupervisionLevels
+    from earmark.evaluation.tasks import TASKS
+
+_MODULE_OF = {
+    "CHALLENGES": "challenges",
+    "FEW_VIDEOS": "intervals",
+    "IGNORED_LABEL": "probe",
+    "PUBLISHED": "published_results",
+    "PUBLISHED_PROBE": "published_protocol",
+    "TASKS": "tasks",
+    "ActionRecognition": "action_recognition",
+    "Answers": "base",
+    "Anticipation": "anticipation",
+    "Cacheable": "features",
+    "ChallengeScore": "challenges",
+    "ClassAccuracy": "action_recognition",
+    "ClipAnswer": "judged_clips",
+    "ClipOptions": "base",
+    "ColumnResult": "action_recognition",
+    "DetectionAnswers": "sound_detection",
+    "DetectionResult": "sound_detection",
+    "Estimate": "results",
+    "Events": "detection_metrics",
+    "Example": "report",
+    "FeatureFileError": "feature_files",
+    "FeatureModel": "feature_writing",
+    "FeatureOptions": "features",
+    "FeatureReport": "feature_writing",
+    "FeatureSettingsError": "feature_index",
+    "FeatureWriting": "feature_writing",
+    "FineTunedActionRecognition": "fine_tuned_recognition",
+    "FineTuningOptions": "fine_tuning",
+    "JudgedClip": "judged_clips",
+    "Judgement": "base",
+    "LabelledClips": "features",
+    "Modality": "features",
+    "PartRecall": "anticipation",
+    "ProbeAnswers": "probing",
+    "ProbeOptions": "probe",
+    "PublishedActionRecognition": "published_protocol",
+    "PublishedTable": "published_results",
+    "RecallResult": "anticipation",
+    "RecordCount": "base",
+    "ResultDetails": "report_details",
+    "Row": "results",
+    "Score": "results",
+    "Seen": "results",
+    "Setting": "base",
+    "SoundDetection": "sound_detection",
+    "SoundRecognition": "sound_recognition",
+    "SoundSetResult": "sound_recognition",
+    "SubmissionError": "submission_files",
+    "SupervisionLevels": "submission_files",
+    "TargetAnswers": "answers",
+    "TargetResult": "results",
+    "Task": "base",
+    "TaskResult": "results",
+    "VideoFeatures": "feature_files",
+    "answer_task": "base",
+    "compare": "results",
+    "encoder_fingerprint": "features",
+    "evaluate_task": "base",
+    "extract_features": "features",
+    "feature_key": "features",
+    "fine_tune": "fine_tuning",
+    "fit_probe": "probing",
+    "format_table": "results",
+    "linear_probe": "probe",
+    "load_features": "feature_files",
+    "mean_interval": "intervals",
+    "paired_interval": "intervals",
+    "published_segments": "published_protocol",
+    "read_action_submission": "action_submissions",
+    "read_detection_submission": "sound_submissions",
+    "read_sound_submission": "sound_submissions",
+    "score_submission": "challenges",
+    "write_action_submission": "action_submissions",
+    "write_detection_submission": "sound_submissions",
+    "write_features": "feature_writing",
+    "write_report": "report",
+    "write_sound_submission": "sound_submissions",
+}
 
 __all__ = [
     "CHALLENGES",
     "FEW_VIDEOS",
     "IGNORED_LABEL",
+    "PUBLISHED",
+    "PUBLISHED_PROBE",
     "TASKS",
     "ActionRecognition",
+    "Answers",
+    "Anticipation",
     "Cacheable",
     "ChallengeScore",
     "ClassAccuracy",
+    "ClipAnswer",
     "ClipOptions",
     "ColumnResult",
+    "DetectionAnswers",
+    "DetectionResult",
     "Estimate",
     "Events",
     "Example",
+    "FeatureFileError",
+    "FeatureModel",
     "FeatureOptions",
+    "FeatureReport",
+    "FeatureSettingsError",
+    "FeatureWriting",
+    "FineTunedActionRecognition",
+    "FineTuningOptions",
+    "JudgedClip",
+    "Judgement",
     "LabelledClips",
+    "Modality",
+    "PartRecall",
+    "ProbeAnswers",
     "ProbeOptions",
+    "PublishedActionRecognition",
+    "PublishedTable",
+    "RecallResult",
     "RecordCount",
+    "ResultDetails",
     "Row",
     "Score",
     "Seen",
+    "Setting",
+    "SoundDetection",
+    "SoundRecognition",
+    "SoundSetResult",
     "SubmissionError",
     "SupervisionLevels",
+    "TargetAnswers",
     "TargetResult",
     "Task",
     "TaskResult",
+    "VideoFeatures",
+    "answer_task",
     "compare",
     "encoder_fingerprint",
     "evaluate_task",
     "extract_features",
     "feature_key",
+    "fine_tune",
+    "fit_probe",
     "format_table",
     "linear_probe",
+    "load_features",
     "mean_interval",
     "paired_interval",
+    "published_segments",
     "read_action_submission",
     "read_detection_submission",
     "read_sound_submission",
     "score_submission",
     "write_action_submission",
     "write_detection_submission",
+    "write_features",
     "write_report",
     "write_sound_submission",
 ]
 
-TASKS: Mapping[str, type[Task[Any, Any]]] = {
-    "action_recognition": ActionRecognition,
-}
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -104,7 +104,7 @@ def _score_actions(challenge: str, path: Path, annotations: Path) -> ChallengeSc
     source = _annotation_file(path, annotations, EPIC_FILES, "narration_id")
     num_verbs = _num_classes(source.with_name("EPIC_100_verb_classes.csv"), NUM_VERBS)
     num_nouns = _num_classes(source.with_name("EPIC_100_noun_classes.csv"), NUM_NOUNS)
-    labelled = "verb_class" in csv_columns(source)
+    labelled = _has_labels(source, "verb_class", EPIC_FILES)
     columns = ("narration_id", "participant_id", *(("verb_class", "noun_class") if labelled else ()))
     ids, participants, *classes = _read_columns(source, columns, unique="narration_id")
     submission = read_action_submission(path, challenge, ids, num_verbs=num_verbs, num_nouns=num_nouns)
@@ -144,7 +144,7 @@ def _score_actions(challenge: str, path: Path, annotations: Path) -> ChallengeSc
 
 def _score_sounds(path: Path, annotations: Path) -> ChallengeScore:
     source = _annotation_file(path, annotations, SOUND_FILES, "annotation_id")
-    labelled = "class_id" in csv_columns(source)
+    labelled = _has_labels(source, "class_id", SOUND_FILES)
     columns = ("annotation_id", *(("class_id",) if labelled else ()))
     ids, *classes = _read_columns(source, columns, unique="annotation_id")
     submission = read_sound_submission(path, ids)
@@ -185,7 +185,7 @@ def _score_detection(path: Path, annotations: Path) -> ChallengeScore:
     source = _annotation_file(path, annotations, DETECTION_FILES, "video_id")
     submission = read_detection_submission(path)
     challenge = "audio_based_interaction_detection"
-    if "class_id" not in csv_columns(source):
+    if not _has_labels(source, "class_id", DETECTION_FILES):
         (videos,) = _read_columns(source, ("video_id",))
         known = [*submission.notes, *_unknown_videos(submission.video_ids, set(videos))]
         return _without_labels(challenge, source, len(videos), submission.levels, known, what="videos")
@@ -194,6 +194,11 @@ def _score_detection(path: Path, annotations: Path) -> ChallengeScore:
     )
     numbers = {name: number for number, name in enumerate(submission.video_ids)}
     names = set(videos)
+    absent = source.with_name(DETECTION_FILES[1])
+    if submission.video_ids and names.isdisjoint(submission.video_ids) and not absent.exists():
+        raise SubmissionError(
+            [f"{path}: none of its {len(submission.video_ids)} videos is in {source}, and {absent.name} is not there"]
+        )
     for name in videos:
         numbers.setdefault(name, len(numbers))
     labels = _class_ids(source, "class_id", classes, len(SOUND_CLASSES))
@@ -237,7 +242,12 @@ CHALLENGES: Mapping[str, Callable[[Path, Path], ChallengeScore]] = {
 
 
 def _annotation_file(path: Path, annotations: Path, names: Sequence[str], id_column: str) -> Path:
-    """Return the csv file that a submission is for: of those that are there, the first that has its first segment."""
+    """Return the csv file that a submission is for: of those that are there, the first that has its first segment.
+
+    Raises:
+        SubmissionError: If none has it, and others are not there: it would be compared with another split.
+        DatasetError: If there is no csv file.
+    """
     if annotations.is_file():
         return annotations
     if not annotations.is_dir():
@@ -250,7 +260,18 @@ def _annotation_file(path: Path, annotations: Path, names: Sequence[str], id_col
     for source in there:
         if any(values[0] == first for _, values in csv_rows(source, (id_column,), RowFaults(source))):
             return source
+    absent = [name for name in names if folder / name not in there]
+    if absent and first is not None and id_column != "video_id":  # detections in unknown videos count, as wrong ones
+        places = " and ".join(map(str, there))
+        raise SubmissionError(
+            [f"{path}, segment {quoted(first)}: {places} has no such segment, and {' and '.join(absent)} is not there"]
+        )
     return there[0]
+
+
+def _has_labels(source: Path, column: str, names: Sequence[str]) -> bool:
+    """Return whether a csv file has labels; the official one of the validation split, the first of the names, must."""
+    return source.name == names[0] or column in csv_columns(source)
 
 
 def _read_columns(path: Path, columns: Sequence[str], *, unique: str | None = None) -> list[Column]:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["TIOU_THRESHOLDS", "Events", "detection_average_precisions", "detection_metrics"]
+__all__ = [
+    "TIOU_THRESHOLDS",
+    "ClassMatches",
+    "Events",
+    "detection_average_precisions",
+    "detection_metrics",
+    "match_detections",
+]
 
 TIOU_THRESHOLDS = tuple(np.linspace(0.1, 0.5, 5).tolist())  # the third is 0.30000000000000004, officially too
 MAX_PAIRS = 2**22  # overlaps in memory at once: 32 MB
@@ -102,10 +109,47 @@ def detection_average_precisions(
         >>> detection_average_precisions(found, truth, thresholds=[0.5, 0.6])
         {3: array([1., 0.])}
     """
+    return {
+        number: _interpolated_precision(matches.right, len(matches.event_videos))
+        for number, matches in match_detections(detected, annotated, thresholds=thresholds).items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMatches:
+    """Which detections of a class are right.
+
+    Attributes:
+        videos: Video of each detection, the surest first, shape ``(D,)``.
+        right: Whether it is right at each threshold, shape ``(T, D)``.
+        event_videos: Video of each annotated event of the class, shape ``(E,)``.
+    """
+
+    videos: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    event_videos: NDArray[np.int64]
+
+
+def match_detections(
+    detected: Events, annotated: Events, *, thresholds: ArrayLike = TIOU_THRESHOLDS
+) -> dict[int, ClassMatches]:
+    """Match detections to annotated events, as `detection_average_precisions` says.
+
+    Args:
+        detected: With scores.
+        annotated: At least one event.
+        thresholds: Least tIoU, shape ``(T,)``.
+
+    Returns:
+        Annotated class -> its detections.
+
+    Raises:
+        ValueError: As `detection_metrics`.
+    """
     if not len(annotated.label) or detected.score is None:
         raise ValueError("need annotated events, and detections with scores")
     levels = np.asarray(thresholds, dtype=np.float64)
-    precisions = {}
+    matches = {}
     for number in np.unique(annotated.label).tolist():
         chosen = np.flatnonzero(detected.label == number)
         chosen = chosen[np.argsort(detected.score[chosen], kind="stable")[::-1]]
@@ -116,8 +160,8 @@ def detection_average_precisions(
             places = np.flatnonzero(found_videos == video)
             events = annotated.segment[truth[true_videos == video]]
             right[:, places] = _matched(detected.segment[chosen[places]], events, levels)
-        precisions[number] = _interpolated_precision(right, len(truth))
-    return precisions
+        matches[number] = ClassMatches(found_videos, right, true_videos)
+    return matches
 
 
 def _matched(

@@ -24,9 +24,11 @@ __all__ = [
     "class_mean_recall",
     "finite_matrix",
     "majority_answers",
+    "pair_of",
     "rank_actions",
     "rank_classes",
     "recognition_accuracies",
+    "split_pair",
 ]
 
 NUM_ACTIONS_KEPT = 100  # best verbs, best nouns, and best pairs of them
@@ -69,7 +71,7 @@ class ActionLabels:
     @property
     def of_task(self) -> dict[str, Classes]:
         """Labels by task; those of actions are one number for each pair."""
-        return {"verb": self.verb, "noun": self.noun, "action": _pairs(self.verb, self.noun)}
+        return {"verb": self.verb, "noun": self.noun, "action": pair_of(self.verb, self.noun)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,15 @@ class RankedActions:
     action_verb: Classes
     action_noun: Classes
 
+    def first(self, number: int) -> "RankedActions":
+        """Return the best answers alone: those of many segments with thousands of actions take a gigabyte."""
+        every = (self.verb, self.noun, self.action_verb, self.action_noun)
+        return RankedActions(*(answers[:, :number] for answers in every))
+
     @property
     def of_task(self) -> dict[str, Classes]:
         """Answers by task; those of actions are one number for each pair."""
-        return {"verb": self.verb, "noun": self.noun, "action": _pairs(self.action_verb, self.action_noun)}
+        return {"verb": self.verb, "noun": self.noun, "action": pair_of(self.action_verb, self.action_noun)}
 
 
 def rank_classes(scores: ArrayLike) -> Classes:
@@ -206,13 +213,13 @@ def recognition_accuracies(ranked: RankedActions, labels: ActionLabels) -> dict[
         100.0
     """
     _require_same_segments(ranked, labels)
-    answers, truth = ranked.of_task, labels.of_task
+    answers, truth = ranked.first(5).of_task, labels.of_task
     accuracies = {}
     for part, masks in labels.parts.items():
         for task, mask in masks.items():
             if not mask.any():
                 continue
-            right = answers[task][mask, :5] == truth[task][mask, None]
+            right = answers[task][mask] == truth[task][mask, None]
             for k in (1, 5) if part == "all" else (1,):
                 accuracies[f"{part}_{task}_accuracy_at_{k}"] = 100 * float(right[:, :k].any(axis=1).mean())
     return accuracies
@@ -238,7 +245,7 @@ def anticipation_recalls(ranked: RankedActions, labels: ActionLabels) -> dict[st
         100.0
     """
     _require_same_segments(ranked, labels)
-    answers, truth = ranked.of_task, labels.of_task
+    answers, truth = ranked.first(5).of_task, labels.of_task
     return {
         f"{'overall' if part == 'all' else part}_{task}_mt5r": 100
         * class_mean_recall(answers[task][mask], truth[task][mask], k=5)
@@ -286,7 +293,7 @@ def majority_answers(verb: ArrayLike, noun: ArrayLike, *, num_segments: int) -> 
     verbs, nouns = np.asarray(verb, dtype=np.int64), np.asarray(noun, dtype=np.int64)
     by_count: Mapping[str, Classes] = {
         task: _by_frequency(labels)
-        for task, labels in (("verb", verbs), ("noun", nouns), ("pair", _pairs(verbs, nouns)))
+        for task, labels in (("verb", verbs), ("noun", nouns), ("pair", pair_of(verbs, nouns)))
     }
     pairs = by_count["pair"]
     columns = (by_count["verb"], by_count["noun"], pairs >> NOUN_BITS, pairs & (2**NOUN_BITS - 1))
@@ -298,8 +305,19 @@ def _by_frequency(labels: Classes) -> Classes:
     return classes[np.argsort(counts, kind="stable")[::-1]]
 
 
-def _pairs(verb: Classes, noun: Classes) -> Classes:
+def pair_of(verb: Classes, noun: Classes) -> Classes:
+    """Return one number for each pair of a verb and a noun.
+
+    Example:
+        >>> split_pair(int(pair_of(np.array([3]), np.array([7]))[0]))
+        (3, 7)
+    """
     return (verb << NOUN_BITS) | noun
+
+
+def split_pair(pair: int) -> tuple[int, int]:
+    """Return the verb and the noun of a pair."""
+    return pair >> NOUN_BITS, pair & (2**NOUN_BITS - 1)
 
 
 def _require_same_segments(ranked: RankedActions, labels: ActionLabels) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
 
-__all__ = ["FEW_VIDEOS", "mean_interval", "paired_interval"]
+__all__ = ["FEW_VIDEOS", "interval_without_variance", "mean_interval", "paired_interval"]
 
 FEW_VIDEOS = 20  # an interval that rests on fewer is said to; `benchmarks/intervals.py` shows why
 _ROUNDING = 1e-18  # of a variance of values between 0 and 1
@@ -71,7 +71,7 @@ def mean_interval(
     mean = float(shares.mean())
     _, group_of_sample, sizes = np.unique(membership, return_inverse=True, return_counts=True)
     if len(sizes) == 1 or np.ptp(shares) == 0:
-        low, high = _interval_without_variance(mean, len(sizes), confidence)
+        low, high = interval_without_variance(mean, len(sizes), confidence)
     else:
         totals = np.bincount(group_of_sample, weights=shares).astype(np.float64)
         variance = _variance(totals, sizes)
@@ -155,7 +155,18 @@ def _score_interval(mean: float, variance: float, quantile: float) -> tuple[floa
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
-def _interval_without_variance(mean: float, num_groups: int, confidence: float) -> tuple[float, float]:
-    """Return the means that agree with so many groups alike: more others than this and one would have shown."""
+def interval_without_variance(mean: float, num_groups: int, confidence: float) -> tuple[float, float]:
+    """Return the means that agree with so many groups alike: more others than this and one would have shown.
+
+    Args:
+        mean: What all groups have, from 0 to 1.
+        num_groups: How many there are.
+        confidence: How often such intervals should hold the true mean.
+
+    Example:
+        >>> low, high = interval_without_variance(1.0, 2, 0.95)
+        >>> round(low, 3), high
+        (0.158, 1.0)
+    """
     others = 1 - ((1 - confidence) / 2) ** (1 / num_groups)
     return mean - others * mean, mean + others * (1 - mean)

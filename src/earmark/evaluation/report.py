@@ -21,15 +21,15 @@ from matplotlib.image import imsave
 
 from earmark.atomic import replacing
 from earmark.clips.transforms import LogMel
-from earmark.evaluation.action_recognition import ColumnResult
+from earmark.evaluation.report_details import ResultDetails, clock_text, shown_details, strip
 from earmark.evaluation.results import TaskResult
-from earmark.media.page import data_uri, jpeg_uri, render_page, wav_uri
+from earmark.media.page import data_uri, render_page, wav_uri
 from earmark.wording import counted
 
 __all__ = ["Example", "write_report"]
 
-FRAMES_SHOWN = 4  # of each clip, evenly spread: more would be too small to see on a telephone
-FRAME_QUALITY = 88  # of their JPEG
+CURVE_INCHES = (5.2, 2.7)
+CLASSES_SHOWN = 500  # in the table of each class's accuracy: all verbs and nouns, but not the pairs that occur
 MOST_DRAWN = 1e100  # means and axes of larger numbers overflow
 POINTS_SHOWN = 400  # of each curve; longer ones are averaged in bins
 
@@ -105,8 +105,9 @@ def write_report(
     title: str,
     summary: Mapping[str, str],
     metrics: Sequence[Mapping[str, Any]] | None,
-    results: TaskResult[ColumnResult] | None,
+    results: TaskResult[Any] | None,
     examples: Sequence[Example],
+    details: ResultDetails | None = None,
     num_damaged_metrics: int = 0,
 ) -> None:
     """Write the page. The same arguments give the same bytes.
@@ -119,6 +120,7 @@ def write_report(
             last line of each. None, or no step, leaves a sentence instead of curves.
         results: Of the evaluation; None leaves a sentence.
         examples: Moments to show; none leave a sentence.
+        details: What else is known of the evaluation: confusions, clips, published results; shown with `results`.
         num_damaged_metrics: How many lines of the run's metrics could not be read; they are counted on the page.
 
     Raises:
@@ -132,6 +134,8 @@ def write_report(
         True
     """
     steps, num_unnumbered = _steps(metrics or ())
+    columns = _shown_columns(results)
+    as_published = _shown_columns(None if results is None else results.published)
     page = render_page(
         "earmark.evaluation",
         "report.html",
@@ -141,7 +145,12 @@ def write_report(
         has_metrics=metrics is not None,
         num_damaged_metrics=num_damaged_metrics + num_unnumbered,
         results=results,
-        scale_percent=_scale_percent(results),
+        columns=columns,
+        as_published=as_published,
+        most_classes=CLASSES_SHOWN,
+        scale_percent=_scale_percent([*columns, *as_published]),
+        details=shown_details(details or ResultDetails(), results),
+        curve_size=[round(100 * inches) for inches in CURVE_INCHES],
         examples=[_shown_example(example) for example in examples],
     )
     with replacing(path) as temporary:
@@ -198,7 +207,7 @@ def _plot(
     ink, grid = ("#b9bec6", "#343a43") if dark else ("#57606a", "#e4e7eb")
     colors = ("#7fb2ff", "#ffb454", "#5fd0a5", "#e59bd0") if dark else ("#1f5fbf", "#c26a00", "#0b7a55", "#9c2f7f")
     with mpl.rc_context({"svg.hashsalt": "earmark", "svg.fonttype": "path", "font.size": 9}):
-        figure = Figure(figsize=(5.2, 2.7), layout="constrained", facecolor="none")
+        figure = Figure(figsize=CURVE_INCHES, layout="constrained", facecolor="none")
         axes = figure.add_subplot(facecolor="none")
         for (label, (x, y)), color in zip(lines.items(), colors[: len(lines)], strict=True):
             axes.plot(x, y, color=color, linewidth=1.6, label=label, marker="o" if len(x) == 1 else None)
@@ -215,53 +224,52 @@ def _plot(
     return data_uri("image/svg+xml", picture.getvalue())
 
 
-def _scale_percent(results: TaskResult[ColumnResult] | None) -> int:
+def _shown_columns(results: TaskResult[Any] | None) -> list[dict[str, Any]]:
+    """Return the rows of each target, and what only targets with classes have."""
+    return [
+        {
+            "name": getattr(column, "column", ""),
+            "rows": column.rows(),
+            "num_classes": getattr(column, "num_classes", None),
+            "classes": getattr(column, "classes", ()),
+        }
+        for column in (results.columns if results is not None else ())
+    ]
+
+
+def _scale_percent(columns: Sequence[Mapping[str, Any]]) -> int:
     """Return the right end of the accuracy bars: the next multiple of 10 above everything shown."""
-    if results is None:
-        return 100
     estimates = [
         estimate
-        for column in results.columns
-        for score in (column.top1, column.top5)
-        for estimate in (score.encoder, score.baseline, score.majority)
+        for column in columns
+        for row in column["rows"]
+        for estimate in (row.score.encoder, row.score.baseline, row.score.majority)
         if estimate is not None
     ]
-    return min(100, 10 * math.ceil((max(estimate.high for estimate in estimates) + 1e-9) / 10))
+    if not estimates:
+        return 100
+    highest: float = max(estimate.high for estimate in estimates)
+    return min(100, 10 * math.ceil((highest + 1e-9) / 10))
 
 
 def _shown_example(example: Example) -> dict[str, Any]:
     """Return an example as the template shows it."""
-    for frames in (example.frames_before, example.frames_after):
-        if frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0 or frames.dtype != np.uint8:
-            raise ValueError(
-                f"{example.video_id} at {example.time_seconds:.2f} s: frames must be uint8 (T, H, W, 3), "
-                f"got {frames.dtype} {frames.shape}"
-            )
+    where = f"{example.video_id} at {example.time_seconds:.2f} s"
     if example.sound.ndim != 1 or example.sound.dtype != np.int16:
-        raise ValueError(
-            f"{example.video_id} at {example.time_seconds:.2f} s: sound must be int16 (S,), "
-            f"got {example.sound.dtype} {example.sound.shape}"
-        )
-    minutes, seconds = divmod(round(example.time_seconds, 2), 60)
+        raise ValueError(f"{where}: sound must be int16 (S,), got {example.sound.dtype} {example.sound.shape}")
     spectrogram = _spectrogram(example.sound, example.sample_rate)
     return {
         "video_id": example.video_id,
-        "time": f"{int(minutes)}:{seconds:05.2f}",
+        "time": clock_text(example.time_seconds),
         "caption": example.caption,
         "score": example.score,
-        "before": _strip(example.frames_before),
-        "after": _strip(example.frames_after),
+        "before": strip(example.frames_before, where=where),
+        "after": strip(example.frames_after, where=where),
         "spectrogram": spectrogram,
         "wave": wav_uri(example.sound, example.sample_rate) if spectrogram else "",
         "half_seconds": len(example.sound) / example.sample_rate / 2,
         "top_kilohertz": example.sample_rate / 2000,
     }
-
-
-def _strip(frames: npt.NDArray[np.uint8]) -> list[str]:
-    """Return evenly spread frames of a clip, the first and the last among them, as data URIs."""
-    numbers = np.unique(np.linspace(0, len(frames) - 1, FRAMES_SHOWN).round().astype(int))
-    return [jpeg_uri(frames[number], quality=FRAME_QUALITY) for number in numbers]
 
 
 def _spectrogram(sound: npt.NDArray[np.int16], sample_rate: int) -> str:

@@ -6,9 +6,11 @@ this form, so that all are written and printed in one way, with the same caution
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
@@ -56,6 +58,8 @@ class Score:
         gain: Encoder minus baseline on the same samples (paired); None without a baseline.
         majority: Of always giving the most frequent answers of the training samples.
         chance: Of guessing at random.
+        per_seed: Of the judged encoder with each seed of the head; ``encoder`` is their mean. Empty with one seed.
+        baseline_per_seed: The same of the baseline encoder.
     """
 
     k: int | None
@@ -64,6 +68,18 @@ class Score:
     gain: Estimate | None
     majority: Estimate
     chance: float
+    per_seed: tuple[float, ...] = ()
+    baseline_per_seed: tuple[float, ...] = ()
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds of the head; None with one seed."""
+        return statistics.stdev(self.per_seed) if len(self.per_seed) > 1 else None
+
+    @property
+    def baseline_spread(self) -> float | None:
+        """The same of the baseline encoder."""
+        return statistics.stdev(self.baseline_per_seed) if len(self.baseline_per_seed) > 1 else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,6 +140,7 @@ class TaskResult(Generic[Target]):
         num_test_videos: Videos of all test samples; None where videos were not given.
         seen: Test videos that were used before.
         left_out: What of the annotations could not be used, each with its place and the reason.
+        published: The same encoders judged as the published numbers were made; None where that was not asked for.
     """
 
     columns: tuple[Target, ...]
@@ -131,6 +148,7 @@ class TaskResult(Generic[Target]):
     num_test_videos: int | None = None
     seen: tuple[Seen, ...] = ()
     left_out: tuple[str, ...] = ()
+    published: "TaskResult[Target] | None" = None
 
     @property
     def headline(self) -> float:
@@ -179,9 +197,10 @@ def compare(
     """Return the mean of a measure over samples beside those of the baselines, each with its interval.
 
     Args:
-        values: The measure of each test sample, shape ``(N,)``, for example `earmark.evaluation.metrics.top_k_correct`.
+        values: The measure of each test sample, shape ``(N,)``, for example `earmark.evaluation.metrics.top_k_correct`;
+            with several seeds ``(seeds, N)``. The interval is then that of each sample's mean over them.
         baseline: The same of the baseline encoder; None without one.
-        majority: The same of the most frequent answers.
+        majority: The same of the most frequent answers, shape ``(N,)``.
         chance: Of guessing at random, scaled already.
         bounds: Least and greatest value that there can be.
         scale: What all numbers are multiplied by: 100 for shares in %, 1 for what has a unit.
@@ -200,6 +219,10 @@ def compare(
         ('75.0 [59.1, 86.2]', '25.0 [13.8, 40.9]', 50.0, None)
     """
     scaled_bounds = (scale * bounds[0], scale * bounds[1])
+    per_seed, values = _over_seeds(values, scale)
+    baseline_per_seed: tuple[float, ...] = ()
+    if baseline is not None:
+        baseline_per_seed, baseline = _over_seeds(baseline, scale)
 
     def estimate(of: npt.NDArray[Any]) -> Estimate:
         return Estimate(scale * float(of.mean()), *mean_interval(scale * of, bounds=scaled_bounds, groups=videos))
@@ -215,6 +238,16 @@ def compare(
         gain=gain,
         majority=estimate(majority),
         chance=chance,
+        per_seed=per_seed,
+        baseline_per_seed=baseline_per_seed,
+    )
+
+
+def _over_seeds(values: npt.NDArray[Any], scale: float) -> tuple[tuple[float, ...], npt.NDArray[Any]]:
+    """Return the mean of each seed where there are several, and the mean over seeds of each sample."""
+    rows = np.atleast_2d(values)
+    return (() if len(rows) == 1 else tuple(scale * float(row.mean()) for row in rows)), (
+        rows[0] if len(rows) == 1 else rows.mean(axis=0)
     )
 
 
@@ -244,24 +277,34 @@ def format_table(result: TaskResult[Any], *, title: str, samples: str) -> Table:
         samples: What test samples are called, in the plural.
     """
     rows: list[Row] = [row for column in result.columns for row in column.rows()]
+    num_full = len(rows)
+    notes = [f"Caution: {caution}" for caution in result.cautions]
+    if result.published is not None:
+        of_published = [row for column in result.published.columns for row in column.rows()]
+        rows += [dataclasses.replace(row, label=f"published: {row.label}") for row in of_published]
+        notes.insert(0, f"published: {result.published.options['protocol']}")
     has_baseline = any(row.score.baseline is not None for row in rows)
+    has_spread = any(row.score.spread is not None for row in rows)
     has_videos = result.num_test_videos is not None
     judged = result.options.get("judged")
     table = Table(
         title=title + (f"\n{judged}" if judged else ""),
-        caption="\n".join(f"Caution: {caution}" for caution in result.cautions) or None,
+        caption="\n".join(notes) or None,
     )
     table.add_column("")
-    headings = ["encoder", *(("random encoder", "gain") if has_baseline else ()), "majority", "chance", samples]
+    seeds = ("over seeds",) if has_spread else ()
+    headings = ["encoder", *seeds, *(("random encoder", "gain") if has_baseline else ()), "majority", "chance", samples]
     for heading in (*headings, *(("videos",) if has_videos else ())):
         table.add_column(heading, justify="right")
     for row in rows:
         score = row.score
         cells = [row.label, str(score.encoder)]
+        if has_spread:
+            cells.append("" if score.spread is None else f"± {score.spread:.2f}")
         if has_baseline:
             cells += [str(score.baseline), "" if score.gain is None else score.gain.signed()]
         cells += [str(score.majority), f"{score.chance:.1f}", f"{row.num_samples:,}"]
         if has_videos:
             cells.append(f"{row.num_videos:,}")
-        table.add_row(*cells)
+        table.add_row(*cells, end_section=len(table.rows) + 1 == num_full < len(rows))
     return table

@@ -192,6 +192,8 @@ def write_epic_sounds(folder: Path, sounds: Sequence[Mapping[str, Any]], videos:
     if "test" in splits:
         timed = [row[: len(TIME_COLUMNS)] for row in rows("test")]
         write_csv(folder / "EPIC_Sounds_recognition_test_timestamps.csv", TIME_COLUMNS, timed)
+        names = [[video.video_id] for video in videos if video.split == "test"]
+        write_csv(folder / "EPIC_Sounds_detection_test_videos.csv", ("video_id",), names)
     others = [
         [*_time_values(sound), sound["description"]]
         for sound in sounds

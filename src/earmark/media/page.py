@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from earmark.wording import visible_lines
@@ -25,17 +25,23 @@ def render_page(package: str, template: str, **values: Any) -> str:
 
     Args:
         package: Package that the template lies in, such as ``earmark.moments``.
-        template: Name of the template's file. It gets the style that all pages share as ``base_style``.
+        template: Name of the template's file, which may include others of the package. It gets the style that all pages
+            share as ``base_style``.
         values: What the template shows by name; every name that it uses must be here.
 
     Raises:
         jinja2.UndefinedError: If a name is missing.
     """
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+        loader=FunctionLoader(lambda name: files(package).joinpath(name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.globals["base_style"] = files("earmark.media").joinpath("page.css").read_text(encoding="utf-8")
-    return environment.from_string(files(package).joinpath(template).read_text(encoding="utf-8")).render(values)
+    return environment.get_template(template).render(values)
 
 
 def _shown(value: Any) -> Any:

@@ -77,6 +77,7 @@ class Completeness:
         checksum_faults: A line for each file whose checksum is another.
         problems: What of the annotations was left out.
         doubtful_times: A line for each action that ends after its video, which is read all the same.
+        unread_splits: Splits whose actions cannot be read, whatever is there of their videos.
     """
 
     videos: tuple[VideoState, ...]
@@ -87,6 +88,7 @@ class Completeness:
     checksum_faults: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     doubtful_times: tuple[str, ...] = ()
+    unread_splits: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> dict[str, list[str]]:
@@ -112,9 +114,10 @@ class Completeness:
 
     @property
     def complete(self) -> bool:
-        """Whether every video is there, can be read, and is as long as it should be."""
+        """Whether every video is there, can be read, and is as long as it should be, and actions of all are known."""
         kinds = self.kinds
-        return not any(kinds[kind] for kind in ("missing", "unreadable", "cut short", "too long", "wrong checksum"))
+        wrong = any(kinds[kind] for kind in ("missing", "unreadable", "cut short", "too long", "wrong checksum"))
+        return not wrong and not self.unread_splits
 
     def hours(self, *, with_audio: bool = False) -> float:
         """Return the hours that can be read, or those of them with sound."""
@@ -124,6 +127,8 @@ class Completeness:
         """Return in a line whether the data set is complete, and whether it can be used."""
         num_found = sum(not video.missing for video in self.videos)
         counts = f"{num_found} of {len(self.videos)} videos found, {self.num_usable} can be read"
+        if self.unread_splits:
+            counts += f", the {' and '.join(self.unread_splits)} actions cannot"
         if self.complete:
             return f"complete: {counts}"
         if self.num_usable:
@@ -143,6 +148,7 @@ class Completeness:
             "hours_with_sound": self.hours(with_audio=True),
             "num_lengths_known": self.num_lengths,
             "num_checksums": self.num_checksums,
+            "unread_splits": list(self.unread_splits),
             "actions": {s: {"annotated": n, "fall_away": lost} for s, (n, lost) in self.actions.items()},
             "faults": self.kinds,
             "videos": [asdict(video) | {"path": str(video.path)} for video in self.videos],
@@ -166,6 +172,8 @@ class Completeness:
             table.add_row("checksums", f"{self.num_checksums} compared, {len(self.checksum_faults)} differ")
         for split, (number, lost) in self.actions.items():
             table.add_row(f"{split} actions", f"{number} annotated, {lost} fall away")
+        for split in self.unread_splits:
+            table.add_row(f"{split} actions", "cannot be read")
         for kind, lines in self.kinds.items():
             if lines or kind in ("missing", "unreadable", "without sound"):
                 table.add_row(kind, str(len(lines)))

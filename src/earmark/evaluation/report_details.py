@@ -1,0 +1,327 @@
+"""What the page of an evaluation shows beside the table of its numbers: confusions, frequency, clips, others' results.
+
+Path of a sample: answers, clips, published results --here--> what the template ``report_details.html`` shows --> page.
+Names come from outside, and the template escapes them; nothing here makes HTML.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from earmark.evaluation.answers import (
+    Confusion,
+    TargetAnswers,
+    confused_classes,
+    confusion,
+    frequency_bins,
+    largest_confusions,
+)
+from earmark.evaluation.judged_clips import JudgedClip
+from earmark.evaluation.published_results import PublishedTable
+from earmark.evaluation.results import Estimate, TaskResult
+from earmark.media.page import jpeg_uri
+
+__all__ = ["ResultDetails", "clock_text", "require_frames", "shown_details", "strip"]
+
+FRAMES_SHOWN = 4  # of each clip, evenly spread: more would be too small to see on a telephone
+FRAME_QUALITY = 80  # of their JPEG
+LARGEST_FRAME = 128  # pixels of the short side: stores for larger inputs hold larger frames than can be seen here
+CONFUSIONS_SHOWN = 12  # pairs of classes in the table
+LEFT_OUT_SHOWN = 200  # lines; all are counted
+PLOT_LEFT, PLOT_RIGHT, PLOT_TOP, PLOT_BOTTOM = 40.0, 470.0, 12.0, 232.0  # of the scatter plot, in its own pixels
+NEVER_SEEN_WIDTH = 34.0  # at its left end, for classes without a training sample, which have no logarithm
+SOME_NAME_OR_NUMBER = re.compile(r"'[^']*'|\d[\d.,:]*")
+
+
+@dataclass(frozen=True)
+class ResultDetails:
+    """What is known of an evaluation beside its numbers.
+
+    Attributes:
+        sample: What a test sample is called, in the singular.
+        measured: What the numbers are, in which unit.
+        statements: How it was measured, in sentences by heading, such as what pretraining saw; plain text.
+        answers: Scores of the label columns, to show confusions and accuracy against frequency.
+        answers_of: Whose answers these are where there are several, such as "seed 0"; empty else.
+        clips: Test samples to show, those that were answered right and those answered wrong.
+        published: Published results to show beside these; None shows none.
+        not_published: Why published results are not shown; empty where there are none of this kind.
+        left_out: Id and reason of what could not be used, by heading.
+    """
+
+    sample: str = "action"
+    measured: str = "Action recognition with a linear probe on frozen features, % of the test actions"
+    statements: Mapping[str, str] = field(default_factory=dict)
+    answers: Sequence[TargetAnswers] = ()
+    answers_of: str = ""
+    clips: Sequence[JudgedClip] = ()
+    published: PublishedTable | None = None
+    not_published: str = ""
+    left_out: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+
+
+def shown_details(details: ResultDetails, results: TaskResult[Any] | None) -> dict[str, Any]:
+    """Return what the template shows, by name.
+
+    Args:
+        details: What is known.
+        results: The numbers, to stand beside published ones.
+
+    Raises:
+        ValueError: If the frames of a clip have the wrong shape or type.
+    """
+    return {
+        "sample": details.sample,
+        "measured": details.measured,
+        "statements": details.statements,
+        "answers_of": details.answers_of,
+        "confusions": [_shown_confusion(target) for target in details.answers if target.labelled.any()],
+        "frequencies": [_shown_frequency(target) for target in details.answers if target.labelled.any()],
+        "clips": _shown_clips(details.clips),
+        "published": None if details.published is None else _shown_published(details.published, results),
+        "not_published": details.not_published,
+        "left_out": [_shown_left_out(heading, lines) for heading, lines in details.left_out.items() if lines],
+        "left_out_shown": LEFT_OUT_SHOWN,
+    }
+
+
+def _shown_confusion(target: TargetAnswers) -> dict[str, Any]:
+    """Return the confusion matrices of both encoders, with the same rows and columns, and the largest confusions."""
+    labelled = target.labelled
+    labels, predictions = target.labels[labelled], target.predictions[labelled]
+    baseline = None if target.baseline_predictions is None else target.baseline_predictions[labelled]
+    classes = confused_classes(labels, [predictions, *([] if baseline is None else [baseline])])
+
+    def named(table: Confusion) -> dict[str, Any]:
+        others = [f"other ({table.num_others})"] if table.num_others else []
+        names = [*(target.names[label] for label in classes), *others]
+        rows = zip(names, table.counts.tolist(), table.shares.tolist(), strict=True)
+        return {
+            "names": names,
+            "rows": [
+                {"name": name, "total": sum(counts), "cells": list(zip(counts, shares, strict=True))}
+                for name, counts, shares in rows
+            ],
+            "num_others": table.num_others,
+            "num_classes": len(classes),
+        }
+
+    def counted_pairs(of: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+        for pair in largest_confusions(labels, of, number=CONFUSIONS_SHOWN):
+            yield {
+                "true": target.names[pair.true],
+                "predicted": target.names[pair.predicted],
+                "count": pair.count,
+                "num_true": pair.num_true,
+                "percent": 100 * pair.count / pair.num_true,
+                "baseline": None
+                if baseline is None
+                else int(np.count_nonzero((labels == pair.true) & (baseline == pair.predicted))),
+            }
+
+    num_classes = len(target.names)
+    return {
+        "column": target.column,
+        "encoder": named(confusion(labels, predictions, classes, num_classes=num_classes)),
+        "baseline": None if baseline is None else named(confusion(labels, baseline, classes, num_classes=num_classes)),
+        "num_wrong": int(np.count_nonzero(labels != predictions)),
+        "num_samples": len(labels),
+        "largest": list(counted_pairs(predictions)),
+    }
+
+
+def _shown_frequency(target: TargetAnswers) -> dict[str, Any]:
+    """Return the points, lines and ticks of accuracy against number of training samples, and its bins as numbers."""
+    labels = target.labels[target.labelled]
+    present, num_test = np.unique(labels, return_counts=True)
+    num_train = target.train_counts[present]
+
+    def accuracies(predictions: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64] | None:
+        if predictions is None:
+            return None
+        right = predictions[target.labelled] == labels
+        return np.array([100 * right[labels == label].mean() for label in present])
+
+    accuracy, baseline = accuracies(target.predictions), accuracies(target.baseline_predictions)
+    assert accuracy is not None
+    bins = frequency_bins(num_train, num_test, accuracy, baseline)
+    num_decades = max(1.0, float(np.ceil(2 * np.log10(int(num_train.max()) + 1)) / 2))
+    highest = max(values.max() for values in (accuracy, baseline) if values is not None)
+    top_percent = 25 * max(1, int(np.ceil(highest / 25)))
+    never_seen = bool((num_train == 0).any())
+    left = PLOT_LEFT + (NEVER_SEEN_WIDTH if never_seen else 0)
+
+    def across(number: float) -> float:
+        if number < 1:
+            return PLOT_LEFT + NEVER_SEEN_WIDTH / 2
+        return float(left + (PLOT_RIGHT - left) * min(1.0, np.log10(number) / num_decades))
+
+    def down(percent: float) -> float:
+        return PLOT_BOTTOM - (PLOT_BOTTOM - PLOT_TOP) * percent / top_percent
+
+    points = []
+    for kind, values in (("baseline", baseline), ("encoder", accuracy)):
+        if values is None:
+            continue
+        for label, train, test, percent in zip(present, num_train, num_test, values, strict=True):
+            title = f"{target.names[label]}: {percent:.1f} % of {test:,} test, {train:,} training"
+            points.append({"kind": kind, "x": across(train), "y": down(percent), "title": title})
+    lines = []
+    for kind in ("baseline", "encoder"):
+        for part in bins:
+            mean = part.accuracy if kind == "encoder" else part.baseline_accuracy
+            if mean is not None:
+                start, stop = (across(part.low), across(part.high + 1)) if part.low else (PLOT_LEFT, left)
+                lines.append({"kind": kind, "x1": start, "x2": stop, "y": down(mean)})
+    ticks = [(across(10**power), f"{10**power:,}") for power in range(int(num_decades) + 1)]
+    return {
+        "column": target.column,
+        "points": points,
+        "lines": lines,
+        "x_ticks": [*([(across(0), "0")] if never_seen else []), *ticks],
+        "y_ticks": [(down(percent), percent) for percent in range(0, top_percent + 1, 25)],
+        "box": {"left": PLOT_LEFT, "right": PLOT_RIGHT, "top": PLOT_TOP, "bottom": PLOT_BOTTOM},
+        "bins": bins,
+        "has_baseline": baseline is not None,
+        "num_never_seen": int(np.count_nonzero(num_train == 0)),
+    }
+
+
+def _shown_clips(clips: Sequence[JudgedClip]) -> list[dict[str, Any]]:
+    """Return the clips in two groups, those answered right and those answered wrong."""
+    groups = []
+    for heading, right in (("Answered right", True), ("Answered wrong", False)):
+        group = [
+            {
+                "video_id": clip.video_id,
+                "start": clock_text(clip.start_seconds),
+                "stop": clock_text(clip.stop_seconds),
+                "frames": strip(clip.frames, where=f"{clip.video_id} at {clip.start_seconds:.2f} s"),
+                "answers": clip.answers,
+                "confident": clip.confident,
+            }
+            for clip in clips
+            if clip.right == right
+        ]
+        groups.append({"heading": heading, "clips": group})
+    return groups if clips else []
+
+
+def _shown_published(table: PublishedTable, results: TaskResult[Any] | None) -> dict[str, Any]:
+    """Return the rows of a table of published results, below those of this evaluation."""
+
+    def here(kind: str, name: str, note: str, of: TaskResult[Any] | None) -> dict[str, Any] | None:
+        scores = {row.label: row.score for column in (of.columns if of else ()) for row in column.rows()}
+        estimates: list[Estimate | None] = [
+            getattr(scores[measure.label], kind) if measure.label in scores else None for measure in table.measures
+        ]
+        if all(estimate is None for estimate in estimates):
+            return None
+        cells = [
+            None
+            if estimate is None
+            else {
+                "value": f"{estimate.value:.{measure.decimals}f}",
+                "interval": f"{estimate.low:.{measure.decimals}f} to {estimate.high:.{measure.decimals}f}",
+            }
+            for measure, estimate in zip(table.measures, estimates, strict=True)
+        ]
+        return {"name": name, "note": note, "cells": cells, "kind": kind}
+
+    published = [
+        {
+            "name": row.name,
+            "note": row.note,
+            "kind": "published",
+            "cells": [
+                None if value is None else {"value": f"{value:.{measure.decimals}f}", "interval": ""}
+                for measure, value in zip(table.measures, row.values, strict=True)
+            ],
+        }
+        for row in table.rows
+    ]
+    as_published = None if results is None else results.published
+    ours = [
+        here("encoder", "encoder", "judged here", results),
+        here("baseline", "random encoder", "never trained", results),
+        here("majority", "most frequent classes", "of the training labels", results),
+        here("encoder", "encoder", "by the published protocol", as_published),
+        here("baseline", "random encoder", "by the published protocol", as_published),
+    ]
+    return {
+        "table": table,
+        "rows": [row for row in ours if row is not None],
+        "published": published,
+        "has_lower": any(not measure.higher_is_better for measure in table.measures),
+    }
+
+
+def _shown_left_out(heading: str, lines: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Return how often each kind of reason stands, the first lines, and how many more there are."""
+    kinds = Counter(SOME_NAME_OR_NUMBER.sub("…", reason) for _, reason in lines)
+    return {
+        "heading": heading,
+        "number": len(lines),
+        "kinds": kinds.most_common(10),
+        "num_more_kinds": max(0, len(kinds) - 10),
+        "lines": lines[:LEFT_OUT_SHOWN],
+        "num_more": max(0, len(lines) - LEFT_OUT_SHOWN),
+    }
+
+
+def require_frames(frames: npt.NDArray[np.uint8], *, where: str) -> None:
+    """Refuse what is no clip.
+
+    Raises:
+        ValueError: Naming the clip.
+    """
+    if frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0 or frames.dtype != np.uint8:
+        raise ValueError(f"{where}: frames must be uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
+
+
+def strip(frames: npt.NDArray[np.uint8], *, where: str) -> list[dict[str, Any]]:
+    """Return evenly spread frames of a clip, the first and the last among them, as data URIs with width and height.
+
+    Args:
+        frames: uint8 ``(T, H, W, 3)`` RGB; larger ones than a page shows are made smaller.
+        where: Names the clip in an error.
+
+    Raises:
+        ValueError: If they are no frames.
+    """
+    require_frames(frames, where=where)
+    numbers = np.unique(np.linspace(0, len(frames) - 1, FRAMES_SHOWN).round().astype(int))
+    shown = _at_most(frames[numbers], LARGEST_FRAME)
+    height, width = shown.shape[1:3]
+    return [{"uri": jpeg_uri(frame, quality=FRAME_QUALITY), "width": width, "height": height} for frame in shown]
+
+
+def _at_most(frames: npt.NDArray[np.uint8], short_side: int) -> npt.NDArray[np.uint8]:
+    """Return frames whose short side is no longer than that, averaged down where it was."""
+    height, width = frames.shape[1:3]
+    scale = short_side / min(height, width)
+    if scale >= 1:
+        return frames
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
+    smaller = functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    return smaller.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def clock_text(seconds: float) -> str:
+    """Return a time of a video as players show it.
+
+    Example:
+        >>> clock_text(72.5), clock_text(59.999), clock_text(3725.25)
+        ('1:12.50', '1:00.00', '1:02:05.25')
+    """
+    minutes, rest = divmod(round(seconds, 2), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{rest:05.2f}" if hours else f"{minutes}:{rest:05.2f}"

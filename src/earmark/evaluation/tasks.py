@@ -1,0 +1,19 @@
+"""The tasks by name, as `evaluate.task` names them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from earmark.evaluation.action_recognition import ActionRecognition
+from earmark.evaluation.anticipation import Anticipation
+from earmark.evaluation.base import Task
+from earmark.evaluation.sound_detection import SoundDetection
+from earmark.evaluation.sound_recognition import SoundRecognition
+
+__all__ = ["TASKS"]
+
+TASKS: Mapping[str, type[Task[Any, Any]]] = {
+    "action_recognition": ActionRecognition,
+    "sound_recognition": SoundRecognition,
+    "sound_detection": SoundDetection,
+    "anticipation": Anticipation,
+}
