@@ -107,6 +107,8 @@ def test_one_evaluation_gives_both_protocols_and_a_file_that_scores_as_the_table
             "evaluate.protocol: must",
         ),
         (["evaluate.probe=knn", "evaluate.lrs=[0.1,0.2]"], "evaluate.lrs: must be []; the kNN probe trains nothing"),
+        (["evaluate.neighbours=[5]"], "evaluate.neighbours: must be [20]; it is of evaluate.probe=knn"),
+        (["evaluate.probe=knn", "evaluate.neighbours=[]"], "evaluate.neighbours: needs at least one number"),
         (["evaluate.lrs=[0.1,0.1]"], "evaluate.lrs: names a value twice"),
         (["evaluate.probe=attentive", "evaluate.audio=true"], "evaluate.audio: must be false"),
         (["evaluate.task=anticipation", "evaluate.protocol=published"], "evaluate.protocol: published is of"),

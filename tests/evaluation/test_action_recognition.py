@@ -22,6 +22,8 @@ from earmark.evaluation import (
     ColumnResult,
     Estimate,
     FeatureOptions,
+    FineTunedActionRecognition,
+    FineTuningOptions,
     ProbeOptions,
     Seen,
     Setting,
@@ -29,6 +31,7 @@ from earmark.evaluation import (
     TaskResult,
     evaluate_task,
     extract_features,
+    fine_tune,
     linear_probe,
     mean_interval,
 )
@@ -416,6 +419,42 @@ def test_several_seeds_give_their_mean_its_interval_and_the_spread(clips: tuple[
     assert "over seeds" not in printed(single[0])
     with pytest.raises(ValueError, match="at least one seed, got 0"):
         evaluate(clips, num_seeds=0)
+
+
+def test_a_fine_tuned_encoder_answers_as_fine_tune_does_and_stays_as_it_was(
+    clips: tuple[ColouredClips, ColouredClips],
+) -> None:
+    encoder, options = nn.Sequential(nn.Flatten(), nn.Linear(96, 8), nn.ReLU()), FineTuningOptions(epochs=2, lr=0.1)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    task = FineTunedActionRecognition(*clips, CLASS_NAMES, fine_tuning=options)
+    transforms: dict[Any, nn.Module] = {"video": ToFloat()}
+    judgement = evaluate_task(task, {"video": encoder}, transforms=transforms, seed=5, num_seeds=2)
+    for number, answers in enumerate(judgement.answers):
+        alone = fine_tune(
+            encoder,
+            *clips,
+            num_classes={name: len(of) for name, of in CLASS_NAMES.items()},
+            train_videos=None,
+            train_transform=ToFloat(),
+            test_transform=ToFloat(),
+            options=options,
+            seed=5 + number,
+        )
+        for name, scores in alone.scores.items():
+            np.testing.assert_array_equal(answers.encoder.scores[name], scores)
+    assert judgement.result.options["fine_tuning"]["epochs"] == 2
+    assert "probe" not in judgement.result.options
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+    with pytest.raises(ValueError, match="one encoder is fine-tuned at a time, not those of video and audio"):
+        dataclasses.replace(task, modalities=("video", "audio")).check()
+    halved = dataclasses.replace(task, train_transforms={"video": Halved()})  # training has a transform of its own
+    other = evaluate_task(halved, {"video": encoder}, transforms=transforms, seed=5)
+    assert not np.array_equal(other.answers[0].encoder.scores["verb"], judgement.answers[0].encoder.scores["verb"])
+
+
+class Halved(ToFloat):
+    def forward(self, video: Tensor, seed: Tensor, video_size: Tensor) -> Tensor:
+        return super().forward(video, seed, video_size) / 2
 
 
 def test_every_task_is_found_by_its_name_and_is_whole() -> None:

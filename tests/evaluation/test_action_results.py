@@ -155,3 +155,28 @@ def test_parts_are_those_of_the_official_lists(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     assert action_parts(epic_folder(tmp_path / "other", lists=False), actions, "validation") == {}
     assert action_parts(EpicSubset(epic, "unseen_participants"), actions, "validation") == {}
+
+
+def test_parts_and_majority_of_the_official_validation_split(annotations: Path) -> None:
+    """The counts that the challenge names, and the shares of its most frequent classes."""
+    epic = EpicKitchens(annotations / "epic100")
+    actions = epic.actions("validation")
+    labels = {column: np.array([action.labels[column] for action in actions]) for column in ("verb", "noun")}
+    rng = np.random.default_rng(0)
+    answers = ProbeAnswers({column: rng.random((9668, len(epic.classes[column]))) for column in labels}, {})  # type: ignore[arg-type]
+    columns = measure_actions(
+        [answers],
+        [],
+        class_names=epic.classes,
+        train_labels=labels,
+        test_labels=labels,
+        test_videos=[action.video_id for action in actions],
+        parts=action_parts(epic, actions, "validation"),
+    )
+    counts = {(column.column, part.name): part.num_test_actions for column in columns for part in column.parts}
+    assert {counts[column, "unseen participants"] for column in ("verb", "noun", "action")} == {1065}
+    assert (counts["verb", "tail classes"], counts["noun", "tail classes"]) == (1760, 1900)
+    verb, noun, action = columns
+    majority = [score.majority.value for score in (verb.top1, noun.top1, verb.top5, noun.top5)]
+    assert [round(value, 2) for value in majority] == [20.04, 4.45, 64.18, 18.81]
+    assert (action.num_classes, action.num_test_actions, action.num_test_videos) == (29100, 9668, 138)

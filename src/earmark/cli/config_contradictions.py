@@ -125,18 +125,22 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
 
 def _contradicting_probe(evaluate: Evaluate) -> list[str]:
     """Return which settings of the probe contradict each other."""
-    problems = []
+    problems = [] if evaluate.neighbours else ["evaluate.neighbours: needs at least one number"]
     if evaluate.probe == "knn":
         problems += [
             f"evaluate.{name}: must be []; the kNN probe trains nothing"
             for name in ("lrs", "weight_decays")
             if getattr(evaluate, name)
         ]
-    if evaluate.probe == "attentive" and evaluate.audio:
-        problems.append("evaluate.audio: must be false with evaluate.probe=attentive, of feature maps of one encoder")
+    elif evaluate.neighbours != [20]:
+        problems.append(f"evaluate.neighbours: must be [20]; it is of evaluate.probe=knn, here it is {evaluate.probe}")
+    if evaluate.probe in ("attentive", "fine_tuned") and evaluate.audio:
+        problems.append(f"evaluate.audio: must be false with evaluate.probe={evaluate.probe}, of one encoder")
+    if evaluate.probe == "fine_tuned" and evaluate.task != "action_recognition":
+        problems.append("evaluate.probe: fine_tuned is of evaluate.task=action_recognition")
     problems += [
         f"evaluate.{name}: names a value twice"
-        for name in ("lrs", "weight_decays")
+        for name in ("lrs", "weight_decays", "neighbours")
         if len(set(getattr(evaluate, name))) < len(getattr(evaluate, name))
     ]
     return problems

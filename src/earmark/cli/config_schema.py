@@ -307,9 +307,10 @@ class Evaluate:
     checkpoint: str | None
     weights: Literal["ema", "model"] | None
     audio: bool
-    probe: Literal["linear", "attentive", "knn"]
+    probe: Literal["linear", "attentive", "knn", "fine_tuned"]
     lrs: list[Positive]
     weight_decays: list[NonNegative]
+    neighbours: list[AtLeastOne]
     held_out: Annotated[float, Rule("above 0 and below 1", lambda value: 0 < value < 1)]
     seeds: AtLeastOne
     protocol: Literal["full", "published"]

@@ -59,6 +59,7 @@ LATER_KEYS: Mapping[str, Any] = {
     "probe": "linear",
     "lrs": [],
     "weight_decays": [],
+    "neighbours": [20],
     "held_out": 0.2,
     "seeds": 1,
     "protocol": "full",
@@ -124,7 +125,10 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
 
     if config.evaluate.task not in TASKS:
         raise ConfigError(f"evaluate.task: {config.evaluate.task} is not among {', '.join(TASKS)}")
-    task = cut_clips(TASKS[config.evaluate.task], dataset, store, judged, config, probe_options(config))
+    if config.evaluate.probe == "fine_tuned":
+        task = fine_tuned_task(dataset, store, judged, config)
+    else:
+        task = cut_clips(TASKS[config.evaluate.task], dataset, store, judged, config, probe_options(config))
     folder = result_folder(judged, store, config, values)
     cache_dir = Path(config.environment.data_dir) / "features"
     for written in (folder, cache_dir):
@@ -205,6 +209,44 @@ def cut_clips(
         left_out = f"; {len(count.left_out)} left out, such as {': '.join(count.left_out[0])}" if count.left_out else ""
         say(f"{count.split}: {counted(count.num_used, cut.sample)}{left_out}")
     return cut
+
+
+def fine_tuned_task(
+    dataset: "DatasetRecords", store: "PreparedStore", judged: Judged, config: EvaluateConfig
+) -> "AnyTask":
+    """Cut the clips of action recognition with an encoder that is trained on, on random crops."""
+    from earmark.clips.transforms import VideoCrop
+    from earmark.evaluation import FineTunedActionRecognition, FineTuningOptions
+
+    optim, crop_size = config.optim, config.data_augm.crop_size
+    task = cut_clips(FineTunedActionRecognition, dataset, store, judged, config, probe_options(config))
+    assert isinstance(task, FineTunedActionRecognition)
+    return dataclasses.replace(
+        task,
+        fine_tuning=FineTuningOptions(
+            epochs=optim.epochs,
+            lr=optim.args.lr,
+            weight_decay=optim.args.weight_decay,
+            momentum=optim.args.momentum,
+            schedule="steps" if optim.schedule else "cosine",
+            milestones=tuple(optim.schedule),
+            gamma=optim.gamma,
+            batch_size=optim.batch_size,
+            lrs=tuple(config.evaluate.lrs),
+            weight_decays=tuple(config.evaluate.weight_decays),
+            held_out=config.evaluate.held_out,
+            num_workers=config.environment.workers,
+            progress=True,
+        ),
+        train_transforms={
+            # short sides as in pretraining, whose crops of 112 come from 128 to 180
+            "video": VideoCrop(
+                crop_size=crop_size,
+                min_short_side=round(crop_size * 8 / 7),
+                max_short_side=round(crop_size * 45 / 28),
+            )
+        },
+    )
 
 
 def judge(
@@ -293,9 +335,10 @@ def probe_options(config: EvaluateConfig) -> "ProbeOptions":
         normalize=config.train_algo.normalize_feats,
         standardize=config.evaluate.standardize,
         fresh_clips=config.evaluate.random_clips and config.evaluate.probe == "linear",
-        kind=config.evaluate.probe,
+        kind="linear" if config.evaluate.probe == "fine_tuned" else config.evaluate.probe,
         lrs=tuple(config.evaluate.lrs),
         weight_decays=tuple(config.evaluate.weight_decays),
+        neighbours=tuple(config.evaluate.neighbours),
         held_out=config.evaluate.held_out,
     )
 

@@ -31,6 +31,7 @@ from earmark.evaluation.features import (
     extract_features,
     feature_key,
 )
+from earmark.evaluation.fine_tuned_recognition import FineTunedActionRecognition
 from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
 from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
 from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip
@@ -68,6 +69,7 @@ __all__ = [
     "Events",
     "Example",
     "FeatureOptions",
+    "FineTunedActionRecognition",
     "FineTuningOptions",
     "JudgedClip",
     "Judgement",

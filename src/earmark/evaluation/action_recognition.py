@@ -84,6 +84,11 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
         return bool(self.test_clips.labels)
 
     @property
+    def head(self) -> str:
+        """What answers, in words."""
+        return PROBES[self.probe.kind]
+
+    @property
     def needs_tokens(self) -> bool:
         """Of the attentive probe, which weighs places and times itself."""
         return self.probe.kind == "attentive"
@@ -240,7 +245,7 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
 
     def table(self, result: TaskResult[ColumnResult]) -> Table:
         """Return a result as a table for the terminal, named by the kind of the probe."""
-        title = f"Action recognition, {PROBES[self.probe.kind]}, % [95 % interval]"
+        title = f"Action recognition, {self.head}, % [95 % interval]"
         return format_table(result, title=title, samples=f"{self.sample}s")
 
 
