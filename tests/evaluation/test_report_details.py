@@ -133,7 +133,9 @@ def test_a_page_at_the_size_of_epic_kitchens_stays_under_3_megabytes(tmp_path: P
         left_out={"train actions": [(f"P01_01_{number}", f"video 'P{number}' is not there") for number in range(5000)]},
     )
     sound = rng.normal(0, 2000, 32000).astype(np.int16)
-    examples = [Example(f"P{n}", 9.0, pool[:4], pool[4:], sound, 16000, caption="open tap", score=2.0) for n in range(6)]
+    examples = [
+        Example(f"P{n}", 9.0, pool[:4], pool[4:], sound, 16000, caption="open tap", score=2.0) for n in range(6)
+    ]
     metrics = [{"kind": "step", "step": step, "loss": 5 / (1 + step), "lr": 0.1} for step in range(500)]
     page = written(tmp_path, details, result_of(targets, videos), examples=examples, metrics=metrics)
     assert len(clips) == 12
