@@ -204,6 +204,33 @@ def judged_in(tmp_path: Path, data: dict[str, Any], stored: dict[str, Any]) -> "
     ), store
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_every_probe_and_its_grid_are_reached_by_the_command(
+    kitchen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [f"data.args.base_path={kitchen}", "prepare.short_side=64", "prepare.workers=1", "environment.workers=0"]
+    random = ["evaluate.checkpoint=none", "backbone/video=avid_r2plus1d_10", "backbone.video.args.width=8"]
+    judging = ["evaluate", *data, *random, "data_augm.crop_size=32", "evaluate.num_clips=1", "optim.epochs=2"]
+    grid = ["evaluate.lrs=[0.001,0.1]", "evaluate.held_out=0.5"]
+    titles = {
+        "linear": "linear probe on frozen features",
+        "attentive": "attentive probe on frozen feature maps",
+        "knn": "nearest neighbours of frozen features",
+        "fine_tuned": "fine-tuned encoder",
+    }
+    for probe, title in titles.items():
+        before = set(tmp_path.glob("earmark_data/outputs/*/*/results.json"))
+        choice = ["evaluate.neighbours=[1,3]", grid[1]] if probe == "knn" else grid
+        assert main([*judging, f"evaluate.probe={probe}", *choice]) == 0
+        assert title in " ".join(capsys.readouterr().out.split())
+        (new,) = set(tmp_path.glob("earmark_data/outputs/*/*/results.json")) - before
+        results = json.loads(new.read_text())
+        (chosen,) = results["columns"][0]["chosen"]
+        assert chosen["neighbours"] in (1, 3) if probe == "knn" else chosen["lr"] in (0.001, 0.1)
+        assert 0 <= chosen["held_out_accuracy"] <= 100
+        assert chosen["held_out_actions"] > 0
+
+
 def test_a_folder_of_results_keeps_its_name_where_nothing_was_changed() -> None:
     """Keys that came later change it only where they ask for something else."""
     encoder = torch.nn.Linear(2, 2)

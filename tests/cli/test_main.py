@@ -332,7 +332,7 @@ def test_videos_to_judged_encoder_through_the_commands(
     assert judged.name.startswith("checkpoint_0001-validation-")
     results = json.loads((judged / "results.json").read_text())
     assert results["checkpoint"].endswith("a_optim.args.lr=0.01/checkpoints/checkpoint_0001.pt")
-    assert {column["column"] for column in results["columns"]} == {"verb", "noun"}
+    assert {column["column"] for column in results["columns"]} == {"verb", "noun", "action"}
     assert results["config"]["backbone"]["video"]["name"] == "avid_r2plus1d_10"
     assert results["config"]["backbone"]["video"]["args"]["width"] == 4
     probe = results["options"]["probe"]

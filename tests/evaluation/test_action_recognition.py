@@ -22,12 +22,16 @@ from earmark.evaluation import (
     ColumnResult,
     Estimate,
     FeatureOptions,
+    FineTunedActionRecognition,
+    FineTuningOptions,
     ProbeOptions,
     Seen,
+    Setting,
     Task,
     TaskResult,
     evaluate_task,
     extract_features,
+    fine_tune,
     linear_probe,
     mean_interval,
 )
@@ -134,8 +138,8 @@ def test_encoder_that_sees_the_answer_is_told_from_one_that_does_not(result: Res
 def test_majority_chance_and_counts_are_those_of_the_labels(
     result: Result, clips: tuple[ColouredClips, ColouredClips]
 ) -> None:
-    verb, noun = result.columns
-    assert (verb.column, noun.column) == ("verb", "noun")
+    verb, noun, action = result.columns
+    assert (verb.column, noun.column, action.column) == ("verb", "noun", "action")
     right = 100.0 * (clips[1].labels["verb"] == 0)  # class 0 is drawn most often
     low, high = mean_interval(right, bounds=(0, 100))
     assert verb.top1.majority == Estimate(pytest.approx(right.mean()), low, high)
@@ -184,7 +188,7 @@ def test_unlabelled_actions_do_not_count(clips: tuple[ColouredClips, ColouredCli
     train, test = ColouredClips(200, seed=0), ColouredClips(120, seed=1)
     train.labels["noun"][:50] = -1
     test.labels["noun"][:100] = -1
-    verb, noun = evaluate((train, test)).columns
+    verb, noun, _ = evaluate((train, test)).columns
     assert (noun.num_train_actions, noun.num_test_actions) == (150, 20)
     assert (verb.num_train_actions, verb.num_test_actions) == (200, 120)
     assert sum(entry.num_actions for entry in noun.classes) == 20
@@ -353,7 +357,8 @@ def test_features_of_picture_and_sound_stand_one_after_another() -> None:
         task = task_of(clips, ProbeOptions(lr=0.1), modalities=modalities)
         return evaluate_task(task, encoders, transforms=transforms)
 
-    both = joined_features(encoders, clips[0], modalities=("video", "audio"), transforms=transforms)
+    task = task_of(clips, ProbeOptions(), modalities=("video", "audio"))
+    both = joined_features(encoders, clips[0], task=task, setting=Setting(transforms))
     alone = [
         extract_features(encoders[modality], clips[0], transform=transforms[modality], modality=modality)
         for modality in ("video", "audio")
@@ -367,13 +372,12 @@ def test_features_of_picture_and_sound_stand_one_after_another() -> None:
     assert of_sound["noun"] > 95 > 70 > of_pictures["noun"]
     assert min(of_both.values()) > 95
     with pytest.raises(ValueError, match="task action_recognition: no encoder for audio"):
-        evaluate_task(
-            task_of(clips, ProbeOptions(), modalities=("video", "audio")),
-            {"video": encoders["video"]},
-            transforms=transforms,
-        )
+        evaluate_task(task, {"video": encoders["video"]}, transforms=transforms)
+    with pytest.raises(ValueError, match="task action_recognition: no transform for video"):
+        evaluate_task(task, encoders, transforms={"audio": transforms["audio"]})
+    attentive = task_of(clips, ProbeOptions(kind="attentive"), modalities=("video", "audio"))
     with pytest.raises(ValueError, match="feature maps of video and audio cannot be joined"):
-        joined_features(encoders, clips[0], modalities=("video", "audio"), transforms=transforms, tokens=True)
+        evaluate_task(attentive, encoders, transforms=transforms)
 
 
 def test_several_seeds_give_their_mean_its_interval_and_the_spread(clips: tuple[ColouredClips, ColouredClips]) -> None:
@@ -391,7 +395,7 @@ def test_several_seeds_give_their_mean_its_interval_and_the_spread(clips: tuple[
         num_seeds=3,
     )
     assert [answers.seed for answers in judgement.answers] == [7, 8, 9]
-    for number, column in enumerate(judgement.result.columns):
+    for number, column in enumerate(judgement.result.columns[:2]):
         for score, name in ((column.top1, "top1"), (column.top5, "top5")):
             alone = [getattr(result.columns[number], name) for result in single]
             assert score.per_seed == tuple(of.encoder.value for of in alone)
@@ -415,6 +419,42 @@ def test_several_seeds_give_their_mean_its_interval_and_the_spread(clips: tuple[
     assert "over seeds" not in printed(single[0])
     with pytest.raises(ValueError, match="at least one seed, got 0"):
         evaluate(clips, num_seeds=0)
+
+
+def test_a_fine_tuned_encoder_answers_as_fine_tune_does_and_stays_as_it_was(
+    clips: tuple[ColouredClips, ColouredClips],
+) -> None:
+    encoder, options = nn.Sequential(nn.Flatten(), nn.Linear(96, 8), nn.ReLU()), FineTuningOptions(epochs=2, lr=0.1)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    task = FineTunedActionRecognition(*clips, CLASS_NAMES, fine_tuning=options)
+    transforms: dict[Any, nn.Module] = {"video": ToFloat()}
+    judgement = evaluate_task(task, {"video": encoder}, transforms=transforms, seed=5, num_seeds=2)
+    for number, answers in enumerate(judgement.answers):
+        alone = fine_tune(
+            encoder,
+            *clips,
+            num_classes={name: len(of) for name, of in CLASS_NAMES.items()},
+            train_videos=None,
+            train_transform=ToFloat(),
+            test_transform=ToFloat(),
+            options=options,
+            seed=5 + number,
+        )
+        for name, scores in alone.scores.items():
+            np.testing.assert_array_equal(answers.encoder.scores[name], scores)
+    assert judgement.result.options["fine_tuning"]["epochs"] == 2
+    assert "probe" not in judgement.result.options
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+    with pytest.raises(ValueError, match="one encoder is fine-tuned at a time, not those of video and audio"):
+        dataclasses.replace(task, modalities=("video", "audio")).check()
+    halved = dataclasses.replace(task, train_transforms={"video": Halved()})  # training has a transform of its own
+    other = evaluate_task(halved, {"video": encoder}, transforms=transforms, seed=5)
+    assert not np.array_equal(other.answers[0].encoder.scores["verb"], judgement.answers[0].encoder.scores["verb"])
+
+
+class Halved(ToFloat):
+    def forward(self, video: Tensor, seed: Tensor, video_size: Tensor) -> Tensor:
+        return super().forward(video, seed, video_size) / 2
 
 
 def test_every_task_is_found_by_its_name_and_is_whole() -> None:

@@ -7,7 +7,7 @@ checked by `earmark.cli.config_fit`.
 import re
 
 from earmark.cli.checks import unused_by_criterion
-from earmark.cli.config_schema import Environment, EvaluateConfig, Prepare, PretrainAugm, PretrainConfig
+from earmark.cli.config_schema import Environment, Evaluate, EvaluateConfig, Prepare, PretrainAugm, PretrainConfig
 from earmark.wording import counted
 
 __all__ = ["contradictions"]
@@ -117,8 +117,50 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
         problems.append("environment.force_processes: must be null; evaluation runs in one process")
     if config.environment.precision not in ("auto", "32-true"):
         problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
-    if config.data.subset is not None and config.evaluate.split != "validation":
-        problems.append(f"data.subset: {config.data.subset} is of the validation split; give evaluate.split=validation")
+    problems += _contradicting_probe(config.evaluate) + _contradicting_split(config)
     if config.data.split not in ("train", "all"):
         problems.append("data.split: must be train, where the probe learns; evaluate.split is what it is judged on")
+    return problems
+
+
+def _contradicting_probe(evaluate: Evaluate) -> list[str]:
+    """Return which settings of the probe contradict each other."""
+    problems = [] if evaluate.neighbours else ["evaluate.neighbours: needs at least one number"]
+    if evaluate.probe == "knn":
+        problems += [
+            f"evaluate.{name}: must be []; the kNN probe trains nothing"
+            for name in ("lrs", "weight_decays")
+            if getattr(evaluate, name)
+        ]
+    elif evaluate.neighbours != [20]:
+        problems.append(f"evaluate.neighbours: must be [20]; it is of evaluate.probe=knn, here it is {evaluate.probe}")
+    if evaluate.probe in ("attentive", "fine_tuned") and evaluate.audio:
+        problems.append(f"evaluate.audio: must be false with evaluate.probe={evaluate.probe}, of one encoder")
+    if evaluate.probe == "fine_tuned" and evaluate.task != "action_recognition":
+        problems.append("evaluate.probe: fine_tuned is of evaluate.task=action_recognition")
+    problems += [
+        f"evaluate.{name}: names a value twice"
+        for name in ("lrs", "weight_decays", "neighbours")
+        if len(set(getattr(evaluate, name))) < len(getattr(evaluate, name))
+    ]
+    return problems
+
+
+def _contradicting_split(config: EvaluateConfig) -> list[str]:
+    """Return which settings contradict what is judged."""
+    evaluate, subset = config.evaluate, config.data.subset
+    problems = []
+    if subset is not None and evaluate.split != "validation":
+        problems.append(f"data.subset: {subset} is of the validation split; give evaluate.split=validation")
+    if subset is not None and evaluate.submission is not None:
+        problems.append(f"evaluate.submission: a challenge takes all actions, and data.subset={subset} are a part")
+    if evaluate.split == "test" and evaluate.submission is None:
+        problems.append("evaluate.submission: must name a file with evaluate.split=test, whose labels are held back")
+    if evaluate.split == "train" and evaluate.submission is not None:
+        problems.append("evaluate.submission: is of evaluate.split=test or validation")
+    if evaluate.protocol == "published":
+        if evaluate.split == "test":
+            problems.append("evaluate.protocol: must be full with evaluate.split=test, where nothing is measured")
+        if evaluate.task != "action_recognition":
+            problems.append("evaluate.protocol: published is of evaluate.task=action_recognition")
     return problems

@@ -39,6 +39,9 @@ Part = Annotated[
         lambda value: re.fullmatch(r"\d+/\d+", value) and 1 <= int(value.split("/")[0]) <= int(value.split("/")[1]),
     ),
 ]
+SubmissionFile = Annotated[
+    str, Rule("a path that ends in .zip or .json", lambda value: value.endswith((".zip", ".json")))
+]
 Split = Literal["train", "validation", "test", "all"]
 HEARING_TASKS = ("sound_recognition", "sound_detection")  # which are about what is heard
 
@@ -304,8 +307,18 @@ class Evaluate:
     checkpoint: str | None
     weights: Literal["ema", "model"] | None
     audio: bool
+    probe: Literal["linear", "attentive", "knn", "fine_tuned"]
+    lrs: list[Positive]
+    weight_decays: list[NonNegative]
+    neighbours: list[AtLeastOne]
+    held_out: Annotated[float, Rule("above 0 and below 1", lambda value: 0 < value < 1)]
     seeds: AtLeastOne
-    split: Literal["train", "validation"]
+    protocol: Literal["full", "published"]
+    split: Literal["train", "validation", "test"]
+    submission: (
+        Annotated[str, Rule("a path that ends in .zip or .json", lambda value: value.endswith((".zip", ".json")))]
+        | None
+    )
     num_clips: AtLeastOne
     random_clips: bool
     standardize: bool

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from earmark.cli.build import (
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import Data, Environment, EvaluateConfig
 from earmark.cli.judged import Judged, judged_encoders, seen_videos, untrained
+from earmark.cli.submission import require_submittable, submit
 from earmark.cli.terminal import say, screen
 from earmark.wording import counted
 
@@ -33,13 +34,34 @@ if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.datasets import ActionRecord, DatasetRecords
     from earmark.encoders import Encoder
-    from earmark.evaluation import ColumnResult, Example, Modality, ProbeOptions, TaskResult
+    from earmark.evaluation import (
+        ColumnResult,
+        Example,
+        Judgement,
+        Modality,
+        ProbeOptions,
+        Setting,
+        Task,
+        TaskResult,
+    )
+
+    AnyTask = Task[Any, Any]
 
 __all__ = ["Evaluated", "evaluate", "run_evaluation"]
 
 NUM_EXAMPLES = 6  # moments on the page
 # Keys that came later, with the values that do what was done before them: an evaluation made then finds its folder.
-LATER_KEYS: Mapping[str, Any] = {"task": "action_recognition", "audio": False, "seeds": 1}
+LATER_KEYS: Mapping[str, Any] = {
+    "task": "action_recognition",
+    "audio": False,
+    "probe": "linear",
+    "lrs": [],
+    "weight_decays": [],
+    "neighbours": [20],
+    "held_out": 0.2,
+    "seeds": 1,
+    "protocol": "full",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,11 +69,11 @@ class Evaluated:
     """The outcome of an evaluation.
 
     Attributes:
-        result: The numbers.
+        result: The numbers; None where the labels are held back.
         folder: Where results.json and report.html are: one folder for each encoder, split and protocol.
     """
 
-    result: "TaskResult[ColumnResult]"
+    result: "TaskResult[ColumnResult] | None"
     folder: Path
 
 
@@ -59,20 +81,22 @@ def run_evaluation(config: EvaluateConfig, values: dict[str, Any]) -> float:
     """Judge encoders as `evaluate` does.
 
     Returns:
-        The first number, top-1 accuracy of the first label column in %, for sweepers that look for the best run.
+        The first number, top-1 accuracy of the first label column in %, for sweepers that look for the best run; NaN
+        where nothing is measured.
     """
-    return evaluate(config, values).result.headline
+    result = evaluate(config, values).result
+    return float("nan") if result is None else result.headline
 
 
 def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
-    """Judge frozen encoders by a task; print the table, write results.json and report.html.
+    """Judge frozen encoders by a task; print the table, write results.json and report.html, and a submission.
 
     Args:
         config: The checked configuration.
         values: The same as plain data, written beside the results.
 
     Raises:
-        ConfigError: If there is no such checkpoint or the data set is not labelled.
+        ConfigError: If there is no such checkpoint, the data set is not labelled, or the submission is not valid.
         earmark.training.checkpoint.CheckpointError: If the checkpoint cannot be read.
     """
     import torch
@@ -89,16 +113,80 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     dataset = open_judged_dataset(judged.data, config.environment)
     if not dataset.classes:
         raise ConfigError(f"data: {judged.data.name} has no annotated actions; choose kitchen or epic_action_segments")
+    submission = None if config.evaluate.submission is None else Path(config.evaluate.submission)
+    annotations = Path() if submission is None else require_submittable(submission, dataset)
     store = open_store(judged.data, config.environment, config.prepare)
     say(describe_store(store))
 
     from earmark.clips.transforms import LogMel, VideoCrop
-    from earmark.evaluation import TASKS, ClipOptions, FeatureOptions, evaluate_task
+    from earmark.evaluation import TASKS, FeatureOptions, Setting, answer_task
 
-    before = dataset.problems
     if config.evaluate.task not in TASKS:
         raise ConfigError(f"evaluate.task: {config.evaluate.task} is not among {', '.join(TASKS)}")
-    task = TASKS[config.evaluate.task].from_dataset(
+    if config.evaluate.probe == "fine_tuned":
+        task = fine_tuned_task(dataset, store, judged, config)
+    else:
+        task = cut_clips(TASKS[config.evaluate.task], dataset, store, judged, config, probe_options(config))
+    folder = result_folder(judged, store, config, values)
+    cache_dir = Path(config.environment.data_dir) / "features"
+    for written in (folder, cache_dir):
+        remove_abandoned(written)
+    setting = Setting(
+        transforms={
+            "video": VideoCrop(crop_size=config.data_augm.crop_size, random=False),
+            "audio": LogMel(sample_rate=store.sample_rate),
+        },
+        features=FeatureOptions(num_workers=config.environment.workers, cache_dir=cache_dir, progress=True),
+        device=fabric.device,
+        seed=config.environment.seed,
+        num_seeds=config.evaluate.seeds,
+    )
+    if submission is not None and not task.is_labelled:
+        say(f"{judged.name} answers; the labels of {config.evaluate.split} are held back, so nothing is measured")
+        answers = answer_task(task, judged.encoders, setting)
+        submit(task, answers.encoder, submission, judged=judged, annotations=annotations)
+        return Evaluated(None, folder)
+    say(f"judging {judged.name}; results go to {folder}")
+    seen = seen_videos(judged, store, config.environment)
+    facts = {
+        "fingerprint": store.fingerprint,
+        "judged": judged.name,
+        "weights": judged.weights,
+        "split": config.evaluate.split,
+        **({"modalities": list(judged.encoders)} if "audio" in judged.encoders else {}),
+        **({} if config.data.subset is None else {"subset": config.data.subset}),
+    }
+    judgement = judge(task, judged, baseline, setting, seen_videos=seen, facts=facts)
+    result = dataclasses.replace(judgement.result, left_out=tuple(dataset.problems))
+    if config.evaluate.protocol == "published":
+        result = dataclasses.replace(
+            result, published=judge_as_published(dataset, store, judged, baseline, setting, config)
+        )
+    screen().print(task.table(result))
+    values = values | {
+        "backbone": {modality: dataclasses.asdict(held) for modality, held in judged.configs.items()},
+        "data": dataclasses.asdict(judged.data),
+    }
+    write_results(folder, result, judged, values)
+    write_page(folder, result, judged, config, store, dataset)
+    if submission is not None:
+        submit(task, judgement.answers[0].encoder, submission, judged=judged, annotations=annotations)
+    return Evaluated(result, folder)
+
+
+def cut_clips(
+    task: "type[AnyTask]",
+    dataset: "DatasetRecords",
+    store: "PreparedStore",
+    judged: Judged,
+    config: EvaluateConfig,
+    probe: "ProbeOptions",
+) -> "AnyTask":
+    """Cut the clips of a task, and say how many records they are of and which were left out."""
+    from earmark.evaluation import ClipOptions
+
+    before = dataset.problems
+    cut = task.from_dataset(
         dataset,
         store,
         split=config.evaluate.split,
@@ -110,51 +198,93 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
             modalities=tuple(judged.encoders),
             audio_seconds=config.data.audio_seconds,
         ),
-        probe=probe_options(config),
+        probe=probe,
     )
     say_left_out([text for text in dataset.problems if text not in before])
-    for count in task.records:
+    for count in cut.records:
         left_out = f"; {len(count.left_out)} left out, such as {': '.join(count.left_out[0])}" if count.left_out else ""
-        say(f"{count.split}: {counted(count.num_used, task.sample)}{left_out}")
-    folder = result_folder(judged, store, config, values)
-    for written in (folder, Path(config.environment.data_dir) / "features"):
-        remove_abandoned(written)
-    say(f"judging {judged.name}; results go to {folder}")
-    judgement = evaluate_task(
+        say(f"{count.split}: {counted(count.num_used, cut.sample)}{left_out}")
+    return cut
+
+
+def fine_tuned_task(
+    dataset: "DatasetRecords", store: "PreparedStore", judged: Judged, config: EvaluateConfig
+) -> "AnyTask":
+    """Cut the clips of action recognition with an encoder that is trained on, on random crops."""
+    from earmark.clips.transforms import VideoCrop
+    from earmark.evaluation import FineTunedActionRecognition, FineTuningOptions
+
+    optim, crop_size = config.optim, config.data_augm.crop_size
+    task = cut_clips(FineTunedActionRecognition, dataset, store, judged, config, probe_options(config))
+    assert isinstance(task, FineTunedActionRecognition)
+    return dataclasses.replace(
         task,
-        judged.encoders,
-        baseline_encoders=baseline,
-        transforms={
-            "video": VideoCrop(crop_size=config.data_augm.crop_size, random=False),
-            "audio": LogMel(sample_rate=store.sample_rate),
-        },
-        features=FeatureOptions(
+        fine_tuning=FineTuningOptions(
+            epochs=optim.epochs,
+            lr=optim.args.lr,
+            weight_decay=optim.args.weight_decay,
+            momentum=optim.args.momentum,
+            schedule="steps" if optim.schedule else "cosine",
+            milestones=tuple(optim.schedule),
+            gamma=optim.gamma,
+            batch_size=optim.batch_size,
+            lrs=tuple(config.evaluate.lrs),
+            weight_decays=tuple(config.evaluate.weight_decays),
+            held_out=config.evaluate.held_out,
             num_workers=config.environment.workers,
-            cache_dir=Path(config.environment.data_dir) / "features",
             progress=True,
         ),
-        device=fabric.device,
-        seed=config.environment.seed,
-        num_seeds=config.evaluate.seeds,
-        seen_videos=seen_videos(judged, store, config.environment),
-        facts={
-            "fingerprint": store.fingerprint,
-            "judged": judged.name,
-            "weights": judged.weights,
-            "split": config.evaluate.split,
-            **({"modalities": list(judged.encoders)} if "audio" in judged.encoders else {}),
-            **({} if config.data.subset is None else {"subset": config.data.subset}),
+        train_transforms={
+            # short sides as in pretraining, whose crops of 112 come from 128 to 180
+            "video": VideoCrop(
+                crop_size=crop_size,
+                min_short_side=round(crop_size * 8 / 7),
+                max_short_side=round(crop_size * 45 / 28),
+            )
         },
     )
-    result = dataclasses.replace(judgement.result, left_out=tuple(dataset.problems))
-    screen().print(task.table(result))
-    values = values | {
-        "backbone": {modality: dataclasses.asdict(held) for modality, held in judged.configs.items()},
-        "data": dataclasses.asdict(judged.data),
-    }
-    write_results(folder, result, judged, values)
-    write_page(folder, result, judged, config, store, dataset)
-    return Evaluated(result, folder)
+
+
+def judge(
+    task: "AnyTask",
+    judged: Judged,
+    baseline: "dict[Modality, Encoder] | None",
+    setting: "Setting",
+    *,
+    seen_videos: "Mapping[str, Collection[str] | None] | None" = None,
+    facts: Mapping[str, Any] | None = None,
+) -> "Judgement[Any, Any]":
+    """Judge the encoders by a task; see `earmark.evaluation.evaluate_task`."""
+    from earmark.evaluation import evaluate_task
+
+    return evaluate_task(
+        task,
+        judged.encoders,
+        transforms=setting.transforms,
+        baseline_encoders=baseline,
+        features=setting.features,
+        device=setting.device,
+        seed=setting.seed,
+        num_seeds=setting.num_seeds,
+        seen_videos=seen_videos,
+        facts=facts,
+    )
+
+
+def judge_as_published(
+    dataset: "DatasetRecords",
+    store: "PreparedStore",
+    judged: Judged,
+    baseline: "dict[Modality, Encoder] | None",
+    setting: "Setting",
+    config: EvaluateConfig,
+) -> "TaskResult[ColumnResult]":
+    """Judge the encoders once more, as the paper's numbers were made."""
+    from earmark.evaluation import PUBLISHED_PROBE, PublishedActionRecognition
+
+    say("and once more by the published protocol, which trains the probe on an encoder that drifts: nothing is cached")
+    task = cut_clips(PublishedActionRecognition, dataset, store, judged, config, PUBLISHED_PROBE)
+    return judge(task, judged, baseline, dataclasses.replace(setting, num_seeds=1)).result
 
 
 def baseline_encoders(judged: Judged, config: EvaluateConfig) -> "dict[Modality, Encoder] | None":
@@ -200,7 +330,12 @@ def probe_options(config: EvaluateConfig) -> "ProbeOptions":
         weight_decay=optim.args.weight_decay,
         normalize=config.train_algo.normalize_feats,
         standardize=config.evaluate.standardize,
-        fresh_clips=config.evaluate.random_clips,
+        fresh_clips=config.evaluate.random_clips and config.evaluate.probe == "linear",
+        kind="linear" if config.evaluate.probe == "fine_tuned" else config.evaluate.probe,
+        lrs=tuple(config.evaluate.lrs),
+        weight_decays=tuple(config.evaluate.weight_decays),
+        neighbours=tuple(config.evaluate.neighbours),
+        held_out=config.evaluate.held_out,
     )
 
 
@@ -216,7 +351,7 @@ def result_folder(judged: Judged, store: "PreparedStore", config: EvaluateConfig
     settings["evaluate"] = {
         key: value
         for key, value in values["evaluate"].items()
-        if key != "checkpoint" and not (key in LATER_KEYS and value == LATER_KEYS[key])
+        if key not in ("checkpoint", "submission") and not (key in LATER_KEYS and value == LATER_KEYS[key])
     }
     settings["data"] = {key: values["data"][key] for key in ("name", "clip_seconds", "clip_fps")}
     if config.data.subset is not None:

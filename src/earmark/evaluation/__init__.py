@@ -9,7 +9,16 @@ from typing import Any
 
 from earmark.evaluation.action_recognition import ActionRecognition, ClassAccuracy, ColumnResult
 from earmark.evaluation.action_submissions import read_action_submission, write_action_submission
-from earmark.evaluation.base import Answers, ClipOptions, Judgement, RecordCount, Task, evaluate_task
+from earmark.evaluation.base import (
+    Answers,
+    ClipOptions,
+    Judgement,
+    RecordCount,
+    Setting,
+    Task,
+    answer_task,
+    evaluate_task,
+)
 from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
 from earmark.evaluation.detection_metrics import Events
 from earmark.evaluation.feature_files import FeatureFileError, VideoFeatures, load_features
@@ -24,9 +33,12 @@ from earmark.evaluation.features import (
     extract_features,
     feature_key,
 )
+from earmark.evaluation.fine_tuned_recognition import FineTunedActionRecognition
+from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
 from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
 from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
 from earmark.evaluation.probing import ProbeAnswers, fit_probe
+from earmark.evaluation.published_protocol import PUBLISHED_PROBE, PublishedActionRecognition, published_segments
 from earmark.evaluation.report import Example, write_report
 from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
 from earmark.evaluation.sound_submissions import (
@@ -41,6 +53,7 @@ __all__ = [
     "CHALLENGES",
     "FEW_VIDEOS",
     "IGNORED_LABEL",
+    "PUBLISHED_PROBE",
     "TASKS",
     "ActionRecognition",
     "Answers",
@@ -58,32 +71,39 @@ __all__ = [
     "FeatureReport",
     "FeatureSettingsError",
     "FeatureWriting",
+    "FineTunedActionRecognition",
+    "FineTuningOptions",
     "Judgement",
     "LabelledClips",
     "Modality",
     "ProbeAnswers",
     "ProbeOptions",
+    "PublishedActionRecognition",
     "RecordCount",
     "Row",
     "Score",
     "Seen",
+    "Setting",
     "SubmissionError",
     "SupervisionLevels",
     "TargetResult",
     "Task",
     "TaskResult",
     "VideoFeatures",
+    "answer_task",
     "compare",
     "encoder_fingerprint",
     "evaluate_task",
     "extract_features",
     "feature_key",
+    "fine_tune",
     "fit_probe",
     "format_table",
     "linear_probe",
     "load_features",
     "mean_interval",
     "paired_interval",
+    "published_segments",
     "read_action_submission",
     "read_detection_submission",
     "read_sound_submission",

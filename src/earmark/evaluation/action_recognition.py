@@ -8,20 +8,26 @@ All test actions are judged, in evaluation mode, over several clips.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.table import Table
 
 from earmark.clips.dataset import ActionClips
 from earmark.datasets import parent_of
+from earmark.evaluation.action_parts import action_parts
+from earmark.evaluation.action_results import ACTION_COLUMNS, ClassAccuracy, ColumnResult, measure_actions
+from earmark.evaluation.action_submissions import write_action_submission
 from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Task
 from earmark.evaluation.features import LabelledClips, Modality
-from earmark.evaluation.metrics import majority_correct, top_k_correct
 from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions
 from earmark.evaluation.probing import ProbeAnswers, fit_probe
-from earmark.evaluation.results import Row, Score, compare
+from earmark.evaluation.results import TaskResult, format_table
+from earmark.evaluation.submission_files import SupervisionLevels
+from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
@@ -29,54 +35,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ActionRecognition", "ClassAccuracy", "ColumnResult"]
 
-
-@dataclass(frozen=True, slots=True)
-class ClassAccuracy:
-    """Top-1 accuracy on the test actions of one class.
-
-    Attributes:
-        name: Class name.
-        accuracy: In %.
-        baseline_accuracy: Of the baseline encoder, in %; None without one.
-        num_actions: Test actions of the class.
-    """
-
-    name: str
-    accuracy: float
-    baseline_accuracy: float | None
-    num_actions: int
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnResult:
-    """What was measured for one label column.
-
-    Attributes:
-        column: Label column, for example "verb".
-        num_classes: Number of classes.
-        num_train_actions: Training actions with a label.
-        num_test_actions: Test actions with a label: what the accuracies are shares of.
-        num_test_videos: Videos that these lie in, which the intervals rest on; None where videos were not given.
-        top1: Accuracy of the first guess, in %.
-        top5: Accuracy of the first five guesses, in %.
-        classes: The classes that occur among the test actions, by id.
-    """
-
-    column: str
-    num_classes: int
-    num_train_actions: int
-    num_test_actions: int
-    num_test_videos: int | None
-    top1: Score
-    top5: Score
-    classes: tuple[ClassAccuracy, ...]
-
-    def rows(self) -> list[Row]:
-        """Return one row for top-1 and one for top-5."""
-        return [
-            Row(f"{self.column} top-{score.k}", score, self.num_test_actions, self.num_test_videos)
-            for score in (self.top1, self.top5)
-        ]
+MAX_NAMED = 5  # segments in a sentence
+PROBES = {
+    "linear": "linear probe on frozen features",
+    "attentive": "attentive probe on frozen feature maps",
+    "knn": "nearest neighbours of frozen features",
+}
 
 
 @dataclass(frozen=True)
@@ -92,10 +56,14 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
         test_videos: Video of each test action; None takes the actions as independent.
         records: How many actions were used, and which were not and why.
         modalities: What of a clip is looked at.
+        parts: Which test actions belong to parts that are judged by themselves; see
+            `earmark.evaluation.action_parts.action_parts`.
+        test_ids: Name of each test action; for a submission.
+        segment_ids: Names of all actions of the split, those without clips too, in the order of the annotations.
     """
 
     name: ClassVar[str] = "action_recognition"
-    title: ClassVar[str] = "Action recognition, linear probe on frozen features, % [95 % interval]"
+    title: ClassVar[str] = "Action recognition from frozen features, % [95 % interval]"
     sample: ClassVar[str] = "action"
 
     train_clips: LabelledClips
@@ -106,6 +74,24 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
     test_videos: Sequence[str] | None = None
     records: tuple[RecordCount, ...] = ()
     modalities: tuple[Modality, ...] = ("video",)
+    parts: Mapping[str, Mapping[str, npt.NDArray[np.bool_]]] = field(default_factory=dict)
+    test_ids: Sequence[str] = ()
+    segment_ids: Sequence[str] = ()
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the test actions have labels; those of a challenge are held back."""
+        return bool(self.test_clips.labels)
+
+    @property
+    def head(self) -> str:
+        """What answers, in words."""
+        return PROBES[self.probe.kind]
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Of the attentive probe, which weighs places and times itself."""
+        return self.probe.kind == "attentive"
 
     @classmethod
     def from_dataset(
@@ -118,11 +104,12 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
         probe: ProbeOptions,
     ) -> Self:
         """Cut the clips of a data set's annotated actions; see `Task.from_dataset`."""
+        actions = {part: dataset.actions(part) for part in ("train", split)}
 
         def cut(part: str, num_clips: int) -> ActionClips:
             return ActionClips(
                 store,
-                dataset.actions(part),
+                actions[part],
                 clip_seconds=clips.clip_seconds,
                 clip_fps=clips.clip_fps,
                 num_clips=num_clips,
@@ -143,6 +130,9 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
             train_videos=[parent_of(action.video_id) for action in train.actions],
             test_videos=[parent_of(action.video_id) for action in test.actions],
             modalities=clips.modalities,
+            parts=action_parts(dataset, test.actions, split) if test.labels else {},
+            test_ids=[action.action_id for action in test.actions],
+            segment_ids=[action.action_id for action in actions[split]],
             records=tuple(
                 RecordCount(part, len(cut.actions), tuple(cut.left_out))
                 for part, cut in (("train", train), (split, test))
@@ -154,7 +144,8 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
         if not self.class_names:
             raise ValueError("no label column to probe")
         for column, names in self.class_names.items():
-            for split, clips in (("training", self.train_clips), ("test", self.test_clips)):
+            labelled = {"training": self.train_clips} | ({"test": self.test_clips} if self.is_labelled else {})
+            for split, clips in labelled.items():
                 if column not in clips.labels:
                     raise ValueError(
                         f"{split} actions have no label column {column!r}; there are {sorted(clips.labels)}"
@@ -171,7 +162,7 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
             ("training", self.train_clips, self.train_videos),
             ("test", self.test_clips, self.test_videos),
         ):
-            num_actions = len(next(iter(clips.labels.values())))
+            num_actions = int(clips.action_of_item.max()) + 1
             if videos is not None and len(videos) != num_actions:
                 raise ValueError(f"need one video for each of {num_actions} {split} actions, got {len(videos)}")
 
@@ -196,15 +187,15 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
         )
 
     def measure(self, answers: Sequence[Answers[ProbeAnswers]]) -> tuple[ColumnResult, ...]:
-        """Return top-1 and top-5 accuracy of each label column, and the accuracy of each class."""
-        baseline = [answer.baseline.scores for answer in answers if answer.baseline is not None]
-        return tuple(
-            self._measure_column(
-                column,
-                [answer.encoder.scores[column] for answer in answers],
-                [scores[column] for scores in baseline],
-            )
-            for column in self.class_names
+        """Return the accuracies of each label column and of the action; see `measure_actions`."""
+        return measure_actions(
+            [answer.encoder for answer in answers],
+            [answer.baseline for answer in answers if answer.baseline is not None],
+            class_names=self.class_names,
+            train_labels=self.train_clips.labels,
+            test_labels=self.test_clips.labels,
+            test_videos=self.test_videos,
+            parts=self.parts,
         )
 
     def options(self) -> dict[str, Any]:
@@ -215,45 +206,48 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
             "test_clips_per_action": _clips_per_action(self.test_clips),
         }
 
-    def _measure_column(
-        self,
-        column: str,
-        scores: Sequence[npt.NDArray[np.float32]],
-        baseline_scores: Sequence[npt.NDArray[np.float32]],
-    ) -> ColumnResult:
-        names = self.class_names[column]
-        labelled = self.test_clips.labels[column] != IGNORED_LABEL
-        truth = self.test_clips.labels[column][labelled]
-        train_labels = self.train_clips.labels[column]
-        known = train_labels[train_labels != IGNORED_LABEL]
-        videos = None if self.test_videos is None else np.asarray(self.test_videos)[labelled]
+    def write_submission(self, path: Path, scores: ProbeAnswers, *, levels: SupervisionLevels) -> tuple[str, ...]:
+        """Write the file of EPIC-KITCHENS-100's action recognition challenge; see `Task.write_submission`.
 
-        def right(of: Sequence[npt.NDArray[np.float32]], k: int) -> npt.NDArray[np.bool_]:
-            return np.stack([top_k_correct(of_seed[labelled], truth, k) for of_seed in of])
-
-        top1, top5 = (
-            compare(
-                right(scores, k),
-                baseline=right(baseline_scores, k) if baseline_scores else None,
-                majority=majority_correct(known, truth, k),
-                chance=100.0 * min(k, len(names)) / len(names),
-                videos=videos,
-                k=k,
+        The server takes a file of all segments or none. A segment without clips, as of a video that is missing, gets
+        the shares of the classes among the training actions, and is named: better than to lose the others for it.
+        """
+        missing_columns = [column for column in ACTION_COLUMNS if column not in self.class_names]
+        if missing_columns or not self.segment_ids:
+            raise ValueError(
+                f"a submission needs named actions with verb and noun; this data set has no {missing_columns}"
             )
-            for k in (1, 5)
+        places = {name: place for place, name in enumerate(self.test_ids)}
+        without = [name for name in self.segment_ids if name not in places]
+        matrices = []
+        for column in ACTION_COLUMNS:
+            labels = self.train_clips.labels[column]
+            counts = np.bincount(labels[labels != IGNORED_LABEL], minlength=len(self.class_names[column])) + 1.0
+            rows = np.tile(np.log(counts / counts.sum()), (len(self.segment_ids), 1))
+            has_clips = [number for number, name in enumerate(self.segment_ids) if name in places]
+            rows[has_clips] = scores.scores[column][[places[self.segment_ids[number]] for number in has_clips]]
+            matrices.append(rows)
+        write_action_submission(
+            path,
+            "action_recognition",
+            segment_ids=self.segment_ids,
+            verb_scores=matrices[0],
+            noun_scores=matrices[1],
+            levels=levels,
         )
-        first = right(scores, 1)
-        baseline_first = right(baseline_scores, 1) if baseline_scores else None
+        if not without:
+            return ()
+        named = ", ".join(without[:MAX_NAMED]) + (" and others" if len(without) > MAX_NAMED else "")
+        return (
+            f"{counted(len(without), 'segment')} of {len(self.segment_ids):,} without clips have the shares of the "
+            f"classes in training for an answer: {named}",
+        )
 
-        def class_accuracy(label: int) -> ClassAccuracy:
-            of_class = truth == label
-            baseline = None if baseline_first is None else 100.0 * float(baseline_first[:, of_class].mean())
-            return ClassAccuracy(names[label], 100.0 * float(first[:, of_class].mean()), baseline, int(of_class.sum()))
-
-        classes = tuple(class_accuracy(label) for label in np.unique(truth).tolist())
-        num_videos = None if videos is None else len(np.unique(videos))
-        return ColumnResult(column, len(names), len(known), len(truth), num_videos, top1, top5, classes)
+    def table(self, result: TaskResult[ColumnResult]) -> Table:
+        """Return a result as a table for the terminal, named by the kind of the probe."""
+        title = f"Action recognition, {self.head}, % [95 % interval]"
+        return format_table(result, title=title, samples=f"{self.sample}s")
 
 
 def _clips_per_action(clips: LabelledClips) -> int:
-    return len(clips) // len(next(iter(clips.labels.values())))
+    return len(clips) // (int(clips.action_of_item.max()) + 1)

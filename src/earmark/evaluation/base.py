@@ -11,7 +11,8 @@ those of the one and then those of the other, as in the paper's rows "+A".
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -27,8 +28,19 @@ from earmark.evaluation.results import Target, TaskResult, format_table, seen_am
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.datasets.records import DatasetRecords
+    from earmark.evaluation.submission_files import SupervisionLevels
 
-__all__ = ["Answers", "ClipOptions", "Judgement", "RecordCount", "Task", "evaluate_task", "joined_features"]
+__all__ = [
+    "Answers",
+    "ClipOptions",
+    "Judgement",
+    "RecordCount",
+    "Setting",
+    "Task",
+    "answer_task",
+    "evaluate_task",
+    "joined_features",
+]
 
 Scores = TypeVar("Scores")
 
@@ -85,6 +97,30 @@ class Answers(Generic[Scores]):
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """With what encoders are judged.
+
+    Attributes:
+        transforms: For each modality, what makes the encoder's inputs, as `extract_features` calls it.
+        features: How features are computed and kept.
+        device: Where encoders and heads run.
+        seed: Of clips that draw, and of the first head.
+        num_seeds: How many heads are trained, with ``seed`` and the numbers after it.
+    """
+
+    transforms: Mapping[Modality, nn.Module]
+    features: FeatureOptions = field(default_factory=FeatureOptions)
+    device: torch.device | str = "cpu"
+    seed: int = 0
+    num_seeds: int = 1
+
+    @property
+    def seeds(self) -> range:
+        """Those of the heads."""
+        return range(self.seed, self.seed + self.num_seeds)
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement(Generic[Scores, Target]):
     """What came of judging encoders by a task.
 
@@ -131,6 +167,11 @@ class Task(ABC, Generic[Scores, Target]):
     def needs_tokens(self) -> bool:
         """See above."""
         return False
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the test samples have labels, so that there is something to measure."""
+        return True
 
     @classmethod
     @abstractmethod
@@ -182,6 +223,41 @@ class Task(ABC, Generic[Scores, Target]):
             seed: Of everything that the head draws.
             device: Where to train.
         """
+
+    def answer(self, encoders: Mapping[Modality, nn.Module], setting: Setting, *, label: str) -> list[Scores]:
+        """Return what heads on some encoders answer to the test samples, one for each seed.
+
+        Features are computed once for all of them. Tasks whose encoders change while the head is trained do it in
+        another way.
+
+        Args:
+            encoders: One for each of the task's modalities.
+            setting: With what they are judged.
+            label: How progress bars call them.
+        """
+        train, test = (
+            joined_features(encoders, clips, task=self, setting=setting, label=f"{label}, {part} {self.sample}s")
+            for part, clips in (("training", self.train_clips), ("test", self.test_clips))
+        )
+        return [self.scores(train, test, seed=seed, device=setting.device) for seed in setting.seeds]
+
+    def write_submission(self, path: Path, scores: Scores, *, levels: "SupervisionLevels") -> tuple[str, ...]:
+        """Write the answers as the file that the task's challenge takes, of all its segments.
+
+        Args:
+            path: ``.zip`` for the server, or ``.json``.
+            scores: Answers to the test samples.
+            levels: What the model was trained on.
+
+        Returns:
+            What a reader of the file must know, such as how many segments without features have which answer; one
+            sentence each.
+
+        Raises:
+            ValueError: If there is no such challenge, or scores are not finite.
+            OSError: Naming the file, if it cannot be written.
+        """
+        raise ValueError(f"task {self.name}: there is no challenge of it to write a file for")
 
     @abstractmethod
     def measure(self, answers: Sequence[Answers[Scores]]) -> tuple[Target, ...]:
@@ -246,34 +322,18 @@ def evaluate_task(
     """
     if num_seeds < 1:
         raise ValueError(f"need at least one seed, got {num_seeds}")
-    for what, given in (("encoder", encoders), ("transform", transforms), ("baseline encoder", baseline_encoders)):
-        missing = [] if given is None else [modality for modality in task.modalities if modality not in given]
-        if missing:
-            raise ValueError(f"task {task.name}: no {what} for {' and '.join(missing)}")
+    if not task.is_labelled:
+        raise ValueError(f"task {task.name}: the test {task.sample}s have no labels to measure by")
+    setting = Setting(transforms, features or FeatureOptions(), device, seed, num_seeds)
+    for judged in (encoders, baseline_encoders):
+        if judged is not None:
+            _require_modalities(task, judged, transforms)
     task.check()
-
-    def scores(judged: Mapping[Modality, nn.Module], name: str) -> list[Scores]:
-        train, test = (
-            joined_features(
-                judged,
-                clips,
-                modalities=task.modalities,
-                transforms=transforms,
-                tokens=task.needs_tokens,
-                options=features,
-                device=device,
-                seed=seed,
-                label=f"{name}, {part} {task.sample}s",
-            )
-            for part, clips in (("training", task.train_clips), ("test", task.test_clips))
-        )
-        return [task.scores(train, test, seed=seed + number, device=device) for number in range(num_seeds)]
-
-    of_encoders = scores(encoders, "encoder")
-    of_baseline = [None] * num_seeds if baseline_encoders is None else scores(baseline_encoders, "random encoder")
-    answers = tuple(
-        Answers(seed + number, *of_both) for number, of_both in enumerate(zip(of_encoders, of_baseline, strict=True))
-    )
+    of_encoders = task.answer(encoders, setting, label="encoder")
+    of_baseline: Sequence[Scores | None] = [None] * len(of_encoders)
+    if baseline_encoders is not None:
+        of_baseline = task.answer(baseline_encoders, setting, label="random encoder")
+    answers = tuple(Answers(*of_seed) for of_seed in zip(setting.seeds, of_encoders, of_baseline, strict=True))
     trained_on = {} if task.train_videos is None else {"the probe was trained on": set(task.train_videos)}
     units = f"{task.sample}s, taken as independent" if task.test_videos is None else "videos"
     result = TaskResult(
@@ -291,38 +351,59 @@ def evaluate_task(
     return Judgement(result, answers)
 
 
+def answer_task(task: Task[Scores, Any], encoders: Mapping[Modality, nn.Module], setting: Setting) -> Answers[Scores]:
+    """Return the answers to test samples that need not have labels, such as those of a challenge; nothing is measured.
+
+    Args:
+        task: What is asked of the encoders.
+        encoders: For each of the task's modalities.
+        setting: With what they answer; of several seeds the first one's heads do.
+
+    Raises:
+        ValueError: As `evaluate_task`.
+        TypeError: As `evaluate_task`.
+    """
+    _require_modalities(task, encoders, setting.transforms)
+    task.check()
+    scores = task.answer(encoders, replace(setting, num_seeds=1), label="encoder")
+    return Answers(setting.seed, scores[0], None)
+
+
+def _require_modalities(
+    task: Task[Any, Any], encoders: Mapping[Modality, nn.Module], transforms: Mapping[Modality, nn.Module]
+) -> None:
+    for what, given in (("encoder", encoders), ("transform", transforms)):
+        missing = [modality for modality in task.modalities if modality not in given]
+        if missing:
+            raise ValueError(f"task {task.name}: no {what} for {' and '.join(missing)}")
+
+
 def joined_features(
     encoders: Mapping[Modality, nn.Module],
     clips: LabelledClips,
     *,
-    modalities: Sequence[Modality],
-    transforms: Mapping[Modality, nn.Module],
-    tokens: bool = False,
-    options: FeatureOptions | None = None,
-    device: torch.device | str = "cpu",
-    seed: int = 0,
+    task: Task[Any, Any],
+    setting: Setting,
     label: str = "",
 ) -> Features:
-    """Return the features of several encoders, those of a clip one after another; see `extract_features`.
+    """Return the features that a task's head is shown, those of a clip's encoders one after another.
 
     Args:
         encoders: By modality.
         clips: Whose features.
-        modalities: Which, in this order.
-        transforms: By modality.
-        tokens: Return feature maps before the pool, of one modality alone: theirs have no places in common.
-        options: How they are computed and kept.
-        device: Where the encoders run.
-        seed: Of clips that draw.
+        task: Which modalities it looks at, and whether at feature maps before the pool.
+        setting: With what they are computed and kept.
         label: What the progress bar says behind "features".
 
     Returns:
         Shape ``(N, clips, D)``, D the sum of the encoders' own; ``(N, clips, tokens, D)`` of tokens.
 
     Raises:
-        ValueError: As `extract_features`, or if tokens of several modalities are asked for.
+        ValueError: As `extract_features`, or if feature maps of several modalities are asked for: theirs have no places
+            in common.
     """
-    if tokens and len(modalities) > 1:
+    modalities = task.modalities
+    if task.needs_tokens and len(modalities) > 1:
         raise ValueError(
             f"feature maps of {' and '.join(modalities)} cannot be joined place by place; take one of them"
         )
@@ -330,12 +411,12 @@ def joined_features(
         extract_features(
             encoders[modality],
             clips,
-            transform=transforms[modality],
+            transform=setting.transforms[modality],
             modality=modality,
-            tokens=tokens,
-            options=options,
-            device=device,
-            seed=seed,
+            tokens=task.needs_tokens,
+            options=setting.features,
+            device=setting.device,
+            seed=setting.seed,
             label=f"features: {label}" + (f", {modality}" if len(modalities) > 1 else ""),
         )
         for modality in modalities

@@ -24,9 +24,11 @@ __all__ = [
     "class_mean_recall",
     "finite_matrix",
     "majority_answers",
+    "pair_of",
     "rank_actions",
     "rank_classes",
     "recognition_accuracies",
+    "split_pair",
 ]
 
 NUM_ACTIONS_KEPT = 100  # best verbs, best nouns, and best pairs of them
@@ -69,7 +71,7 @@ class ActionLabels:
     @property
     def of_task(self) -> dict[str, Classes]:
         """Labels by task; those of actions are one number for each pair."""
-        return {"verb": self.verb, "noun": self.noun, "action": _pairs(self.verb, self.noun)}
+        return {"verb": self.verb, "noun": self.noun, "action": pair_of(self.verb, self.noun)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class RankedActions:
     @property
     def of_task(self) -> dict[str, Classes]:
         """Answers by task; those of actions are one number for each pair."""
-        return {"verb": self.verb, "noun": self.noun, "action": _pairs(self.action_verb, self.action_noun)}
+        return {"verb": self.verb, "noun": self.noun, "action": pair_of(self.action_verb, self.action_noun)}
 
 
 def rank_classes(scores: ArrayLike) -> Classes:
@@ -286,7 +288,7 @@ def majority_answers(verb: ArrayLike, noun: ArrayLike, *, num_segments: int) -> 
     verbs, nouns = np.asarray(verb, dtype=np.int64), np.asarray(noun, dtype=np.int64)
     by_count: Mapping[str, Classes] = {
         task: _by_frequency(labels)
-        for task, labels in (("verb", verbs), ("noun", nouns), ("pair", _pairs(verbs, nouns)))
+        for task, labels in (("verb", verbs), ("noun", nouns), ("pair", pair_of(verbs, nouns)))
     }
     pairs = by_count["pair"]
     columns = (by_count["verb"], by_count["noun"], pairs >> NOUN_BITS, pairs & (2**NOUN_BITS - 1))
@@ -298,8 +300,19 @@ def _by_frequency(labels: Classes) -> Classes:
     return classes[np.argsort(counts, kind="stable")[::-1]]
 
 
-def _pairs(verb: Classes, noun: Classes) -> Classes:
+def pair_of(verb: Classes, noun: Classes) -> Classes:
+    """Return one number for each pair of a verb and a noun.
+
+    Example:
+        >>> split_pair(int(pair_of(np.array([3]), np.array([7]))[0]))
+        (3, 7)
+    """
     return (verb << NOUN_BITS) | noun
+
+
+def split_pair(pair: int) -> tuple[int, int]:
+    """Return the verb and the noun of a pair."""
+    return pair >> NOUN_BITS, pair & (2**NOUN_BITS - 1)
 
 
 def _require_same_segments(ranked: RankedActions, labels: ActionLabels) -> None:

@@ -5,7 +5,7 @@ Path of a sample: features --probe of the kind asked for--> scores --metrics--> 
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,13 @@ class ProbeAnswers:
 
     Attributes:
         scores: For each label column float32 (N_test, classes): log of the probability, so also logits.
-        chosen: For each label column the values that it was trained with, such as ``lr`` and ``weight_decay``. Where
-            there was a choice, also what it rests on: ``held_out_accuracy`` in %, ``held_out_actions``, and for each
-            value ``.._on_edge``: -1 for the smallest of those tried, 1 for the largest, else 0.
+        chosen: For each label column what was chosen by trying, by name, such as ``lr`` and ``weight_decay``, and what
+            that rests on: ``held_out_accuracy`` in %, ``held_out_actions``, and for each value ``NAME_on_edge``: -1
+            for the smallest of those tried, 1 for the largest, else 0. Empty where nothing was tried.
     """
 
     scores: dict[str, npt.NDArray[np.float32]]
-    chosen: dict[str, dict[str, float]]
+    chosen: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def fit_probe(
@@ -123,7 +123,7 @@ def _fit_linear(
     check_features(train_features, train_labels, test_features, num_classes)
     pairs = grid_of(options.lrs, options.weight_decays, lr=options.lr, weight_decay=options.weight_decay)
     pair_of: dict[str, Pair] = dict.fromkeys(num_classes, pairs[0])
-    chosen = {column: {"lr": pairs[0][0], "weight_decay": pairs[0][1]} for column in num_classes}
+    chosen: dict[str, dict[str, float]] = {}
     if len(pairs) > 1:
         held_out = _held_out(train_labels, num_classes, train_videos, options, seed)
         qualities = linear_grid_quality(
@@ -171,8 +171,8 @@ def _fit_attentive(
     check_tokens(train_features, test_features)
     check_labels(train_labels, num_classes, num_actions=len(train_features))
     pairs = grid_of(options.lrs, options.weight_decays, lr=options.lr, weight_decay=options.weight_decay)
-    candidates = [{"lr": lr, "weight_decay": weight_decay} for lr, weight_decay in pairs]
-    chosen = {column: dict(candidates[0]) for column in num_classes}
+    pair_of: dict[str, Pair] = dict.fromkeys(num_classes, pairs[0])
+    chosen: dict[str, dict[str, float]] = {}
     if len(pairs) > 1:
         held_out = _held_out(train_labels, num_classes, train_videos, options, seed)
         qualities = attentive_quality(
@@ -185,13 +185,16 @@ def _fit_attentive(
             seed=seed,
             device=device,
         )
-        chosen = {column: chosen_values(candidates, quality, column=column) for column, quality in qualities.items()}
+        candidates = [{"lr": lr, "weight_decay": weight_decay} for lr, weight_decay in pairs]
+        for column, quality in qualities.items():
+            chosen[column] = chosen_values(candidates, quality, column=column)
+            pair_of[column] = chosen[column]["lr"], chosen[column]["weight_decay"]
     scores = attentive_probe(
         train_features,
         train_labels,
         test_features,
         num_classes=num_classes,
-        pairs={column: (values["lr"], values["weight_decay"]) for column, values in chosen.items()},
+        pairs=pair_of,
         options=options,
         seed=seed,
         device=device,
@@ -211,23 +214,23 @@ def _fit_knn(
     device: torch.device | str,
 ) -> ProbeAnswers:
     check_features(train_features, train_labels, test_features, num_classes)
-    chosen = {column: {"neighbours": float(options.neighbours[0])} for column in num_classes}
+    neighbours = dict.fromkeys(num_classes, options.neighbours[0])
+    chosen: dict[str, dict[str, float]] = {}
     if len(options.neighbours) > 1:
         held_out = _held_out(train_labels, num_classes, train_videos, options, seed)
         qualities = knn_quality(
             train_features, train_labels, held_out, num_classes=num_classes, options=options, device=device
         )
         candidates = [{"neighbours": float(number)} for number in options.neighbours]
-        chosen = {
-            column: chosen_values(candidates, quality, column=column, lowest={"neighbours": 1})
-            for column, quality in qualities.items()
-        }
+        for column, quality in qualities.items():
+            chosen[column] = chosen_values(candidates, quality, column=column, lowest={"neighbours": 1})
+            neighbours[column] = int(chosen[column]["neighbours"])
     scores = knn_probe(
         train_features,
         train_labels,
         test_features,
         num_classes=num_classes,
-        neighbours={column: int(values["neighbours"]) for column, values in chosen.items()},
+        neighbours=neighbours,
         options=options,
         device=device,
     )

@@ -140,6 +140,7 @@ class TaskResult(Generic[Target]):
         num_test_videos: Videos of all test samples; None where videos were not given.
         seen: Test videos that were used before.
         left_out: What of the annotations could not be used, each with its place and the reason.
+        published: The same encoders judged as the published numbers were made; None where that was not asked for.
     """
 
     columns: tuple[Target, ...]
@@ -147,6 +148,7 @@ class TaskResult(Generic[Target]):
     num_test_videos: int | None = None
     seen: tuple[Seen, ...] = ()
     left_out: tuple[str, ...] = ()
+    published: "TaskResult[Target] | None" = None
 
     @property
     def headline(self) -> float:
@@ -275,13 +277,19 @@ def format_table(result: TaskResult[Any], *, title: str, samples: str) -> Table:
         samples: What test samples are called, in the plural.
     """
     rows: list[Row] = [row for column in result.columns for row in column.rows()]
+    num_full = len(rows)
+    notes = [f"Caution: {caution}" for caution in result.cautions]
+    if result.published is not None:
+        of_published = [row for column in result.published.columns for row in column.rows()]
+        rows += [dataclasses.replace(row, label=f"published: {row.label}") for row in of_published]
+        notes.insert(0, f"published: {result.published.options['protocol']}")
     has_baseline = any(row.score.baseline is not None for row in rows)
     has_spread = any(row.score.spread is not None for row in rows)
     has_videos = result.num_test_videos is not None
     judged = result.options.get("judged")
     table = Table(
         title=title + (f"\n{judged}" if judged else ""),
-        caption="\n".join(f"Caution: {caution}" for caution in result.cautions) or None,
+        caption="\n".join(notes) or None,
     )
     table.add_column("")
     seeds = ("over seeds",) if has_spread else ()
@@ -298,5 +306,5 @@ def format_table(result: TaskResult[Any], *, title: str, samples: str) -> Table:
         cells += [str(score.majority), f"{score.chance:.1f}", f"{row.num_samples:,}"]
         if has_videos:
             cells.append(f"{row.num_videos:,}")
-        table.add_row(*cells)
+        table.add_row(*cells, end_section=len(table.rows) + 1 == num_full < len(rows))
     return table

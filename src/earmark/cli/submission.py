@@ -1,0 +1,87 @@
+"""`evaluate.submission`: the answers of a model as a challenge's file, validated as the challenge would.
+
+Beside the path of a sample: `earmark.cli.evaluate` calls this when the answers are there.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earmark.cli.config import ConfigError
+from earmark.cli.judged import Judged
+from earmark.cli.terminal import say
+from earmark.wording import counted
+
+if TYPE_CHECKING:
+    from earmark.datasets import DatasetRecords
+    from earmark.evaluation import SupervisionLevels, Task
+
+__all__ = ["require_submittable", "submit"]
+
+
+def require_submittable(path: Path, dataset: "DatasetRecords") -> Path:
+    """Return the folder of the official csv files that a submission is validated against, before the long work starts.
+
+    Args:
+        path: Of the file to write.
+        dataset: What is judged.
+
+    Raises:
+        ConfigError: If the data set has no such files.
+        OSError: If the file cannot be written.
+    """
+    from earmark.atomic import require_writable
+    from earmark.datasets import EpicKitchens, EpicKitchens55
+
+    if not isinstance(dataset, EpicKitchens) or isinstance(dataset, EpicKitchens55):
+        raise ConfigError(
+            f"evaluate.submission: data {dataset.name} belongs to no challenge; EPIC-KITCHENS-100 and a kitchen do"
+        )
+    require_writable(path.parent)
+    return dataset.annotations_path
+
+
+def submit(task: "Task[Any, Any]", scores: Any, path: Path, *, judged: Judged, annotations: Path) -> None:
+    """Write the file, and read it as `earmark score` does.
+
+    Args:
+        task: Whose answers.
+        scores: The answers.
+        path: Of the file.
+        judged: What gave them.
+        annotations: Folder of the official csv files.
+
+    Raises:
+        ConfigError: If the task has no challenge, or the file is not what the challenge takes, as where rows of the
+            annotations were left out; each fault is named.
+    """
+    from earmark.evaluation import SubmissionError, score_submission
+
+    levels = supervision_levels(judged)
+    try:
+        notes = task.write_submission(path, scores, levels=levels)
+        scored = score_submission(path, annotations)
+    except SubmissionError as error:
+        raise ConfigError(f"evaluate.submission: {path} is not valid: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"evaluate.submission: {error}") from error
+    for note in (*notes, *scored.notes):
+        say(note)
+    number = next(iter(scored.counts.values()))
+    written = ", ".join(f"{name} {level}" for name, level in scored.levels.items())
+    say(f"submission: {path}, valid for {scored.challenge}, {counted(number, 'segment')}; {written}")
+
+
+def supervision_levels(judged: Judged) -> "SupervisionLevels":
+    """Return the challenges' levels of what a model was trained on, as far as its checkpoint tells.
+
+    A run on Ego4D has 3 for pretraining, and any other, or weights of which it is not known, 4; a random encoder has 0.
+    Heads are trained on all labels of the training split.
+    """
+    from earmark.evaluation import SupervisionLevels
+
+    data = judged.stored.get("config", {}).get("data", {}).get("name")
+    has_weights = judged.path is not None or any(
+        encoder.args.pretrained or encoder.args.weights is not None for encoder in judged.configs.values()
+    )
+    pretraining = (3 if data == "ego4d" else 4) if has_weights else 0
+    return SupervisionLevels(pretraining=pretraining, training_labels=3, training_data=3)
