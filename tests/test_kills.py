@@ -20,7 +20,7 @@ def kills(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["prepare", "kitchen", "pretrain", "moments", "features"])
+@pytest.mark.parametrize("command", ["prepare", "kitchen", "pretrain", "moments"])
 def test_a_command_that_was_killed_ends_as_an_undisturbed_one(command: str) -> None:
     arguments = ["--command", command, "--trials", "2", "--seed", "3"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
