@@ -94,7 +94,9 @@ def official_labels() -> dict[str, Any]:
     }
 
 
-def found_for(labels: dict[str, Any], *, data: str, split: str = "validation", subset: str | None = None) -> Any:
+def found_for(
+    labels: dict[str, Any], *, data: str, split: str = "validation", subset: str | None = None, **options: Any
+) -> Any:
     actions = [SimpleNamespace(labels={column: int(of[row]) for column, of in labels.items()}) for row in range(9668)]
     targets = [
         SimpleNamespace(column=column, names=range(number), labels=labels[column])
@@ -106,12 +108,20 @@ def found_for(labels: dict[str, Any], *, data: str, split: str = "validation", s
         cast(Any, SimpleNamespace(evaluate=SimpleNamespace(split=split), data=SimpleNamespace(subset=subset))),
         cast(Any, SimpleNamespace(data=SimpleNamespace(name=data))),
         cast(Any, SimpleNamespace(actions=lambda of: actions)),
+        {"probe": {"kind": "linear"}} | options,
     )
 
 
 def test_published_results_are_shown_for_official_labels_and_else_a_reason() -> None:
     labels = official_labels()
     assert found_for(labels, data="epic_kitchens") == (PUBLISHED["epic_kitchens", "action_recognition"], "")
+    for options, here in (
+        ({"probe": {"kind": "knn"}}, "knn probe, on video."),
+        ({"modalities": ["video", "audio"]}, "linear probe, on video and audio."),
+    ):
+        table, reason = found_for(labels, data="epic_kitchens", **options)
+        assert reason == ""
+        assert table.differences[0] == f"Published is a linear probe on the video encoder; here it is: {here}"
     assert found_for(labels, data="epic_kitchens", split="train") == (
         None,
         "split train was judged, the published numbers are of validation",
@@ -125,3 +135,9 @@ def test_published_results_are_shown_for_official_labels_and_else_a_reason() -> 
     assert (table, reason[:43]) == (None, "data=kitchen: Audible Kitchen is synthetic.")
     table, reason = found_for(labels, data="folder")
     assert (table, reason[:30]) == (None, "data=folder: there are none fo")
+
+
+def test_a_fine_tuned_encoder_is_told_as_one() -> None:
+    judgement = chosen({})
+    judgement.result.options = {"fine_tuning": {"lr": 0.01, "lrs": (), "weight_decay": 1e-4, "weight_decays": ()}}
+    assert how_chosen(judgement).startswith("encoder and classifiers fine-tuned, as configured: lr 0.01, weight decay")

@@ -3,6 +3,7 @@
 Beside the path of a sample: `earmark.cli.evaluate` calls this once the numbers are there.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from earmark.evaluation import Judgement, Task, TaskResult
     from earmark.evaluation.answers import TargetAnswers
     from earmark.evaluation.judged_clips import JudgedClip
+    from earmark.evaluation.published_results import PublishedTable
     from earmark.evaluation.report_details import ResultDetails
 
 __all__ = ["page_details"]
@@ -48,7 +50,7 @@ def page_details(
 
     targets = target_answers(task, judgement)
     several = len(judgement.answers) > 1
-    table, reason = published_beside(task, targets, config, judged, dataset)
+    table, reason = published_beside(task, targets, config, judged, dataset, judgement.result.options)
     left_out = {f"{count.split}: {task.sample}s": count.left_out for count in task.records}
     return ResultDetails(
         sample=task.sample,
@@ -148,7 +150,8 @@ def published_beside(
     config: EvaluateConfig,
     judged: Judged,
     dataset: "DatasetRecords",
-) -> tuple[Any, str]:
+    options: Mapping[str, Any],
+) -> "tuple[PublishedTable | None, str]":
     """Return the published results to show, or None and why not."""
     import numpy as np
 
@@ -173,7 +176,13 @@ def published_beside(
         part=(config.data.subset or "").replace("_", " "),
     )
     reason = comparison(table, labels)
-    return (None, reason) if reason else (table, "")
+    if reason:
+        return None, reason
+    head, modalities = _head_in_words(options), options.get("modalities", ["video"])
+    if (head, modalities) != ("linear probe", ["video"]):
+        other = f"Published is a linear probe on the video encoder; here it is: {head}, on {' and '.join(modalities)}."
+        table = dataclasses.replace(table, differences=(other, *table.differences))
+    return table, ""
 
 
 def _statements(
@@ -224,10 +233,10 @@ def how_chosen(judgement: "Judgement[Any, Any]") -> str:
     """Say how the settings of the head were found: what was chosen for each label column and on what, or as given."""
     by_seed = {answers.seed: getattr(answers.encoder, "chosen", {}) for answers in judgement.answers}
     texts = {seed: "; ".join(_chosen_text(*item) for item in chosen.items()) for seed, chosen in by_seed.items()}
-    options = judgement.result.options.get("probe")
+    options = judgement.result.options.get("probe") or judgement.result.options.get("fine_tuning")
     if options is None:
-        return "this task has no probe"
-    kind = f"{options['kind']} probe, "
+        return "this task trains no head"
+    kind = f"{_head_in_words(judgement.result.options)}, "
     if not any(texts.values()):
         return f"{kind}as configured{_given_text(options)}; nothing was chosen by trying"
     how = f"{kind}chosen on {100 * options['held_out']:g} % of the training videos, held out, never on what is reported"
@@ -236,9 +245,13 @@ def how_chosen(judgement: "Judgement[Any, Any]") -> str:
     return f"{how}. " + ". ".join(f"Seed {seed}: {text}" for seed, text in texts.items())
 
 
+def _head_in_words(options: Mapping[str, Any]) -> str:
+    return f"{options['probe']['kind']} probe" if "probe" in options else "encoder and classifiers fine-tuned"
+
+
 def _given_text(options: Mapping[str, Any]) -> str:
     """Name what a probe was trained with where there was nothing to choose."""
-    if options["kind"] == "knn":
+    if options.get("kind") == "knn":
         return f": neighbours {options['neighbours'][0]}, temperature {options['temperature']:g}"
     lr, weight_decay = ((options[f"{name}s"] or [options[name]])[0] for name in ("lr", "weight_decay"))
     return f": lr {lr:g}, weight decay {weight_decay:g}"
