@@ -6,7 +6,7 @@ Beside the path of a sample: calls `earmark.preparation.completeness`. What the 
 import argparse
 from pathlib import Path
 
-from earmark.cli.completeness import completeness_of, lengths_of, print_completeness
+from earmark.cli.completeness import completeness_of, lengths_of, print_completeness, sound_of
 from earmark.cli.terminal import DONE, FAILED, OVERRIDES_HELP, num_cpus, positive, print_json
 
 __all__ = ["add_arguments", "run"]
@@ -49,7 +49,9 @@ def run(options: argparse.Namespace) -> int:
     listed, left_out = (None, ()) if options.md5 is None else checksums(options.md5)
     num_workers = options.workers or num_cpus()
     videos = dataset.videos()
-    states = read_states(videos, expected_seconds=lengths_of(dataset), num_workers=num_workers)
+    states = read_states(
+        videos, expected_seconds=lengths_of(dataset), expected_audio=sound_of(dataset), num_workers=num_workers
+    )
     report = completeness_of(dataset, videos, states, checksums=listed, left_out=left_out, num_workers=num_workers)
     if options.json:
         print_json(report.as_json())
