@@ -55,7 +55,9 @@ def test_the_same_rows_are_timed_in_the_whole_video_where_that_is_read(clips_onl
     first, second = whole.state_changes("train")
     assert (first.start_seconds, first.pnr_frame) == (second.start_seconds, second.pnr_frame) == (20.0, 700)
     assert f"{tmp_path}: clips are not read, since whole videos are there" in whole.remarks
-    assert files_not_read(whole, whole.videos()) == (f"{tmp_path}/v2/clips: 1 file since full_scale is read: c1.mp4",)
+    assert files_not_read(whole, whole.videos()) == (
+        f"{tmp_path}/v2/clips: 1 file not read, since whole videos are: c1.mp4",
+    )
     cut = Ego4D(tmp_path, layout="clips")
     assert [each.video_id for each in cut.videos()] == ["c1", "c2"]
     with pytest.raises(ValueError, match="no such layout of Ego4D: 'segments'"):
@@ -93,7 +95,7 @@ def test_files_that_are_not_read_are_counted_by_folder(tmp_path: Path) -> None:
     assert files_not_read(ego4d, ego4d.videos()) == (
         f"{tmp_path}/v2/full_scale: 1 file not listed in ego4d.json: x.mp4",
         f"{tmp_path}/v2/video_540ss: 1 file of videos that are read from another place: v1.mp4",
-        f"{tmp_path}/v2/clips: 1 file since full_scale is read: c1.mp4",
+        f"{tmp_path}/v2/clips: 1 file not read, since whole videos are: c1.mp4",
     )
 
 

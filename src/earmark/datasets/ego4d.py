@@ -132,9 +132,10 @@ class Ego4D:
     def layout(self) -> Ego4DLayout:
         """Which files are read: that asked for, else whole videos where there is one, else clips where there is one."""
         if self._layout is None:
-            found = [layout for layout in FOLDERS if self._any_file(layout)]
-            self._layout = found[0] if found else "full_scale"
-            if len(found) > 1:
+            whole = any(is_readable_file(self._find(name, "full_scale")) for name in self._videos)
+            clips = any(self._has_files(folder) for layout, folder in self.places() if layout == "clips")
+            self._layout = "clips" if clips and not whole else "full_scale"
+            if clips and whole:
                 self._remarks["", "layout"] = (f"{self.base_path}: clips are not read, since whole videos are there",)
         return self._layout
 
@@ -419,9 +420,12 @@ class Ego4D:
                 raise DatasetError(f"{path}: {error}") from error
         return classes
 
-    def _any_file(self, layout: Ego4DLayout) -> bool:
-        names = list(self._videos) if layout == "full_scale" else self._clip_names
-        return any(is_readable_file(self._find(name, layout)) for name in names)
+    @staticmethod
+    def _has_files(folder: Path) -> bool:
+        try:
+            return any(path.suffix == ".mp4" for path in folder.iterdir())
+        except OSError:  # most of the places are not there
+            return False
 
     def _find(self, video_id: str, layout: Ego4DLayout) -> Path:
         """Return where a video or clip is, or where it should be."""

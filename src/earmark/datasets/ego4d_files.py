@@ -32,7 +32,7 @@ def files_not_read(ego4d: Ego4D, videos: Sequence[VideoRecord]) -> tuple[str, ..
         kinds: dict[str, list[str]] = {}
         for path in media_named(folder, names, VIDEO_SUFFIXES):
             if layout != ego4d.layout:
-                kind = f"since {ego4d.layout} is read"
+                kind = "not read, since whole videos are" if layout == "clips" else "not read, since clips are"
             elif path.stem not in read:
                 kind = "not listed in ego4d.json" if layout == "full_scale" else "of clips that no task lists"
             elif read[path.stem] != path:

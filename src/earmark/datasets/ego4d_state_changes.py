@@ -19,6 +19,7 @@ __all__ = ["MIN_FRAMES", "StateChangeReader", "StateChangeRecord", "StateChangeS
 
 MAX_FRAMES = int(MAX_VIDEO_SECONDS * MAX_FPS)  # of the longest video at the highest rate
 MIN_FRAMES = 16  # as many are sampled of each clip
+PNR_NAMES = ("parent_pnr_frame", "pnr_frame", "clip_pnr_frame")  # the first that is given is taken
 
 Coordinates = Literal["parent", "clip"]
 
@@ -93,8 +94,7 @@ class StateChangeReader:
             RowError: If a field is missing or impossible, or there are too few frames.
         """
         unique_id = checked_id("unique_id", row.get("unique_id"))
-        names = [f"{self._coordinates}_{end}_sec" for end in ("start", "end")]
-        start, stop = (checked_number(name, row.get(name), least=0, most=MAX_VIDEO_SECONDS) for name in names)
+        start, stop = _seconds(row, f"{self._coordinates}_start_sec"), _seconds(row, f"{self._coordinates}_end_sec")
         seconds = checked_span("the clip", start, stop)
         first, last = self._frames(row, self._coordinates)
         if first >= last:
@@ -108,7 +108,7 @@ class StateChangeReader:
                 raise RowError(f"state_change is {quoted(state_change)}, expected true or false")
             if state_change:
                 pnr_frame = self._pnr_frame(row, unique_id)
-            elif any(row.get(f"{prefix}pnr_frame") is not None for prefix in ("", "parent_", "clip_")):
+            elif any(row.get(name) is not None for name in PNR_NAMES):
                 self._remarks.add("a point of no return without a change, which is not read", unique_id)
         return StateChangeSpan(unique_id, *seconds, first, last, state_change, pnr_frame)
 
@@ -122,8 +122,7 @@ class StateChangeReader:
             )
 
     def _frames(self, row: Mapping[str, Any], coordinates: Coordinates) -> tuple[int, int]:
-        first, last = (_frame(row, f"{coordinates}_{end}_frame") for end in ("start", "end"))
-        return first, last
+        return _frame(row, f"{coordinates}_start_frame"), _frame(row, f"{coordinates}_end_frame")
 
     def _pnr_frame(self, row: Mapping[str, Any], unique_id: str) -> int:
         """Return the point of no return in the coordinates asked for, wherever the row has it and however it counts."""
@@ -134,7 +133,7 @@ class StateChangeReader:
             except RowError:  # some files have one kind alone; that asked for has been read before
                 continue
         order: tuple[Coordinates, ...] = ("parent", "clip") if "parent" in places else ("clip",)
-        name = next((n for n in ("parent_pnr_frame", "pnr_frame", "clip_pnr_frame") if row.get(n) is not None), None)
+        name = next((name for name in PNR_NAMES if row.get(name) is not None), None)
         if name is None:
             raise RowError("parent_pnr_frame is None, and so is pnr_frame")
         frame = _frame(row, name)
@@ -161,3 +160,7 @@ class StateChangeReader:
 
 def _frame(row: Mapping[str, Any], name: str) -> int:
     return int(checked_number(name, row.get(name), least=0, most=MAX_FRAMES, whole=True))
+
+
+def _seconds(row: Mapping[str, Any], name: str) -> float:
+    return checked_number(name, row.get(name), least=0, most=MAX_VIDEO_SECONDS)

@@ -83,8 +83,8 @@ class TaskState:
     Attributes:
         task: Its name.
         split: Its split.
-        num_rows: What its files list and can be used, in units of the task.
-        fall_away: By reason, how many of the listed ones do; those that no file can help are not among `num_rows`.
+        num_rows: What its file lists, in units of the task, such as actions or windows of them.
+        fall_away: By reason, how many of them do.
         num_videos: Videos that it needs.
         num_found: Those whose file is there.
         num_readable: Those that can be read.
@@ -113,7 +113,7 @@ class TaskState:
         short = f", {self.num_cut_short} cut short" if self.num_cut_short else ""
         return (
             f"{self.task}, {self.split}",
-            f"{self.num_rows} usable rows, {lost} fall away{f' ({why})' if why else ''}; "
+            f"{self.num_rows} listed, {lost} fall away{f' ({why})' if why else ''}; "
             f"{self.num_videos} videos, {self.num_found} found, {self.num_readable} can be read{short}, "
             f"{self.num_with_sound} with sound; {self.seconds / 3600:.2f} h, "
             f"{self.seconds_with_sound / 3600:.2f} h with sound",
@@ -340,11 +340,11 @@ def task_state(
         split: Its split.
         spans: Of each row that can be used, the (video id, start in seconds) of each part of a video that it needs.
         states: Of the videos, by id.
-        not_usable: By reason, how many rows cannot be used whatever files are there.
+        not_usable: By reason, how many rows are listed beside these, and cannot be used whatever files are there.
     """
     counts = {reason: number for reason, number in not_usable.items() if number}
     needed: dict[str, None] = {}
-    num_rows = 0
+    num_rows = sum(counts.values())
     for parts in spans:
         num_rows += 1
         reasons = [reason for video_id, start in parts if (reason := _why_lost(states.get(video_id), start))]
