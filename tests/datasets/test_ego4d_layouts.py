@@ -280,3 +280,22 @@ def test_a_manifest_without_clips_is_enough(tmp_path: Path) -> None:
     assert [each.video_id for each in ego4d.videos("train")] == ["c1"]
     assert [each.start_seconds for each in ego4d.actions("train")] == [1.0]
     assert any("where clips lie in their videos is taken from the tasks" in text for text in ego4d.problems)
+
+
+@pytest.mark.parametrize("place", ["ego4d.json", "v2/ego4d.json", "v2/annotations/ego4d.json"])
+def test_the_manifest_may_lie_at_the_top_or_below_the_version(tmp_path: Path, place: str) -> None:
+    write_ego4d(tmp_path, videos=[video("v1")], actions={"train": [action("c1", 0)]})
+    (tmp_path / "ego4d.json").rename(tmp_path / place)
+    ego4d = Ego4D(tmp_path)
+    assert [each.video_id for each in ego4d.videos("train")] == ["v1"]
+    assert [each.action_id for each in ego4d.actions("train")] == ["c1_0"]
+
+
+def test_a_part_of_the_annotations_is_enough(tmp_path: Path) -> None:
+    ego4d = write_ego4d(tmp_path, videos=[video("v1")], changes={"val": [change("u1")]})
+    assert (ego4d.splits("fho_lta"), ego4d.splits("fho_oscc-pnr")) == ([], ["validation"])
+    assert [each.unique_id for each in ego4d.state_changes("validation")] == ["u1"]
+    with pytest.raises(DatasetError, match=r"fho_lta_train\.json: not a readable json file"):
+        ego4d.actions("train")
+    with pytest.raises(ValueError, match="no such task: 'fho_sta'"):
+        ego4d.splits("fho_sta")

@@ -57,8 +57,11 @@ def completeness_of(
     strays: tuple[str, ...] = ()
     if isinstance(dataset, EpicKitchens) and dataset.layout_of(videos) == "videos":
         strays = stray_files(dataset, videos)
+    held_out: list[str] = []
     if isinstance(dataset, Ego4D):
         strays = files_not_read(dataset, videos)
+        reasons = dataset.held_out()
+        held_out = [f"{v.video_id}: {reasons.get(v.video_id, '')}" for v in videos if v.split == "mixed"]
     num_compared: int | None = None
     faults: tuple[str, ...] = ()
     if checksums is not None:
@@ -74,6 +77,7 @@ def completeness_of(
         doubtful_times=tuple(doubtful_times),
         remarks=dataset.remarks if isinstance(dataset, Ego4D) else (),
         tasks=tuple(tasks),
+        held_out=tuple(held_out),
     )
 
 

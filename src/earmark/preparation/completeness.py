@@ -135,6 +135,7 @@ class Completeness:
         doubtful_times: A line for each action that ends after its video, which is read all the same.
         remarks: What is unusual in the annotations, and is read all the same.
         tasks: Each split of each task, where the data set has several tasks.
+        held_out: A line for each video with a part that a task holds out, which is for training in no task.
     """
 
     videos: tuple[VideoState, ...]
@@ -147,6 +148,7 @@ class Completeness:
     doubtful_times: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     tasks: tuple[TaskState, ...] = ()
+    held_out: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> dict[str, list[str]]:
@@ -170,6 +172,7 @@ class Completeness:
             "annotations": list(self.problems),
             "doubtful times": list(self.doubtful_times),
             "unusual": list(self.remarks),
+            "not trained on": list(self.held_out),
         }
 
     @property
