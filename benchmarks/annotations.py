@@ -95,6 +95,22 @@ def write_ego4d(folder: Path, num_rows: int) -> None:
             }  # fmt: skip
             file.write(("," if place.row else "") + json.dumps(row))
         file.write("]}")
+    with (folder / "v2/annotations/fho_oscc-pnr_train.json").open("w") as file:
+        file.write('{"version": "v2", "clips": [')
+        for place in row_numbers(num_rows):
+            uid, first = uids[place.row % NUM_VIDEOS], round(30 * place.seconds)
+            row = {
+                "clip_uid": uid[::-1], "clip_id": str(place.row), "unique_id": f"u{place.row}", "video_uid": uid,
+                "clip_start_sec": place.seconds, "clip_end_sec": place.seconds + 8,
+                "parent_start_sec": place.seconds + 292, "parent_end_sec": -1 if place.is_bad else place.seconds + 300,
+                "clip_start_frame": first, "clip_end_frame": first + 240,
+                "parent_start_frame": first + 8760, "parent_end_frame": first + 9000,
+                "state_change": place.row % 2 == 0, "clip_pnr_frame": first + 100, "parent_pnr_frame": first + 8860,
+            }  # fmt: skip
+            if not row["state_change"]:
+                row |= {"clip_pnr_frame": None, "parent_pnr_frame": None}
+            file.write(("," if place.row else "") + json.dumps(row))
+        file.write("]}")
 
 
 def write_truths(folder: Path, num_rows: int) -> None:
@@ -143,6 +159,22 @@ def read_ego4d(folder: Path) -> tuple[int, int]:
     return len(ego4d.actions("train")), num_left_out(ego4d.problems)
 
 
+def read_state_changes(folder: Path) -> tuple[int, int]:
+    """Read the state changes of Ego4D."""
+    from earmark.datasets import Ego4D
+
+    ego4d = Ego4D(folder)
+    return len(ego4d.state_changes("train")), num_left_out(ego4d.problems)
+
+
+def read_held_out(folder: Path) -> tuple[int, int]:
+    """Read what Ego4D holds out, from the rows of both tasks."""
+    from earmark.datasets import Ego4D
+
+    ego4d = Ego4D(folder)
+    return len(ego4d.held_out()), num_left_out(ego4d.problems)
+
+
 def read_truth(path: Path) -> tuple[int, int]:
     """Read ground truth."""
     from earmark.moments.scoring import read_ground_truth
@@ -178,6 +210,8 @@ def main() -> None:
             ("EPIC-KITCHENS-100, csv", read_epic, folder / "epic"),
             ("EPIC-SOUNDS, csv", read_sounds, folder / "epic"),
             ("Ego4D long-term anticipation, json", read_ego4d, folder / "ego4d"),
+            ("Ego4D state changes, json", read_state_changes, folder / "ego4d"),
+            ("Ego4D, what is held out", read_held_out, folder / "ego4d"),
             ("truth: EPIC-SOUNDS, csv", read_truth, folder / "epic/EPIC_Sounds_train.csv"),
             ("truth: EPIC-KITCHENS-100, csv", read_truth, folder / "epic/EPIC_100_train.csv"),
             ("truth: Audible Kitchen, parquet", read_truth, folder / "truth/events.parquet"),

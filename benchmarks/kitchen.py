@@ -34,7 +34,7 @@ from earmark.evaluation.metrics import majority_accuracy, top_k_accuracy
 from earmark.evaluation.probe import ProbeOptions, linear_probe
 from earmark.kitchen import PRESETS, TRANSITIONS, VERBS, KitchenSize, make_kitchen
 from earmark.kitchen.contact_sheet import scene
-from earmark.kitchen.ego4d_tables import video_uid
+from earmark.kitchen.ego4d_clips import video_uid
 from earmark.kitchen.picture import Picture
 from earmark.kitchen.room import draw_room
 from earmark.kitchen.script import Script

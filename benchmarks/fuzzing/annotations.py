@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from earmark.datasets import Ego4D, EpicKitchens, EpicSounds
+from earmark.datasets import Ego4D, EpicKitchens, EpicSounds, anticipation_windows
 from earmark.datasets.epic_sounds import SOUND_CLASSES
 from earmark.moments.scoring import read_spans, read_truth
 from fuzzing.mutations import TEXTS, edited_bytes, edited_text, edited_tree, json_text, nested
@@ -84,11 +84,12 @@ class Annotations(Kind):
             path = folder / other
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if other == name else json.dumps(tree).encode())
-        _place_videos(folder, "v2/full_scale", ("v1.mp4", "v2.mp4"))
+        whole = draw.random() < 0.5
+        _place_videos(folder, *(("v2/full_scale", ("v1.mp4",)) if whole else ("v2/clips", ("c1.mp4",))))
 
         def attempt() -> None:
             dataset = Ego4D(folder)
-            dataset.videos()
+            _require_held_out(dataset)
             for names in dataset.classes.values():
                 _require_names(names)
             for split in ("train", "validation"):
@@ -166,7 +167,12 @@ def _ego4d() -> dict[str, Any]:
         {"video_uid": f"v{n}", "split_fho": split, "fb_participant_id": n, "video_metadata": {"fps": 30.0}}
         for n, split in ((1, "train"), (2, "val"))
     ]
-    files: dict[str, Any] = {"ego4d.json": {"videos": videos}}
+    clips = [
+        {"clip_uid": f"c{n}", "video_uid": f"v{n}", "video_start_sec": 10.0, "video_end_sec": 90.0,
+         "clip_metadata": {"fps": 30.0}}
+        for n in (1, 2)
+    ]  # fmt: skip
+    files: dict[str, Any] = {"ego4d.json": {"videos": videos, "clips": clips}}
     for n, split in ((1, "train"), (2, "val")):
         clip = {"video_uid": f"v{n}", "clip_uid": f"c{n}"}
         files[f"v2/annotations/fho_lta_{split}.json"] = {
@@ -178,7 +184,9 @@ def _ego4d() -> dict[str, Any]:
         }  # fmt: skip
         files[f"v2/annotations/fho_oscc-pnr_{split}.json"] = {
             "clips": [
-                {"unique_id": f"u{n}{k}", "video_uid": f"v{n}", "state_change": k == 1,
+                {"unique_id": f"u{n}{k}", "video_uid": f"v{n}", "clip_uid": f"c{n}", "state_change": k == 1,
+                 "clip_start_sec": 8.0 * k, "clip_end_sec": 8.0 * k + 8, "clip_start_frame": 240 * k,
+                 "clip_end_frame": 240 * k + 240, "clip_pnr_frame": 240 * k + 100,
                  "parent_pnr_frame": 240 * k + 100, "parent_start_sec": 8.0 * k, "parent_end_sec": 8.0 * k + 8,
                  "parent_start_frame": 240 * k, "parent_end_frame": 240 * k + 240}
                 for k in range(3)
@@ -312,6 +320,16 @@ def _require_names(names: Iterable[str]) -> None:
     for name in names:
         if len(name) > 1000 or not name.strip():
             raise WrongError("a name that is none")
+
+
+def _require_held_out(dataset: Ego4D) -> None:
+    videos, held_out = dataset.videos(), dataset.held_out()
+    _require_names([*(video.video_id for video in videos), *held_out])
+    if any(video.split == "train" and video.video_id in held_out for video in videos):
+        raise WrongError("a video is for training and is held out")
+    for split in ("train", "validation"):
+        for clip in dataset.anticipation_clips(split):
+            _require_names(window.window_id for window in anticipation_windows(clip, num_seen=1, num_coming=1))
 
 
 def _missing_rows(dataset: Ego4D, folder: Path) -> str:

@@ -175,7 +175,7 @@ def test_every_field_of_the_schema_is_set_by_some_file() -> None:
             set(unset(schema, compose(config_name, [])))
         ]
         optional = {"max_steps", "accumulate", "max_gradient_norm", "ema_decay", "num_mels", "model"}
-        optional |= {"layout", "subset", "min_area"}  # of some choices of data and data_augm
+        optional |= {"layout", "version", "subset", "min_area"}  # of some choices of data and data_augm
         assert set.intersection(*found) <= optional
 
 

@@ -57,11 +57,11 @@ def write(
     return Ego4D(folder)
 
 
-def test_videos_have_the_split_of_the_benchmark_or_all(tmp_path: Path) -> None:
+def test_videos_have_the_split_of_the_benchmark(tmp_path: Path) -> None:
     ego4d = write(tmp_path)
     assert DATASETS["ego4d"] is Ego4D
     assert [(video.video_id, video.split, video.participant_id) for video in ego4d.videos()] == [
-        *(("v1", "train", "7"), ("v2", "all", ""), ("v3", "validation", "8"))
+        *(("v1", "train", "7"), ("v2", "mixed", ""), ("v3", "validation", "8"))
     ]
     (video,) = ego4d.videos("train")
     assert video.path == tmp_path / "v1/full_scale/v1.mp4"

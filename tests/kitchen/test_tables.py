@@ -14,12 +14,12 @@ import pytest
 from earmark.datasets import Ego4D, EpicKitchens, EpicSounds, Kitchen
 from earmark.datasets.epic_sounds import SOUND_CLASSES
 from earmark.kitchen import NOUNS, VERBS, Difficulty, KitchenSize, make_kitchen
-from earmark.kitchen.ego4d_tables import video_uid
+from earmark.kitchen.ego4d_clips import video_uid
 from earmark.kitchen.epic_sounds_tables import collision_class, sound_class, sound_stop
 from earmark.kitchen.epic_tables import tail_classes
 from earmark.kitchen.script import Event, Script, write_script
 from earmark.kitchen.writing import draw_video
-from earmark.media import media_info
+from earmark.media import FrameReader, SoundReader, media_info
 
 FPS = 10
 EPIC_FILES = {
@@ -353,9 +353,11 @@ def test_the_metadata_has_the_official_fields_and_types(made: Path, schemas: str
     check(load(made / "ego4d/ego4d.json"), fields)
 
 
+@pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("split", ["train", "val", "test_unannotated"])
-def test_actions_have_the_official_fields_and_types(made: Path, schemas: str, split: str) -> None:
-    content = load(made / f"ego4d/v1/annotations/fho_lta_{split}.json")
+def test_actions_have_the_official_fields_and_types(made: Path, schemas: str, split: str, version: str) -> None:
+    content = load(made / f"ego4d/{version}/annotations/fho_lta_{split}.json")
+    assert content["version"] == version
     labels = frozenset({"verb", "noun", "verb_label", "noun_label"})
     check(content, schema(schemas, "fho_lta_&lt;set>.json schema"), optional=labels)
     held_back = split == "test_unannotated"
@@ -363,9 +365,10 @@ def test_actions_have_the_official_fields_and_types(made: Path, schemas: str, sp
     assert all(labels.isdisjoint(row) if held_back else labels <= set(row) for row in content["clips"])
 
 
+@pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("split", ["train", "val", "test_unannotated"])
-def test_state_changes_have_the_official_fields_and_types(made: Path, schemas: str, split: str) -> None:
-    content = load(made / f"ego4d/v1/annotations/fho_oscc-pnr_{split}.json")
+def test_state_changes_have_the_official_fields_and_types(made: Path, schemas: str, split: str, version: str) -> None:
+    content = load(made / f"ego4d/{version}/annotations/fho_oscc-pnr_{split}.json")
     labels = frozenset({"state_change", "clip_pnr_frame", "parent_pnr_frame", "pnr_frame"})
     check(content, schema(schemas, "fho_oscc-pnr_&lt;set>.json schema"), optional=labels)
     for row in content["clips"]:
@@ -436,11 +439,11 @@ def test_state_changes_hold_a_change_at_its_frame_or_none_at_all(made: Path, eve
 
 
 def test_long_videos_are_cut_into_canonical_clips_of_five_minutes_with_padding() -> None:
-    from earmark.kitchen.ego4d_tables import _canonical_clips
+    from earmark.kitchen.ego4d_clips import canonical_clips
     from earmark.kitchen.events import VideoFacts
 
     video = VideoFacts("P01_01", "P01", "train", num_frames=6600, fps=10, width=64, height=48, sample_rate=16000)
-    clips = list(_canonical_clips([video], 0))
+    clips = list(canonical_clips([video], 0))
     assert [clip.interval for clip in clips] == [(0.0, 300.0), (300.0, 600.0), (600.0, 660.0)]
     assert [(clip.start, clip.stop) for clip in clips] == [(0.0, 308.0), (292.0, 608.0), (592.0, 660.0)]
     assert [clip.number for clip in clips] == [0, 1, 2]
@@ -456,3 +459,59 @@ def test_the_list_of_detection_videos_has_the_form_of_the_official_one(made: Pat
     assert ours[0] == official[0] == "video_id"
     assert set(ours[1:]) == {row["video_id"] for row in rows_of(made / "annotations/EPIC_100_test_timestamps.csv")}
     assert all(re.fullmatch(r"P\d\d_\d{2,3}", video_id) for video_id in (*ours[1:], *official[1:]))
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("layout", ["full_scale", "clips"])
+def test_each_version_and_layout_of_the_download_is_there_and_complete(made: Path, version: str, layout: str) -> None:
+    ego4d = Ego4D(made / "ego4d", version=version, layout=layout)
+    videos = ego4d.videos()
+    assert len(videos) == 12
+    assert {video.path.parent for video in videos} == {made / "ego4d" / version / layout}
+    lengths = ego4d.seconds_of_videos()
+    for video in videos:
+        info = media_info(video.path)
+        assert info.audio is not None
+        assert info.duration_seconds == pytest.approx(lengths[video.video_id], abs=0.07)
+    held_out = ego4d.held_out()
+    assert {video.video_id for video in videos} - set(held_out) == {
+        video.video_id for video in videos if video.split == "train"
+    }
+    for split in ("train", "validation", "test"):
+        assert {action.video_id for action in ego4d.actions(split)} <= {v.video_id for v in ego4d.videos(split)}
+        assert {each.video_id for each in ego4d.state_changes(split)} <= {v.video_id for v in ego4d.videos(split)}
+    assert [problem for problem in ego4d.problems if "is there, too" not in problem] == []
+
+
+def test_a_clip_of_a_long_video_has_its_pictures_and_its_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video of 12 s in intervals of 6 s, with 2 s more on either side: seconds 0 to 8 and 4 to 12."""
+    monkeypatch.setattr("earmark.kitchen.ego4d_clips.INTERVAL_SECONDS", 6.0)
+    monkeypatch.setattr("earmark.kitchen.ego4d_clips.PADDING_SECONDS", 2.0)
+    sizes = {"num_kitchens": 1, "videos_per_kitchen": 1, "video_seconds": 12, "width": 64, "height": 64, "fps": 8}
+    make_kitchen(tmp_path, size=KitchenSize(sample_rate=16000, **sizes), progress=False)
+    source = tmp_path / "P01/videos/P01_01.MP4"
+    frames = np.stack([frame for _, frame in FrameReader(source, fps=8)]).astype(float)
+    wave = np.concatenate(list(SoundReader(source)))
+    ego4d = Ego4D(tmp_path / "ego4d", version="v2", layout="clips")
+    clips = load(tmp_path / "ego4d/ego4d.json")["clips"]
+    assert [(clip["video_start_sec"], clip["video_end_sec"]) for clip in clips] == [(0.0, 8.0), (4.0, 12.0)]
+    for video, start in zip(ego4d.videos(), (0, 4), strict=True):
+        assert video.path.samefile(tmp_path / f"ego4d/v1/clips/{video.video_id}.mp4")
+        cut = np.stack([frame for _, frame in FrameReader(video.path, fps=8)]).astype(float)
+        assert cut.shape == (64, 64, 64, 3)
+        # another frame of the source differs by more than coding anew does
+        errors = [
+            np.abs(cut - frames[8 * start + k : 8 * start + k + 64]).mean() for k in range(-8 * start, 33 - 8 * start)
+        ]
+        assert int(np.argmin(errors)) == 8 * start
+        assert min(errors) < 4
+        sound = np.concatenate(list(SoundReader(video.path)))
+        assert len(sound) == pytest.approx(8 * 16000, abs=1100)
+        expected = wave[16000 * start : 16000 * start + 16000 * 7]
+        assert np.corrcoef(sound[: len(expected)], expected)[0, 1] > 0.9
+    whole = {change.unique_id: change for change in Ego4D(tmp_path / "ego4d", version="v2").state_changes("train")}
+    for change in ego4d.state_changes("train"):
+        offset = 4.0 if change.video_id == clips[1]["clip_uid"] else 0.0
+        assert whole[change.unique_id].start_seconds == pytest.approx(change.start_seconds + offset)
+        if change.pnr_seconds is not None:
+            assert whole[change.unique_id].pnr_seconds == pytest.approx(change.pnr_seconds + offset, abs=1e-6)

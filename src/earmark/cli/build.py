@@ -112,13 +112,15 @@ def dataset_as_it_is(data: Data, environment: Environment) -> "DatasetRecords":
         ConfigError: If its folder is not given.
         earmark.datasets.DatasetError: If it is not there, or damaged.
     """
-    from earmark.datasets import DATASETS, EpicKitchens, EpicKitchens55
+    from earmark.datasets import DATASETS, Ego4D, EpicKitchens, EpicKitchens55
 
-    path = base_path(data, environment)
-    if data.name == "epic_kitchens":
-        return EpicKitchens(path, layout=data.args.layout)
-    if data.name == "epic_kitchens_55":
-        return EpicKitchens55(path, layout=data.args.layout)
+    path, layout = base_path(data, environment), data.args.layout
+    if data.name == "ego4d":
+        return Ego4D(path, version=data.args.version, layout=layout)
+    if data.name in ("epic_kitchens", "epic_kitchens_55"):
+        if layout == "full_scale" or layout == "clips":  # written out: types are narrowed by it
+            raise ConfigError(f"data.args.layout: {layout} is none of {data.name}")
+        return (EpicKitchens if data.name == "epic_kitchens" else EpicKitchens55)(path, layout=layout)
     dataset: DatasetRecords = DATASETS[data.name](path)
     return dataset
 
@@ -131,9 +133,14 @@ def say_left_out(problems: "Sequence[str]") -> None:
 
 def videos_of(dataset: "DatasetRecords") -> "list[VideoRecord]":
     """Return the videos of all splits, and say which rows of the data set's files were left out."""
+    from earmark.datasets import Ego4D
+
     before = dataset.problems
     videos = dataset.videos()
     say_left_out([text for text in dataset.problems if text not in before])
+    if isinstance(dataset, Ego4D):
+        for text in at_most(dataset.remarks, MAX_PROBLEMS_SHOWN):
+            say(text)
     return videos
 
 
@@ -158,8 +165,7 @@ def store_path(data: Data, environment: Environment, prepare: Prepare) -> Path:
             raise ConfigError(f"data.store: {data.store} can be read, not written; prepare in a folder and copy that")
         return Path(data.store)
     content = {"base_path": str(base_path(data, environment).resolve()), **_prepare_parameters(prepare)}
-    if data.args.layout is not None:
-        content["layout"] = data.args.layout
+    content |= {k: v for k, v in (("layout", data.args.layout), ("version", data.args.version)) if v is not None}
     if content["detector"] == "replai":  # a store prepared when there was no other is found again
         del content["detector"]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -6,7 +6,7 @@ Beside the path of a sample: calls `earmark.preparation.completeness`. What the 
 import argparse
 from pathlib import Path
 
-from earmark.cli.completeness import completeness_of, lengths_of, print_completeness
+from earmark.cli.completeness import completeness_of, lengths_of, print_completeness, sound_of
 from earmark.cli.terminal import DONE, FAILED, OVERRIDES_HELP, num_cpus, positive, print_json
 
 __all__ = ["add_arguments", "run"]
@@ -52,7 +52,9 @@ def run(options: argparse.Namespace) -> int:
         videos = dataset.videos()
     except NoVideoFoundError as error:  # what lies there in their place is what is asked
         videos = error.records
-    states = read_states(videos, expected_seconds=lengths_of(dataset), num_workers=num_workers)
+    states = read_states(
+        videos, expected_seconds=lengths_of(dataset), expected_audio=sound_of(dataset), num_workers=num_workers
+    )
     report = completeness_of(dataset, videos, states, checksums=listed, left_out=left_out, num_workers=num_workers)
     if options.json:
         print_json(report.as_json())

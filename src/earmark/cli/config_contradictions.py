@@ -16,6 +16,11 @@ DETECTOR_OPTIONS = {  # those of earmark.moments, which is slow to import
     "earmark": ("min_score", "min_distance_seconds"),
     "replai": ("min_prominence", "min_distance"),
 }
+LAYOUTS = {  # of data sets that have several
+    "epic_kitchens": ("videos", "segments", "action_segments"),
+    "epic_kitchens_55": ("videos", "segments", "action_segments"),
+    "ego4d": ("full_scale", "clips"),
+}
 PREPARE_CHOICES = {"earmark": "default", "replai": "replai"}  # of the group prepare, by the detector that it chooses
 
 
@@ -34,6 +39,10 @@ def contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
             "environment.force_processes: starts processes on the CPU, which contradicts environment.accelerator=cuda"
         )
     problems += _wrong_nodes(environment) + _options_of_another_detector(config.prepare)
+    layout = config.data.args.layout
+    if layout is not None and layout not in LAYOUTS.get(config.data.name, (layout,)):
+        those = ", ".join(LAYOUTS[config.data.name])
+        problems.append(f"data.args.layout: {layout} is none of {config.data.name}, which has {those}")
     if isinstance(config, EvaluateConfig):
         problems += _unused_by_probe(config)
     else:

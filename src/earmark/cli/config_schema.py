@@ -48,10 +48,14 @@ HEARING_TASKS = ("sound_recognition", "sound_detection")  # which are about what
 
 @dataclass(frozen=True, slots=True)
 class DataArgs:
-    """Where the videos are; preset and seed belong to the generated kitchen alone, layout to EPIC-KITCHENS."""
+    """Where the videos are; preset and seed belong to the generated kitchen alone, version to Ego4D.
+
+    Layout belongs to EPIC-KITCHENS (videos, segments, action_segments) and to Ego4D (full_scale, clips).
+    """
 
     base_path: str | None
-    layout: Literal["videos", "segments", "action_segments"] | None = None
+    layout: Literal["videos", "segments", "action_segments", "full_scale", "clips"] | None = None
+    version: Literal["v1", "v2"] | None = None
     delta_non_overlap: NonNegative = 0.1
     gaps: list[NonNegative] | None = None
     preset: KitchenPreset = "small"

@@ -23,22 +23,25 @@ def require_only_training_videos(config: PretrainConfig, store: "PreparedStore")
     """Raise if a video that would be trained on is held out for validation or test by the data set as it is now.
 
     The prepared videos keep the split that they had when they were prepared; the annotations may be others today. Cuts
-    of a video are held out with it. Where the data set is gone, what was written then is all that is known.
+    of a video are held out with it; of Ego4D, what any of its tasks holds out. Annotations are enough: the videos may
+    be gone. Where the annotations are gone, too, what was written then is all that is known.
 
     Raises:
         ConfigError: Naming the videos.
+        earmark.datasets.DatasetError: If an annotation file is damaged, so that it is not known what it holds out.
     """
-    from earmark.datasets import DatasetError, parent_of
+    from earmark.datasets import DatasetError, Ego4D, EpicKitchens, parent_of
 
     if config.data.split != "train" or config.data.name == "folder":  # which holds nothing out
         return
     try:
-        videos = dataset_as_it_is(config.data, config.environment).videos()
+        dataset = dataset_as_it_is(config.data, config.environment)
     except (ConfigError, DatasetError):
         return
-    held_out = {parent_of(video.video_id): video.split for video in videos if video.split not in ("train", "all")}
+    held_out = dataset.held_out() if isinstance(dataset, Ego4D | EpicKitchens) else {}
+    whole = (lambda name: name) if isinstance(dataset, Ego4D) else parent_of
     trained_on = [video_id for video_id, video in store.videos.items() if video.split == "train"]
-    wrong = [f"{name} ({held_out[parent_of(name)]})" for name in trained_on if parent_of(name) in held_out]
+    wrong = [f"{name} ({held_out[whole(name)]})" for name in trained_on if whole(name) in held_out]
     if wrong:
         more = f" and {len(wrong) - MAX_VIDEOS_NAMED} more" if len(wrong) > MAX_VIDEOS_NAMED else ""
         raise ConfigError(

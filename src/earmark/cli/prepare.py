@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
 def _say_how_complete(config: "PretrainConfig", report: "PrepareReport") -> None:
     """Print what of an annotated data set is there, as `earmark check` does, by what was found when it was prepared."""
     from earmark.cli.build import dataset_as_it_is
-    from earmark.cli.completeness import completeness_of, lengths_of, print_completeness
+    from earmark.cli.completeness import completeness_of, lengths_of, print_completeness, sound_of
     from earmark.preparation.completeness import compared
 
     if config.data.name == "folder" or report.num_elsewhere or config.prepare.part is not None:
@@ -80,7 +80,7 @@ def _say_how_complete(config: "PretrainConfig", report: "PrepareReport") -> None
     dataset = dataset_as_it_is(config.data, config.environment)  # what is wrong with it has been said
     if not dataset.classes:
         return
-    states = compared(report.videos, lengths_of(dataset))
+    states = compared(report.videos, lengths_of(dataset), sound_of(dataset))
     print_completeness(completeness_of(dataset, dataset.videos(), states))
 
 

@@ -52,7 +52,8 @@ CHANGEABLE = (
     "optim.batch_size",  # per node; that of all nodes together is an argument, and must be the same
     "data.args.base_path",
     "data.store",
-    "data.args.layout",  # which files those videos are is part of the data's fingerprint
+    "data.args.layout",  # which files those videos are, and their splits, is part of the data's fingerprint
+    "data.args.version",
     "optim.max_steps",
 )
 

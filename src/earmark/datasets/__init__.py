@@ -3,7 +3,15 @@
 To add one, write a class with the attributes and methods of `DatasetRecords` and add its line to `DATASETS`.
 """
 
-from earmark.datasets.ego4d import Ego4D, StateChangeRecord
+from earmark.datasets.ego4d import Ego4D, Ego4DLayout, StateChangeRecord
+from earmark.datasets.ego4d_anticipation import (
+    NUM_COMING,
+    AnticipationClip,
+    AnticipationWindow,
+    anticipation_windows,
+    num_anticipation_windows,
+)
+from earmark.datasets.ego4d_files import files_not_read
 from earmark.datasets.epic_cuts import parent_of
 from earmark.datasets.epic_files import absent_annotations, checksums, stray_files
 from earmark.datasets.epic_kitchens import EpicKitchens, parse_timestamp
@@ -24,12 +32,16 @@ from earmark.datasets.records import (
 
 __all__ = [
     "DATASETS",
+    "NUM_COMING",
     "SOUND_CLASSES",
     "VIDEO_SUFFIXES",
     "ActionRecord",
+    "AnticipationClip",
+    "AnticipationWindow",
     "DatasetError",
     "DatasetRecords",
     "Ego4D",
+    "Ego4DLayout",
     "EpicKitchens",
     "EpicKitchens55",
     "EpicSounds",
@@ -42,9 +54,12 @@ __all__ = [
     "StateChangeRecord",
     "VideoRecord",
     "absent_annotations",
+    "anticipation_windows",
     "checksums",
+    "files_not_read",
     "is_readable_file",
     "media_below",
+    "num_anticipation_windows",
     "parent_of",
     "parse_timestamp",
     "reason_of",

@@ -22,6 +22,7 @@ __all__ = [
     "MAX_VIDEO_SECONDS",
     "RowError",
     "RowFaults",
+    "RowRemarks",
     "checked_file_name",
     "checked_id",
     "checked_number",
@@ -38,6 +39,7 @@ MAX_VIDEO_SECONDS = 1e7  # 116 days: no recording lasts longer
 MAX_ID_CHARACTERS = 200  # with suffixes and the name of a temporary file it still fits in the 255 bytes of a file name
 MAX_LINE_CHARACTERS = 2**20
 MAX_NAMED = 1000  # faults of one file; the others are counted
+MAX_EXAMPLES = 5  # of each kind of remark
 MAX_QUOTED = 60  # characters of a value in a message
 MAX_COLUMNS_NAMED = 20
 
@@ -91,6 +93,40 @@ class RowFaults:
         if self.num_rows and not num_usable:
             others = f" (and so on: none of {counted(self.num_rows, 'row')} can be used)" if self.num_rows > 1 else ""
             raise DatasetError(self._named[0] + others)
+
+
+class RowRemarks:
+    """What is unusual in the rows of one file that are read all the same: counted by kind, some of them named.
+
+    Args:
+        path: The file.
+
+    Example:
+        >>> remarks = RowRemarks(Path("a.json"))
+        >>> remarks.add("actions out of order, sorted", "clip c1")
+        >>> remarks.lines()
+        ('a.json: actions out of order, sorted: 1 (clip c1)',)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._counts: dict[str, int] = {}
+        self._named: dict[str, list[str]] = {}
+
+    def add(self, kind: str, name: str) -> None:
+        """Count something unusual."""
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        named = self._named.setdefault(kind, [])
+        if len(named) < MAX_EXAMPLES:
+            named.append(name)
+
+    def lines(self) -> tuple[str, ...]:
+        """Return a line for each kind, with the first examples."""
+        lines = []
+        for kind, number in self._counts.items():
+            more = f" and {number - len(self._named[kind])} more" if number > len(self._named[kind]) else ""
+            lines.append(f"{self.path}: {kind}: {number} ({', '.join(self._named[kind])}{more})")
+        return tuple(lines)
 
 
 def quoted(value: object) -> str:

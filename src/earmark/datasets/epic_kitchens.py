@@ -154,6 +154,14 @@ class EpicKitchens:
             raise NoVideoFoundError(self.base_path, records)
         return records
 
+    def held_out(self) -> dict[str, str]:
+        """Return the whole videos that are for validation or test, by name, each with its split; none need be there.
+
+        Raises:
+            DatasetError: As of `videos`.
+        """
+        return {record.video_id: record.split for record in self._whole_videos(None) if record.split != "train"}
+
     def layout_of(self, records: Sequence[VideoRecord]) -> Layout:
         """Return which kind of files is read.
 

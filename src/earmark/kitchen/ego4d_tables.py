@@ -1,32 +1,32 @@
 """The ground truth of a kitchen in the form of Ego4D's json files: metadata, long-term anticipation, state changes.
 
-Fields and layout are those of the official download, version 1::
+Fields and layout are those of the official downloads of both versions, of the same rows::
 
     OUT/ego4d/ego4d.json
-    OUT/ego4d/v1/annotations/fho_lta_{train,val,test_unannotated}.json, fho_lta_taxonomy.json
-    OUT/ego4d/v1/annotations/fho_oscc-pnr_{train,val,test_unannotated}.json
-    OUT/ego4d/v1/full_scale/<video_uid>.mp4     a relative link to the video in OUT/P01/videos
+    OUT/ego4d/v2/annotations/fho_lta_{train,val,test_unannotated}.json, fho_lta_taxonomy.json
+    OUT/ego4d/v2/annotations/fho_oscc-pnr_{train,val,test_unannotated}.json
+    OUT/ego4d/v2/full_scale/<video_uid>.mp4     a relative link to the video in OUT/P01/videos
+    OUT/ego4d/v2/clips/<clip_uid>.mp4           by `earmark.kitchen.ego4d_clips`
+    OUT/ego4d/v1/..                             the same
 
 Frames count from 0: frame k is shown from k / fps seconds on. Source: Grauman et al., "Ego4D", CVPR 2022.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import UUID, uuid5
 
 import numpy as np
 
 from earmark.atomic import replacing
+from earmark.kitchen.ego4d_clips import VERSIONS, CanonicalClip, canonical_clips, link_to, named_uid, video_uid
 from earmark.kitchen.events import VideoFacts
 from earmark.kitchen.script import NOUNS, VERBS
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
-INTERVAL_SECONDS, PADDING_SECONDS = 300.0, 8.0
 OSCC_SECONDS = 8.0
 _LARGEST_OFFSET = 0.25  # of the point of no return from the middle of its clip, in lengths of the clip
 _NUM_DRAWS = 16
@@ -35,32 +35,10 @@ _HEADER = {"version": "v1", "date": "2026-11-23"}  # of the form: a date of writ
 
 
 @dataclass(frozen=True, slots=True)
-class _Clip:
-    """A canonical clip: an annotated interval of up to five minutes, extended by up to 8 s on both sides."""
-
-    number: int
-    uid: str
-    video: VideoFacts
-    video_uid: str
-    interval: tuple[float, float]
-
-    @property
-    def start(self) -> float:
-        return max(0.0, self.interval[0] - PADDING_SECONDS)
-
-    @property
-    def stop(self) -> float:
-        return min(self.video.duration_seconds, self.interval[1] + PADDING_SECONDS)
-
-    def holds(self, time_seconds: float) -> bool:
-        return self.interval[0] <= time_seconds < self.interval[1]
-
-
-@dataclass(frozen=True, slots=True)
 class _Window:
     """A short span of a video, with a change of state (at its point of no return) or without one."""
 
-    clip: _Clip
+    clip: CanonicalClip
     name: str
     uid: str
     start: float
@@ -77,51 +55,31 @@ def write_ego4d(out: Path, events: Sequence[Mapping[str, Any]], videos: Sequence
         videos: All videos, in order.
         seed: Of the kitchen.
     """
-    folder = out / "ego4d/v1/annotations"
-    clips = list(_canonical_clips(videos, seed))
+    clips = list(canonical_clips(videos, seed))
     on_screen: dict[str, list[Mapping[str, Any]]] = {video.video_id: [] for video in videos}
     for event in events:
         if event["on_screen"]:
             on_screen[event["video_id"]].append(event)
     _write_json(out / "ego4d/ego4d.json", _manifest(videos, clips, seed))
-    _write_json(folder / "fho_lta_taxonomy.json", {"verbs": list(VERBS), "nouns": list(NOUNS)})
     splits = [split for split in SPLITS if any(video.split == split for video in videos)]
     windows = _choose_windows(clips, on_screen, splits)
-    for split in splits:
-        labelled = split != "test"
-        name = SPLITS[split] if labelled else "test_unannotated"
-        head = {**_HEADER, "description": "Audible Kitchen", "split": name}
-        actions = [row for clip in clips if clip.video.split == split for row in _actions(clip, on_screen, labelled)]
-        _write_json(folder / f"fho_lta_{name}.json", {**head, "clips": actions})
-        changes = [_state_change(window, labelled=labelled) for window in windows[split]]
-        _write_json(folder / f"fho_oscc-pnr_{name}.json", {**head, "clips": changes})
-    for video in videos:
-        _link_video(out, video, video_uid(seed, video.video_id))
+    for version in VERSIONS:
+        folder = out / "ego4d" / version / "annotations"
+        _write_json(folder / "fho_lta_taxonomy.json", {"verbs": list(VERBS), "nouns": list(NOUNS)})
+        for split in splits:
+            labelled = split != "test"
+            name = SPLITS[split] if labelled else "test_unannotated"
+            head = {**_HEADER, "version": version, "description": "Audible Kitchen", "split": name}
+            mine = [clip for clip in clips if clip.video.split == split]
+            actions = [row for clip in mine for row in _actions(clip, on_screen, labelled)]
+            _write_json(folder / f"fho_lta_{name}.json", {**head, "clips": actions})
+            changes = [_state_change(window, labelled=labelled) for window in windows[split]]
+            _write_json(folder / f"fho_oscc-pnr_{name}.json", {**head, "clips": changes})
+        for video in videos:
+            _link_video(out, version, video, video_uid(seed, video.video_id))
 
 
-def video_uid(seed: int, video_id: str) -> str:
-    """Return the unique id of a video in Ego4D's form.
-
-    >>> video_uid(0, "P01_01")
-    '7f5f48f0-f5ca-50c5-bb28-2d217dde7ad8'
-    """
-    return str(_uid(seed, video_id))
-
-
-def _uid(seed: int, name: str) -> UUID:
-    return uuid5(NAMESPACE_URL, f"audible-kitchen:{seed}:{name}")
-
-
-def _canonical_clips(videos: Sequence[VideoFacts], seed: int) -> Iterator[_Clip]:
-    numbers = count()
-    for video in videos:
-        for part in range(max(1, math.ceil(video.duration_seconds / INTERVAL_SECONDS - 1e-9))):
-            interval = (part * INTERVAL_SECONDS, min((part + 1) * INTERVAL_SECONDS, video.duration_seconds))
-            uid = str(_uid(seed, f"{video.video_id}/clip{part}"))
-            yield _Clip(next(numbers), uid, video, video_uid(seed, video.video_id), interval)
-
-
-def _manifest(videos: Sequence[VideoFacts], clips: Sequence[_Clip], seed: int) -> dict[str, Any]:
+def _manifest(videos: Sequence[VideoFacts], clips: Sequence[CanonicalClip], seed: int) -> dict[str, Any]:
     return {
         **_HEADER,
         "description": "Audible Kitchen in the form of Ego4D",
@@ -169,7 +127,7 @@ def _manifest_video(video: VideoFacts, seed: int) -> dict[str, Any]:
         **dict.fromkeys(("imu_s3_path", "imu_manifold_path", "gaze_s3_path", "gaze_manifold_path")),
         "video_components": [
             {
-                "video_component_uid": str(_uid(seed, f"{video.video_id}/component0")),
+                "video_component_uid": str(named_uid(seed, f"{video.video_id}/component0")),
                 "video_uid": uid,
                 "component_idx": 0,
                 "redacted": False,
@@ -214,7 +172,7 @@ def _stream_metadata(video: VideoFacts, duration: float) -> dict[str, Any]:
 
 
 def _actions(
-    clip: _Clip, on_screen: Mapping[str, Sequence[Mapping[str, Any]]], labelled: bool
+    clip: CanonicalClip, on_screen: Mapping[str, Sequence[Mapping[str, Any]]], labelled: bool
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of one canonical clip for long-term anticipation."""
     events = [event for event in on_screen[clip.video.video_id] if clip.holds(event["onset_seconds"])]
@@ -257,7 +215,7 @@ def _frame(time_seconds: float, video: VideoFacts) -> int:
 
 
 def _choose_windows(
-    clips: Sequence[_Clip], on_screen: Mapping[str, Sequence[Mapping[str, Any]]], splits: Sequence[str]
+    clips: Sequence[CanonicalClip], on_screen: Mapping[str, Sequence[Mapping[str, Any]]], splits: Sequence[str]
 ) -> dict[str, list[_Window]]:
     """Return as many windows with a change as without for each split, in order of time."""
     changes = {
@@ -280,7 +238,7 @@ def _thinned(windows: Sequence[_Window], num_kept: int) -> list[_Window]:
     return sorted(windows, key=lambda window: window.uid)[:num_kept]
 
 
-def _windows_without(clip: _Clip, changes: Sequence[Mapping[str, Any]]) -> Iterator[_Window]:
+def _windows_without(clip: CanonicalClip, changes: Sequence[Mapping[str, Any]]) -> Iterator[_Window]:
     """Yield windows in which no state changes: side by side in the middle of each rest that is long enough."""
     times = [event["point_of_no_return_seconds"] for event in changes]
     inside = [time for time in times if clip.start < time < clip.stop]
@@ -297,7 +255,7 @@ def _windows_without(clip: _Clip, changes: Sequence[Mapping[str, Any]]) -> Itera
                 yield _Window(clip, name, uid, start, round(start + OSCC_SECONDS, 2), None)
 
 
-def _windows_with(clip: _Clip, changes: Sequence[Mapping[str, Any]]) -> Iterator[_Window]:
+def _windows_with(clip: CanonicalClip, changes: Sequence[Mapping[str, Any]]) -> Iterator[_Window]:
     """Yield one window for each change, the point of no return somewhere in its middle half, others outside if so."""
     times = np.array([event["point_of_no_return_seconds"] for event in changes])
     for event in changes:
@@ -334,11 +292,9 @@ def _state_change(window: _Window, *, labelled: bool) -> dict[str, Any]:
     }
 
 
-def _link_video(out: Path, video: VideoFacts, uid: str) -> None:
-    link = out / "ego4d/v1/full_scale" / f"{uid}.mp4"
-    link.parent.mkdir(exist_ok=True)
-    link.unlink(missing_ok=True)
-    link.symlink_to(Path("../../..", video.participant_id, "videos", f"{video.video_id}.MP4"))
+def _link_video(out: Path, version: str, video: VideoFacts, uid: str) -> None:
+    target = Path("../../..", video.participant_id, "videos", f"{video.video_id}.MP4")
+    link_to(out / "ego4d" / version / "full_scale" / f"{uid}.mp4", target)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ Layout, as EPIC-KITCHENS-100 downloads::
     OUT/P01/videos/P01_01.MP4             H.264 + AAC
     OUT/annotations/EPIC_100_train.csv    and validation, test, classes, tail classes, video info, unseen participants
     OUT/annotations/EPIC_Sounds_train.csv and validation, test: the sounds, as EPIC-SOUNDS
-    OUT/ego4d/                            the same ground truth as Ego4D: v1/annotations, v1/full_scale
+    OUT/ego4d/                            the same ground truth as Ego4D: annotations, full_scale and clips of v1 and v2
     OUT/events.parquet                    all that is known of every event
     OUT/sounds.parquet, idle_motions.parquet
 """
@@ -31,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from earmark.atomic import remove_abandoned, replacing
 from earmark.console import new_console
 from earmark.datasets.kitchen import KitchenPreset
+from earmark.kitchen.ego4d_clips import write_clips
 from earmark.kitchen.epic_sounds_tables import sound_rows
 from earmark.kitchen.events import VideoFacts, event_rows, idle_motion_rows
 from earmark.kitchen.picture import Picture
@@ -144,12 +145,14 @@ def make_kitchen(
     _make_videos(out, plan, pending, num_workers=num_workers, progress=progress)
     if not (out / "events.parquet").exists():  # unless another run has finished it meanwhile
         rows = [json.loads(_events_path(out, job).read_text()) for job in jobs]
+        facts = [_facts(plan, job) for job in jobs]
+        write_clips(out, facts, seed=plan.seed, num_workers=num_workers)
         write_tables(
             out,
             [event for each in rows for event in each["events"]],
             [sound for each in rows for sound in each["sounds"]],
             [motion for each in rows for motion in each["idle_motions"]],
-            [_facts(plan, job) for job in jobs],
+            facts,
             seed=plan.seed,
         )
     shutil.rmtree(out / ".events", ignore_errors=True)

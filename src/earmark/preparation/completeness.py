@@ -24,7 +24,17 @@ from earmark.wording import at_most
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Completeness", "VideoState", "compared", "lost_actions", "read_states", "times_beyond", "wrong_checksums"]
+__all__ = [
+    "Completeness",
+    "TaskState",
+    "VideoState",
+    "compared",
+    "lost_actions",
+    "read_states",
+    "task_state",
+    "times_beyond",
+    "wrong_checksums",
+]
 
 TOLERANCE_SECONDS = 1.0  # between a file's own length and the listed one: containers round, cut files lack more
 MAX_NAMED = 20  # of each kind in the table; JSON has them all
@@ -44,6 +54,7 @@ class VideoState:
         missing: Whether there is no file.
         reason: Why it cannot be read, or what is wrong with it; empty where nothing is.
         expected_seconds: How long it should last; None where that is not known.
+        expected_audio: Whether it should have sound; None where that is not known.
     """
 
     video_id: str
@@ -54,6 +65,7 @@ class VideoState:
     missing: bool = False
     reason: str = ""
     expected_seconds: float | None = None
+    expected_audio: bool | None = None
 
     @property
     def off_seconds(self) -> float:
@@ -62,6 +74,50 @@ class VideoState:
             return 0.0
         off = self.seconds - self.expected_seconds
         return off if abs(off) > TOLERANCE_SECONDS else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """What is there of one split of one task.
+
+    Attributes:
+        task: Its name.
+        split: Its split.
+        num_rows: What its file lists, in units of the task, such as actions or windows of them.
+        fall_away: By reason, how many of them do.
+        num_videos: Videos that it needs.
+        num_found: Those whose file is there.
+        num_readable: Those that can be read.
+        num_cut_short: Those of them that are shorter than listed.
+        num_with_sound: Those of them with sound.
+        seconds: How long those that can be read last together.
+        seconds_with_sound: How long those of them with sound do.
+    """
+
+    task: str
+    split: str
+    num_rows: int
+    fall_away: Mapping[str, int]
+    num_videos: int
+    num_found: int
+    num_readable: int
+    num_cut_short: int
+    num_with_sound: int
+    seconds: float
+    seconds_with_sound: float
+
+    def row(self) -> tuple[str, str]:
+        """Return the row of the table."""
+        lost = sum(self.fall_away.values())
+        why = ", ".join(f"{number} {reason}" for reason, number in self.fall_away.items())
+        short = f", {self.num_cut_short} cut short" if self.num_cut_short else ""
+        return (
+            f"{self.task}, {self.split}",
+            f"{self.num_rows} listed, {lost} fall away{f' ({why})' if why else ''}; "
+            f"{self.num_videos} videos, {self.num_found} found, {self.num_readable} can be read{short}, "
+            f"{self.num_with_sound} with sound; {self.seconds / 3600:.2f} h, "
+            f"{self.seconds_with_sound / 3600:.2f} h with sound",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +134,9 @@ class Completeness:
         problems: What of the annotations was left out.
         doubtful_times: A line for each action that ends after its video, which is read all the same.
         unread_splits: Splits whose actions cannot be read, whatever is there of their videos.
+        remarks: What is unusual in the annotations, and is read all the same.
+        tasks: Each split of each task, where the data set has several tasks.
+        held_out: A line for each video with a part that a task holds out, which is for training in no task.
     """
 
     videos: tuple[VideoState, ...]
@@ -89,6 +148,9 @@ class Completeness:
     problems: tuple[str, ...] = ()
     doubtful_times: tuple[str, ...] = ()
     unread_splits: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    tasks: tuple[TaskState, ...] = ()
+    held_out: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> dict[str, list[str]]:
@@ -101,10 +163,18 @@ class Completeness:
             "too long": [_off(v) for v in readable if v.off_seconds > 0],
             "doubtful": [f"{v.video_id}: {v.reason}" for v in readable if v.reason],
             "without sound": [v.video_id for v in readable if not v.has_audio],
+            "sound is missing": [f"{v.video_id}: listed with sound, {v.path} has none" for v in _silent(readable)],
+            "sound not listed": [
+                f"{v.video_id}: listed without sound, {v.path} has some"
+                for v in readable
+                if v.has_audio and v.expected_audio is False
+            ],
             "wrong checksum": list(self.checksum_faults),
             "not read": list(self.strays),
             "annotations": list(self.problems),
             "doubtful times": list(self.doubtful_times),
+            "unusual": list(self.remarks),
+            "not trained on": list(self.held_out),
         }
 
     @property
@@ -149,6 +219,9 @@ class Completeness:
             "num_lengths_known": self.num_lengths,
             "num_checksums": self.num_checksums,
             "unread_splits": list(self.unread_splits),
+            "num_listed_with_sound": sum(video.expected_audio is True for video in self.videos),
+            "num_listed_without_sound": sum(video.expected_audio is False for video in self.videos),
+            "tasks": [asdict(task) for task in self.tasks],
             "actions": {s: {"annotated": n, "fall_away": lost} for s, (n, lost) in self.actions.items()},
             "faults": self.kinds,
             "videos": [asdict(video) | {"path": str(video.path)} for video in self.videos],
@@ -170,6 +243,11 @@ class Completeness:
         table.add_row("lengths", lengths)
         if self.num_checksums is not None:
             table.add_row("checksums", f"{self.num_checksums} compared, {len(self.checksum_faults)} differ")
+        said = [video.expected_audio for video in self.videos if video.expected_audio is not None]
+        if said:
+            table.add_row("listed with sound", f"{sum(said)}, without {len(said) - sum(said)}")
+        for task in self.tasks:
+            table.add_row(*task.row())
         for split, (number, lost) in self.actions.items():
             table.add_row(f"{split} actions", f"{number} annotated, {lost} fall away")
         for split in self.unread_splits:
@@ -185,13 +263,18 @@ class Completeness:
 
 
 def read_states(
-    videos: Sequence[VideoRecord], *, expected_seconds: Mapping[str, float], num_workers: int = 1
+    videos: Sequence[VideoRecord],
+    *,
+    expected_seconds: Mapping[str, float],
+    expected_audio: Mapping[str, bool] | None = None,
+    num_workers: int = 1,
 ) -> list[VideoState]:
     """Read the headers of videos.
 
     Args:
         videos: Which ones.
         expected_seconds: How long they should last, by video id, as far as that is known.
+        expected_audio: Whether they should have sound, likewise; None where that is not known of any.
         num_workers: Processes side by side.
 
     Returns:
@@ -211,16 +294,23 @@ def read_states(
                 states[video.video_id] = VideoState(video.video_id, video.split, video.path, reason=str(result))
             else:
                 parts += [[video] for video in part]
-    return [states[video.video_id] for video in videos]
+    listed = expected_audio or {}
+    return [replace(states[v.video_id], expected_audio=listed.get(v.video_id)) for v in videos]
 
 
-def compared(rows: Iterable[PreparedVideo], expected_seconds: Mapping[str, float]) -> list[VideoState]:
+def compared(
+    rows: Iterable[PreparedVideo],
+    expected_seconds: Mapping[str, float],
+    expected_audio: Mapping[str, bool] | None = None,
+) -> list[VideoState]:
     """Return the states of videos that were prepared, by what was found then.
 
     Args:
         rows: Of the catalog.
         expected_seconds: As of `read_states`.
+        expected_audio: As of `read_states`.
     """
+    listed = expected_audio or {}
     states = []
     for row in rows:
         refused = row.status == "refused"
@@ -234,6 +324,7 @@ def compared(rows: Iterable[PreparedVideo], expected_seconds: Mapping[str, float
                 missing=refused and not is_readable_file(row.path),
                 reason=row.reason,
                 expected_seconds=expected_seconds.get(row.video_id),
+                expected_audio=listed.get(row.video_id),
             )
         )
     return states
@@ -243,6 +334,58 @@ def lost_actions(actions: Iterable[ActionRecord], states: Mapping[str, VideoStat
     """Return how many actions fall away: their video is not there or cannot be read, or it ends before they start."""
     ends = {name: -1.0 if state.seconds is None else state.seconds for name, state in states.items()}
     return sum(action.start_seconds >= ends.get(action.video_id, -1.0) for action in actions)
+
+
+def task_state(
+    task: str,
+    split: str,
+    spans: Iterable[Sequence[tuple[str, float]]],
+    states: Mapping[str, VideoState],
+    *,
+    not_usable: Mapping[str, int],
+) -> TaskState:
+    """Return what is there of one split of one task.
+
+    Args:
+        task: Its name.
+        split: Its split.
+        spans: Of each row that can be used, the (video id, start in seconds) of each part of a video that it needs.
+        states: Of the videos, by id.
+        not_usable: By reason, how many rows are listed beside these, and cannot be used whatever files are there.
+    """
+    counts = {reason: number for reason, number in not_usable.items() if number}
+    needed: dict[str, None] = {}
+    num_rows = sum(counts.values())
+    for parts in spans:
+        num_rows += 1
+        reasons = [reason for video_id, start in parts if (reason := _why_lost(states.get(video_id), start))]
+        if reasons:
+            counts[reasons[0]] = counts.get(reasons[0], 0) + 1
+        needed |= dict.fromkeys(video_id for video_id, _ in parts)
+    videos = [states[video_id] for video_id in needed if video_id in states]
+    readable = [video for video in videos if video.seconds is not None]
+    with_sound = [video for video in readable if video.has_audio]
+    return TaskState(
+        task,
+        split,
+        num_rows=num_rows,
+        fall_away=counts,
+        num_videos=len(needed),
+        num_found=sum(not video.missing for video in videos),
+        num_readable=len(readable),
+        num_cut_short=sum(video.off_seconds < 0 for video in readable),
+        num_with_sound=len(with_sound),
+        seconds=sum(video.seconds or 0.0 for video in readable),
+        seconds_with_sound=sum(video.seconds or 0.0 for video in with_sound),
+    )
+
+
+def _why_lost(state: VideoState | None, start_seconds: float) -> str:
+    if state is None or state.missing:
+        return "video missing"
+    if state.seconds is None:
+        return "video unreadable"
+    return "begin after their file ends" if start_seconds >= state.seconds else ""
 
 
 def times_beyond(actions: Iterable[ActionRecord], seconds: Mapping[str, float]) -> list[str]:
@@ -301,3 +444,8 @@ def _read_header(video: VideoRecord, expected: float | None) -> VideoState:
 
 def _off(video: VideoState) -> str:
     return f"{video.video_id}: {video.seconds:.2f} s, listed with {video.expected_seconds:.2f} s ({video.path})"
+
+
+def _silent(videos: Iterable[VideoState]) -> list[VideoState]:
+    """Return the videos that have no sound though they are listed with it."""
+    return [video for video in videos if video.expected_audio and not video.has_audio]
