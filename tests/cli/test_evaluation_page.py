@@ -94,7 +94,9 @@ def official_labels() -> dict[str, Any]:
     }
 
 
-def found_for(labels: dict[str, Any], *, data: str, split: str = "validation", subset: str | None = None) -> Any:
+def found_for(
+    labels: dict[str, Any], *, data: str, split: str = "validation", subset: str | None = None, probe: str = "linear"
+) -> Any:
     actions = [SimpleNamespace(labels={column: int(of[row]) for column, of in labels.items()}) for row in range(9668)]
     targets = [
         SimpleNamespace(column=column, names=range(number), labels=labels[column])
@@ -103,7 +105,10 @@ def found_for(labels: dict[str, Any], *, data: str, split: str = "validation", s
     return published_beside(
         cast(Any, SimpleNamespace(name="action_recognition")),
         cast(Any, targets),
-        cast(Any, SimpleNamespace(evaluate=SimpleNamespace(split=split), data=SimpleNamespace(subset=subset))),
+        cast(
+            Any,
+            SimpleNamespace(evaluate=SimpleNamespace(split=split, probe=probe), data=SimpleNamespace(subset=subset)),
+        ),
         cast(Any, SimpleNamespace(data=SimpleNamespace(name=data))),
         cast(Any, SimpleNamespace(actions=lambda of: actions)),
     )
@@ -112,6 +117,10 @@ def found_for(labels: dict[str, Any], *, data: str, split: str = "validation", s
 def test_published_results_are_shown_for_official_labels_and_else_a_reason() -> None:
     labels = official_labels()
     assert found_for(labels, data="epic_kitchens") == (PUBLISHED["epic_kitchens", "action_recognition"], "")
+    tuned, _ = found_for(labels, data="epic_kitchens", probe="fine_tuned")
+    other, *rest = tuned.differences
+    assert other.endswith("with a linear probe on frozen features, here with evaluate.probe=fine_tuned.")
+    assert tuple(rest) == PUBLISHED["epic_kitchens", "action_recognition"].differences
     assert found_for(labels, data="epic_kitchens", split="train") == (
         None,
         "split train was judged, the published numbers are of validation",

@@ -3,6 +3,7 @@
 Beside the path of a sample: `earmark.cli.evaluate` calls this once the numbers are there.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -173,7 +174,13 @@ def published_beside(
         part=(config.data.subset or "").replace("_", " "),
     )
     reason = comparison(table, labels)
-    return (None, reason) if reason else (table, "")
+    if reason:
+        return None, reason
+    if config.evaluate.probe != "linear":
+        here = f"here with evaluate.probe={config.evaluate.probe}"
+        other = f"The published figures were measured with a linear probe on frozen features, {here}."
+        table = dataclasses.replace(table, differences=(other, *table.differences))
+    return table, ""
 
 
 def _statements(
@@ -224,10 +231,11 @@ def how_chosen(judgement: "Judgement[Any, Any]") -> str:
     """Say how the settings of the head were found: what was chosen for each label column and on what, or as given."""
     by_seed = {answers.seed: getattr(answers.encoder, "chosen", {}) for answers in judgement.answers}
     texts = {seed: "; ".join(_chosen_text(*item) for item in chosen.items()) for seed, chosen in by_seed.items()}
-    options = judgement.result.options.get("probe")
+    fine_tuning = judgement.result.options.get("fine_tuning")
+    options = fine_tuning or judgement.result.options.get("probe")
     if options is None:
         return "this task has no probe"
-    kind = f"{options['kind']} probe, "
+    kind = "fine-tuned encoder, " if fine_tuning else f"{options['kind']} probe, "
     if not any(texts.values()):
         return f"{kind}as configured{_given_text(options)}; nothing was chosen by trying"
     how = f"{kind}chosen on {100 * options['held_out']:g} % of the training videos, held out, never on what is reported"
@@ -238,7 +246,7 @@ def how_chosen(judgement: "Judgement[Any, Any]") -> str:
 
 def _given_text(options: Mapping[str, Any]) -> str:
     """Name what a probe was trained with where there was nothing to choose."""
-    if options["kind"] == "knn":
+    if options.get("kind") == "knn":
         return f": neighbours {options['neighbours'][0]}, temperature {options['temperature']:g}"
     lr, weight_decay = ((options[f"{name}s"] or [options[name]])[0] for name in ("lr", "weight_decay"))
     return f": lr {lr:g}, weight decay {weight_decay:g}"
