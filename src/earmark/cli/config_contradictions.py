@@ -138,8 +138,8 @@ def _contradicting_probe(evaluate: Evaluate) -> list[str]:
     if evaluate.probe in ("attentive", "fine_tuned") and evaluate.audio:
         problems.append(f"evaluate.audio: must be false with evaluate.probe={evaluate.probe}, of one encoder")
     if evaluate.probe == "fine_tuned":
-        if evaluate.task != "action_recognition":
-            problems.append("evaluate.probe: fine_tuned is of evaluate.task=action_recognition")
+        if evaluate.task not in ("action_recognition", "sound_recognition"):
+            problems.append("evaluate.probe: fine_tuned is of evaluate.task=action_recognition or sound_recognition")
         if evaluate.protocol == "published":
             problems.append(
                 "evaluate.protocol: must be full with evaluate.probe=fine_tuned; the published one has a linear probe"

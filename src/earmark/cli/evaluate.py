@@ -221,12 +221,17 @@ def cut_clips(
 def fine_tuned_task(
     dataset: "DatasetRecords", store: "PreparedStore", judged: Judged, config: EvaluateConfig
 ) -> "AnyTask":
-    """Cut the clips of action recognition with an encoder that is trained on, on random crops."""
+    """Cut the clips of a task with an encoder that is trained on: in training its pictures are cropped at random."""
     from earmark.clips.transforms import VideoCrop
-    from earmark.evaluation import FineTunedActionRecognition
+    from earmark.evaluation import FineTunedActionRecognition, FineTunedSoundRecognition
 
-    task = cut_clips(FineTunedActionRecognition, dataset, store, judged, config, probe_options(config, judged.encoders))
-    assert isinstance(task, FineTunedActionRecognition)
+    fine_tuned: dict[str, type[AnyTask]] = {
+        "action_recognition": FineTunedActionRecognition,
+        "sound_recognition": FineTunedSoundRecognition,
+    }
+    kind = fine_tuned[config.evaluate.task]
+    task = cut_clips(kind, dataset, store, judged, config, probe_options(config, judged.encoders))
+    assert isinstance(task, FineTunedActionRecognition | FineTunedSoundRecognition)
     crop_size = config.data_augm.crop_size
     smallest, largest = training_short_sides(crop_size)
     crop = VideoCrop(crop_size=crop_size, min_short_side=smallest, max_short_side=largest)
