@@ -1,6 +1,7 @@
 """`earmark evaluate` with the heads of `evaluate.probe`: what each is trained with, what contradicts, fine-tuning."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -192,7 +193,15 @@ def test_a_run_is_fine_tuned_beside_one_from_scratch_and_its_checkpoint_and_feat
     assert main([*judging, *tuning]) == 0
     (written,) = tmp_path.glob("earmark_data/outputs/a_eval/*/results.json")
     tuned: dict[str, Any] = json.loads(written.read_text())
-    assert "fine-tuned encoder" in " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr()
+    assert "fine-tuned encoder" in " ".join(printed.out.split())
+    bars = re.findall(r"fine-tuning: (encoder|random encoder), seed (\d), lr 0\.01, weight decay 0\.0001", printed.err)
+    assert list(dict.fromkeys(bars)) == [
+        ("encoder", "0"),
+        ("encoder", "1"),
+        ("random encoder", "0"),
+        ("random encoder", "1"),
+    ]
     assert not list(tmp_path.glob("earmark_data/features/*.npy"))  # there are no features of an encoder that changes
     assert checkpoint.read_bytes() == before
     options = tuned["options"]

@@ -90,7 +90,7 @@ class FineTunedActionRecognition(ActionRecognition):
     def answer(self, encoders: Mapping[Modality, nn.Module], setting: Setting, *, label: str) -> list[ProbeAnswers]:
         """Fine-tune a copy of the encoder with each seed."""
         num_classes = {column: len(names) for column, names in self.class_names.items()}
-        return _fine_tuned_answers(self, encoders, setting, num_classes)
+        return _fine_tuned_answers(self, encoders, setting, num_classes, label)
 
     def scores(
         self,
@@ -153,7 +153,7 @@ class FineTunedSoundRecognition(SoundRecognition):
 
     def answer(self, encoders: Mapping[Modality, nn.Module], setting: Setting, *, label: str) -> list[ProbeAnswers]:
         """Fine-tune a copy of the encoder with each seed."""
-        return _fine_tuned_answers(self, encoders, setting, {COLUMN: len(self.class_names)})
+        return _fine_tuned_answers(self, encoders, setting, {COLUMN: len(self.class_names)}, label)
 
     def scores(
         self,
@@ -189,6 +189,7 @@ def _fine_tuned_answers(
     encoders: Mapping[Modality, nn.Module],
     setting: Setting,
     num_classes: Mapping[str, int],
+    label: str,
 ) -> list[ProbeAnswers]:
     """Fine-tune a copy of the task's encoder with each seed, and return the answers to the test clips."""
     (modality,) = task.modalities
@@ -205,6 +206,7 @@ def _fine_tuned_answers(
             options=task.fine_tuning,
             seed=seed,
             device=setting.device,
+            label=f"fine-tuning: {label}" + (f", seed {seed}" if setting.num_seeds > 1 else ""),
         )
         for seed in setting.seeds
     ]
