@@ -29,7 +29,7 @@ SMALL = {
         *("backbone/video=avid_r2plus1d_10", "backbone.video.args.width=4", "backbone.audio.args.width=4"),
         *("optim.epochs=1", "optim.batch_size=4", "logging.save_freq=1"),
     ],
-    "evaluate": [*PICTURES, "optim.epochs=2", "optim.schedule=[1]", "environment.workers=0", "evaluate.num_clips=1"],
+    "evaluate": [*PICTURES, "optim.epochs=2", "environment.workers=0", "evaluate.num_clips=1"],
     "features": ["--workers", "0"],
     "score": [],
 }

@@ -53,6 +53,26 @@ def test_a_task_is_judged_and_its_file_scores_the_same(
     assert results["columns"][0]["metrics"][metric] == pytest.approx(scored[metric], rel=1e-6)
 
 
+def test_the_audio_encoder_is_fine_tuned_for_sounds(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kitchen, _ = sounding_kitchen()
+    path = data_dir / "tuned.json"
+    before = {*(data_dir / "outputs").glob("*/*/results.json")}, {*(data_dir / "features").glob("*.npy")}
+    tuning = ["evaluate.probe=fine_tuned", "evaluate.num_clips=2", f"evaluate.submission={path}"]
+    assert main(command(data_dir, "sound_recognition", *tuning)) == 0
+    assert "EPIC-SOUNDS recognition, fine-tuned encoder" in " ".join(capsys.readouterr().out.split())
+    (written,) = {*(data_dir / "outputs").glob("*/*/results.json")} - before[0]
+    assert {*(data_dir / "features").glob("*.npy")} == before[1]
+    results: dict[str, Any] = json.loads(written.read_text())
+    options = results["options"]
+    assert (options["train_windows_per_sound"], options["test_windows_per_sound"]) == (1, 2)
+    assert (options["fine_tuning"]["lr"], options["fine_tuning"]["milestones"]) == (0.01, [1])
+    scored = score_submission(path, kitchen.annotations_path)
+    assert results["columns"][0]["metrics"]["all_interaction_mAP"] == pytest.approx(
+        scored.metrics["all_interaction_mAP"], rel=1e-6
+    )
+    assert "fine-tuned encoder, as configured: lr 0.01" in (written.parent / "report.html").read_text()
+
+
 @pytest.mark.parametrize("task", ["sound_recognition", "sound_detection", "anticipation"])
 def test_the_test_split_is_answered(task: str, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = data_dir / f"{task}-test.zip"

@@ -15,10 +15,13 @@ from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.evaluation import (
     TASKS,
     ClipOptions,
+    FineTunedSoundRecognition,
+    FineTuningOptions,
     ProbeOptions,
     SoundRecognition,
     SupervisionLevels,
     evaluate_task,
+    fine_tune,
     score_submission,
 )
 from earmark.evaluation.base import Answers
@@ -234,6 +237,42 @@ def test_the_test_split_can_be_answered(tmp_path: Path) -> None:
     task.write_submission(tmp_path / "test.zip", answers, levels=LEVELS)
     score = score_submission(tmp_path / "test.zip", kitchen.annotations_path)
     assert (score.metrics, score.counts["segments"]) == ({}, len(task.test_ids))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_fine_tuned_encoder_answers_as_fine_tune_does_and_stays_as_it_was() -> None:
+    kitchen, store = sounding_kitchen()
+    clips = ClipOptions(num_clips=2, modalities=("audio",), audio_seconds=0.25)
+    task = FineTunedSoundRecognition.from_dataset(kitchen, store, split="validation", clips=clips, probe=ProbeOptions())
+    task = dataclasses.replace(task, fine_tuning=FineTuningOptions(epochs=2, lr=0.1))
+    train, test = task.train_clips, task.test_clips
+    for clips_of, moves in ((train, True), (test, False)):  # in training a window lies elsewhere at another visit
+        visits = [[clips_of[item, seed]["audio"] for seed in (0, 1)] for item in range(10)]
+        assert any(not np.array_equal(*pair) for pair in visits) == moves
+    encoder, log_mel = SpecCNN9(width=4), LogMel(sample_rate=store.sample_rate)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    judgement = evaluate_task(task, {"audio": encoder}, transforms={"audio": log_mel}, seed=3)
+    alone = fine_tune(
+        encoder,
+        train,
+        test,
+        num_classes={"sound": 44},
+        train_videos=task.train_videos,
+        train_transform=log_mel,
+        test_transform=log_mel,
+        modality="audio",
+        options=task.fine_tuning,
+        seed=3,
+    )
+    np.testing.assert_array_equal(judgement.answers[0].encoder.scores["sound"], alone.scores["sound"])
+    np.testing.assert_allclose(np.exp(alone.scores["sound"]).sum(axis=1), 1.0, rtol=1e-5)
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+    assert judgement.result.options["fine_tuning"]["epochs"] == 2
+    assert "probe" not in judgement.result.options
+    with pytest.raises(ValueError, match="one encoder is fine-tuned at a time, not those of video and audio"):
+        dataclasses.replace(task, modalities=("video", "audio")).check()
+    with pytest.raises(TypeError, match="has no features beforehand"):
+        task.scores(np.zeros((1, 1, 4), np.float32), np.zeros((1, 1, 4), np.float32), seed=0, device="cpu")
 
 
 def test_a_store_of_moments_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

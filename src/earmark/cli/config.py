@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from earmark.cli.config_code import code_in
 from earmark.cli.config_contradictions import contradictions
 from earmark.cli.config_fit import unfitting
+from earmark.cli.config_probe import with_probe_defaults
 from earmark.cli.config_schema import EvaluateConfig, PretrainConfig
 from earmark.cli.config_values import ConfigError, convert, near_matches, not_one_of
 
@@ -339,7 +340,8 @@ def _composed(
     if problems:
         raise ConfigError("\n".join(problems))
     assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+    plain = {str(key): value for key, value in values.items()}
+    return with_probe_defaults(plain) if resolve else plain
 
 
 def _keys_of_values(values: Mapping[str, Any], prefix: str = "") -> list[str]:

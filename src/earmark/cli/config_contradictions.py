@@ -21,6 +21,7 @@ LAYOUTS = {  # of data sets that have several
     "epic_kitchens_55": ("videos", "segments", "action_segments"),
     "ego4d": ("full_scale", "clips"),
 }
+PROBE_MOMENTUM = 0.9  # of optim/sgd_lincls
 PREPARE_CHOICES = {"earmark": "default", "replai": "replai"}  # of the group prepare, by the detector that it chooses
 
 
@@ -126,7 +127,7 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
         problems.append("environment.force_processes: must be null; evaluation runs in one process")
     if config.environment.precision not in ("auto", "32-true"):
         problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
-    problems += _contradicting_probe(config.evaluate) + _contradicting_split(config)
+    problems += _contradicting_probe(config.evaluate) + _of_another_probe(config) + _contradicting_split(config)
     if config.data.split not in ("train", "all"):
         problems.append("data.split: must be train, where the probe learns; evaluate.split is what it is judged on")
     return problems
@@ -145,13 +146,45 @@ def _contradicting_probe(evaluate: Evaluate) -> list[str]:
         problems.append(f"evaluate.neighbours: must be [20]; it is of evaluate.probe=knn, here it is {evaluate.probe}")
     if evaluate.probe in ("attentive", "fine_tuned") and evaluate.audio:
         problems.append(f"evaluate.audio: must be false with evaluate.probe={evaluate.probe}, of one encoder")
-    if evaluate.probe == "fine_tuned" and evaluate.task != "action_recognition":
-        problems.append("evaluate.probe: fine_tuned is of evaluate.task=action_recognition")
+    if evaluate.probe == "fine_tuned":
+        if evaluate.task not in ("action_recognition", "sound_recognition"):
+            problems.append("evaluate.probe: fine_tuned is of evaluate.task=action_recognition or sound_recognition")
+        if evaluate.protocol == "published":
+            problems.append(
+                "evaluate.protocol: must be full with evaluate.probe=fine_tuned; the published one has a linear probe"
+            )
+        if evaluate.random_clips:
+            problems.append(
+                "evaluate.random_clips: must be false with evaluate.probe=fine_tuned, whose training clips are random "
+                "anyway"
+            )
     problems += [
         f"evaluate.{name}: names a value twice"
         for name in ("lrs", "weight_decays", "neighbours")
         if len(set(getattr(evaluate, name))) < len(getattr(evaluate, name))
     ]
+    return problems
+
+
+def _of_another_probe(config: EvaluateConfig) -> list[str]:
+    """Return which settings are of another probe than the one asked for, so that they would change nothing."""
+    probe, problems = config.evaluate.probe, []
+    if probe in ("attentive", "fine_tuned"):
+        if not config.evaluate.standardize:
+            problems.append(f"evaluate.standardize: must be true with evaluate.probe={probe}, which has no such step")
+        if config.train_algo.normalize_feats:
+            problems.append(
+                f"train_algo.normalize_feats: must be false with evaluate.probe={probe}, which has no such step"
+            )
+    if probe == "attentive":
+        if config.optim.schedule:
+            problems.append(
+                "optim.schedule: must be [] with evaluate.probe=attentive, whose learning rate falls along a cosine"
+            )
+        if config.optim.args.momentum != PROBE_MOMENTUM:
+            problems.append(
+                f"optim.args.momentum: must be {PROBE_MOMENTUM} with evaluate.probe=attentive, which AdamW trains"
+            )
     return problems
 
 

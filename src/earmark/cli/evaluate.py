@@ -26,6 +26,7 @@ from earmark.cli.build import (
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import HEARING_TASKS, Data, Environment, EvaluateConfig
 from earmark.cli.evaluation_page import page_details
+from earmark.cli.head_options import fine_tuning_options, probe_options, training_short_sides
 from earmark.cli.judged import SAW, Judged, judged_encoders, seen_videos, untrained
 from earmark.cli.submission import require_submittable, submit
 from earmark.cli.terminal import say, screen
@@ -126,12 +127,12 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     from earmark.clips.transforms import LogMel, VideoCrop
     from earmark.evaluation import TASKS, FeatureOptions, Setting, answer_task
 
-    if config.evaluate.task not in TASKS:
-        raise ConfigError(f"evaluate.task: {config.evaluate.task} is not among {', '.join(TASKS)}")
     if config.evaluate.probe == "fine_tuned":
         task = fine_tuned_task(dataset, store, judged, config)
     else:
-        task = cut_clips(TASKS[config.evaluate.task], dataset, store, judged, config, probe_options(config))
+        task = cut_clips(
+            TASKS[config.evaluate.task], dataset, store, judged, config, probe_options(config, judged.encoders)
+        )
     folder = result_folder(judged, store, config, values)
     cache_dir = Path(config.environment.data_dir) / "features"
     for written in (folder, cache_dir):
@@ -218,39 +219,21 @@ def cut_clips(
 def fine_tuned_task(
     dataset: "DatasetRecords", store: "PreparedStore", judged: Judged, config: EvaluateConfig
 ) -> "AnyTask":
-    """Cut the clips of action recognition with an encoder that is trained on, on random crops."""
+    """Cut the clips of a task with an encoder that is trained on: in training its pictures are cropped at random."""
     from earmark.clips.transforms import VideoCrop
-    from earmark.evaluation import FineTunedActionRecognition, FineTuningOptions
+    from earmark.evaluation import FineTunedActionRecognition, FineTunedSoundRecognition
 
-    optim, crop_size = config.optim, config.data_augm.crop_size
-    task = cut_clips(FineTunedActionRecognition, dataset, store, judged, config, probe_options(config))
-    assert isinstance(task, FineTunedActionRecognition)
-    return dataclasses.replace(
-        task,
-        fine_tuning=FineTuningOptions(
-            epochs=optim.epochs,
-            lr=optim.args.lr,
-            weight_decay=optim.args.weight_decay,
-            momentum=optim.args.momentum,
-            schedule="steps" if optim.schedule else "cosine",
-            milestones=tuple(optim.schedule),
-            gamma=optim.gamma,
-            batch_size=optim.batch_size,
-            lrs=tuple(config.evaluate.lrs),
-            weight_decays=tuple(config.evaluate.weight_decays),
-            held_out=config.evaluate.held_out,
-            num_workers=config.environment.workers,
-            progress=True,
-        ),
-        train_transforms={
-            # short sides as in pretraining, whose crops of 112 come from 128 to 180
-            "video": VideoCrop(
-                crop_size=crop_size,
-                min_short_side=round(crop_size * 8 / 7),
-                max_short_side=round(crop_size * 45 / 28),
-            )
-        },
-    )
+    fine_tuned: dict[str, type[AnyTask]] = {
+        "action_recognition": FineTunedActionRecognition,
+        "sound_recognition": FineTunedSoundRecognition,
+    }
+    kind = fine_tuned[config.evaluate.task]
+    task = cut_clips(kind, dataset, store, judged, config, probe_options(config, judged.encoders))
+    assert isinstance(task, FineTunedActionRecognition | FineTunedSoundRecognition)
+    crop_size = config.data_augm.crop_size
+    smallest, largest = training_short_sides(crop_size)
+    crop = VideoCrop(crop_size=crop_size, min_short_side=smallest, max_short_side=largest)
+    return dataclasses.replace(task, fine_tuning=fine_tuning_options(config), train_transforms={"video": crop})
 
 
 def judge(
@@ -335,30 +318,6 @@ def annotated_sounds(dataset: "DatasetRecords") -> "DatasetRecords":
         return sounds_of(dataset)
     except DatasetError as error:
         raise ConfigError(f"evaluate.task: {error}") from error
-
-
-def probe_options(config: EvaluateConfig) -> "ProbeOptions":
-    """Return how the probe is trained."""
-    from earmark.evaluation import ProbeOptions
-
-    optim = config.optim
-    return ProbeOptions(
-        epochs=optim.epochs,
-        lr=optim.args.lr,
-        milestones=tuple(optim.schedule),
-        gamma=optim.gamma,
-        batch_size=optim.batch_size,
-        momentum=optim.args.momentum,
-        weight_decay=optim.args.weight_decay,
-        normalize=config.train_algo.normalize_feats,
-        standardize=config.evaluate.standardize,
-        fresh_clips=config.evaluate.random_clips and config.evaluate.probe == "linear",
-        kind="linear" if config.evaluate.probe == "fine_tuned" else config.evaluate.probe,
-        lrs=tuple(config.evaluate.lrs),
-        weight_decays=tuple(config.evaluate.weight_decays),
-        neighbours=tuple(config.evaluate.neighbours),
-        held_out=config.evaluate.held_out,
-    )
 
 
 def result_folder(judged: Judged, store: "PreparedStore", config: EvaluateConfig, values: Mapping[str, Any]) -> Path:

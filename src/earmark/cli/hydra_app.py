@@ -23,6 +23,7 @@ from earmark.cli.config import (
     quoted,
     quoted_where_needed,
 )
+from earmark.cli.config_probe import with_probe_defaults
 from earmark.cli.streams import BROKEN_PIPE, abandoned_by_reader
 from earmark.cli.terminal import INTERRUPTED, report_error
 
@@ -155,7 +156,8 @@ def _run_job(command: str, config: Any, swept: Sequence[str], job: Job) -> objec
     from omegaconf import OmegaConf
 
     try:
-        values: Any = OmegaConf.to_container(config, resolve=True)
+        composed: Any = OmegaConf.to_container(config, resolve=True)
+        values = with_probe_defaults(composed)
         if swept:
             values["logging"]["suffix"] += _sweep_suffix(swept)
         return job(checked(SCHEMA[command], values), values)

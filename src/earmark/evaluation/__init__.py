@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         extract_features,
         feature_key,
     )
-    from earmark.evaluation.fine_tuned_recognition import FineTunedActionRecognition
+    from earmark.evaluation.fine_tuned_recognition import FineTunedActionRecognition, FineTunedSoundRecognition
     from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
     from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
     from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip
@@ -90,6 +90,7 @@ _MODULE_OF = {
     "FeatureSettingsError": "feature_index",
     "FeatureWriting": "feature_writing",
     "FineTunedActionRecognition": "fine_tuned_recognition",
+    "FineTunedSoundRecognition": "fine_tuned_recognition",
     "FineTuningOptions": "fine_tuning",
     "JudgedClip": "judged_clips",
     "Judgement": "base",
@@ -170,6 +171,7 @@ __all__ = [
     "FeatureSettingsError",
     "FeatureWriting",
     "FineTunedActionRecognition",
+    "FineTunedSoundRecognition",
     "FineTuningOptions",
     "JudgedClip",
     "Judgement",

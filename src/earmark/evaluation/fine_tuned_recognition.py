@@ -1,10 +1,13 @@
-"""Action recognition with an encoder that is trained on: how good a start its weights are.
+"""Recognition with an encoder that is trained on: how good a start its weights are, for actions and for sounds.
 
 Path of a sample: clips of annotated actions --encoder and classifiers, trained end to end--> scores --> numbers.
+
+The clips, the numbers and the challenge's file are those of the tasks with a probe; a clip of each training action is
+drawn anew in each epoch.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -14,18 +17,20 @@ import torch
 from torch import nn
 
 from earmark.clips.dataset import ActionClips
+from earmark.datasets import sounds_of
 from earmark.evaluation.action_recognition import ActionRecognition
 from earmark.evaluation.base import ClipOptions, Setting
 from earmark.evaluation.features import Modality
 from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
 from earmark.evaluation.probe import ProbeOptions
 from earmark.evaluation.probing import ProbeAnswers
+from earmark.evaluation.sound_recognition import COLUMN, SoundRecognition, sound_windows
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.datasets.records import DatasetRecords
 
-__all__ = ["FineTunedActionRecognition"]
+__all__ = ["FineTunedActionRecognition", "FineTunedSoundRecognition"]
 
 
 @dataclass(frozen=True)
@@ -76,35 +81,16 @@ class FineTunedActionRecognition(ActionRecognition):
     def check(self) -> None:
         """Refuse what does not fit together, and several modalities."""
         super().check()
-        if len(self.modalities) != 1:
-            raise ValueError(f"one encoder is fine-tuned at a time, not those of {' and '.join(self.modalities)}")
+        _require_one(self.modalities)
 
     def options(self) -> dict[str, Any]:
         """Return how it is trained, and the number of clips of each action."""
-        trained = dataclasses.asdict(self.fine_tuning)
-        for name in ("num_workers", "progress"):  # which change nothing
-            del trained[name]
-        return {name: value for name, value in super().options().items() if name != "probe"} | {"fine_tuning": trained}
+        return _options(super().options(), self.fine_tuning)
 
     def answer(self, encoders: Mapping[Modality, nn.Module], setting: Setting, *, label: str) -> list[ProbeAnswers]:
         """Fine-tune a copy of the encoder with each seed."""
-        (modality,) = self.modalities
-        return [
-            fine_tune(
-                encoders[modality],
-                self.train_clips,
-                self.test_clips,
-                num_classes={column: len(names) for column, names in self.class_names.items()},
-                train_videos=self.train_videos,
-                train_transform=self.train_transforms.get(modality, setting.transforms[modality]),
-                test_transform=setting.transforms[modality],
-                modality=modality,
-                options=self.fine_tuning,
-                seed=seed,
-                device=setting.device,
-            )
-            for seed in setting.seeds
-        ]
+        num_classes = {column: len(names) for column, names in self.class_names.items()}
+        return _fine_tuned_answers(self, encoders, setting, num_classes, label)
 
     def scores(
         self,
@@ -120,3 +106,107 @@ class FineTunedActionRecognition(ActionRecognition):
             TypeError: Always.
         """
         raise TypeError("an encoder that is fine-tuned has no features beforehand; call answer()")
+
+
+@dataclass(frozen=True)
+class FineTunedSoundRecognition(SoundRecognition):
+    """The task with a copy of the encoder that is fine-tuned, of one modality alone.
+
+    A training sound is heard through a window, in each epoch at another place if the sound is longer; a test sound
+    through windows spread over it, whose probabilities are averaged, where the probe's logarithms are summed.
+
+    Attributes:
+        fine_tuning: How it is trained.
+        train_transforms: For each modality, what makes the inputs in training; those of the setting where there is
+            none.
+    """
+
+    title: ClassVar[str] = "EPIC-SOUNDS recognition, fine-tuned encoder, % [95 % interval]"
+
+    fine_tuning: FineTuningOptions = field(default_factory=FineTuningOptions)
+    train_transforms: Mapping[Modality, nn.Module] = field(default_factory=dict)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: "DatasetRecords",
+        store: "PreparedStore",
+        *,
+        split: str,
+        clips: ClipOptions,
+        probe: ProbeOptions,
+    ) -> Self:
+        """Cut the windows of the annotated sounds; see `Task.from_dataset`. ``probe`` is not used."""
+        task = super().from_dataset(dataset, store, split=split, clips=clips, probe=ProbeOptions())
+        at_random = dataclasses.replace(clips, random=True)
+        train = sound_windows(store, sounds_of(dataset).actions("train"), at_random, num_clips=1)
+        return dataclasses.replace(task, train_clips=train)
+
+    def check(self) -> None:
+        """Refuse what does not fit together, and several modalities."""
+        super().check()
+        _require_one(self.modalities)
+
+    def options(self) -> dict[str, Any]:
+        """Return how it is trained, and the number of windows of each sound."""
+        return _options(super().options(), self.fine_tuning)
+
+    def answer(self, encoders: Mapping[Modality, nn.Module], setting: Setting, *, label: str) -> list[ProbeAnswers]:
+        """Fine-tune a copy of the encoder with each seed."""
+        return _fine_tuned_answers(self, encoders, setting, {COLUMN: len(self.class_names)}, label)
+
+    def scores(
+        self,
+        train_features: npt.NDArray[np.float32],
+        test_features: npt.NDArray[np.float32],
+        *,
+        seed: int,
+        device: torch.device | str,
+    ) -> ProbeAnswers:
+        """Refuse: there are no features of an encoder that changes.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("an encoder that is fine-tuned has no features beforehand; call answer()")
+
+
+def _require_one(modalities: Sequence[Modality]) -> None:
+    if len(modalities) != 1:
+        raise ValueError(f"one encoder is fine-tuned at a time, not those of {' and '.join(modalities)}")
+
+
+def _options(of_probe: Mapping[str, Any], fine_tuning: FineTuningOptions) -> dict[str, Any]:
+    """Return the options of a task with a probe, with those of fine-tuning in place of the probe's."""
+    trained = dataclasses.asdict(fine_tuning)
+    for name in ("num_workers", "progress"):  # which change nothing
+        del trained[name]
+    return {name: value for name, value in of_probe.items() if name != "probe"} | {"fine_tuning": trained}
+
+
+def _fine_tuned_answers(
+    task: FineTunedActionRecognition | FineTunedSoundRecognition,
+    encoders: Mapping[Modality, nn.Module],
+    setting: Setting,
+    num_classes: Mapping[str, int],
+    label: str,
+) -> list[ProbeAnswers]:
+    """Fine-tune a copy of the task's encoder with each seed, and return the answers to the test clips."""
+    (modality,) = task.modalities
+    return [
+        fine_tune(
+            encoders[modality],
+            task.train_clips,
+            task.test_clips,
+            num_classes=num_classes,
+            train_videos=task.train_videos,
+            train_transform=task.train_transforms.get(modality, setting.transforms[modality]),
+            test_transform=setting.transforms[modality],
+            modality=modality,
+            options=task.fine_tuning,
+            seed=seed,
+            device=setting.device,
+            label=f"fine-tuning: {label}" + (f", seed {seed}" if setting.num_seeds > 1 else ""),
+        )
+        for seed in setting.seeds
+    ]

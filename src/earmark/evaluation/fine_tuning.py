@@ -127,6 +127,7 @@ class _Training:
     options: FineTuningOptions
     seed: int
     device: torch.device
+    label: str
 
 
 class _Classifier(nn.Module):
@@ -156,6 +157,7 @@ def fine_tune(
     options: FineTuningOptions | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    label: str = "fine-tuning",
 ) -> ProbeAnswers:
     """Train a copy of an encoder and a classifier for each label column, and return the answers to the test actions.
 
@@ -179,6 +181,7 @@ def fine_tune(
         options: How it is trained; None for the defaults.
         seed: Of everything that is drawn.
         device: Where to train.
+        label: What the progress bar says before the learning rate.
 
     Returns:
         For each label column the logarithms of the probabilities (N_test, classes), float32; the pair that was chosen
@@ -224,6 +227,7 @@ def fine_tune(
         options,
         seed,
         device,
+        label,
     )
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
@@ -322,7 +326,7 @@ def _train(training: _Training, actions: npt.NDArray[np.int64], lr: float, weigh
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     loaded = load_batches(training.clips, batches, collate_fn=collate, num_workers=options.num_workers, device=device)
-    label = f"fine-tuning, lr {lr:g}, weight decay {weight_decay:g}"
+    label = f"{training.label}, lr {lr:g}, weight decay {weight_decay:g}"
     shown = track(loaded, label, total=num_steps, console=new_console(stderr=True), disable=not options.progress)
     action_of_item = torch.from_numpy(np.asarray(training.clips.action_of_item, np.int64)).to(device)
     labels = {  # of each item
