@@ -140,4 +140,4 @@ def test_published_results_are_shown_for_official_labels_and_else_a_reason() -> 
 def test_a_fine_tuned_encoder_is_told_as_one() -> None:
     judgement = chosen({})
     judgement.result.options = {"fine_tuning": {"lr": 0.01, "lrs": (), "weight_decay": 1e-4, "weight_decays": ()}}
-    assert how_chosen(judgement).startswith("encoder and classifiers fine-tuned, as configured: lr 0.01, weight decay")
+    assert how_chosen(judgement).startswith("fine-tuned encoder, as configured: lr 0.01, weight decay")

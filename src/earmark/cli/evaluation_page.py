@@ -246,7 +246,7 @@ def how_chosen(judgement: "Judgement[Any, Any]") -> str:
 
 
 def _head_in_words(options: Mapping[str, Any]) -> str:
-    return f"{options['probe']['kind']} probe" if "probe" in options else "encoder and classifiers fine-tuned"
+    return f"{options['probe']['kind']} probe" if "probe" in options else "fine-tuned encoder"
 
 
 def _given_text(options: Mapping[str, Any]) -> str:
