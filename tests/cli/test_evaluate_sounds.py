@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from earmark.cli.main import main
+from earmark.cli.runs import evaluations_in
 from earmark.evaluation import score_submission
 from tests.helpers.sounding_kitchen import sounding_kitchen
 
@@ -30,15 +31,15 @@ def command(data_dir: Path, task: str, *overrides: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("task", "metric", "num_columns"),
+    ("task", "metric", "num_columns", "measure"),
     [
-        ("sound_recognition", "all_interaction_mAP", 1),
-        ("sound_detection", "interaction_map_avg", 2),
-        ("anticipation", "overall_verb_mt5r", 3),
+        ("sound_recognition", "all_interaction_mAP", 1, "sound recognition, without background, top-1"),
+        ("sound_detection", "interaction_map_avg", 2, "sound detection, moments, mAP"),
+        ("anticipation", "overall_verb_mt5r", 3, "anticipation, verb, overall"),
     ],
 )
 def test_a_task_is_judged_and_its_file_scores_the_same(
-    task: str, metric: str, num_columns: int, data_dir: Path, capsys: pytest.CaptureFixture[str]
+    task: str, metric: str, num_columns: int, measure: str, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kitchen, _ = sounding_kitchen()
     path = data_dir / f"{task}.json"
@@ -51,6 +52,8 @@ def test_a_task_is_judged_and_its_file_scores_the_same(
     assert (folder / "report.html").stat().st_size > 1000
     scored = score_submission(path, kitchen.annotations_path).metrics
     assert results["columns"][0]["metrics"][metric] == pytest.approx(scored[metric], rel=1e-6)
+    listed = next(found for found in evaluations_in(data_dir / "outputs") if Path(found.folder).name == folder.name)
+    assert (listed.measure, listed.value) == (measure, results["headline"]["value"])
 
 
 def test_the_audio_encoder_is_fine_tuned_for_sounds(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ __all__ = ["Evaluation", "Run", "add_arguments", "evaluations_in", "list_runs", 
 
 MAX_CONFIG_BYTES = 2**17  # one has 3 kB
 MAX_CONFIG_DEPTH = 32
+ACTION_RECOGNITION = "action_recognition"  # the task whose name goes without saying
 MAX_RESULTS_BYTES = 2**26  # a page of results has 100 kB
 _CHECKPOINT_NAME = re.compile(r"(checkpoint|latest)_(\d{1,18})\.pt")
 
@@ -283,7 +284,12 @@ def _evaluation(path: Path, outputs: Path) -> Evaluation:
         raise ValueError("not a file")
     results = read_json(path, max_bytes=MAX_RESULTS_BYTES)
     column = results["columns"][0]
-    score, checkpoint, config = column["top1"]["encoder"], results["checkpoint"], results["config"]
+    checkpoint, config = results["checkpoint"], results["config"]
+    if "headline" in results:
+        score, measure = results["headline"], _text(results["headline"]["measure"])
+    else:  # written before there were several tasks
+        score, measure = column["top1"]["encoder"], f"{_text(column['column'])} top-1"
+    task = _text(config["evaluate"].get("task", ACTION_RECOGNITION))
     num_videos = column.get("num_test_videos")
     if num_videos is not None and (type(num_videos) is not int or not 0 <= num_videos < 10**12):
         raise TypeError("num_test_videos is not a number of videos")
@@ -295,7 +301,7 @@ def _evaluation(path: Path, outputs: Path) -> Evaluation:
         checkpoint=None if checkpoint is None else Path(_text(checkpoint)).name,
         weights=None if results.get("weights") is None else _text(results["weights"]),
         split=split + ("" if subset is None else f" {_text(subset)}"),
-        measure=f"{_text(column['column'])} top-1",
+        measure=measure if task == ACTION_RECOGNITION else f"{task.replace('_', ' ')}, {measure}",
         value=_finite(score["value"]),
         low=_finite(score["low"]),
         high=_finite(score["high"]),

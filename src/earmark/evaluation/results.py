@@ -179,8 +179,10 @@ class TaskResult(Generic[Target]):
         return tuple(cautions)
 
     def to_json(self) -> str:
-        """Return the result as json, the same for the same numbers."""
-        return json.dumps(dataclasses.asdict(self) | {"cautions": self.cautions}, indent=2)
+        """Return the result as json, the same for the same numbers; the first of them once more as ``headline``."""
+        first = self.columns[0].rows()[0]
+        headline = {"measure": first.label, **dataclasses.asdict(first.score.encoder)}
+        return json.dumps(dataclasses.asdict(self) | {"cautions": self.cautions, "headline": headline}, indent=2)
 
 
 def compare(
