@@ -13,7 +13,16 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-__all__ = ["is_abandoned", "remove_abandoned", "replacing", "require_writable", "scratch_folder", "temporaries"]
+__all__ = [
+    "is_abandoned",
+    "make_scratch_folder",
+    "remove_abandoned",
+    "remove_abandoned_scratch",
+    "replacing",
+    "require_writable",
+    "scratch_folder",
+    "temporaries",
+]
 
 # Who writes a file: the process, the machine (files of before do not say it), and which of its files this is.
 _TEMPORARY = re.compile(
@@ -170,13 +179,37 @@ def scratch_folder() -> Iterator[Path]:
         >>> folder.exists()
         False
     """
+    remove_abandoned_scratch()
+    with tempfile.TemporaryDirectory(prefix=_scratch_prefix()) as name:
+        yield Path(name)
+
+
+def make_scratch_folder() -> Path:
+    """Make such a folder for as long as the caller likes, who removes it; killed before that, it is removed likewise.
+
+    Example:
+        >>> folder = make_scratch_folder()
+        >>> folder.rmdir()
+    """
+    remove_abandoned_scratch()
+    return Path(tempfile.mkdtemp(prefix=_scratch_prefix()))
+
+
+def _scratch_prefix() -> str:
+    return f"earmark-{os.getpid()}-{_machine()}-"
+
+
+def remove_abandoned_scratch() -> None:
+    """Remove the folders of `scratch_folder` and `make_scratch_folder` whose processes were killed.
+
+    Example:
+        >>> remove_abandoned_scratch()
+    """
     for folder in Path(tempfile.gettempdir()).glob("earmark-*"):
         match = _SCRATCH.fullmatch(folder.name)
         # One of another machine or container can't be asked for its process, and its system clears it away.
         if match and match["machine"] == _machine() and os.name == "posix" and not _is_running(int(match["pid"])):
             shutil.rmtree(folder, ignore_errors=True)  # another user's can't be removed
-    with tempfile.TemporaryDirectory(prefix=f"earmark-{os.getpid()}-{_machine()}-") as name:
-        yield Path(name)
 
 
 def _temporary(path: Path) -> Path:

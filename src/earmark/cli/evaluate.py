@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earmark.atomic import remove_abandoned
+from earmark.atomic import remove_abandoned, remove_abandoned_scratch
 from earmark.cli.build import (
     build_encoder,
     build_fabric,
@@ -137,6 +137,7 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     cache_dir = Path(config.environment.data_dir) / "features"
     for written in (folder, cache_dir):
         remove_abandoned(written)
+    remove_abandoned_scratch()
     setting = Setting(
         transforms={
             "video": VideoCrop(crop_size=config.data_augm.crop_size, random=False),

@@ -34,6 +34,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from earmark.clips.fork_server import ensure_fork_server
 from earmark.clips.ring_worker import (
     DONE_FORMAT,
     IGNORED_SIGNALS,
@@ -493,7 +494,7 @@ def _signals_held(start_method: StartMethod) -> Iterator[None]:
     if start_method != "fork":
         resource_tracker.ensure_running()  # which would let signals through when started with the first process
     if start_method == "forkserver":
-        forkserver.ensure_running()  # what others start from it must not be deaf to signals
+        ensure_fork_server()  # what others start from it must not be deaf to signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [getattr(signal, name) for name in IGNORED_SIGNALS])
     try:
         yield

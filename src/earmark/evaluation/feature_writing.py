@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from earmark import __version__
-from earmark.atomic import remove_abandoned
+from earmark.atomic import remove_abandoned, remove_abandoned_scratch
 from earmark.clips.collation import collate
 from earmark.clips.loading import load_batches
 from earmark.clips.store import PreparedStore
@@ -198,6 +198,7 @@ def write_features(
         raise FeatureSettingsError(f"{out}: another process writes this part of the features") from None
     try:
         remove_abandoned(out, recursive=True)
+        remove_abandoned_scratch()
         return _Writer(store, plan, options, models, writing, out, settings).run()
     finally:
         lock.release()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earmark.atomic import remove_abandoned
+from earmark.atomic import remove_abandoned, remove_abandoned_scratch
 from earmark.training.batches import Schedule, TrainingBatches, TrainingData
 from earmark.training.clock import step_clock_of
 from earmark.training.interrupts import stop_requests
@@ -145,6 +145,7 @@ def pretrain(
     with ExitStack() as stack:
         on_first_rank(lambda: stack.enter_context(run_lock(run_dir)))
         on_first_rank(lambda: remove_abandoned(run_dir, recursive=True))
+        on_first_rank(remove_abandoned_scratch)
         position = saver.restore()
         if on_start is not None:
             on_first_rank(on_start)
