@@ -101,6 +101,8 @@ def _same_random_state() -> None:
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Compute on one thread: tiny tensors on many wait for one another, for minutes on a busy machine."""
+    if torch is None:
+        pytest.skip("needs torch")
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
