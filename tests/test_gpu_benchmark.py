@@ -52,7 +52,7 @@ def test_every_section_writes_its_part(tmp_path: Path) -> None:
     assert told.count("```") % 2 == 0
     for line in (
         r"`pytest -m gpu --run-slow`: 1 skipped",
-        r"\| plain \| [\d.]+ .*\| [\d.]+ \| 1\.00 \(",
+        r"\| plain \| [\d.]+ .*\| [\d.]+ \| 1\.00 \(1\.00 to 1\.00\) \|",
         r"- 0\.02 hours, 6 segments",
         r"\| 2 \| \d+ \| \d+ \|",
         r"\| features, workers' start included \| \d+ \|",

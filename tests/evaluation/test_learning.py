@@ -59,6 +59,7 @@ def test_an_encoder_pretrained_on_the_demo_beats_a_random_one(tmp_path: Path) ->
     result = evaluate(checked(EvaluateConfig, values), values).result
 
     assert result is not None
+    assert [column.column for column in result.columns] == ["verb", "noun", "action"]
     gains = {}
     for column in result.columns:
         if column.column not in ("verb", "noun"):

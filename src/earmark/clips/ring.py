@@ -319,7 +319,9 @@ class _Ring:
             self._restarts_left -= 1
             self._workers.remove(worker)
             worker.told.close()
-            self._start(worker.number)
+            with warnings.catch_warnings():  # the signal has ended Python's tracker of resources, too, which holds none
+                warnings.filterwarnings("ignore", "resource_tracker: process died unexpectedly")
+                self._start(worker.number)
             return
         raise WorkerLostError(f"loader worker {worker.number} (process {worker.pid}) {self._ending(worker, code)}")
 
