@@ -31,7 +31,7 @@ COMMANDS = {  # each has a module of its name in this package, with `add_argumen
     "check": "say whether a data set is all there: missing, unreadable, cut short, without sound",
     "audio": "write the sound of a data set's videos into one HDF5 file, as audio models read it",
     "pretrain": "train both encoders on the moments of a data set",
-    "evaluate": "judge a pretrained video encoder by a linear probe",
+    "evaluate": "judge pretrained encoders by a task: actions, sounds, what comes next",
     "score": "validate a file of predictions for a challenge, and score it with the official measures",
     "features": "write the features of whole videos: of windows, of moments or of annotated actions",
     "runs": "list the runs with their state, epoch, last loss and best probe",
