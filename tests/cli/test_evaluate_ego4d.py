@@ -117,6 +117,20 @@ def test_with_sound_actions_of_videos_without_it_are_left_out_and_counted(
 
 
 @pytest.mark.usefixtures("one_thread")
+def test_the_published_protocol_is_that_of_the_numbers_on_ego4d(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    results, page = evaluate(tmp_path, "evaluate.protocol=published")
+    published = results["published"]
+    assert published["options"]["protocol"] == (
+        "mean over batches of 32 of 8 actions, one random clip of 2.125 s and one random crop each, encoder "
+        "fine-tuned, one seed"
+    )
+    assert published["options"]["fine_tuning"]["backbone_lr_factor"] == 1.0
+    assert [of["num_test_actions"] for of in published["columns"]] == [8, 8, 8]
+    assert "by the published protocol mean over batches of 32" in page.text
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_broken_rows_are_named_and_counted_on_the_page_and_the_rest_is_judged(tmp_path: Path) -> None:
     missing = action("v3a", 5, "v3", clip_parent_start_sec=0.0)
     del missing["action_clip_start_sec"]
@@ -145,6 +159,7 @@ def test_what_ego4d_has_not_is_refused_by_name(tmp_path: Path, capsys: pytest.Ca
     command = ["evaluate", "data=ego4d", f"data.args.base_path={tmp_path}", *SMALL]
     for overrides, message in (
         (["evaluate.task=anticipation"], "evaluate.task: anticipation is that of EPIC-KITCHENS"),
+        (["evaluate.protocol=published", "evaluate.audio=true"], "evaluate.audio: must be false with"),
         (["evaluate.split=test", "evaluate.submission=a.json"], "labels of Ego4D's test actions are not public"),
     ):
         assert main([*command, *overrides]) == 2

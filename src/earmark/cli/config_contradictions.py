@@ -138,14 +138,18 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
         problems.append("environment.force_processes: must be null; evaluation runs in one process")
     if config.environment.precision not in ("auto", "32-true"):
         problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
-    problems += _contradicting_probe(config.evaluate) + _of_another_probe(config) + _contradicting_split(config)
+    problems += (
+        _contradicting_probe(config.evaluate, config.data.name)
+        + _of_another_probe(config)
+        + _contradicting_split(config)
+    )
     problems += _of_another_data_set(config)
     if config.data.split not in ("train", "all"):
         problems.append("data.split: must be train, where the probe learns; evaluate.split is what it is judged on")
     return problems
 
 
-def _contradicting_probe(evaluate: Evaluate) -> list[str]:
+def _contradicting_probe(evaluate: Evaluate, data: str) -> list[str]:
     """Return which settings of the probe contradict each other."""
     problems = [] if evaluate.neighbours else ["evaluate.neighbours: needs at least one number"]
     if evaluate.probe == "knn":
@@ -161,7 +165,7 @@ def _contradicting_probe(evaluate: Evaluate) -> list[str]:
     if evaluate.probe == "fine_tuned":
         if evaluate.task not in FINE_TUNED_TASKS:
             problems.append(f"evaluate.probe: fine_tuned is of evaluate.task={_either(FINE_TUNED_TASKS)}")
-        if evaluate.protocol == "published":
+        if evaluate.protocol == "published" and data != "ego4d":
             problems.append(
                 "evaluate.protocol: must be full with evaluate.probe=fine_tuned; the published one has a linear probe"
             )
@@ -225,6 +229,10 @@ def _of_another_data_set(config: EvaluateConfig) -> list[str]:
     evaluate, problems = config.evaluate, []
     if evaluate.task in EGO4D_TASKS and config.data.name != "ego4d":
         problems.append(f"evaluate.task: {evaluate.task} is annotated in Ego4D alone; give data=ego4d")
+    if (evaluate.task, evaluate.protocol, evaluate.audio, config.data.name) == (
+        *("action_recognition", "published", True, "ego4d"),
+    ):
+        problems.append("evaluate.audio: must be false with evaluate.protocol=published on Ego4D, which fine-tunes one")
     if config.data.name == "ego4d" and evaluate.task == "anticipation":
         problems.append("evaluate.task: anticipation is that of EPIC-KITCHENS; Ego4D's is another one, lta")
     elif config.data.name == "ego4d" and evaluate.split == "test" and evaluate.task not in EGO4D_TASKS:

@@ -148,8 +148,30 @@ def _recognition(
 def _published_action_recognition(
     dataset: "DatasetRecords", store: "PreparedStore", judged: Judged, config: EvaluateConfig
 ) -> "AnyTask":
-    from earmark.evaluation import PUBLISHED_PROBE, PublishedActionRecognition
+    from earmark.clips.transforms import VideoCrop
+    from earmark.evaluation import PUBLISHED_PROBE, PublishedActionRecognition, PublishedEgo4DRecognition
 
+    if judged.data.name == "ego4d":
+        say("and once more by the published protocol, which fine-tunes the encoder: nothing is cached")
+        task = cut_clips(
+            PublishedEgo4DRecognition.from_dataset,
+            dataset,
+            store,
+            config,
+            clips=clip_options(judged, config),
+            probe=PUBLISHED_PROBE,
+        )
+        assert isinstance(task, PublishedEgo4DRecognition)
+        crop_size = config.data_augm.crop_size
+        smallest, largest = training_short_sides(crop_size)
+        train, test = (
+            VideoCrop(crop_size=crop_size, min_short_side=smallest, max_short_side=largest, flip=flip)
+            for flip in (True, False)
+        )
+        options = dataclasses.replace(task.fine_tuning, num_workers=config.environment.workers, progress=True)
+        return dataclasses.replace(
+            task, fine_tuning=options, train_transforms={"video": train}, test_transforms={"video": test}
+        )
     say("and once more by the published protocol, which trains the probe on an encoder that drifts: nothing is cached")
     return cut_clips(
         PublishedActionRecognition.from_dataset,

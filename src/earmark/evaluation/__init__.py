@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip
     from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
     from earmark.evaluation.probing import ProbeAnswers, fit_probe
+    from earmark.evaluation.published_ego4d import PUBLISHED_FINE_TUNING, PublishedEgo4DRecognition
     from earmark.evaluation.published_protocol import PUBLISHED_PROBE, PublishedActionRecognition, published_segments
     from earmark.evaluation.published_results import PUBLISHED, PublishedTable
     from earmark.evaluation.report import Example, write_report
@@ -67,6 +68,7 @@ _MODULE_OF = {
     "FEW_VIDEOS": "intervals",
     "IGNORED_LABEL": "probe",
     "PUBLISHED": "published_results",
+    "PUBLISHED_FINE_TUNING": "published_ego4d",
     "PUBLISHED_PROBE": "published_protocol",
     "TASKS": "tasks",
     "ActionRecognition": "action_recognition",
@@ -100,6 +102,7 @@ _MODULE_OF = {
     "ProbeAnswers": "probing",
     "ProbeOptions": "probe",
     "PublishedActionRecognition": "published_protocol",
+    "PublishedEgo4DRecognition": "published_ego4d",
     "PublishedTable": "published_results",
     "RecallResult": "anticipation",
     "RecordCount": "base",
@@ -148,6 +151,7 @@ __all__ = [
     "FEW_VIDEOS",
     "IGNORED_LABEL",
     "PUBLISHED",
+    "PUBLISHED_FINE_TUNING",
     "PUBLISHED_PROBE",
     "TASKS",
     "ActionRecognition",
@@ -181,6 +185,7 @@ __all__ = [
     "ProbeAnswers",
     "ProbeOptions",
     "PublishedActionRecognition",
+    "PublishedEgo4DRecognition",
     "PublishedTable",
     "RecallResult",
     "RecordCount",
