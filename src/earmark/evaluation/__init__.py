@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     )
     from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
     from earmark.evaluation.detection_metrics import Events
+    from earmark.evaluation.ego4d_submissions import (
+        read_anticipation_submission,
+        read_keyframe_submission,
+        read_state_change_submission,
+        write_anticipation_submission,
+        write_keyframe_submission,
+        write_state_change_submission,
+    )
     from earmark.evaluation.feature_files import FeatureFileError, VideoFeatures, load_features
     from earmark.evaluation.feature_index import FeatureSettingsError
     from earmark.evaluation.feature_writing import FeatureModel, FeatureReport, FeatureWriting, write_features
@@ -142,14 +150,20 @@ _MODULE_OF = {
     "paired_interval": "intervals",
     "published_segments": "published_protocol",
     "read_action_submission": "action_submissions",
+    "read_anticipation_submission": "ego4d_submissions",
     "read_detection_submission": "sound_submissions",
+    "read_keyframe_submission": "ego4d_submissions",
     "read_sound_submission": "sound_submissions",
+    "read_state_change_submission": "ego4d_submissions",
     "score_submission": "challenges",
     "write_action_submission": "action_submissions",
+    "write_anticipation_submission": "ego4d_submissions",
     "write_detection_submission": "sound_submissions",
     "write_features": "feature_writing",
+    "write_keyframe_submission": "ego4d_submissions",
     "write_report": "report",
     "write_sound_submission": "sound_submissions",
+    "write_state_change_submission": "ego4d_submissions",
 }
 
 __all__ = [
@@ -228,14 +242,20 @@ __all__ = [
     "paired_interval",
     "published_segments",
     "read_action_submission",
+    "read_anticipation_submission",
     "read_detection_submission",
+    "read_keyframe_submission",
     "read_sound_submission",
+    "read_state_change_submission",
     "score_submission",
     "write_action_submission",
+    "write_anticipation_submission",
     "write_detection_submission",
     "write_features",
+    "write_keyframe_submission",
     "write_report",
     "write_sound_submission",
+    "write_state_change_submission",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)
