@@ -20,6 +20,7 @@ from rich.table import Table
 
 from earmark.datasets import NUM_COMING, Ego4D
 from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Task
+from earmark.evaluation.ego4d_submissions import NUM_CANDIDATES, write_anticipation_submission
 from earmark.evaluation.features import LabelledClips, Modality
 from earmark.evaluation.long_term_anticipation_head import AGGREGATORS, HeadOptions, fit_anticipation_head
 from earmark.evaluation.long_term_anticipation_results import (
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LongTermAnticipation"]
 
-NUM_SEQUENCES = 5  # K of the official task
 MAX_NAMED = 5  # windows in a sentence
 
 
@@ -74,7 +74,7 @@ class LongTermAnticipation(Task[LongTermAnswers, LongTermResult]):
     """
 
     name: ClassVar[str] = "lta"
-    title: ClassVar[str] = "Long-term action anticipation, edit distance in %, lower is better [95 % interval]"
+    title: ClassVar[str] = "Long-term action anticipation, edit distance [95 % interval]"
     sample: ClassVar[str] = "window"
 
     train_clips: LabelledClips
@@ -217,7 +217,7 @@ class LongTermAnticipation(Task[LongTermAnswers, LongTermResult]):
             seed=seed,
             device=device,
         )
-        shape = (len(self.test_windows), self.num_coming, NUM_SEQUENCES)
+        shape = (len(self.test_windows), self.num_coming, NUM_CANDIDATES)
         uniform = {
             column: [uniform_draws(seed=seed, draw=draw, column=column, shape=shape) for draw in range(self.num_draws)]
             for column in COLUMNS
@@ -232,7 +232,7 @@ class LongTermAnticipation(Task[LongTermAnswers, LongTermResult]):
             start = rows.stop
             for column, probabilities in found.items():
                 with np.errstate(divide="ignore"):
-                    probable[column].append(most_probable_sequences(np.log(probabilities), NUM_SEQUENCES))
+                    probable[column].append(most_probable_sequences(np.log(probabilities), NUM_CANDIDATES))
                 for draw in range(self.num_draws):
                     sampled[column][draw].append(sample_sequences(probabilities, uniform[column][draw][rows]))
         return LongTermAnswers(
@@ -263,7 +263,7 @@ class LongTermAnticipation(Task[LongTermAnswers, LongTermResult]):
             "anticipation_head": dataclasses.asdict(self.head),
             "num_seen": self.train_windows.seen.shape[1],
             "num_coming": self.num_coming,
-            "num_sequences": NUM_SEQUENCES,
+            "num_sequences": NUM_CANDIDATES,
             "num_draws": self.num_draws,
             "decoding": self.decoding,
             "train_clips_per_action": len(self.train_clips) // (int(self.train_clips.action_of_item.max()) + 1),
@@ -311,8 +311,6 @@ class LongTermAnticipation(Task[LongTermAnswers, LongTermResult]):
             ValueError: As `earmark.evaluation.ego4d_submissions.write_anticipation_submission`.
             OSError: Naming the file, if it cannot be written.
         """
-        from earmark.evaluation.ego4d_submissions import write_anticipation_submission
-
         unseen = [name for name, _ in self.records[-1].left_out]
         every = np.concatenate(list(self.train_runs))
         sequences = []

@@ -46,7 +46,7 @@ def published_head(head: HeadOptions) -> HeadOptions:
 class PublishedLongTermAnticipation(LongTermAnticipation):
     """The task by the published protocol; see above."""
 
-    title: ClassVar[str] = "Long-term action anticipation by the published protocol, edit distance in %"
+    title: ClassVar[str] = "Long-term action anticipation by the published protocol, edit distance [95 % interval]"
     is_published: ClassVar[bool] = True
 
     num_draws: int = 1

@@ -2,8 +2,8 @@
 
 Path of a sample: sequences --edit distance--> a number for each window --> means with intervals over videos.
 
-All numbers are edit distances in %: lower is better, and a difference below 0 is a gain. Of verbs, of nouns, and of
-actions, the pairs of the k-th sequence of verbs and the k-th of nouns.
+All numbers are edit distances, from 0 to 1: lower is better, and a difference below 0 is a gain. Of verbs, nouns, and
+actions, which are the pairs of the k-th sequence of verbs and the k-th of nouns.
 
 Letters: N windows, Z coming actions, K sequences.
 """
@@ -47,7 +47,6 @@ TARGETS = (*COLUMNS, "action")
 WORDS: Mapping[Decoding, str] = {"sampled": "sampled", "most_probable": "most probable"}
 OFFICIAL_BATCH = 32
 
-_PER_CENT = 100.0
 _WINDOWS_AT_ONCE = 4096
 _BASELINE_SEED = 0
 
@@ -75,7 +74,7 @@ class NamedEstimate:
     Attributes:
         name: What is answered.
         sees_labels: Whether it is told the labels of the seen actions, which the head is not.
-        distance: Its edit distance, in %.
+        distance: Its edit distance.
         differences: By decoding, the head's edit distance minus this one on the same windows: below 0 the head is
             better.
     """
@@ -97,11 +96,11 @@ class LongTermResult:
         num_test_windows: Windows that it was judged on.
         num_test_videos: Videos that these lie in.
         num_coming: Z.
-        distances: Edit distance of all Z coming actions, in %, by decoding; that of drawn sequences is the mean over
+        distances: Edit distance of all Z coming actions, by decoding; that of drawn sequences is the mean over
             draws.
-        areas: Area under the edit distance of the first 1 to Z coming actions, in %, by decoding.
-        by_length: Edit distance of the first z coming actions, in %, by decoding.
-        per_draw: Edit distance of each draw of the sequences, in %, mean over seeds.
+        areas: Area under the edit distance of the first 1 to Z coming actions, by decoding.
+        by_length: Edit distance of the first z coming actions, by decoding.
+        per_draw: Edit distance of each draw of the sequences, mean over seeds.
         draw_spread: Standard deviation over these draws; None of one.
         others: Answers that need no encoder.
         decoding: What comes first in the table.
@@ -130,7 +129,7 @@ class LongTermResult:
         order = sorted(WORDS, key=lambda decoding: decoding != self.decoding)
         return [
             Row(
-                f"{self.column} {what}, {WORDS[decoding]}",
+                f"{self.column} {what}" + ("" if decoding == "sampled" else f", {WORDS[decoding]}"),
                 scores[decoding],
                 self.num_test_windows,
                 self.num_test_videos,
@@ -201,7 +200,7 @@ def measure_sequences(
         ours, random = mine.by_decoding, None if baseline is None else baseline.by_decoding
         compared = {name: (ours[name], None if random is None else random[name], majority, chance) for name in WORDS}
         mean_over_seeds = {name: curves[..., -1].mean(axis=0) for name, curves in ours.items()}
-        per_draw = tuple(float(value) for value in _PER_CENT * mine.sampled[..., -1].mean(axis=(0, 2)))
+        per_draw = tuple(float(value) for value in mine.sampled[..., -1].mean(axis=(0, 2)))
         results.append(
             LongTermResult(
                 column=target,
@@ -212,9 +211,7 @@ def measure_sequences(
                 num_coming=truth.shape[1],
                 distances={name: _score(*compared[name], videos=videos, number=_last) for name in WORDS},
                 areas={name: _score(*compared[name], videos=videos, number=_area) for name in WORDS},
-                by_length={
-                    name: tuple((_PER_CENT * curves.mean(axis=(0, 1))).tolist()) for name, curves in ours.items()
-                },
+                by_length={name: tuple(curves.mean(axis=(0, 1)).tolist()) for name, curves in ours.items()},
                 per_draw=per_draw,
                 draw_spread=float(np.std(per_draw, ddof=1)) if len(per_draw) > 1 else None,
                 others=tuple(
@@ -325,9 +322,9 @@ def _score(
         number(encoder),
         baseline=None if baseline is None else number(baseline),
         majority=number(majority),
-        chance=_PER_CENT * float(number(chance).mean()),
+        chance=float(number(chance).mean()),
         videos=videos,
-        scale=_PER_CENT,
+        scale=1.0,
     )
 
 
@@ -344,10 +341,10 @@ def _area(curves: Curves) -> Curves:
 
 
 def _estimate(values: Curves, videos: npt.NDArray[np.str_]) -> Estimate:
-    interval = mean_interval(_PER_CENT * values, bounds=(0, _PER_CENT), groups=videos)
-    return Estimate(_PER_CENT * float(values.mean()), *interval)
+    interval = mean_interval(values, bounds=(0, 1), groups=videos)
+    return Estimate(float(values.mean()), *interval)
 
 
 def _difference(ours: Curves, theirs: Curves, videos: npt.NDArray[np.str_]) -> Estimate:
-    interval = paired_interval(_PER_CENT * ours, _PER_CENT * theirs, bounds=(0, _PER_CENT), groups=videos)
-    return Estimate(_PER_CENT * float((ours - theirs).mean()), *interval)
+    interval = paired_interval(ours, theirs, bounds=(0, 1), groups=videos)
+    return Estimate(float((ours - theirs).mean()), *interval)
