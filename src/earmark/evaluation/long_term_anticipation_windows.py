@@ -171,7 +171,7 @@ def action_runs(annotated: Collection["AnticipationClip"]) -> tuple[Classes, ...
             if index in clip.lost_indices or not clip.in_order:
                 runs.append(_labels(actions))
                 actions = []
-            if index in by_index:
+            if index in by_index and index not in clip.lost_indices:
                 actions.append(by_index[index])
         runs.append(_labels(actions))
     return tuple(run for run in runs if len(run))
