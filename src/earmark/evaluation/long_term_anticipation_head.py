@@ -6,7 +6,8 @@ noun--> distributions --> sequences.
 As in Ego4D's baseline (Grauman et al., CVPR 2022), the aggregator is the vectors one after another, their mean, or a
 transformer of which the last token is taken; the loss is the sum of the cross-entropies of all coming verbs and nouns.
 Other than there the encoder is frozen, features are standardized, the transformer normalizes before each block and is
-told the order of its tokens, the linear layers begin with the frequencies of the classes, AdamW trains, and rate, decay and epoch are chosen on held-out training videos.
+told the order of its tokens, the linear layers begin with the frequencies of the classes, AdamW trains, and rate, decay
+and epoch are chosen on held-out training videos.
 
 Letters: A actions, M clips of an action, D features, N windows, I seen, Z coming actions, C classes.
 """
