@@ -44,6 +44,7 @@ SubmissionFile = Annotated[
 ]
 Split = Literal["train", "validation", "test", "all"]
 HEARING_TASKS = ("sound_recognition", "sound_detection")  # which are about what is heard
+EGO4D_TASKS = ("oscc_pnr", "lta")  # which no other data set has annotations of
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +308,7 @@ class Prepare:
 class Evaluate:
     """Group ``evaluate``: what is evaluated, and how."""
 
-    task: Literal["action_recognition", "sound_recognition", "sound_detection", "anticipation"]
+    task: Literal["action_recognition", "sound_recognition", "sound_detection", "anticipation", "lta"]
     checkpoint: str | None
     weights: Literal["ema", "model"] | None
     audio: bool
@@ -324,7 +325,13 @@ class Evaluate:
         | None
     )
     num_clips: AtLeastOne
+    clip_seconds: Positive | None
+    clip_fps: Positive | None
     observed_seconds: Positive
+    aggregator: Literal["concatenation", "mean", "transformer"]
+    num_layers: AtLeastOne
+    num_seen: AtLeastOne | None
+    decoding: Literal["sampled", "most_probable"]
     random_clips: bool
     standardize: bool
     as_trained: bool
@@ -361,3 +368,13 @@ class EvaluateConfig(SharedConfig):
     backbone: Backbone
     train_algo: EvaluateAlgo
     evaluate: Evaluate
+
+    @property
+    def clip_seconds(self) -> float:
+        """Length of the clips that are judged: asked for, else that of pretraining."""
+        return self.data.clip_seconds if self.evaluate.clip_seconds is None else self.evaluate.clip_seconds
+
+    @property
+    def clip_fps(self) -> float:
+        """Frames per second of the clips that are judged, in the same way."""
+        return self.data.clip_fps if self.evaluate.clip_fps is None else self.evaluate.clip_fps

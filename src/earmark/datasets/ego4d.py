@@ -305,6 +305,11 @@ class Ego4D:
         self._remarks["fho_oscc-pnr", split] = remarks.lines()
         return list(records.values())
 
+    def parent_video(self, video_id: str) -> str:
+        """Return the video that a file is a part of: of a clip file its parent video, of a whole video itself."""
+        clip = self._listing.clips.get(video_id) if self.layout == "clips" else None
+        return clip.video_uid if clip else video_id
+
     def places(self) -> list[tuple[Ego4DLayout, Path]]:
         """Return the folders in which files may lie, each with its layout, in the order of looking."""
         versions = [self.version, *(name for name in VERSIONS if name != self.version)]
@@ -349,8 +354,7 @@ class Ego4D:
         return names
 
     def _parent_of(self, video_id: str) -> ManifestVideo | None:
-        clip = self._listing.clips.get(video_id) if self.layout == "clips" else None
-        return self._videos.get(clip.video_uid if clip else video_id)
+        return self._videos.get(self.parent_video(video_id))
 
     def _require_split(self, split: str) -> None:
         if split not in FILE_SPLITS:

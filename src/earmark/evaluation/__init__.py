@@ -52,6 +52,10 @@ if TYPE_CHECKING:
     from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
     from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
     from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip
+    from earmark.evaluation.long_term_anticipation import LongTermAnticipation
+    from earmark.evaluation.long_term_anticipation_head import HeadOptions
+    from earmark.evaluation.long_term_anticipation_published import PublishedLongTermAnticipation
+    from earmark.evaluation.long_term_anticipation_results import LongTermAnswers, LongTermResult
     from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
     from earmark.evaluation.probing import ProbeAnswers, fit_probe
     from earmark.evaluation.published_protocol import PUBLISHED_PROBE, PublishedActionRecognition, published_segments
@@ -100,14 +104,19 @@ _MODULE_OF = {
     "FineTunedActionRecognition": "fine_tuned_recognition",
     "FineTunedSoundRecognition": "fine_tuned_recognition",
     "FineTuningOptions": "fine_tuning",
+    "HeadOptions": "long_term_anticipation_head",
     "JudgedClip": "judged_clips",
     "Judgement": "base",
     "LabelledClips": "features",
+    "LongTermAnswers": "long_term_anticipation_results",
+    "LongTermAnticipation": "long_term_anticipation",
+    "LongTermResult": "long_term_anticipation_results",
     "Modality": "features",
     "PartRecall": "anticipation",
     "ProbeAnswers": "probing",
     "ProbeOptions": "probe",
     "PublishedActionRecognition": "published_protocol",
+    "PublishedLongTermAnticipation": "long_term_anticipation_published",
     "PublishedTable": "published_results",
     "RecallResult": "anticipation",
     "RecordCount": "base",
@@ -187,14 +196,19 @@ __all__ = [
     "FineTunedActionRecognition",
     "FineTunedSoundRecognition",
     "FineTuningOptions",
+    "HeadOptions",
     "JudgedClip",
     "Judgement",
     "LabelledClips",
+    "LongTermAnswers",
+    "LongTermAnticipation",
+    "LongTermResult",
     "Modality",
     "PartRecall",
     "ProbeAnswers",
     "ProbeOptions",
     "PublishedActionRecognition",
+    "PublishedLongTermAnticipation",
     "PublishedTable",
     "RecallResult",
     "RecordCount",
