@@ -21,11 +21,13 @@ from earmark.evaluation.ego4d_submissions import (
 from earmark.evaluation.ego4d_truth import (
     NO_LABEL,
     AnnotatedActions,
+    AnticipationTruth,
     clip_ids_in,
     is_labelled,
     read_annotated_clips,
     window_ids_in,
 )
+from earmark.evaluation.long_term_anticipation_sequences import most_frequent_classes, repeated_classes
 from earmark.evaluation.metrics import area_under_prefix_distances, prefix_edit_distances
 from earmark.evaluation.submission_files import (
     EGO4D_ANTICIPATION,
@@ -147,27 +149,53 @@ def score_anticipations(path: Path, annotations: Path) -> ChallengeScore:
         return _unlabelled(EGO4D_ANTICIPATION, source, counts, notes)
     if not truth.scored.any():
         raise DatasetError(f"{source}: it has no window of {num_seen} seen and 20 coming actions")
-    answers = np.stack([submission.verbs[truth.scored], submission.nouns[truth.scored]], axis=-1).transpose(0, 2, 1, 3)
+    train = source.with_name("fho_lta_train.json")
+    counted_in, of_training = source, actions.labels
+    if train.is_file():
+        of_train = AnnotatedActions(train, labelled=True, num_classes=num_classes).labels
+        if len(of_train):
+            counted_in, of_training = train, of_train
+    answers = [submission.verbs[truth.scored], submission.nouns[truth.scored]]
+    metrics, majority, repeated = _edit_distances(np.stack(answers, axis=-1), truth, of_training, num_classes[1])
     return ChallengeScore(
         challenge=EGO4D_ANTICIPATION,
         annotations=source,
-        metrics=_edit_distances(answers, truth.coming, num_classes[1]),
+        metrics=metrics,
         counts=counts | {"not_scored": int((~truth.scored).sum())},
         levels={},
+        majority=majority,
+        majority_source=counted_in,
+        baselines={"last action repeated": repeated},
         notes=notes,
     )
 
 
-def _edit_distances(answers: NDArray[np.int32], coming: NDArray[np.int64], num_nouns: int) -> dict[str, float]:
-    """Return the measures of answers, shape ``(N, Z, K, 2)``, to what came, shape ``(N, Z, 2)``."""
-    measures: dict[str, float] = {}
-    areas: dict[str, float] = {}
+def _edit_distances(
+    answers: NDArray[np.int32], truth: AnticipationTruth, of_training: NDArray[np.int64], num_nouns: int
+) -> tuple[dict[str, float], ...]:
+    """Return the measures of answers, of the most frequent classes, and of the last action repeated.
+
+    Args:
+        answers: Verb and noun of K sequences, shape ``(N, K, Z, 2)``.
+        truth: What comes, and what was seen last.
+        of_training: Verb and noun of actions whose frequencies count, shape ``(M, 2)``.
+        num_nouns: How many noun classes there are.
+    """
+    num_sequences, num_steps = answers.shape[1:3]
+    measures: tuple[dict[str, float], ...] = ({}, {}, {})
+    areas: tuple[dict[str, float], ...] = ({}, {}, {})
     for what in ACTIONS:
-        predicted, true = (_classes_of(what, labels, num_nouns) for labels in (answers, coming))
-        distances = prefix_edit_distances(predicted, true)
-        measures[f"{what}_ED@{distances.shape[1]}"] = float(distances[:, -1].mean())
-        areas[f"{what}_AUED"] = area_under_prefix_distances(distances)
-    return measures | areas
+        given, coming, last, every = (
+            _classes_of(what, labels, num_nouns) for labels in (answers, truth.coming, truth.last, of_training)
+        )
+        frequent = most_frequent_classes(every, num_sequences)
+        constant = np.broadcast_to(frequent, (len(coming), num_steps, num_sequences))
+        repeated = repeated_classes(last, frequent, num_steps=num_steps)
+        for place, sequences in enumerate((given.transpose(0, 2, 1), constant, repeated)):
+            distances = prefix_edit_distances(sequences, coming)
+            measures[place][f"{what}_ED@{num_steps}"] = float(distances[:, -1].mean())
+            areas[place][f"{what}_AUED"] = area_under_prefix_distances(distances)
+    return tuple(of_lengths | of_areas for of_lengths, of_areas in zip(measures, areas, strict=True))
 
 
 def _classes_of(what: str, labels: NDArray[np.integer], num_nouns: int) -> NDArray[np.integer]:
