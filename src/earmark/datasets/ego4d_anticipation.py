@@ -5,10 +5,11 @@ A window is some actions that are seen and the coming ones that are to be told (
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from earmark.datasets.annotation_files import RowError, RowRemarks, checked_id, checked_number
-from earmark.datasets.records import ActionRecord
+from earmark.datasets.annotation_files import RowError, RowRemarks, checked_id, checked_number, read_json
+from earmark.datasets.records import ActionRecord, DatasetError
 
 __all__ = [
     "NUM_COMING",
@@ -18,12 +19,34 @@ __all__ = [
     "anticipation_windows",
     "lost_anticipation_windows",
     "num_anticipation_windows",
+    "read_anticipation_classes",
 ]
 
 NUM_COMING = 20  # Z of the official task
 MAX_INDEX = 10**9
 
 Protocol = Literal["full", "published"]
+
+
+def read_anticipation_classes(path: Path) -> dict[str, list[str]]:
+    """Return the names of the verb and noun classes by number, as ``fho_lta_taxonomy.json`` has them.
+
+    Raises:
+        DatasetError: If the file is missing or damaged.
+    """
+    taxonomy = read_json(path)
+    if not isinstance(taxonomy, dict):
+        raise DatasetError(f"{path}: expected a json object")
+    classes = {}
+    for label in ("verb", "noun"):
+        names = taxonomy.get(f"{label}s")
+        if not isinstance(names, list):
+            raise DatasetError(f"{path}: {label}s must be a list of names")
+        try:
+            classes[label] = [checked_id(f"{label} {number}", name) for number, name in enumerate(names)]
+        except RowError as error:
+            raise DatasetError(f"{path}: {error}") from error
+    return classes
 
 
 @dataclass(frozen=True, slots=True)

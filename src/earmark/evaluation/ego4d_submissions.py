@@ -7,7 +7,6 @@ anticipation is an object of windows (Grauman et al., "Ego4D", CVPR 2022).
 
 import json
 import os
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from earmark.datasets import NUM_COMING
 from earmark.datasets.annotation_files import RowError, RowFaults, checked_id, quoted
 from earmark.evaluation.submission_files import (
+    WINDOW_ID,
     SubmissionError,
     checked_segment_ids,
     finite_number,
@@ -31,7 +31,6 @@ from earmark.wording import counted
 
 __all__ = [
     "NUM_CANDIDATES",
-    "WINDOW_ID",
     "AnticipationSubmission",
     "KeyframeSubmission",
     "StateChangeSubmission",
@@ -44,7 +43,6 @@ __all__ = [
 ]
 
 NUM_CANDIDATES = 5  # K: sequences of coming actions for each window, of which the best counts
-WINDOW_ID = re.compile(r".+_(0|[1-9][0-9]{0,8})", re.DOTALL)  # <clip_uid>_<index of the last action that is seen>
 MAX_CLASS = 2**31 - 1  # of int32, in which classes are kept
 MAX_NAMED = 10  # fields that are ignored
 

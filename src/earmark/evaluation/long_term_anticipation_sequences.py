@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
@@ -43,6 +42,8 @@ def sample_sequences(probabilities: ArrayLike, uniform: ArrayLike) -> Classes:
         >>> sample_sequences([[[0.5, 0.0, 0.5]]], [[[0.0, 0.49, 0.5, 0.99]]])
         array([[[0, 0, 2, 2]]])
     """
+    import torch  # not above: files of predictions are scored beside the baselines, without torch
+
     table, draws = np.asarray(probabilities, dtype=np.float64), np.asarray(uniform, dtype=np.float64)
     if table.ndim != 3 or draws.ndim != 3 or table.shape[:2] != draws.shape[:2]:
         raise ValueError(f"need probabilities (N, Z, C) and draws (N, Z, K), got {table.shape} and {draws.shape}")

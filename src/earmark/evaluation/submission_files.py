@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,10 @@ from earmark.datasets.json_stream import JsonReader, NoListError, RepeatedKey
 from earmark.wording import counted
 
 __all__ = [
+    "EGO4D_ANTICIPATION",
+    "EGO4D_KEYFRAMES",
+    "EGO4D_STATE_CHANGES",
+    "WINDOW_ID",
     "Form",
     "SubmissionError",
     "SubmissionReader",
@@ -41,8 +46,12 @@ __all__ = [
     "writing_json",
 ]
 
+EGO4D_STATE_CHANGES = "ego4d_oscc"
+EGO4D_KEYFRAMES = "ego4d_pnr"
+EGO4D_ANTICIPATION = "ego4d_lta"
 JSON_NAME = "test.json"  # in the zip file
 MAX_JSON_BYTES = 2**31  # unpacked; that of EPIC-KITCHENS-100's test split, the largest, has 150 MB
+WINDOW_ID = re.compile(r".+_(0|[1-9][0-9]{0,8})", re.DOTALL)  # <clip_uid>_<index of the last action that is seen>
 WRITTEN_TIME = (1980, 1, 1, 0, 0, 0)  # in the zip file: the same predictions give the same bytes
 MODALITIES = ("sound", "picture", "both")
 
@@ -180,17 +189,40 @@ class SubmissionReader:
 
 
 def read_challenge(path: Path) -> str:
-    """Return the challenge that a file says it is for.
+    """Return the challenge that a file says it is for, or, of Ego4D, that its form shows.
+
+    A list is of clips with ``state_change`` (``ego4d_oscc``) or ``pnr_frame`` (``ego4d_pnr``), an object that has a
+    window of actions before anything says a challenge is of long-term anticipation (``ego4d_lta``).
 
     Raises:
-        SubmissionError: If it is no readable json, or says none.
+        SubmissionError: If it is no readable json, or there is nothing to tell it by.
     """
+    if is_json_list(path):
+        return _challenge_of_clips(path)
     for within, name, value in json_members(path, "results"):
-        if within is None and name == "challenge":
+        if within is not None:
+            continue
+        if name == "challenge":
             if not isinstance(value, str):
                 raise SubmissionError([f"{path}, challenge: it is {quoted(value)}, expected a name"])
             return value
-    raise SubmissionError([f"{path}, challenge: it is missing"])
+        if WINDOW_ID.fullmatch(name):
+            return EGO4D_ANTICIPATION
+    lacks = "it is missing, and there is no window of actions <clip_uid>_<index> as in files for Ego4D"
+    raise SubmissionError([f"{path}, challenge: {lacks}"])
+
+
+def _challenge_of_clips(path: Path) -> str:
+    """Return which of Ego4D's challenges a list of clips is for, by the first of them that tells."""
+    challenges = {"state_change": EGO4D_STATE_CHANGES, "pnr_frame": EGO4D_KEYFRAMES}
+    for number, row in enumerate(json_items(path)):
+        fields = [field for field in challenges if isinstance(row, dict) and field in row]
+        if len(fields) > 1:
+            both = "it has state_change and pnr_frame; a file is for one of Ego4D's challenges, OSCC or PNR"
+            raise SubmissionError([f"{path}, entry {number}: {both}"])
+        if fields:
+            return challenges[fields[0]]
+    raise SubmissionError([f"{path}: no entry of this list has state_change or pnr_frame, as Ego4D's files have"])
 
 
 def read_first_name(path: Path) -> str | None:
