@@ -4,6 +4,7 @@ Beside the path of a sample; part of `earmark.cli.config`. Whether clips, crops 
 checked by `earmark.cli.config_fit`.
 """
 
+import json
 import re
 from collections.abc import Sequence
 
@@ -31,7 +32,8 @@ LAYOUTS = {  # of data sets that have several
     "ego4d": ("full_scale", "clips"),
 }
 FINE_TUNED_TASKS = ("action_recognition", "sound_recognition")  # those with `evaluate.probe=fine_tuned`
-PUBLISHED_TASKS = ("action_recognition",)  # those with `evaluate.protocol=published`
+PUBLISHED_TASKS = ("action_recognition", "lta")  # those with `evaluate.protocol=published`
+ANTICIPATION_KEYS = {"aggregator": "transformer", "num_layers": 6, "num_seen": None, "decoding": "sampled"}  # of lta
 PROBE_MOMENTUM = 0.9  # of optim/sgd_lincls
 PREPARE_CHOICES = {"earmark": "default", "replai": "replai"}  # of the group prepare, by the detector that it chooses
 
@@ -138,12 +140,8 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
         problems.append("environment.force_processes: must be null; evaluation runs in one process")
     if config.environment.precision not in ("auto", "32-true"):
         problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
-    problems += (
-        _contradicting_probe(config.evaluate, config.data.name)
-        + _of_another_probe(config)
-        + _contradicting_split(config)
-    )
-    problems += _of_another_data_set(config)
+    problems += _contradicting_probe(config.evaluate, config.data.name) + _of_another_probe(config)
+    problems += _contradicting_split(config) + _of_another_data_set(config) + _of_anticipation(config)
     if config.data.split not in ("train", "all"):
         problems.append("data.split: must be train, where the probe learns; evaluate.split is what it is judged on")
     return problems
@@ -241,6 +239,41 @@ def _of_another_data_set(config: EvaluateConfig) -> list[str]:
             f"challenge takes answers of {evaluate.task}"
         )
     return problems
+
+
+def _of_anticipation(config: EvaluateConfig) -> list[str]:
+    """Return which settings long-term anticipation would not use, or would be used by it alone."""
+    evaluate = config.evaluate
+    given = [name for name, plain in ANTICIPATION_KEYS.items() if getattr(evaluate, name) != plain]
+    if evaluate.task != "lta":
+        return [
+            f"evaluate.{name}: must be {_shown(ANTICIPATION_KEYS[name])}; it is of evaluate.task=lta, here it is "
+            f"{evaluate.task}"
+            for name in given
+        ]
+    problems = []
+    if evaluate.aggregator != "transformer" and "num_layers" in given:
+        problems.append(
+            f"evaluate.num_layers: must be {ANTICIPATION_KEYS['num_layers']} with "
+            f"evaluate.aggregator={evaluate.aggregator}, which has no layers"
+        )
+    unused = {
+        "evaluate.probe": (evaluate.probe, "linear", "whose head is evaluate.aggregator"),
+        "evaluate.standardize": (evaluate.standardize, True, "which always does"),
+        "train_algo.normalize_feats": (config.train_algo.normalize_feats, False, "which has no such step"),
+        "optim.schedule": (config.optim.schedule, [], "whose learning rate falls along a cosine"),
+        "optim.args.momentum": (config.optim.args.momentum, PROBE_MOMENTUM, "which AdamW trains"),
+    }
+    problems += [
+        f"{key}: must be {_shown(plain)} with evaluate.task=lta, {why}"
+        for key, (value, plain, why) in unused.items()
+        if value != plain
+    ]
+    return problems
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value).strip('"')
 
 
 def _either(names: Sequence[str]) -> str:

@@ -62,6 +62,10 @@ LATER_KEYS: Mapping[str, Any] = {
     "seeds": 1,
     "protocol": "full",
     "observed_seconds": 2.0,
+    "aggregator": "transformer",
+    "num_layers": 6,
+    "num_seen": None,
+    "decoding": "sampled",
     "clip_seconds": None,
     "clip_fps": None,
 }

@@ -274,6 +274,7 @@ def how_chosen(judgement: "Judgement[Any, Any]") -> str:
     by_seed = {answers.seed: getattr(answers.encoder, "chosen", {}) for answers in judgement.answers}
     texts = {seed: "; ".join(_chosen_text(*item) for item in chosen.items()) for seed, chosen in by_seed.items()}
     options = judgement.result.options.get("probe") or judgement.result.options.get("fine_tuning")
+    options = options or judgement.result.options.get("anticipation_head")
     if options is None:
         return "this task trains no head"
     kind = f"{_head_in_words(judgement.result.options)}, "
@@ -286,6 +287,8 @@ def how_chosen(judgement: "Judgement[Any, Any]") -> str:
 
 
 def _head_in_words(options: Mapping[str, Any]) -> str:
+    if "anticipation_head" in options:
+        return f"{options['anticipation_head']['aggregator']} of the seen actions' frozen features"
     return f"{options['probe']['kind']} probe" if "probe" in options else "fine-tuned encoder"
 
 
@@ -306,14 +309,17 @@ def _chosen_text(column: str, values: Mapping[str, float]) -> str:
     }
     text = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items())
     text = f"{column}: {text}"
-    if "held_out_actions" in values:
-        text += f" ({values['held_out_accuracy']:.1f} % of {values['held_out_actions']:,.0f} held-out actions"
-        for name in settings:
-            side = values.get(f"{name}_on_edge", 0)
-            if side:
-                text += f"; the {'largest' if side > 0 else 'smallest'} {name.replace('_', ' ')} of those tried"
-        text += ")"
-    return text
+    if "held_out_loss" in values:
+        basis = f"loss {values['held_out_loss']:.3f} on {values['held_out_windows']:,.0f} held-out windows"
+    elif "held_out_actions" in values:
+        basis = f"{values['held_out_accuracy']:.1f} % of {values['held_out_actions']:,.0f} held-out actions"
+    else:
+        return text
+    for name in settings:
+        side = values.get(f"{name}_on_edge", 0)
+        if side:
+            basis += f"; the {'largest' if side > 0 else 'smallest'} {name.replace('_', ' ')} of those tried"
+    return f"{text} ({basis})"
 
 
 def _seeds(judgement: "Judgement[Any, Any]") -> str:

@@ -7,11 +7,12 @@ numbers were made has one in `PUBLISHED_BUILDERS`, too.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli.build import say_left_out
 from earmark.cli.config_schema import EvaluateConfig
-from earmark.cli.head_options import fine_tuning_options, probe_options, training_short_sides
+from earmark.cli.head_options import anticipation_head_options, fine_tuning_options, probe_options, training_short_sides
 from earmark.cli.judged import Judged
 from earmark.cli.terminal import say
 from earmark.wording import counted
@@ -19,7 +20,7 @@ from earmark.wording import counted
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.datasets import DatasetRecords
-    from earmark.evaluation import ClipOptions, ProbeOptions, Task
+    from earmark.evaluation import ClipOptions, LongTermAnticipation, ProbeOptions, Task
 
     AnyTask = Task[Any, Any]
     TaskBuilder = Callable[[DatasetRecords, PreparedStore, Judged, EvaluateConfig], AnyTask]
@@ -183,11 +184,54 @@ def _published_action_recognition(
     )
 
 
+def _long_term_anticipation(
+    dataset: "DatasetRecords", store: "PreparedStore", judged: Judged, config: EvaluateConfig
+) -> "AnyTask":
+    """Cut the windows of long-term anticipation, and the clips of the actions that they see."""
+    from earmark.evaluation import LongTermAnticipation
+
+    return _windows_of(LongTermAnticipation, dataset, store, judged, config)
+
+
+def _published_long_term_anticipation(
+    dataset: "DatasetRecords", store: "PreparedStore", judged: Judged, config: EvaluateConfig
+) -> "AnyTask":
+    from earmark.evaluation import PublishedLongTermAnticipation
+
+    say("and once more by the published protocol: random clips, SGD for 50 epochs, sequences drawn once")
+    return _windows_of(PublishedLongTermAnticipation, dataset, store, judged, config)
+
+
+def _windows_of(
+    task: "type[LongTermAnticipation]",
+    dataset: "DatasetRecords",
+    store: "PreparedStore",
+    judged: Judged,
+    config: EvaluateConfig,
+) -> "AnyTask":
+    from_dataset = partial(
+        task.from_dataset,
+        head=anticipation_head_options(config),
+        num_seen=config.evaluate.num_seen,
+        decoding=config.evaluate.decoding,
+    )
+    return cut_clips(
+        from_dataset,
+        dataset,
+        store,
+        config,
+        clips=clip_options(judged, config),
+        probe=probe_options(config, judged.encoders),
+    )
+
+
 # By `evaluate.task`; a task that is not here is cut by its `from_dataset` with the options that all tasks have.
 BUILDERS: "Mapping[str, TaskBuilder]" = {
     "action_recognition": _recognition,
+    "lta": _long_term_anticipation,
     "sound_recognition": _recognition,
 }
 PUBLISHED_BUILDERS: "Mapping[str, TaskBuilder]" = {
     "action_recognition": _published_action_recognition,
+    "lta": _published_long_term_anticipation,
 }

@@ -21,9 +21,8 @@ from earmark.datasets.annotation_files import (
     checked_number,
     checked_span,
     json_rows,
-    read_json,
 )
-from earmark.datasets.ego4d_anticipation import AnticipationClip, AnticipationRows
+from earmark.datasets.ego4d_anticipation import AnticipationClip, AnticipationRows, read_anticipation_classes
 from earmark.datasets.ego4d_manifest import (
     ManifestClip,
     ManifestVideo,
@@ -416,21 +415,7 @@ class Ego4D:
 
     def _read_classes(self) -> dict[str, list[str]]:
         path = self.annotations_path / "fho_lta_taxonomy.json"
-        if not path.is_file():
-            return {}
-        taxonomy = read_json(path)
-        if not isinstance(taxonomy, dict):
-            raise DatasetError(f"{path}: expected a json object")
-        classes = {}
-        for label in ("verb", "noun"):
-            names = taxonomy.get(f"{label}s")
-            if not isinstance(names, list):
-                raise DatasetError(f"{path}: {label}s must be a list of names")
-            try:
-                classes[label] = [checked_id(f"{label} {number}", name) for number, name in enumerate(names)]
-            except RowError as error:
-                raise DatasetError(f"{path}: {error}") from error
-        return classes
+        return read_anticipation_classes(path) if path.is_file() else {}
 
     @staticmethod
     def _has_files(folder: Path) -> bool:

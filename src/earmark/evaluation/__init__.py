@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     )
     from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
     from earmark.evaluation.detection_metrics import Events
+    from earmark.evaluation.ego4d_submissions import (
+        read_anticipation_submission,
+        read_keyframe_submission,
+        read_state_change_submission,
+        write_anticipation_submission,
+        write_keyframe_submission,
+        write_state_change_submission,
+    )
     from earmark.evaluation.feature_files import FeatureFileError, VideoFeatures, load_features
     from earmark.evaluation.feature_index import FeatureSettingsError
     from earmark.evaluation.feature_writing import FeatureModel, FeatureReport, FeatureWriting, write_features
@@ -44,6 +52,10 @@ if TYPE_CHECKING:
     from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
     from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
     from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip
+    from earmark.evaluation.long_term_anticipation import LongTermAnticipation
+    from earmark.evaluation.long_term_anticipation_head import HeadOptions
+    from earmark.evaluation.long_term_anticipation_published import PublishedLongTermAnticipation
+    from earmark.evaluation.long_term_anticipation_results import LongTermAnswers, LongTermResult
     from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
     from earmark.evaluation.probing import ProbeAnswers, fit_probe
     from earmark.evaluation.published_ego4d import PUBLISHED_FINE_TUNING, PublishedEgo4DRecognition
@@ -94,15 +106,20 @@ _MODULE_OF = {
     "FineTunedActionRecognition": "fine_tuned_recognition",
     "FineTunedSoundRecognition": "fine_tuned_recognition",
     "FineTuningOptions": "fine_tuning",
+    "HeadOptions": "long_term_anticipation_head",
     "JudgedClip": "judged_clips",
     "Judgement": "base",
     "LabelledClips": "features",
+    "LongTermAnswers": "long_term_anticipation_results",
+    "LongTermAnticipation": "long_term_anticipation",
+    "LongTermResult": "long_term_anticipation_results",
     "Modality": "features",
     "PartRecall": "anticipation",
     "ProbeAnswers": "probing",
     "ProbeOptions": "probe",
     "PublishedActionRecognition": "published_protocol",
     "PublishedEgo4DRecognition": "published_ego4d",
+    "PublishedLongTermAnticipation": "long_term_anticipation_published",
     "PublishedTable": "published_results",
     "RecallResult": "anticipation",
     "RecordCount": "base",
@@ -136,14 +153,20 @@ _MODULE_OF = {
     "paired_interval": "intervals",
     "published_segments": "published_protocol",
     "read_action_submission": "action_submissions",
+    "read_anticipation_submission": "ego4d_submissions",
     "read_detection_submission": "sound_submissions",
+    "read_keyframe_submission": "ego4d_submissions",
     "read_sound_submission": "sound_submissions",
+    "read_state_change_submission": "ego4d_submissions",
     "score_submission": "challenges",
     "write_action_submission": "action_submissions",
+    "write_anticipation_submission": "ego4d_submissions",
     "write_detection_submission": "sound_submissions",
     "write_features": "feature_writing",
+    "write_keyframe_submission": "ego4d_submissions",
     "write_report": "report",
     "write_sound_submission": "sound_submissions",
+    "write_state_change_submission": "ego4d_submissions",
 }
 
 __all__ = [
@@ -177,15 +200,20 @@ __all__ = [
     "FineTunedActionRecognition",
     "FineTunedSoundRecognition",
     "FineTuningOptions",
+    "HeadOptions",
     "JudgedClip",
     "Judgement",
     "LabelledClips",
+    "LongTermAnswers",
+    "LongTermAnticipation",
+    "LongTermResult",
     "Modality",
     "PartRecall",
     "ProbeAnswers",
     "ProbeOptions",
     "PublishedActionRecognition",
     "PublishedEgo4DRecognition",
+    "PublishedLongTermAnticipation",
     "PublishedTable",
     "RecallResult",
     "RecordCount",
@@ -219,14 +247,20 @@ __all__ = [
     "paired_interval",
     "published_segments",
     "read_action_submission",
+    "read_anticipation_submission",
     "read_detection_submission",
+    "read_keyframe_submission",
     "read_sound_submission",
+    "read_state_change_submission",
     "score_submission",
     "write_action_submission",
+    "write_anticipation_submission",
     "write_detection_submission",
     "write_features",
+    "write_keyframe_submission",
     "write_report",
     "write_sound_submission",
+    "write_state_change_submission",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

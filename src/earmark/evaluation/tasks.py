@@ -6,6 +6,7 @@ from typing import Any
 from earmark.evaluation.action_recognition import ActionRecognition
 from earmark.evaluation.anticipation import Anticipation
 from earmark.evaluation.base import Task
+from earmark.evaluation.long_term_anticipation import LongTermAnticipation
 from earmark.evaluation.sound_detection import SoundDetection
 from earmark.evaluation.sound_recognition import SoundRecognition
 
@@ -16,4 +17,5 @@ TASKS: Mapping[str, type[Task[Any, Any]]] = {
     "sound_recognition": SoundRecognition,
     "sound_detection": SoundDetection,
     "anticipation": Anticipation,
+    "lta": LongTermAnticipation,
 }
