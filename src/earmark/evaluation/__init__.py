@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         feature_key,
     )
     from earmark.evaluation.fine_tuned_recognition import FineTunedActionRecognition, FineTunedSoundRecognition
+    from earmark.evaluation.fine_tuned_state_change import FineTunedStateChange
     from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
     from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
     from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from earmark.evaluation.published_ego4d import PUBLISHED_FINE_TUNING, PublishedEgo4DRecognition
     from earmark.evaluation.published_protocol import PUBLISHED_PROBE, PublishedActionRecognition, published_segments
     from earmark.evaluation.published_results import PUBLISHED, PublishedTable
+    from earmark.evaluation.published_state_change import PublishedStateChange
     from earmark.evaluation.report import Example, write_report
     from earmark.evaluation.report_details import ResultDetails
     from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
@@ -72,6 +74,8 @@ if TYPE_CHECKING:
         write_detection_submission,
         write_sound_submission,
     )
+    from earmark.evaluation.state_change import StateChange, StateChangeOptions
+    from earmark.evaluation.state_change_results import KeyframeResult, StateChangeAnswers, StateChangeResult
     from earmark.evaluation.submission_files import SubmissionError, SupervisionLevels
     from earmark.evaluation.tasks import TASKS
 
@@ -105,10 +109,12 @@ _MODULE_OF = {
     "FeatureWriting": "feature_writing",
     "FineTunedActionRecognition": "fine_tuned_recognition",
     "FineTunedSoundRecognition": "fine_tuned_recognition",
+    "FineTunedStateChange": "fine_tuned_state_change",
     "FineTuningOptions": "fine_tuning",
     "HeadOptions": "long_term_anticipation_head",
     "JudgedClip": "judged_clips",
     "Judgement": "base",
+    "KeyframeResult": "state_change_results",
     "LabelledClips": "features",
     "LongTermAnswers": "long_term_anticipation_results",
     "LongTermAnticipation": "long_term_anticipation",
@@ -120,6 +126,7 @@ _MODULE_OF = {
     "PublishedActionRecognition": "published_protocol",
     "PublishedEgo4DRecognition": "published_ego4d",
     "PublishedLongTermAnticipation": "long_term_anticipation_published",
+    "PublishedStateChange": "published_state_change",
     "PublishedTable": "published_results",
     "RecallResult": "anticipation",
     "RecordCount": "base",
@@ -131,6 +138,10 @@ _MODULE_OF = {
     "SoundDetection": "sound_detection",
     "SoundRecognition": "sound_recognition",
     "SoundSetResult": "sound_recognition",
+    "StateChange": "state_change",
+    "StateChangeAnswers": "state_change_results",
+    "StateChangeOptions": "state_change",
+    "StateChangeResult": "state_change_results",
     "SubmissionError": "submission_files",
     "SupervisionLevels": "submission_files",
     "TargetAnswers": "answers",
@@ -199,10 +210,12 @@ __all__ = [
     "FeatureWriting",
     "FineTunedActionRecognition",
     "FineTunedSoundRecognition",
+    "FineTunedStateChange",
     "FineTuningOptions",
     "HeadOptions",
     "JudgedClip",
     "Judgement",
+    "KeyframeResult",
     "LabelledClips",
     "LongTermAnswers",
     "LongTermAnticipation",
@@ -214,6 +227,7 @@ __all__ = [
     "PublishedActionRecognition",
     "PublishedEgo4DRecognition",
     "PublishedLongTermAnticipation",
+    "PublishedStateChange",
     "PublishedTable",
     "RecallResult",
     "RecordCount",
@@ -225,6 +239,10 @@ __all__ = [
     "SoundDetection",
     "SoundRecognition",
     "SoundSetResult",
+    "StateChange",
+    "StateChangeAnswers",
+    "StateChangeOptions",
+    "StateChangeResult",
     "SubmissionError",
     "SupervisionLevels",
     "TargetAnswers",
