@@ -285,6 +285,7 @@ def test_the_task_on_a_kitchen(view: str, probe: str, modalities: tuple[str, ...
         *("by sound alone", "by sound alone, within 0.5 s"),
     ]
     assert "Strongest moment by sound: median error" in str(task.table(judgement.result).caption)
+    assert [row.encoder_name for row in keyframe.rows()] == ["", "", "", "", "strongest moment", "strongest moment"]
     json.loads(judgement.result.to_json())
     path = tmp_path / "mine.json"
     task.write_submission(path, judgement.answers[0].encoder, levels=LEVELS)

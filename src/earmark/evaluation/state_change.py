@@ -324,11 +324,15 @@ class StateChange(Task[StateChangeAnswers, StateChangeResult | KeyframeResult]):
         """Return the options of the heads, and what is seen of a clip."""
         return {"probe": dataclasses.asdict(self.probe), "seeing": dataclasses.asdict(self.seeing)}
 
-    def table(self, result: "TaskResult[StateChangeResult | KeyframeResult]") -> Table:
-        """Return the table, with what sound alone gives below it."""
+    def notes(self, result: TaskResult[StateChangeResult | KeyframeResult]) -> tuple[str, ...]:
+        """Return what sound alone gives, beside the rows of the strongest moment."""
+        sounds = [column.sound for column in result.columns if isinstance(column, KeyframeResult)]
+        return tuple(line for sound in sounds if sound is not None for line in sound.lines())
+
+    def table(self, result: TaskResult[StateChangeResult | KeyframeResult]) -> Table:
+        """Return the table, with the notes below it."""
         table = super().table(result)
-        lines = [line for column in result.columns for line in _lines_of(column)]
-        table.caption = "\n".join([*([str(table.caption)] if table.caption else []), *lines])
+        table.caption = "\n".join([*([str(table.caption)] if table.caption else []), *self.notes(result)])
         return table
 
     def submission_paths(self, path: Path) -> tuple[Path, ...]:
@@ -397,7 +401,3 @@ def state_change_records(dataset: "DatasetRecords", split: str) -> list["StateCh
 def _along(store: "PreparedStore", parts: Sequence[ChangePart], clips: ClipOptions) -> StateChangeClips:
     along = [along_part(part, clip_seconds=clips.clip_seconds) for part in parts]
     return StateChangeClips(store, along, view="windows", clip_seconds=clips.clip_seconds, clip_fps=clips.clip_fps)
-
-
-def _lines_of(column: StateChangeResult | KeyframeResult) -> tuple[str, ...]:
-    return column.sound.lines() if isinstance(column, KeyframeResult) and column.sound is not None else ()
