@@ -68,6 +68,8 @@ LATER_KEYS: Mapping[str, Any] = {
     "decoding": "sampled",
     "clip_seconds": None,
     "clip_fps": None,
+    "frames": "spread",
+    "train_parts": 4,
 }
 
 

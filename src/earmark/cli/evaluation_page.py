@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from earmark.cli.config_schema import EvaluateConfig
 from earmark.cli.judged import SAW, Judged
-from earmark.wording import counted
+from earmark.wording import at_most, counted
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["page_details"]
 
+MAX_REMARKS = 10  # on what is unusual in the annotations
 NUM_CONFIDENT, NUM_DRAWN = 3, 3  # clips of each group on the page: those answered right, those answered wrong
 
 
@@ -55,7 +56,7 @@ def page_details(
     return ResultDetails(
         sample=task.sample,
         measured=task.title.removesuffix(" [95 % interval]"),
-        statements=_statements(task, judgement, judged, config, store, seen),
+        statements=_statements(task, judgement, judged, config, store, dataset, seen),
         answers=targets,
         answers_of=f"seed {judgement.answers[0].seed}" if several else "",
         clips=_judged_clips(task, targets, config, store),
@@ -209,7 +210,7 @@ def _numbers_of_ego4d(task: "Task[Any, Any]", config: EvaluateConfig, ego4d: "Eg
     from earmark.evaluation.published_results import JudgedLabels
 
     split = config.evaluate.split
-    (count,) = (count for count in task.records if count.split == split)
+    count = [count for count in task.records if count.split == split][-1]  # of train the second, which is judged
     lost = ego4d.num_left_out("fho_oscc-pnr" if task.name == "oscc_pnr" else "fho_lta", split)
     return JudgedLabels(
         split=split,
@@ -226,6 +227,7 @@ def _statements(
     judged: Judged,
     config: EvaluateConfig,
     store: "PreparedStore",
+    dataset: "DatasetRecords",
     seen: "Collection[str] | None",
 ) -> dict[str, str]:
     """Return in sentences how the numbers came about."""
@@ -237,6 +239,9 @@ def _statements(
             f"{trained.num_used:,} {task.sample}s of train, {tested.num_used:,} of {config.evaluate.split}; "
             f"left out: {len(trained.left_out):,} and {len(tested.left_out):,}"
         )
+    remarks = getattr(dataset, "remarks", ())
+    if remarks:
+        statements["Unusual, and read all the same"] = "; ".join(at_most(remarks, MAX_REMARKS))
     statements["Settings of the head"] = how_chosen(judgement)
     statements["Seeds"] = _seeds(judgement)
     return statements
