@@ -136,7 +136,6 @@ class LongTermResult:
                 unit="",
                 decimals=3,
                 higher_is_better=False,
-                majority_name=self.others[0].name,
             )
             for what, scores in ((f"ED@{self.num_coming}", self.distances), ("AUED", self.areas))
             for decoding in order
@@ -289,11 +288,15 @@ def _others(
         False,
         _curves(np.broadcast_to(frequent, shape), truth),
     )
+    yield "the most frequent class, repeated", False, _curves(np.broadcast_to(frequent[:1], (*shape[:2], 1)), truth)
     classes, counts = np.unique(every, return_counts=True)
     flat = counts.astype(np.float64).reshape(1, 1, -1)
     drawn = [_curves(classes[sample_sequences(flat, draw.reshape(1, 1, -1))].reshape(shape), truth) for draw in draws]
     yield "drawn from the frequencies of classes", False, np.mean(drawn, axis=0)
-    yield "the last action repeated", True, _curves(repeated_classes(last, frequent, num_steps=num_steps), truth)
+    repeated = np.broadcast_to(last[:, None, None], (*shape[:2], 1))
+    yield "the last action, repeated", True, _curves(repeated, truth)
+    repeated = repeated_classes(last, frequent, num_steps=num_steps)
+    yield "the last action and the most frequent classes, each repeated", True, _curves(repeated, truth)
     chain = fit_markov_chain(runs)
     drawn = [_curves(chain.sample(last, draw), truth) for draw in draws]
     yield "bigram, sampled", True, np.mean(drawn, axis=0)
