@@ -308,7 +308,7 @@ class Prepare:
 class Evaluate:
     """Group ``evaluate``: what is evaluated, and how."""
 
-    task: Literal["action_recognition", "sound_recognition", "sound_detection", "anticipation", "lta"]
+    task: Literal["action_recognition", "sound_recognition", "sound_detection", "anticipation", "oscc_pnr", "lta"]
     checkpoint: str | None
     weights: Literal["ema", "model"] | None
     audio: bool
@@ -332,6 +332,8 @@ class Evaluate:
     num_layers: AtLeastOne
     num_seen: AtLeastOne | None
     decoding: Literal["sampled", "most_probable"]
+    frames: Literal["spread", "windows"]
+    train_parts: AtLeastZero
     random_clips: bool
     standardize: bool
     as_trained: bool

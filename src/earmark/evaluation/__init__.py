@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         feature_key,
     )
     from earmark.evaluation.fine_tuned_recognition import FineTunedActionRecognition, FineTunedSoundRecognition
+    from earmark.evaluation.fine_tuned_state_change import FineTunedStateChange
     from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
     from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
     from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip
@@ -58,8 +59,10 @@ if TYPE_CHECKING:
     from earmark.evaluation.long_term_anticipation_results import LongTermAnswers, LongTermResult
     from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
     from earmark.evaluation.probing import ProbeAnswers, fit_probe
+    from earmark.evaluation.published_ego4d import PUBLISHED_FINE_TUNING, PublishedEgo4DRecognition
     from earmark.evaluation.published_protocol import PUBLISHED_PROBE, PublishedActionRecognition, published_segments
     from earmark.evaluation.published_results import PUBLISHED, PublishedTable
+    from earmark.evaluation.published_state_change import PublishedStateChange
     from earmark.evaluation.report import Example, write_report
     from earmark.evaluation.report_details import ResultDetails
     from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
@@ -71,6 +74,8 @@ if TYPE_CHECKING:
         write_detection_submission,
         write_sound_submission,
     )
+    from earmark.evaluation.state_change import StateChange, StateChangeOptions
+    from earmark.evaluation.state_change_results import KeyframeResult, StateChangeAnswers, StateChangeResult
     from earmark.evaluation.submission_files import SubmissionError, SupervisionLevels
     from earmark.evaluation.tasks import TASKS
 
@@ -79,6 +84,7 @@ _MODULE_OF = {
     "FEW_VIDEOS": "intervals",
     "IGNORED_LABEL": "probe",
     "PUBLISHED": "published_results",
+    "PUBLISHED_FINE_TUNING": "published_ego4d",
     "PUBLISHED_PROBE": "published_protocol",
     "TASKS": "tasks",
     "ActionRecognition": "action_recognition",
@@ -103,10 +109,12 @@ _MODULE_OF = {
     "FeatureWriting": "feature_writing",
     "FineTunedActionRecognition": "fine_tuned_recognition",
     "FineTunedSoundRecognition": "fine_tuned_recognition",
+    "FineTunedStateChange": "fine_tuned_state_change",
     "FineTuningOptions": "fine_tuning",
     "HeadOptions": "long_term_anticipation_head",
     "JudgedClip": "judged_clips",
     "Judgement": "base",
+    "KeyframeResult": "state_change_results",
     "LabelledClips": "features",
     "LongTermAnswers": "long_term_anticipation_results",
     "LongTermAnticipation": "long_term_anticipation",
@@ -116,7 +124,9 @@ _MODULE_OF = {
     "ProbeAnswers": "probing",
     "ProbeOptions": "probe",
     "PublishedActionRecognition": "published_protocol",
+    "PublishedEgo4DRecognition": "published_ego4d",
     "PublishedLongTermAnticipation": "long_term_anticipation_published",
+    "PublishedStateChange": "published_state_change",
     "PublishedTable": "published_results",
     "RecallResult": "anticipation",
     "RecordCount": "base",
@@ -128,6 +138,10 @@ _MODULE_OF = {
     "SoundDetection": "sound_detection",
     "SoundRecognition": "sound_recognition",
     "SoundSetResult": "sound_recognition",
+    "StateChange": "state_change",
+    "StateChangeAnswers": "state_change_results",
+    "StateChangeOptions": "state_change",
+    "StateChangeResult": "state_change_results",
     "SubmissionError": "submission_files",
     "SupervisionLevels": "submission_files",
     "TargetAnswers": "answers",
@@ -171,6 +185,7 @@ __all__ = [
     "FEW_VIDEOS",
     "IGNORED_LABEL",
     "PUBLISHED",
+    "PUBLISHED_FINE_TUNING",
     "PUBLISHED_PROBE",
     "TASKS",
     "ActionRecognition",
@@ -195,10 +210,12 @@ __all__ = [
     "FeatureWriting",
     "FineTunedActionRecognition",
     "FineTunedSoundRecognition",
+    "FineTunedStateChange",
     "FineTuningOptions",
     "HeadOptions",
     "JudgedClip",
     "Judgement",
+    "KeyframeResult",
     "LabelledClips",
     "LongTermAnswers",
     "LongTermAnticipation",
@@ -208,7 +225,9 @@ __all__ = [
     "ProbeAnswers",
     "ProbeOptions",
     "PublishedActionRecognition",
+    "PublishedEgo4DRecognition",
     "PublishedLongTermAnticipation",
+    "PublishedStateChange",
     "PublishedTable",
     "RecallResult",
     "RecordCount",
@@ -220,6 +239,10 @@ __all__ = [
     "SoundDetection",
     "SoundRecognition",
     "SoundSetResult",
+    "StateChange",
+    "StateChangeAnswers",
+    "StateChangeOptions",
+    "StateChangeResult",
     "SubmissionError",
     "SupervisionLevels",
     "TargetAnswers",

@@ -142,7 +142,7 @@ class LongTermAnticipation(Task[LongTermAnswers, LongTermResult]):
                 num_coming=0 if part == "test" else NUM_COMING,
                 labelled=part != "test",
                 protocol="published" if cls.is_published else "full",
-                parent_video=dataset.parent_video,
+                parent_of=dataset.parent_of,
             )
         (train_clips, train_windows, _), (test_clips, test_windows, _) = cut["train"], cut[split]
         return cls(
@@ -274,13 +274,13 @@ class LongTermAnticipation(Task[LongTermAnswers, LongTermResult]):
         """Return the table, with lines on the spread over draws and on the answers that need no encoder."""
         table = super().table(result)
         told = " (told the labels of the seen actions)"
-        lines = [f"Majority: {result.columns[0].others[0].name}."]
+        lines = []
         for column in result.columns:
-            spread = "" if column.draw_spread is None else f", ± {column.draw_spread:.2f} over draws"
+            spread = "" if column.draw_spread is None else f", ± {column.draw_spread:.4f} over draws"
             lines.append(f"{column.column} ED@{column.num_coming}, {WORDS[self.decoding]}{spread}, less that of")
             lines += [
-                f"  {other.name}{told if other.sees_labels else ''} {other.distance}: "
-                f"{other.differences[self.decoding].signed()}"
+                f"  {other.name}{told if other.sees_labels else ''} {other.distance.text(3)}: "
+                f"{other.differences[self.decoding].signed(3)}"
                 for other in column.others
             ]
         if result.published is not None:

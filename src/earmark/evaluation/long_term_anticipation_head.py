@@ -6,7 +6,8 @@ noun--> distributions --> sequences.
 As in Ego4D's baseline (Grauman et al., CVPR 2022), the aggregator is the vectors one after another, their mean, or a
 transformer of which the last token is taken; the loss is the sum of the cross-entropies of all coming verbs and nouns.
 Other than there the encoder is frozen, features are standardized, the transformer normalizes before each block and is
-told the order of its tokens, AdamW trains, and rate, decay and epoch are chosen on held-out training videos.
+told the order of its tokens, the linear layers begin with the frequencies of the classes, AdamW trains, and rate, decay
+and epoch are chosen on held-out training videos.
 
 Letters: A actions, M clips of an action, D features, N windows, I seen, Z coming actions, C classes.
 """
@@ -346,7 +347,10 @@ def _choose(
     best, epoch = (int(place) for place in np.unravel_index(int(usable.argmin()), usable.shape))
     values = {"lr": pairs[best][0], "weight_decay": pairs[best][1], "epochs": float(epoch + 1)}
     tried = {"lr": options.lrs, "weight_decay": options.weight_decays, "epochs": (1.0, float(options.epochs))}
-    edges = {f"{name}_on_edge": edge_of(value, tried[name], lowest=0.0) for name, value in values.items()}
+    lowest = {"epochs": 1.0}
+    edges = {
+        f"{name}_on_edge": edge_of(value, tried[name], lowest=lowest.get(name, 0.0)) for name, value in values.items()
+    }
     for name, value in values.items():
         if edges[f"{name}_on_edge"]:
             side = "largest" if edges[f"{name}_on_edge"] > 0 else "smallest"
@@ -391,7 +395,13 @@ def _train(
         num_coming=num_coming,
         num_classes=training.num_classes,
         options=options,
-    ).to(features.device)
+    )
+    with torch.no_grad():  # what is frequent is not left to be learnt from the few windows that there are
+        for column, linear in head.heads.items():
+            assert isinstance(linear, nn.Linear)
+            counts = torch.bincount(training.coming[column].flatten(), minlength=training.num_classes[column]) + 1.0
+            linear.bias.copy_((counts / counts.sum()).log().repeat(num_coming))
+    head.to(features.device)
     optimizer = _optimizer(head, options, lr, weight_decay)
     batches_of_epoch = math.ceil(num_windows / options.batch_size)
     num_steps = options.epochs * batches_of_epoch

@@ -133,6 +133,10 @@ class LongTermResult:
                 scores[decoding],
                 self.num_test_windows,
                 self.num_test_videos,
+                unit="",
+                decimals=3,
+                higher_is_better=False,
+                majority_name=self.others[0].name,
             )
             for what, scores in ((f"ED@{self.num_coming}", self.distances), ("AUED", self.areas))
             for decoding in order

@@ -51,7 +51,7 @@ def sample_sequences(probabilities: ArrayLike, uniform: ArrayLike) -> Classes:
     totals = cumulative[..., -1:]
     if not (np.isfinite(totals).all() and (table >= 0).all() and (totals > 0).all()):
         raise ValueError("a row of probabilities is negative, not finite or all 0")
-    found = torch.searchsorted(torch.from_numpy(cumulative / totals), torch.from_numpy(draws), right=True)
+    found = torch.searchsorted(torch.tensor(cumulative / totals), torch.tensor(draws), right=True)
     return found.numpy()
 
 

@@ -80,7 +80,7 @@ def cut_windows(
     num_coming: int,
     labelled: bool = True,
     protocol: Literal["full", "published"] = "full",
-    parent_video: Callable[[str], str] = str,
+    parent_of: Callable[[str], str] = str,
 ) -> tuple[ActionClips, Windows, RecordCount]:
     """Cut the clips of all actions that some window sees, each action once though windows share it.
 
@@ -93,7 +93,7 @@ def cut_windows(
         num_coming: Z; 0 where coming actions are held back.
         labelled: Whether the actions have labels.
         protocol: ``published`` for one window of each clip fewer.
-        parent_video: Gives the video that a file of the annotations is a part of; windows of one video are not
+        parent_of: Gives the video that a file of the annotations is a part of; windows of one video are not
             independent.
 
     Returns:
@@ -149,7 +149,7 @@ def cut_windows(
         seen=places,
         coming=coming,
         last=last,
-        videos=tuple(parent_video(window.seen[0].video_id) for window in kept),
+        videos=tuple(parent_of(window.seen[0].video_id) for window in kept),
     )
     return cut, found, RecordCount(split, len(found), tuple(left_out))
 
@@ -171,7 +171,7 @@ def action_runs(annotated: Collection["AnticipationClip"]) -> tuple[Classes, ...
             if index in clip.lost_indices or not clip.in_order:
                 runs.append(_labels(actions))
                 actions = []
-            if index in by_index:
+            if index in by_index and index not in clip.lost_indices:
                 actions.append(by_index[index])
         runs.append(_labels(actions))
     return tuple(run for run in runs if len(run))

@@ -9,6 +9,7 @@ from earmark.evaluation.base import Task
 from earmark.evaluation.long_term_anticipation import LongTermAnticipation
 from earmark.evaluation.sound_detection import SoundDetection
 from earmark.evaluation.sound_recognition import SoundRecognition
+from earmark.evaluation.state_change import StateChange
 
 __all__ = ["TASKS"]
 
@@ -18,4 +19,5 @@ TASKS: Mapping[str, type[Task[Any, Any]]] = {
     "sound_detection": SoundDetection,
     "anticipation": Anticipation,
     "lta": LongTermAnticipation,
+    "oscc_pnr": StateChange,
 }
