@@ -6,6 +6,8 @@ from typing import Any
 from earmark.evaluation.action_recognition import ActionRecognition
 from earmark.evaluation.anticipation import Anticipation
 from earmark.evaluation.base import Task
+from earmark.evaluation.order import Order
+from earmark.evaluation.retrieval import Retrieval
 from earmark.evaluation.sound_detection import SoundDetection
 from earmark.evaluation.sound_recognition import SoundRecognition
 
@@ -16,4 +18,6 @@ TASKS: Mapping[str, type[Task[Any, Any]]] = {
     "sound_recognition": SoundRecognition,
     "sound_detection": SoundDetection,
     "anticipation": Anticipation,
+    "retrieval": Retrieval,
+    "order": Order,
 }
