@@ -112,6 +112,16 @@ def test_one_evaluation_gives_both_protocols_and_a_file_that_scores_as_the_table
         (["evaluate.lrs=[0.1,0.1]"], "evaluate.lrs: names a value twice"),
         (["evaluate.probe=attentive", "evaluate.audio=true"], "evaluate.audio: must be false"),
         (["evaluate.task=anticipation", "evaluate.protocol=published"], "evaluate.protocol: published is of"),
+        (
+            ["evaluate.clip_seconds=2.125", "evaluate.clip_fps=15"],
+            "evaluate.clip_fps: 15 frames per second do not divide prepare.fps=16: frames would be unevenly spaced; "
+            "give evaluate.clip_fps=16",
+        ),
+        (["evaluate.clip_seconds=0.01"], "evaluate.clip_seconds: 0.01 s have no frame at data.clip_fps=16"),
+        (
+            ["data=ego4d", "data.args.base_path=E", "evaluate.split=test", "evaluate.submission=a.json"],
+            "evaluate.split: must be validation or train; the labels of Ego4D's test actions are not public",
+        ),
     ],
 )
 def test_what_contradicts_itself_is_refused(
@@ -122,6 +132,6 @@ def test_what_contradicts_itself_is_refused(
 
 
 def test_a_data_set_without_a_challenge_has_no_submission(tmp_path: Path) -> None:
-    dataset: Any = SimpleNamespace(name="ego4d", annotations_path=tmp_path)
-    with pytest.raises(ConfigError, match="submission: data ego4d belongs to no challenge"):
-        require_submittable(tmp_path / "a.zip", dataset)
+    dataset: Any = SimpleNamespace(name="folder", annotations_path=tmp_path)
+    with pytest.raises(ConfigError, match="submission: data folder belongs to no challenge"):
+        require_submittable(tmp_path / "a.zip", dataset, "action_recognition")

@@ -5,9 +5,18 @@ checked by `earmark.cli.config_fit`.
 """
 
 import re
+from collections.abc import Sequence
 
 from earmark.cli.checks import unused_by_criterion
-from earmark.cli.config_schema import Environment, Evaluate, EvaluateConfig, Prepare, PretrainAugm, PretrainConfig
+from earmark.cli.config_schema import (
+    EGO4D_TASKS,
+    Environment,
+    Evaluate,
+    EvaluateConfig,
+    Prepare,
+    PretrainAugm,
+    PretrainConfig,
+)
 from earmark.wording import counted
 
 __all__ = ["contradictions"]
@@ -21,6 +30,8 @@ LAYOUTS = {  # of data sets that have several
     "epic_kitchens_55": ("videos", "segments", "action_segments"),
     "ego4d": ("full_scale", "clips"),
 }
+FINE_TUNED_TASKS = ("action_recognition", "sound_recognition")  # those with `evaluate.probe=fine_tuned`
+PUBLISHED_TASKS = ("action_recognition",)  # those with `evaluate.protocol=published`
 PROBE_MOMENTUM = 0.9  # of optim/sgd_lincls
 PREPARE_CHOICES = {"earmark": "default", "replai": "replai"}  # of the group prepare, by the detector that it chooses
 
@@ -128,6 +139,7 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
     if config.environment.precision not in ("auto", "32-true"):
         problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
     problems += _contradicting_probe(config.evaluate) + _of_another_probe(config) + _contradicting_split(config)
+    problems += _of_another_data_set(config)
     if config.data.split not in ("train", "all"):
         problems.append("data.split: must be train, where the probe learns; evaluate.split is what it is judged on")
     return problems
@@ -147,8 +159,8 @@ def _contradicting_probe(evaluate: Evaluate) -> list[str]:
     if evaluate.probe in ("attentive", "fine_tuned") and evaluate.audio:
         problems.append(f"evaluate.audio: must be false with evaluate.probe={evaluate.probe}, of one encoder")
     if evaluate.probe == "fine_tuned":
-        if evaluate.task not in ("action_recognition", "sound_recognition"):
-            problems.append("evaluate.probe: fine_tuned is of evaluate.task=action_recognition or sound_recognition")
+        if evaluate.task not in FINE_TUNED_TASKS:
+            problems.append(f"evaluate.probe: fine_tuned is of evaluate.task={_either(FINE_TUNED_TASKS)}")
         if evaluate.protocol == "published":
             problems.append(
                 "evaluate.protocol: must be full with evaluate.probe=fine_tuned; the published one has a linear probe"
@@ -203,6 +215,23 @@ def _contradicting_split(config: EvaluateConfig) -> list[str]:
     if evaluate.protocol == "published":
         if evaluate.split == "test":
             problems.append("evaluate.protocol: must be full with evaluate.split=test, where nothing is measured")
-        if evaluate.task != "action_recognition":
-            problems.append("evaluate.protocol: published is of evaluate.task=action_recognition")
+        if evaluate.task not in PUBLISHED_TASKS:
+            problems.append(f"evaluate.protocol: published is of evaluate.task={_either(PUBLISHED_TASKS)}")
     return problems
+
+
+def _of_another_data_set(config: EvaluateConfig) -> list[str]:
+    """Return which tasks the data set has no annotations of."""
+    evaluate, problems = config.evaluate, []
+    if evaluate.task in EGO4D_TASKS and config.data.name != "ego4d":
+        problems.append(f"evaluate.task: {evaluate.task} is annotated in Ego4D alone; give data=ego4d")
+    if config.data.name == "ego4d" and evaluate.split == "test" and evaluate.task not in EGO4D_TASKS:
+        problems.append(
+            "evaluate.split: must be validation or train; the labels of Ego4D's test actions are not public, and no "
+            f"challenge takes answers of {evaluate.task}"
+        )
+    return problems
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -5,6 +5,8 @@ when they are built by hand.
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 from earmark.cli.config_schema import HEARING_TASKS, Data, EvaluateConfig, Prepare, PretrainConfig
 
@@ -28,6 +30,11 @@ def unfitting(config: PretrainConfig | EvaluateConfig) -> list[str]:
         # to give.
         as_trained = config.evaluate.as_trained and config.evaluate.checkpoint != "none"
         problems = [] if as_trained else _wrong_rate(data, prepare) + _wrong_size(config)
+        given = [name for name in ("clip_seconds", "clip_fps") if getattr(config.evaluate, name) is not None]
+        if given:  # in place of the run's, and of the group data's, which was checked if it counts
+            sections = {name: "evaluate" if name in given else "data" for name in ("clip_seconds", "clip_fps")}
+            judged = replace(data, clip_seconds=config.clip_seconds, clip_fps=config.clip_fps)
+            problems += [text for text in _wrong_rate(judged, prepare, sections) if text not in problems]
         if config.evaluate.audio or config.evaluate.task in HEARING_TASKS:
             problems += _wrong_sound(data, prepare)
         if prepare.around is not None:
@@ -49,22 +56,29 @@ def unfitting(config: PretrainConfig | EvaluateConfig) -> list[str]:
     return problems
 
 
-def _wrong_rate(data: Data, prepare: Prepare) -> list[str]:
-    """Every frame of a clip must be stored at its own time, else frames are repeated or unevenly spaced."""
+def _wrong_rate(data: Data, prepare: Prepare, sections: Mapping[str, str] | None = None) -> list[str]:
+    """Every frame of a clip must be stored at its own time, else frames are repeated or unevenly spaced.
+
+    Args:
+        data: Has length and rate of the clips.
+        prepare: Has the rate of what is stored.
+        sections: Where ``clip_seconds`` and ``clip_fps`` come from; None for ``data``.
+    """
+    seconds_key, fps_key = (f"{(sections or {}).get(name, 'data')}.{name}" for name in ("clip_seconds", "clip_fps"))
     ratio = prepare.fps / data.clip_fps
     if ratio < 1 - ROUNDING:
         return [
-            f"data.clip_fps: {data.clip_fps:g} frames per second need more than prepare.fps={prepare.fps}: frames "
-            f"would be repeated; give data.clip_fps={prepare.fps} or prepare.fps={math.ceil(data.clip_fps)}"
+            f"{fps_key}: {data.clip_fps:g} frames per second need more than prepare.fps={prepare.fps}: frames "
+            f"would be repeated; give {fps_key}={prepare.fps} or prepare.fps={math.ceil(data.clip_fps)}"
         ]
     if abs(ratio - round(ratio)) > ROUNDING:
         return [
-            f"data.clip_fps: {data.clip_fps:g} frames per second do not divide prepare.fps={prepare.fps}: frames would "
-            f"be unevenly spaced; give data.clip_fps={prepare.fps / round(ratio):g} or a prepare.fps that is a "
+            f"{fps_key}: {data.clip_fps:g} frames per second do not divide prepare.fps={prepare.fps}: frames would "
+            f"be unevenly spaced; give {fps_key}={prepare.fps / round(ratio):g} or a prepare.fps that is a "
             "multiple of it"
         ]
     if round(data.clip_seconds * data.clip_fps) < 1:
-        return [f"data.clip_seconds: {data.clip_seconds:g} s have no frame at data.clip_fps={data.clip_fps:g}"]
+        return [f"{seconds_key}: {data.clip_seconds:g} s have no frame at {fps_key}={data.clip_fps:g}"]
     return []
 
 

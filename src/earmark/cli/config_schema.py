@@ -44,6 +44,7 @@ SubmissionFile = Annotated[
 ]
 Split = Literal["train", "validation", "test", "all"]
 HEARING_TASKS = ("sound_recognition", "sound_detection")  # which are about what is heard
+EGO4D_TASKS = ("oscc_pnr", "lta")  # which no other data set has annotations of
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +325,8 @@ class Evaluate:
         | None
     )
     num_clips: AtLeastOne
+    clip_seconds: Positive | None
+    clip_fps: Positive | None
     observed_seconds: Positive
     random_clips: bool
     standardize: bool
@@ -361,3 +364,13 @@ class EvaluateConfig(SharedConfig):
     backbone: Backbone
     train_algo: EvaluateAlgo
     evaluate: Evaluate
+
+    @property
+    def clip_seconds(self) -> float:
+        """Length of the clips that are judged: asked for, else that of pretraining."""
+        return self.data.clip_seconds if self.evaluate.clip_seconds is None else self.evaluate.clip_seconds
+
+    @property
+    def clip_fps(self) -> float:
+        """Frames per second of the clips that are judged, in the same way."""
+        return self.data.clip_fps if self.evaluate.clip_fps is None else self.evaluate.clip_fps

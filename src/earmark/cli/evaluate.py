@@ -21,16 +21,14 @@ from earmark.cli.build import (
     require_clips_fit,
     require_sound_fits,
     run_dir,
-    say_left_out,
 )
 from earmark.cli.config import ConfigError
-from earmark.cli.config_schema import HEARING_TASKS, Data, Environment, EvaluateConfig
+from earmark.cli.config_schema import EGO4D_TASKS, HEARING_TASKS, Data, Environment, EvaluateConfig
 from earmark.cli.evaluation_page import page_details
-from earmark.cli.head_options import fine_tuning_options, probe_options, training_short_sides
 from earmark.cli.judged import SAW, Judged, judged_encoders, seen_videos, untrained
 from earmark.cli.submission import require_submittable, submit
+from earmark.cli.task_cutting import build_published_task, build_task
 from earmark.cli.terminal import say, screen
-from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
         Example,
         Judgement,
         Modality,
-        ProbeOptions,
         Setting,
         Task,
         TaskResult,
@@ -65,6 +62,8 @@ LATER_KEYS: Mapping[str, Any] = {
     "seeds": 1,
     "protocol": "full",
     "observed_seconds": 2.0,
+    "clip_seconds": None,
+    "clip_fps": None,
 }
 
 
@@ -111,28 +110,26 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     baseline = baseline_encoders(judged, config)
     for modality, encoder in judged.encoders.items():
         if modality == "video":
-            require_clips_fit(encoder, config.data, config.data_augm.crop_size)
+            shown = dataclasses.replace(config.data, clip_seconds=config.clip_seconds, clip_fps=config.clip_fps)
+            require_clips_fit(encoder, shown, config.data_augm.crop_size)
         else:
             require_sound_fits(encoder, config.data, config.prepare.audio_rate)
     dataset = open_judged_dataset(judged.data, config.environment)
     if config.evaluate.task in HEARING_TASKS:
         dataset = annotated_sounds(dataset)
-    if not dataset.classes:
-        raise ConfigError(f"data: {judged.data.name} has no annotated actions; choose kitchen or epic_action_segments")
+    if not dataset.classes and config.evaluate.task not in EGO4D_TASKS:  # these read files of their own
+        raise ConfigError(
+            f"data: {judged.data.name} has no annotated actions; choose kitchen, epic_action_segments or ego4d"
+        )
     submission = None if config.evaluate.submission is None else Path(config.evaluate.submission)
-    annotations = Path() if submission is None else require_submittable(submission, dataset)
+    annotations = Path() if submission is None else require_submittable(submission, dataset, config.evaluate.task)
     store = open_store(judged.data, config.environment, config.prepare)
     say(describe_store(store))
 
     from earmark.clips.transforms import LogMel, VideoCrop
-    from earmark.evaluation import TASKS, FeatureOptions, Setting, answer_task
+    from earmark.evaluation import FeatureOptions, Setting, answer_task
 
-    if config.evaluate.probe == "fine_tuned":
-        task = fine_tuned_task(dataset, store, judged, config)
-    else:
-        task = cut_clips(
-            TASKS[config.evaluate.task], dataset, store, judged, config, probe_options(config, judged.encoders)
-        )
+    task = build_task(dataset, store, judged, config)
     folder = result_folder(judged, store, config, values)
     cache_dir = Path(config.environment.data_dir) / "features"
     for written in (folder, cache_dir):
@@ -166,9 +163,9 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     judgement = judge(task, judged, baseline, setting, seen_videos=seen, facts=facts)
     result = dataclasses.replace(judgement.result, left_out=tuple(dataset.problems))
     if config.evaluate.protocol == "published":
-        result = dataclasses.replace(
-            result, published=judge_as_published(dataset, store, judged, baseline, setting, config)
-        )
+        published = build_published_task(dataset, store, judged, config)
+        once = dataclasses.replace(setting, num_seeds=1)
+        result = dataclasses.replace(result, published=judge(published, judged, baseline, once).result)
     screen().print(task.table(result))
     values = values | {
         "backbone": {modality: dataclasses.asdict(held) for modality, held in judged.configs.items()},
@@ -181,60 +178,6 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     if submission is not None:
         submit(task, judgement.answers[0].encoder, submission, judged=judged, annotations=annotations)
     return Evaluated(result, folder)
-
-
-def cut_clips(
-    task: "type[AnyTask]",
-    dataset: "DatasetRecords",
-    store: "PreparedStore",
-    judged: Judged,
-    config: EvaluateConfig,
-    probe: "ProbeOptions",
-) -> "AnyTask":
-    """Cut the clips of a task, and say how many records they are of and which were left out."""
-    from earmark.evaluation import ClipOptions
-
-    before = dataset.problems
-    cut = task.from_dataset(
-        dataset,
-        store,
-        split=config.evaluate.split,
-        clips=ClipOptions(
-            clip_seconds=config.data.clip_seconds,
-            clip_fps=config.data.clip_fps,
-            num_clips=config.evaluate.num_clips,
-            random=config.evaluate.random_clips,
-            modalities=tuple(judged.encoders),
-            audio_seconds=config.data.audio_seconds,
-            observed_seconds=config.evaluate.observed_seconds,
-        ),
-        probe=probe,
-    )
-    say_left_out([text for text in dataset.problems if text not in before])
-    for count in cut.records:
-        left_out = f"; {len(count.left_out)} left out, such as {': '.join(count.left_out[0])}" if count.left_out else ""
-        say(f"{count.split}: {counted(count.num_used, cut.sample)}{left_out}")
-    return cut
-
-
-def fine_tuned_task(
-    dataset: "DatasetRecords", store: "PreparedStore", judged: Judged, config: EvaluateConfig
-) -> "AnyTask":
-    """Cut the clips of a task with an encoder that is trained on: in training its pictures are cropped at random."""
-    from earmark.clips.transforms import VideoCrop
-    from earmark.evaluation import FineTunedActionRecognition, FineTunedSoundRecognition
-
-    fine_tuned: dict[str, type[AnyTask]] = {
-        "action_recognition": FineTunedActionRecognition,
-        "sound_recognition": FineTunedSoundRecognition,
-    }
-    kind = fine_tuned[config.evaluate.task]
-    task = cut_clips(kind, dataset, store, judged, config, probe_options(config, judged.encoders))
-    assert isinstance(task, FineTunedActionRecognition | FineTunedSoundRecognition)
-    crop_size = config.data_augm.crop_size
-    smallest, largest = training_short_sides(crop_size)
-    crop = VideoCrop(crop_size=crop_size, min_short_side=smallest, max_short_side=largest)
-    return dataclasses.replace(task, fine_tuning=fine_tuning_options(config), train_transforms={"video": crop})
 
 
 def judge(
@@ -261,22 +204,6 @@ def judge(
         seen_videos=seen_videos,
         facts=facts,
     )
-
-
-def judge_as_published(
-    dataset: "DatasetRecords",
-    store: "PreparedStore",
-    judged: Judged,
-    baseline: "dict[Modality, Encoder] | None",
-    setting: "Setting",
-    config: EvaluateConfig,
-) -> "TaskResult[ColumnResult]":
-    """Judge the encoders once more, as the paper's numbers were made."""
-    from earmark.evaluation import PUBLISHED_PROBE, PublishedActionRecognition
-
-    say("and once more by the published protocol, which trains the probe on an encoder that drifts: nothing is cached")
-    task = cut_clips(PublishedActionRecognition, dataset, store, judged, config, PUBLISHED_PROBE)
-    return judge(task, judged, baseline, dataclasses.replace(setting, num_seeds=1)).result
 
 
 def baseline_encoders(judged: Judged, config: EvaluateConfig) -> "dict[Modality, Encoder] | None":

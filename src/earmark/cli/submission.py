@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli.config import ConfigError
+from earmark.cli.config_schema import EGO4D_TASKS
 from earmark.cli.judged import Judged
 from earmark.cli.terminal import say
 from earmark.wording import counted
@@ -18,23 +19,30 @@ if TYPE_CHECKING:
 __all__ = ["require_submittable", "submit"]
 
 
-def require_submittable(path: Path, dataset: "DatasetRecords") -> Path:
-    """Return the folder of the official csv files that a submission is validated against, before the long work starts.
+def require_submittable(path: Path, dataset: "DatasetRecords", task: str) -> Path:
+    """Return the folder of the official files that a submission is validated against, before the long work starts.
 
     Args:
         path: Of the file to write.
         dataset: What is judged.
+        task: By what.
 
     Raises:
-        ConfigError: If the data set has no such files.
+        ConfigError: If the data set has no such files, or no challenge of the task.
         OSError: If the file cannot be written.
     """
     from earmark.atomic import require_writable
-    from earmark.datasets import EpicKitchens, EpicKitchens55
+    from earmark.datasets import Ego4D, EpicKitchens, EpicKitchens55
 
+    if isinstance(dataset, Ego4D):
+        if task not in EGO4D_TASKS:
+            raise ConfigError(f"evaluate.submission: Ego4D has no challenge of {task}")
+        require_writable(path.parent)
+        return dataset.annotations_path
     if not isinstance(dataset, EpicKitchens) or isinstance(dataset, EpicKitchens55):
         raise ConfigError(
-            f"evaluate.submission: data {dataset.name} belongs to no challenge; EPIC-KITCHENS-100 and a kitchen do"
+            f"evaluate.submission: data {dataset.name} belongs to no challenge; EPIC-KITCHENS-100, a kitchen and Ego4D "
+            "do"
         )
     require_writable(path.parent)
     return dataset.annotations_path
@@ -48,7 +56,7 @@ def submit(task: "Task[Any, Any]", scores: Any, path: Path, *, judged: Judged, a
         scores: The answers.
         path: Of the file.
         judged: What gave them.
-        annotations: Folder of the official csv files.
+        annotations: Folder of the official files.
 
     Raises:
         ConfigError: If the task has no challenge, or the file is not what the challenge takes, as where rows of the
