@@ -179,10 +179,14 @@ class TaskResult(Generic[Target]):
         return tuple(cautions)
 
     def to_json(self) -> str:
-        """Return the result as json, the same for the same numbers; the first of them once more as ``headline``."""
-        first = self.columns[0].rows()[0]
-        headline = {"measure": first.label, **dataclasses.asdict(first.score.encoder)}
-        return json.dumps(dataclasses.asdict(self) | {"cautions": self.cautions, "headline": headline}, indent=2)
+        """Return the result as json, the same for the same numbers.
+
+        ``rows`` has the table's rows in one form for all tasks, and ``headline`` the first of them once more.
+        """
+        rows = [row for column in self.columns for row in column.rows()]
+        headline = {"measure": rows[0].label, **dataclasses.asdict(rows[0].score.encoder)}
+        further = {"cautions": self.cautions, "rows": [dataclasses.asdict(row) for row in rows], "headline": headline}
+        return json.dumps(dataclasses.asdict(self) | further, indent=2)
 
 
 def compare(
