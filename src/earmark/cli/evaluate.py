@@ -62,8 +62,14 @@ LATER_KEYS: Mapping[str, Any] = {
     "seeds": 1,
     "protocol": "full",
     "observed_seconds": 2.0,
+    "aggregator": "transformer",
+    "num_layers": 6,
+    "num_seen": None,
+    "decoding": "sampled",
     "clip_seconds": None,
     "clip_fps": None,
+    "frames": "spread",
+    "train_parts": 4,
 }
 
 
@@ -127,6 +133,7 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     say(describe_store(store))
 
     from earmark.clips.transforms import LogMel, VideoCrop
+    from earmark.datasets import parents_in
     from earmark.evaluation import FeatureOptions, Setting, answer_task
 
     task = build_task(dataset, store, judged, config)
@@ -151,7 +158,7 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
         submit(task, answers.encoder, submission, judged=judged, annotations=annotations)
         return Evaluated(None, folder)
     say(f"judging {judged.name}; results go to {folder}")
-    seen = seen_videos(judged, store, config.environment)
+    seen = seen_videos(judged, store, config.environment, parent=parents_in(dataset))
     facts = {
         "fingerprint": store.fingerprint,
         "judged": judged.name,

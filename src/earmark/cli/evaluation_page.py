@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from earmark.cli.config_schema import EvaluateConfig
 from earmark.cli.judged import SAW, Judged
-from earmark.wording import counted
+from earmark.wording import at_most, counted
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
-    from earmark.datasets import DatasetRecords
+    from earmark.datasets import DatasetRecords, Ego4D
     from earmark.evaluation import Judgement, Task, TaskResult
     from earmark.evaluation.answers import TargetAnswers
     from earmark.evaluation.judged_clips import JudgedClip
-    from earmark.evaluation.published_results import PublishedTable
+    from earmark.evaluation.published_results import JudgedLabels, PublishedTable
     from earmark.evaluation.report_details import ResultDetails
 
 __all__ = ["page_details"]
 
+MAX_REMARKS = 10  # on what is unusual in the annotations
 NUM_CONFIDENT, NUM_DRAWN = 3, 3  # clips of each group on the page: those answered right, those answered wrong
 
 
@@ -50,16 +51,16 @@ def page_details(
 
     targets = target_answers(task, judgement)
     several = len(judgement.answers) > 1
-    table, reason = published_beside(task, targets, config, judged, dataset, judgement.result.options)
+    tables, reason = published_beside(task, targets, config, judged, dataset, judgement.result.options)
     left_out = {f"{count.split}: {task.sample}s": count.left_out for count in task.records}
     return ResultDetails(
         sample=task.sample,
         measured=task.title.removesuffix(" [95 % interval]"),
-        statements=_statements(task, judgement, judged, config, store, seen),
+        statements=_statements(task, judgement, judged, config, store, dataset, seen),
         answers=targets,
         answers_of=f"seed {judgement.answers[0].seed}" if several else "",
         clips=_judged_clips(task, targets, config, store),
-        published=table,
+        published=tables,
         not_published=reason,
         left_out=left_out | {"annotations": [_place_and_reason(text) for text in dataset.problems]},
     )
@@ -151,21 +152,48 @@ def published_beside(
     judged: Judged,
     dataset: "DatasetRecords",
     options: Mapping[str, Any],
-) -> "tuple[PublishedTable | None, str]":
-    """Return the published results to show, or None and why not."""
-    import numpy as np
+) -> "tuple[tuple[PublishedTable, ...], str]":
+    """Return the tables of published results to show; without any, why not."""
+    from earmark.datasets import Ego4D
+    from earmark.evaluation.published_results import PUBLISHED, WITH_AUDIO, comparison, tables_of
 
-    from earmark.evaluation.published_results import PUBLISHED, JudgedLabels, comparison
-
-    table = PUBLISHED.get((judged.data.name, task.name))
-    if table is None:
+    tables = tables_of(judged.data.name, task.name)
+    if not tables:
         known = " and ".join(sorted({table.data_set for table in PUBLISHED.values()}))
         what = "Audible Kitchen is synthetic" if judged.data.name == "kitchen" else "there are none for this task on it"
-        return None, f"data={judged.data.name}: {what}. There are published results on {known}"
-    if not targets:
-        return None, f"the answers of {task.name} are not scores of classes"
+        return (), f"data={judged.data.name}: {what}. There are published results on {known}"
+    if isinstance(dataset, Ego4D):
+        labels = _numbers_of_ego4d(task, config, dataset)
+    elif targets:
+        labels = _labels_of_actions(targets, config, dataset)
+    else:
+        return (), f"the answers of {task.name} are not scores of classes"
+    for table in tables:
+        reason = comparison(table, labels)
+        if reason:
+            return (), reason
+    head, modalities = _head_in_words(options), options.get("modalities", ["video"])
+    shown = []
+    for table in tables:
+        with_sound = any(measure.label.endswith(WITH_AUDIO) for measure in table.measures)
+        if table.head and (head != table.head or not (modalities == ["video"] or with_sound)):
+            here = f"here it is: {head}, on {' and '.join(modalities)}."
+            other = f"Published is a {table.head} on the video encoder; {here}"
+            table = dataclasses.replace(table, differences=(other, *table.differences))
+        shown.append(table)
+    return tuple(shown), ""
+
+
+def _labels_of_actions(
+    targets: "Sequence[TargetAnswers]", config: EvaluateConfig, dataset: "DatasetRecords"
+) -> "JudgedLabels":
+    """Return what tells the judged actions from those of an official split: their labels."""
+    import numpy as np
+
+    from earmark.evaluation.published_results import JudgedLabels
+
     actions = dataset.actions(config.evaluate.split)
-    labels = JudgedLabels(
+    return JudgedLabels(
         split=config.evaluate.split,
         num_judged=len(targets[0].labels),
         labels={
@@ -175,14 +203,22 @@ def published_beside(
         num_classes={target.column: len(target.names) for target in targets},
         part=(config.data.subset or "").replace("_", " "),
     )
-    reason = comparison(table, labels)
-    if reason:
-        return None, reason
-    head, modalities = _head_in_words(options), options.get("modalities", ["video"])
-    if (head, modalities) != ("linear probe", ["video"]):
-        other = f"Published is a linear probe on the video encoder; here it is: {head}, on {' and '.join(modalities)}."
-        table = dataclasses.replace(table, differences=(other, *table.differences))
-    return table, ""
+
+
+def _numbers_of_ego4d(task: "Task[Any, Any]", config: EvaluateConfig, ego4d: "Ego4D") -> "JudgedLabels":
+    """Return what tells the judged rows of Ego4D from those of an official split: their number and classes."""
+    from earmark.evaluation.published_results import JudgedLabels
+
+    split = config.evaluate.split
+    (count,) = (count for count in task.records if count.split == split)
+    lost = ego4d.num_left_out("fho_oscc-pnr" if task.name == "oscc_pnr" else "fho_lta", split)
+    return JudgedLabels(
+        split=split,
+        num_judged=count.num_used,
+        labels={},
+        num_classes={column: len(names) for column, names in ego4d.classes.items()},
+        num_annotated=count.num_used + len(count.left_out) + lost,
+    )
 
 
 def _statements(
@@ -191,6 +227,7 @@ def _statements(
     judged: Judged,
     config: EvaluateConfig,
     store: "PreparedStore",
+    dataset: "DatasetRecords",
     seen: "Collection[str] | None",
 ) -> dict[str, str]:
     """Return in sentences how the numbers came about."""
@@ -202,6 +239,9 @@ def _statements(
             f"{trained.num_used:,} {task.sample}s of train, {tested.num_used:,} of {config.evaluate.split}; "
             f"left out: {len(trained.left_out):,} and {len(tested.left_out):,}"
         )
+    remarks = getattr(dataset, "remarks", ())
+    if remarks:
+        statements["Unusual, and read all the same"] = "; ".join(at_most(remarks, MAX_REMARKS))
     statements["Settings of the head"] = how_chosen(judgement)
     statements["Seeds"] = _seeds(judgement)
     return statements
@@ -234,6 +274,7 @@ def how_chosen(judgement: "Judgement[Any, Any]") -> str:
     by_seed = {answers.seed: getattr(answers.encoder, "chosen", {}) for answers in judgement.answers}
     texts = {seed: "; ".join(_chosen_text(*item) for item in chosen.items()) for seed, chosen in by_seed.items()}
     options = judgement.result.options.get("probe") or judgement.result.options.get("fine_tuning")
+    options = options or judgement.result.options.get("anticipation_head")
     if options is None:
         return "this task trains no head"
     kind = f"{_head_in_words(judgement.result.options)}, "
@@ -246,6 +287,8 @@ def how_chosen(judgement: "Judgement[Any, Any]") -> str:
 
 
 def _head_in_words(options: Mapping[str, Any]) -> str:
+    if "anticipation_head" in options:
+        return f"{options['anticipation_head']['aggregator']} of the seen actions' frozen features"
     return f"{options['probe']['kind']} probe" if "probe" in options else "fine-tuned encoder"
 
 
@@ -266,14 +309,17 @@ def _chosen_text(column: str, values: Mapping[str, float]) -> str:
     }
     text = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items())
     text = f"{column}: {text}"
-    if "held_out_actions" in values:
-        text += f" ({values['held_out_accuracy']:.1f} % of {values['held_out_actions']:,.0f} held-out actions"
-        for name in settings:
-            side = values.get(f"{name}_on_edge", 0)
-            if side:
-                text += f"; the {'largest' if side > 0 else 'smallest'} {name.replace('_', ' ')} of those tried"
-        text += ")"
-    return text
+    if "held_out_loss" in values:
+        basis = f"loss {values['held_out_loss']:.3f} on {values['held_out_windows']:,.0f} held-out windows"
+    elif "held_out_actions" in values:
+        basis = f"{values['held_out_accuracy']:.1f} % of {values['held_out_actions']:,.0f} held-out actions"
+    else:
+        return text
+    for name in settings:
+        side = values.get(f"{name}_on_edge", 0)
+        if side:
+            basis += f"; the {'largest' if side > 0 else 'smallest'} {name.replace('_', ' ')} of those tried"
+    return f"{text} ({basis})"
 
 
 def _seeds(judgement: "Judgement[Any, Any]") -> str:
@@ -283,8 +329,8 @@ def _seeds(judgement: "Judgement[Any, Any]") -> str:
     for column in judgement.result.columns:
         row = column.rows()[0]
         if row.score.spread is not None:
-            values = ", ".join(f"{value:.1f}" for value in row.score.per_seed)
-            lines.append(f"{row.label} {values} (standard deviation {row.score.spread:.2f})")
+            values = ", ".join(f"{value:.{row.decimals}f}" for value in row.score.per_seed)
+            lines.append(f"{row.label} {values} (standard deviation {row.score.spread:.{row.decimals + 1}f})")
     return numbers + (f"; {'; '.join(lines)}" if lines else ": one, so no spread")
 
 
