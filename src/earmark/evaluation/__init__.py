@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
     from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
     from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip
+    from earmark.evaluation.order import NeighbourResult, Order, OrderAnswers, OrderResult
+    from earmark.evaluation.own_heads import ProjectionHeads
     from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
     from earmark.evaluation.probing import ProbeAnswers, fit_probe
     from earmark.evaluation.published_protocol import PUBLISHED_PROBE, PublishedActionRecognition, published_segments
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from earmark.evaluation.report import Example, write_report
     from earmark.evaluation.report_details import ResultDetails
     from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
+    from earmark.evaluation.retrieval import Retrieval, RetrievalAnswers, RetrievalResult
     from earmark.evaluation.sound_detection import DetectionAnswers, DetectionResult, SoundDetection
     from earmark.evaluation.sound_recognition import SoundRecognition, SoundSetResult
     from earmark.evaluation.sound_submissions import (
@@ -96,14 +99,22 @@ _MODULE_OF = {
     "Judgement": "base",
     "LabelledClips": "features",
     "Modality": "features",
+    "NeighbourResult": "order",
+    "Order": "order",
+    "OrderAnswers": "order",
+    "OrderResult": "order",
     "PartRecall": "anticipation",
     "ProbeAnswers": "probing",
     "ProbeOptions": "probe",
+    "ProjectionHeads": "own_heads",
     "PublishedActionRecognition": "published_protocol",
     "PublishedTable": "published_results",
     "RecallResult": "anticipation",
     "RecordCount": "base",
     "ResultDetails": "report_details",
+    "Retrieval": "retrieval",
+    "RetrievalAnswers": "retrieval",
+    "RetrievalResult": "retrieval",
     "Row": "results",
     "Score": "results",
     "Seen": "results",
@@ -177,14 +188,22 @@ __all__ = [
     "Judgement",
     "LabelledClips",
     "Modality",
+    "NeighbourResult",
+    "Order",
+    "OrderAnswers",
+    "OrderResult",
     "PartRecall",
     "ProbeAnswers",
     "ProbeOptions",
+    "ProjectionHeads",
     "PublishedActionRecognition",
     "PublishedTable",
     "RecallResult",
     "RecordCount",
     "ResultDetails",
+    "Retrieval",
+    "RetrievalAnswers",
+    "RetrievalResult",
     "Row",
     "Score",
     "Seen",

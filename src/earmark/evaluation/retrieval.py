@@ -168,7 +168,7 @@ class Retrieval(Task[RetrievalAnswers, RetrievalResult]):
         clips: ClipOptions,
         probe: ProbeOptions,
         gap_seconds: float = 0.1,
-        gallery_size: int = GALLERY_SIZE,
+        max_moments: int = GALLERY_SIZE,
         seed: int = 0,
         heads: ProjectionHeads | None = None,
     ) -> Self:
@@ -181,7 +181,7 @@ class Retrieval(Task[RetrievalAnswers, RetrievalResult]):
             clips: Length and rate of the clips, and the length of the sound.
             probe: How much is held out.
             gap_seconds: Time between the moment and each clip.
-            gallery_size: How many moments of the split there are at most.
+            max_moments: How many moments of the split the gallery has at most.
             seed: Of their choice.
             heads: Those of the judged checkpoint.
 
@@ -199,7 +199,7 @@ class Retrieval(Task[RetrievalAnswers, RetrievalResult]):
                 max_moments=most,
                 seed=seed,
             )
-            for part, most in (("train", None), (split, gallery_size))
+            for part, most in (("train", None), (split, max_moments))
         )
         return cls(
             train_clips=train,
