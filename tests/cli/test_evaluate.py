@@ -279,6 +279,26 @@ def test_videos_are_the_same_where_their_data_set_is(
     assert list(seen_videos(other, store, configured().environment)) == ["pretraining saw"]
 
 
+@pytest.mark.parametrize(
+    ("pretraining", "stored", "seen"),
+    [
+        (["clip_of_v0"], ["v0", "v1"], ["clip_of_v0", "v0"]),  # trained on a clip, judged on whole videos
+        (["v0"], ["clip_of_v0", "clip_of_v1"], ["clip_of_v0", "v0"]),  # and the other way round
+    ],
+)
+def test_footage_of_ego4d_is_the_same_in_a_clip_and_in_the_whole_video(
+    tmp_path: Path, pretraining: list[str], stored: list[str], seen: list[str]
+) -> None:
+    root = tmp_path / "other"
+    finish_store(root, [add_video(root, name, split="validation") for name in stored], {})
+    data = compose("default_lincls", ["data=ego4d"])["data"]
+    state = {"config": {"data": data}, "fingerprint": "x", "videos": {"pretraining": pretraining, "probe": []}}
+    judged, _ = judged_in(tmp_path, {"data": "ego4d"}, state)
+    environment = configured().environment
+    found = seen_videos(judged, PreparedStore(root), environment, parent=lambda name: name.removeprefix("clip_of_"))
+    assert sorted(found["pretraining saw"] or ()) == seen
+
+
 def test_checkpoints_without_ids_say_by_their_settings_what_they_saw(tmp_path: Path) -> None:
     data = compose("default_lincls", ["data=kitchen"])["data"]
     judged, store = judged_in(tmp_path, KITCHEN, {"config": {"data": data | {"split": "all"}}})

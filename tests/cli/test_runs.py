@@ -174,7 +174,7 @@ def test_evaluations_are_listed_with_their_run(tmp_path: Path, capsys: pytest.Ca
     assert whole["evaluations"][1]["cautions"] == caution["cautions"]
     assert main(["runs", "--data-dir", str(tmp_path)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "verb top-1 31.5 [26.5, 36.5]" in shown
+    assert "verb top-1 31.5 % [26.5, 36.5]" in shown
     assert "evaluated only" in shown
 
 
@@ -224,6 +224,17 @@ def limited(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-c", script, "runs", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_a_number_of_another_unit_is_listed_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = {"measure": "keyframe error", "value": 0.772, "low": 0.75, "high": 0.79, "unit": "s", "decimals": 3}
+    folder = tmp_path / "outputs/a_eval/random-oscc_pnr-validation-01234567"
+    write_results(folder, name="a", checkpoint=None, value=20.0, headline=error)
+    assert main(["runs", "--data-dir", str(tmp_path)]) == 0
+    assert "keyframe error 0.772 s [0.750, 0.790]" in " ".join(capsys.readouterr().out.split())
+    write_results(folder, name="a", checkpoint=None, value=20.0, headline=error | {"decimals": 10**9})
+    main(["runs", "--data-dir", str(tmp_path)])
+    assert "decimals are not a small number" in capsys.readouterr().err
 
 
 def test_all_good_runs_are_listed_and_each_bad_one_has_a_line(tmp_path: Path) -> None:

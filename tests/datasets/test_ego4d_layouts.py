@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from earmark.datasets import DatasetError, Ego4D, files_not_read
+from earmark.datasets import DatasetError, Ego4D, files_not_read, parents_in
 from tests.helpers.ego4d_files import Row, action, change, clip, video, write_ego4d
 
 # --- clips ---
@@ -42,6 +42,16 @@ def test_clip_files_are_videos_of_their_own_with_times_of_their_own(clips_only: 
     assert clips_only.problems[-1].endswith("clips[1]: clip_uid is None, expected a name")
     assert clips_only.seconds_of_videos() == {"c1": 100.0, "c2": 98.0}
     assert clips_only.sound_of_videos() == {"c1": True, "c2": True}
+
+
+def test_the_video_of_a_clip_is_known_in_either_layout(clips_only: Ego4D, tmp_path: Path) -> None:
+    """By ego4d.json, or where that lists no such clip by the rows of a task; other ids are their own."""
+    names = ("c1", "c2", "v1", "other")
+    assert [clips_only.parent_of(name) for name in names] == ["v1", "v1", "v1", "other"]
+    content = json.loads((tmp_path / "ego4d.json").read_text())
+    (tmp_path / "ego4d.json").write_text(json.dumps(content | {"clips": []}))
+    for layout in ("clips", "full_scale"):
+        assert [parents_in(Ego4D(tmp_path, layout=layout))(name) for name in names] == ["v1", "v1", "v1", "other"]
 
 
 def test_the_same_rows_are_timed_in_the_whole_video_where_that_is_read(clips_only: Ego4D, tmp_path: Path) -> None:

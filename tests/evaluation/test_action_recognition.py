@@ -168,7 +168,8 @@ def test_result_survives_json(result: Result) -> None:
     assert content["options"]["probe"]["milestones"] == [18, 24]
     assert content.pop("cautions") == []
     top1 = result.columns[0].top1.encoder
-    assert content.pop("headline") == {"measure": "verb top-1", **dataclasses.asdict(top1)}
+    unit = {"unit": "%", "decimals": 1, "higher_is_better": True}
+    assert content.pop("headline") == {"measure": "verb top-1", **dataclasses.asdict(top1), **unit}
     assert content == json.loads(json.dumps(dataclasses.asdict(result)))
 
 

@@ -100,8 +100,23 @@ def test_what_is_not_the_official_split_is_told_with_the_reason(judged: JudgedLa
 
 
 def test_a_split_that_cannot_be_told_is_not_compared() -> None:
-    table = PUBLISHED["ego4d", "state_change"]
-    assert comparison(table, epic_like()) == "the official split of Ego4D is not known here"
+    table = dataclasses.replace(PUBLISHED["ego4d", "state_change"], official=None)
+    assert comparison(table, epic_like()) == "the official split of Ego4D v1 is not known here"
+
+
+@pytest.mark.parametrize("key", [key for key in PUBLISHED if key[0] == "ego4d"])
+def test_ego4d_is_told_by_its_classes_since_its_numbers_of_rows_are_not_public(key: tuple[str, str]) -> None:
+    table = PUBLISHED[key]
+    official = JudgedLabels("validation", 995, {}, {"verb": 115, "noun": 478}, num_annotated=1000)
+    assert comparison(table, official) == ""
+    assert any("public source gives the number of its rows" in text for text in table.differences)
+    newer = dataclasses.replace(official, num_classes={"verb": 117, "noun": 521})
+    assert comparison(table, newer) == "these labels have 117 classes of verb, those of Ego4D v1 115"
+    kitchen = dataclasses.replace(official, num_classes={"verb": 14, "noun": 29})
+    assert "14 classes of verb" in comparison(table, kitchen)
+    part = dataclasses.replace(official, num_judged=980)
+    assert comparison(table, part) == "only 980 of the 1,000 samples could be judged"
+    assert "split train was judged" in comparison(table, dataclasses.replace(official, split="train"))
 
 
 def test_majority_lines_are_those_of_the_official_file() -> None:

@@ -10,11 +10,22 @@ import numpy.typing as npt
 import pytest
 import simplejpeg
 
-from earmark.evaluation import ClassAccuracy, ColumnResult, Example, TaskResult, compare, write_report
+from earmark.datasets.annotation_files import RowFaults
+from earmark.evaluation import (
+    ClassAccuracy,
+    ColumnResult,
+    Estimate,
+    Example,
+    Row,
+    Score,
+    TaskResult,
+    compare,
+    write_report,
+)
 from earmark.evaluation.answers import TargetAnswers
 from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip, answers_to, choose_samples, right_and_confident
 from earmark.evaluation.metrics import majority_correct, top_k_correct
-from earmark.evaluation.published_results import PUBLISHED
+from earmark.evaluation.published_results import PUBLISHED, tables_of
 from earmark.evaluation.report_details import LARGEST_FRAME, LEFT_OUT_SHOWN, ResultDetails, clock_text
 from tests.helpers.read_page import Page
 
@@ -129,7 +140,7 @@ def test_a_page_at_the_size_of_epic_kitchens_stays_under_3_megabytes(tmp_path: P
         statements={"Seeds": "three"},
         answers=targets,
         clips=clips,
-        published=PUBLISHED["epic_kitchens", "action_recognition"],
+        published=(PUBLISHED["epic_kitchens", "action_recognition"],),
         left_out={"train actions": [(f"P01_01_{number}", f"video 'P{number}' is not there") for number in range(5000)]},
     )
     sound = rng.normal(0, 2000, 32000).astype(np.int16)
@@ -241,7 +252,7 @@ def test_published_rows_stand_below_ours_with_their_source_and_what_differs(tmp_
     targets = [made_up("verb", num_classes=8, num_samples=200), made_up("noun", num_classes=9, num_samples=200)]
     results = result_of(targets, np.array([f"P{number % 25}" for number in range(200)]))
     table = PUBLISHED["epic_kitchens", "action_recognition"]
-    page = written(tmp_path, ResultDetails(published=table), results)
+    page = written(tmp_path, ResultDetails(published=(table,)), results)
     section = page.text.partition("Beside published results")[2]
     assert "RepLAI 31.71 11.25 73.54 30.54" in section
     assert "majority class of the validation file not in the paper, counted in its labels 20.04" in section
@@ -262,7 +273,7 @@ def test_numbers_by_the_published_protocol_stand_below_the_full_ones_and_beside_
     full, small = (result_of([made_up("verb", num_classes=8, num_samples=200, seed=seed)], videos) for seed in (0, 1))
     small = dataclasses.replace(small, options={"protocol": "200 of 200 actions, one clip each"})
     table = PUBLISHED["epic_kitchens", "action_recognition"]
-    page = written(tmp_path, ResultDetails(published=table), dataclasses.replace(full, published=small))
+    page = written(tmp_path, ResultDetails(published=(table,)), dataclasses.replace(full, published=small))
     first, _, second = page.text.partition("by the published protocol 200 of 200 actions, one clip each")
     for part, result in ((first, full), (second.partition("Beside published")[0], small)):
         estimate = result.columns[0].top1.encoder
@@ -270,15 +281,81 @@ def test_numbers_by_the_published_protocol_stand_below_the_full_ones_and_beside_
     estimate = small.columns[0].top1.encoder
     beside = page.text.partition("Beside published results")[2]
     assert f"encoder by the published protocol {estimate.value:.2f} {estimate.low:.2f} to {estimate.high:.2f}" in beside
-    without = written(tmp_path, ResultDetails(published=table), full).text
+    without = written(tmp_path, ResultDetails(published=(table,)), full).text
     assert "by the published protocol" not in without
 
 
+def test_numbers_with_the_sound_stand_in_the_columns_of_those_with_it(tmp_path: Path) -> None:
+    targets = [made_up("verb", num_classes=8, num_samples=200), made_up("noun", num_classes=9, num_samples=200)]
+    results = result_of(targets, np.array([f"P{number % 25}" for number in range(200)]))
+    table = PUBLISHED["ego4d", "action_recognition"]
+    both = dataclasses.replace(results, options={"modalities": ["video", "audio"]})
+    cells = [
+        f"{column.top1.encoder.value:.1f} {column.top1.encoder.low:.1f} to {column.top1.encoder.high:.1f}"
+        for column in results.columns
+    ]
+    seen, heard = (written(tmp_path, ResultDetails(published=[table]), of).text for of in (results, both))
+    assert f"encoder judged here {cells[0]} {cells[1]} – – random encoder" in seen
+    assert f"encoder judged here – – {cells[0]} {cells[1]} random encoder" in heard
+    assert "RepLAI 22.5 14.7 23.1 15.8" in heard
+
+
+def test_what_is_better_lower_is_told_by_its_arrow_and_its_sign(tmp_path: Path) -> None:
+    """Of errors a number below that of the random encoder is good, and has its own unit and digits."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Keyframe:
+        error: Score
+        num_test_videos: int | None = 30
+
+        def rows(self) -> list[Row]:
+            options: dict[str, Any] = {"unit": "s", "decimals": 3, "higher_is_better": False}
+            return [Row("keyframe error", self.error, 900, 30, majority_name="centre frame", **options)]
+
+    def page(gain: float) -> str:
+        estimate = Estimate(0.772 + gain, 0.762 + gain, 0.782 + gain)
+        error = Score(
+            None,
+            estimate,
+            Estimate(0.772, 0.762, 0.782),
+            Estimate(gain, gain - 0.01, gain + 0.01),
+            Estimate(0.8, 0.79, 0.81),
+            0.9,
+        )
+        results = TaskResult((Keyframe(error),), {}, 30)
+        tables = tables_of("ego4d", "oscc_pnr")
+        write_report(
+            tmp_path / "page.html",
+            title="a",
+            summary={},
+            metrics=None,
+            results=results,
+            examples=[],
+            details=ResultDetails(published=tables),
+        )
+        return Page(tmp_path / "page.html").source
+
+    better, worse = page(-0.1), page(0.1)
+    assert '<span class="gain good">-0.100 s against the random encoder</span>' in better
+    assert '<span class="gain bad">+0.100 s against the random encoder</span>' in worse
+    assert "The centre frame wins: 0.800 s" in worse
+    assert "centre frame: 0.800 s" in better
+    assert "wins" not in better
+    text = Page(tmp_path / "page.html").text
+    assert "keyframe error, s ↓ of 900 actions of 30 videos; bars from 0 to 0.89 s" in text
+    assert "encoder 0.872 0.862 to 0.882" in text
+    assert "gain over the random encoder below 0 is better +0.100 +0.090 to +0.110" in text
+    assert "encoder judged here 0.872 0.862 to 0.882 random encoder never trained 0.772" in text
+    assert "centre frame 0.800 0.790 to 0.810 published, Ego4D v1" in text
+    assert "RepLAI 66.30 66.80" in text  # state change accuracy, in the first of the two tables
+    assert "RepLAI 0.772" in text
+
+
 def test_measures_that_were_not_taken_are_left_empty_and_lower_is_marked(tmp_path: Path) -> None:
-    page = written(tmp_path, ResultDetails(published=PUBLISHED["ego4d", "anticipation"]))
+    page = written(tmp_path, ResultDetails(published=[PUBLISHED["ego4d", "lta"]]))
     assert "verb ED@20 ↓" in page.text
     assert "judged here" not in page.text  # this result has no edit distance
-    page = written(tmp_path, ResultDetails(published=PUBLISHED["epic_kitchens", "action_recognition"]))
+    page = written(tmp_path, ResultDetails(published=[PUBLISHED["epic_kitchens", "action_recognition"]]))
     assert re.search(r"encoder judged here [\d.]+ [\d.]+ to [\d.]+ – [\d.]+ [\d.]+ to [\d.]+ – random", page.text)
 
 
@@ -345,3 +422,15 @@ def test_times_are_shown_as_players_show_them() -> None:
         "1:00.00",
         "1:00:00.00",
     ]
+
+
+def test_rows_beyond_those_that_are_named_are_counted(tmp_path: Path) -> None:
+    faults = RowFaults(Path("fho_lta_val.json"))
+    for number in range(200_000):
+        faults.add(f"clips[{number}]", f"video v{number} is not in ego4d.json")
+    results = result_of([made_up("verb", num_classes=8, num_samples=200)], np.array(["a", "b"] * 100))
+    results = dataclasses.replace(results, left_out=faults.lines())
+    lines = [(text.partition(": ")[0], text.partition(": ")[2]) for text in faults.lines()]
+    page = written(tmp_path, ResultDetails(left_out={"annotations": lines}), results)
+    assert "annotations: 200,000 left out" in page.text
+    assert "Not all annotations could be used; 200000 problems, the first: fho_lta_val.json" in page.text

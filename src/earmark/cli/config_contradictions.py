@@ -227,7 +227,9 @@ def _of_another_data_set(config: EvaluateConfig) -> list[str]:
     if evaluate.task in EGO4D_TASKS and config.data.name != "ego4d":
         problems.append(f"evaluate.task: {evaluate.task} is annotated in Ego4D alone; give data=ego4d")
     labelled = evaluate.task not in (*EGO4D_TASKS, *MOMENT_TASKS)
-    if config.data.name == "ego4d" and evaluate.split == "test" and labelled:
+    if config.data.name == "ego4d" and evaluate.task == "anticipation":
+        problems.append("evaluate.task: anticipation is that of EPIC-KITCHENS; Ego4D's is another one, lta")
+    elif config.data.name == "ego4d" and evaluate.split == "test" and labelled:
         problems.append(
             "evaluate.split: must be validation or train; the labels of Ego4D's test actions are not public, and no "
             f"challenge takes answers of {evaluate.task}"

@@ -129,6 +129,7 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     say(describe_store(store))
 
     from earmark.clips.transforms import LogMel, VideoCrop
+    from earmark.datasets import parents_in
     from earmark.evaluation import FeatureOptions, Setting, answer_task
 
     task = build_task(dataset, store, judged, config)
@@ -153,7 +154,7 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
         submit(task, answers.encoder, submission, judged=judged, annotations=annotations)
         return Evaluated(None, folder)
     say(f"judging {judged.name}; results go to {folder}")
-    seen = seen_videos(judged, store, config.environment)
+    seen = seen_videos(judged, store, config.environment, parent=parents_in(dataset))
     facts = {
         "fingerprint": store.fingerprint,
         "judged": judged.name,

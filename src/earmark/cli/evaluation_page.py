@@ -14,11 +14,11 @@ from earmark.wording import counted
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
-    from earmark.datasets import DatasetRecords
+    from earmark.datasets import DatasetRecords, Ego4D
     from earmark.evaluation import Judgement, Task, TaskResult
     from earmark.evaluation.answers import TargetAnswers
     from earmark.evaluation.judged_clips import JudgedClip
-    from earmark.evaluation.published_results import PublishedTable
+    from earmark.evaluation.published_results import JudgedLabels, PublishedTable
     from earmark.evaluation.report_details import ResultDetails
 
 __all__ = ["page_details"]
@@ -50,7 +50,7 @@ def page_details(
 
     targets = target_answers(task, judgement)
     several = len(judgement.answers) > 1
-    table, reason = published_beside(task, targets, config, judged, dataset, judgement.result.options)
+    tables, reason = published_beside(task, targets, config, judged, dataset, judgement.result.options)
     left_out = {f"{count.split}: {task.sample}s": count.left_out for count in task.records}
     return ResultDetails(
         sample=task.sample,
@@ -59,7 +59,7 @@ def page_details(
         answers=targets,
         answers_of=f"seed {judgement.answers[0].seed}" if several else "",
         clips=_judged_clips(task, targets, config, store),
-        published=table,
+        published=tables,
         not_published=reason,
         left_out=left_out | {"annotations": [_place_and_reason(text) for text in dataset.problems]},
     )
@@ -151,21 +151,48 @@ def published_beside(
     judged: Judged,
     dataset: "DatasetRecords",
     options: Mapping[str, Any],
-) -> "tuple[PublishedTable | None, str]":
-    """Return the published results to show, or None and why not."""
-    import numpy as np
+) -> "tuple[tuple[PublishedTable, ...], str]":
+    """Return the tables of published results to show; without any, why not."""
+    from earmark.datasets import Ego4D
+    from earmark.evaluation.published_results import PUBLISHED, WITH_AUDIO, comparison, tables_of
 
-    from earmark.evaluation.published_results import PUBLISHED, JudgedLabels, comparison
-
-    table = PUBLISHED.get((judged.data.name, task.name))
-    if table is None:
+    tables = tables_of(judged.data.name, task.name)
+    if not tables:
         known = " and ".join(sorted({table.data_set for table in PUBLISHED.values()}))
         what = "Audible Kitchen is synthetic" if judged.data.name == "kitchen" else "there are none for this task on it"
-        return None, f"data={judged.data.name}: {what}. There are published results on {known}"
-    if not targets:
-        return None, f"the answers of {task.name} are not scores of classes"
+        return (), f"data={judged.data.name}: {what}. There are published results on {known}"
+    if isinstance(dataset, Ego4D):
+        labels = _numbers_of_ego4d(task, config, dataset)
+    elif targets:
+        labels = _labels_of_actions(targets, config, dataset)
+    else:
+        return (), f"the answers of {task.name} are not scores of classes"
+    for table in tables:
+        reason = comparison(table, labels)
+        if reason:
+            return (), reason
+    head, modalities = _head_in_words(options), options.get("modalities", ["video"])
+    shown = []
+    for table in tables:
+        with_sound = any(measure.label.endswith(WITH_AUDIO) for measure in table.measures)
+        if table.head and (head != table.head or not (modalities == ["video"] or with_sound)):
+            here = f"here it is: {head}, on {' and '.join(modalities)}."
+            other = f"Published is a {table.head} on the video encoder; {here}"
+            table = dataclasses.replace(table, differences=(other, *table.differences))
+        shown.append(table)
+    return tuple(shown), ""
+
+
+def _labels_of_actions(
+    targets: "Sequence[TargetAnswers]", config: EvaluateConfig, dataset: "DatasetRecords"
+) -> "JudgedLabels":
+    """Return what tells the judged actions from those of an official split: their labels."""
+    import numpy as np
+
+    from earmark.evaluation.published_results import JudgedLabels
+
     actions = dataset.actions(config.evaluate.split)
-    labels = JudgedLabels(
+    return JudgedLabels(
         split=config.evaluate.split,
         num_judged=len(targets[0].labels),
         labels={
@@ -175,14 +202,22 @@ def published_beside(
         num_classes={target.column: len(target.names) for target in targets},
         part=(config.data.subset or "").replace("_", " "),
     )
-    reason = comparison(table, labels)
-    if reason:
-        return None, reason
-    head, modalities = _head_in_words(options), options.get("modalities", ["video"])
-    if (head, modalities) != ("linear probe", ["video"]):
-        other = f"Published is a linear probe on the video encoder; here it is: {head}, on {' and '.join(modalities)}."
-        table = dataclasses.replace(table, differences=(other, *table.differences))
-    return table, ""
+
+
+def _numbers_of_ego4d(task: "Task[Any, Any]", config: EvaluateConfig, ego4d: "Ego4D") -> "JudgedLabels":
+    """Return what tells the judged rows of Ego4D from those of an official split: their number and classes."""
+    from earmark.evaluation.published_results import JudgedLabels
+
+    split = config.evaluate.split
+    (count,) = (count for count in task.records if count.split == split)
+    lost = ego4d.num_left_out("fho_oscc-pnr" if task.name == "oscc_pnr" else "fho_lta", split)
+    return JudgedLabels(
+        split=split,
+        num_judged=count.num_used,
+        labels={},
+        num_classes={column: len(names) for column, names in ego4d.classes.items()},
+        num_annotated=count.num_used + len(count.left_out) + lost,
+    )
 
 
 def _statements(
@@ -283,8 +318,8 @@ def _seeds(judgement: "Judgement[Any, Any]") -> str:
     for column in judgement.result.columns:
         row = column.rows()[0]
         if row.score.spread is not None:
-            values = ", ".join(f"{value:.1f}" for value in row.score.per_seed)
-            lines.append(f"{row.label} {values} (standard deviation {row.score.spread:.2f})")
+            values = ", ".join(f"{value:.{row.decimals}f}" for value in row.score.per_seed)
+            lines.append(f"{row.label} {values} (standard deviation {row.score.spread:.{row.decimals + 1}f})")
     return numbers + (f"; {'; '.join(lines)}" if lines else ": one, so no spread")
 
 

@@ -5,7 +5,7 @@ Beside the path of a sample: `earmark.cli.evaluate` calls this; nothing below se
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -299,7 +299,13 @@ def _without_checkpoint(config: EvaluateConfig, asked: "Mapping[Modality, Encode
     return Judged(encoders, asked, config.data, None, None, False, name, {})
 
 
-def seen_videos(judged: Judged, store: "PreparedStore", environment: Environment) -> dict[str, Collection[str] | None]:
+def seen_videos(
+    judged: Judged,
+    store: "PreparedStore",
+    environment: Environment,
+    *,
+    parent: Callable[[str], str] | None = None,
+) -> dict[str, Collection[str] | None]:
     """Return which videos an encoder has seen, and which its checkpoint was chosen by; None where that is not known.
 
     Checkpoints from before ids were stored tell it by their settings, provided the store is the one that they were made
@@ -309,6 +315,8 @@ def seen_videos(judged: Judged, store: "PreparedStore", environment: Environment
         judged: The encoder.
         store: The prepared videos that it is judged on.
         environment: Where things lie.
+        parent: Names the whole video of an id, of whichever layout (`earmark.datasets.parents_in`): footage is the same
+            whether it was seen in a clip or in the whole. None for what the ids themselves tell.
     """
     if judged.path is None:
         given = any(encoder.args.weights is not None for encoder in judged.configs.values())
@@ -332,13 +340,13 @@ def seen_videos(judged: Judged, store: "PreparedStore", environment: Environment
             ids[by] = [video.video_id for video in store.videos.values() if split in ("all", video.split)]
         else:
             ids[by] = None
-    return {by: None if seen is None else _with_cuts(seen, store) for by, seen in ids.items()}
-
-
-def _with_cuts(seen: Collection[str], store: "PreparedStore") -> Collection[str]:
-    """Return ids with those of the store that are cuts of the same videos, and the whole of which they are cuts."""
     from earmark.datasets import parent_of
 
+    return {by: None if seen is None else _with_cuts(seen, store, parent or parent_of) for by, seen in ids.items()}
+
+
+def _with_cuts(seen: Collection[str], store: "PreparedStore", parent_of: Callable[[str], str]) -> Collection[str]:
+    """Return ids with those of the store that are cuts of the same videos, and the whole of which they are cuts."""
     parents = {parent_of(video_id) for video_id in seen}
     same = [video_id for video_id in store.videos if parent_of(video_id) in parents]
     return list(dict.fromkeys([*seen, *same, *sorted(parents)]))

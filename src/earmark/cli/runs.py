@@ -27,6 +27,7 @@ __all__ = ["Evaluation", "Run", "add_arguments", "evaluations_in", "list_runs", 
 MAX_CONFIG_BYTES = 2**17  # one has 3 kB
 MAX_CONFIG_DEPTH = 32
 ACTION_RECOGNITION = "action_recognition"  # the task whose name goes without saying
+MAX_DECIMALS = 12  # of a number in the table
 MAX_RESULTS_BYTES = 2**26  # a page of results has 100 kB
 _CHECKPOINT_NAME = re.compile(r"(checkpoint|latest)_(\d{1,18})\.pt")
 
@@ -41,12 +42,14 @@ class Evaluation:
         checkpoint: File name of the checkpoint; None for an encoder without one.
         weights: ``ema`` or ``model``: which of its weights; None without one.
         split: What it was judged on, with the part of it where that is not all.
-        measure: What the number is: the first of the evaluation, such as top-1 of verbs in %.
+        measure: What the number is: the first of the evaluation, such as top-1 of verbs.
         value: The number.
         low: Low end of its 95 % interval.
         high: High end.
         num_test_videos: Videos that the interval was computed over; None if that was not written down.
         cautions: What a reader of the number must know.
+        unit: Of the number; empty for one without.
+        decimals: How many of it are shown.
     """
 
     folder: str
@@ -60,6 +63,8 @@ class Evaluation:
     high: float
     num_test_videos: int | None
     cautions: tuple[str, ...]
+    unit: str = "%"
+    decimals: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +167,20 @@ def list_runs(data_dir: Path, *, as_json: bool) -> bool:
     return bool(runs)
 
 
+def _with_interval(one: Evaluation) -> str:
+    value, low, high = (f"{number:.{one.decimals}f}" for number in (one.value, one.low, one.high))
+    return f"{value}{' ' if one.unit else ''}{one.unit} [{low}, {high}]"
+
+
 def _evaluations_table(evaluations: Sequence[Evaluation]) -> Table:
-    table = Table("run", "checkpoint", "weights", "split", "found, % [95 % interval]", "videos", "cautions", "folder")
+    table = Table("run", "checkpoint", "weights", "split", "found [95 % interval]", "videos", "cautions", "folder")
     for one in evaluations:
         cells = (
             one.run,
             one.checkpoint or "none",
             one.weights or "",
             one.split,
-            f"{one.measure} {one.value:.1f} [{one.low:.1f}, {one.high:.1f}]",
+            f"{one.measure} {_with_interval(one)}",
             "" if one.num_test_videos is None else str(one.num_test_videos),
             str(len(one.cautions) or ""),
             one.folder,
@@ -285,8 +295,12 @@ def _evaluation(path: Path, outputs: Path) -> Evaluation:
     results = read_json(path, max_bytes=MAX_RESULTS_BYTES)
     column = results["columns"][0]
     checkpoint, config = results["checkpoint"], results["config"]
+    unit, decimals = "%", 1  # as all were before some had others
     if "headline" in results:
         score, measure = results["headline"], _text(results["headline"]["measure"])
+        unit, decimals = _text(score.get("unit", unit)), score.get("decimals", decimals)
+        if type(decimals) is not int or not 0 <= decimals <= MAX_DECIMALS:
+            raise TypeError("decimals are not a small number")
     else:  # written before there were several tasks
         score, measure = column["top1"]["encoder"], f"{_text(column['column'])} top-1"
     task = _text(config["evaluate"].get("task", ACTION_RECOGNITION))
@@ -307,6 +321,8 @@ def _evaluation(path: Path, outputs: Path) -> Evaluation:
         high=_finite(score["high"]),
         num_test_videos=num_videos,
         cautions=tuple(map(_text, _listed(results.get("cautions", [])))),
+        unit=unit,
+        decimals=decimals,
     )
 
 

@@ -3,6 +3,8 @@
 To add one, write a class with the attributes and methods of `DatasetRecords` and add its line to `DATASETS`.
 """
 
+from collections.abc import Callable
+
 from earmark.datasets.ego4d import Ego4D, Ego4DLayout, StateChangeRecord
 from earmark.datasets.ego4d_anticipation import (
     NUM_COMING,
@@ -61,6 +63,7 @@ __all__ = [
     "media_below",
     "num_anticipation_windows",
     "parent_of",
+    "parents_in",
     "parse_timestamp",
     "reason_of",
     "sounds_of",
@@ -75,3 +78,19 @@ DATASETS = {
     "ego4d": Ego4D,
     "kitchen": Kitchen,
 }
+
+
+def parents_in(dataset: DatasetRecords) -> Callable[[str], str]:
+    """Return what names the whole video that a video of a data set is a part of.
+
+    Parts of one video, such as the clips of Ego4D or the original's cuts of EPIC-KITCHENS, are not independent: they
+    are held out together, and intervals take them as one.
+
+    Args:
+        dataset: Whose ids are meant.
+
+    Example:
+        >>> parents_in(Folder("."))("P01_04_000070_000080")
+        'P01_04'
+    """
+    return dataset.parent_of if isinstance(dataset, Ego4D) else parent_of

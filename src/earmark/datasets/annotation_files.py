@@ -7,7 +7,7 @@ may be of any size; only the row in hand is kept. What becomes of a file that is
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
@@ -30,6 +30,7 @@ __all__ = [
     "csv_columns",
     "csv_rows",
     "json_rows",
+    "num_left_out",
     "parse_timestamp",
     "quoted",
     "read_json",
@@ -44,6 +45,7 @@ MAX_QUOTED = 60  # characters of a value in a message
 MAX_COLUMNS_NAMED = 20
 
 _TIMESTAMP = re.compile(r"([0-9]{1,4}):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,30}))?")
+_MORE_ROWS = re.compile(r"(?:^|: )(\d+) more rows? of this kind$")  # as `RowFaults.lines` counts them
 _FILE_NAME = re.compile(r"\w[\w-]*", re.ASCII)
 
 
@@ -93,6 +95,20 @@ class RowFaults:
         if self.num_rows and not num_usable:
             others = f" (and so on: none of {counted(self.num_rows, 'row')} can be used)" if self.num_rows > 1 else ""
             raise DatasetError(self._named[0] + others)
+
+
+def num_left_out(lines: Iterable[str]) -> int:
+    """Return of how much lines of problems tell: one each, and of `RowFaults.lines` what the last one counts.
+
+    Args:
+        lines: Such as `earmark.datasets.DatasetRecords.problems`.
+
+    Example:
+        >>> num_left_out(["a.csv, line 2: video_id is empty", "a.csv: 198999 more rows of this kind"])
+        199000
+    """
+    matches = (_MORE_ROWS.search(line) for line in lines)
+    return sum(1 if match is None else int(match[1]) for match in matches)
 
 
 class RowRemarks:

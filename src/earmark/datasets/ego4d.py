@@ -172,7 +172,7 @@ class Ego4D:
         records = []
         kept_back = []
         for video_id, (its_split, reason) in self._splits.items():
-            video = self._parent_of(video_id)
+            video = self._manifest_video(video_id)
             if its_split == "mixed" and reason:
                 kept_back.append(video_id)
             if split in (None, its_split):
@@ -208,6 +208,18 @@ class Ego4D:
         if self.layout == "clips":
             return {name: clip.stop_seconds - clip.start_seconds for name, clip in self._clips.items()}
         return {name: video.seconds for name, video in self._videos.items() if video.seconds is not None}
+
+    def parent_of(self, video_id: str) -> str:
+        """Return the video that a clip is cut from, by ``ego4d.json`` or a file of a task; of a whole video, itself.
+
+        Args:
+            video_id: A ``clip_uid`` or ``video_uid``, of whichever layout.
+
+        Raises:
+            DatasetError: If a file of a task is damaged.
+        """
+        clip = self._clips.get(video_id) or self._listing.clips.get(video_id)
+        return video_id if clip is None else clip.video_uid
 
     def sound_of_videos(self) -> dict[str, bool]:
         """Return whether each video, or clip file, has sound by ``ego4d.json``, as far as it says."""
@@ -349,7 +361,7 @@ class Ego4D:
                 continue
         return names
 
-    def _parent_of(self, video_id: str) -> ManifestVideo | None:
+    def _manifest_video(self, video_id: str) -> ManifestVideo | None:
         clip = self._listing.clips.get(video_id) if self.layout == "clips" else None
         return self._videos.get(clip.video_uid if clip else video_id)
 

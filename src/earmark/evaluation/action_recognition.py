@@ -17,7 +17,7 @@ import torch
 from rich.table import Table
 
 from earmark.clips.dataset import ActionClips
-from earmark.datasets import parent_of
+from earmark.datasets import parents_in
 from earmark.evaluation.action_parts import action_parts
 from earmark.evaluation.action_results import ACTION_COLUMNS, ClassAccuracy, ColumnResult, measure_actions
 from earmark.evaluation.action_submissions import write_action_submission
@@ -121,14 +121,15 @@ class ActionRecognition(Task[ProbeAnswers, ColumnResult]):
         # as many as epochs: drawn anew for each epoch of the probe, as the original code does at each visit
         train = cut("train", probe.epochs if probe.fresh_clips else clips.num_clips)
         test = cut(split, clips.num_clips)
+        parent = parents_in(dataset)
         return cls(
             train_clips=train,
             test_clips=test,
             class_names=dataset.classes,
             probe=probe,
             # actions of one video are not independent, nor are those of its cuts
-            train_videos=[parent_of(action.video_id) for action in train.actions],
-            test_videos=[parent_of(action.video_id) for action in test.actions],
+            train_videos=[parent(action.video_id) for action in train.actions],
+            test_videos=[parent(action.video_id) for action in test.actions],
             modalities=clips.modalities,
             parts=action_parts(dataset, test.actions, split) if test.labels else {},
             test_ids=[action.action_id for action in test.actions],

@@ -84,7 +84,15 @@ class OrderResult:
 
     def rows(self) -> list[Row]:
         """Return the one row."""
-        return [Row(f"{self.column}, accuracy", self.accuracy, self.num_test_moments, self.num_test_videos)]
+        return [
+            Row(
+                f"{self.column}, accuracy",
+                self.accuracy,
+                self.num_test_moments,
+                self.num_test_videos,
+                majority_name="same answer for all",
+            )
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,15 @@ class NeighbourResult:
     def rows(self) -> list[Row]:
         """Return the one row."""
         label = f"{self.column}, same {COLUMN}, precision@{NUM_NEIGHBOURS}"
-        return [Row(label, self.precision, self.num_test_moments, self.num_test_videos)]
+        return [
+            Row(
+                label,
+                self.precision,
+                self.num_test_moments,
+                self.num_test_videos,
+                majority_name=f"moments of the most frequent {COLUMN}",
+            )
+        ]
 
 
 @dataclass(frozen=True)
@@ -359,7 +375,6 @@ class Order(Task[OrderAnswers, OrderResult | NeighbourResult]):
             majority=verbs[has_others] == most_frequent,
             chance=100 * float(chance[has_others].mean()),
             videos=judged,
-            k=1,
         )
         return NeighbourResult(
             column=f"neighbours by {what}",

@@ -32,7 +32,7 @@ from earmark.clips.dataset import ActionClips, collate
 from earmark.clips.loading import load_batches
 from earmark.clips.sampling import epoch_order, sample_seed
 from earmark.console import new_console
-from earmark.datasets import parent_of
+from earmark.datasets import parents_in
 from earmark.evaluation.action_parts import action_parts
 from earmark.evaluation.action_recognition import ActionRecognition
 from earmark.evaluation.base import ClipOptions, RecordCount, Setting, joined_features
@@ -115,13 +115,14 @@ class PublishedActionRecognition(ActionRecognition):
             if len(places) == len(of_split)
             else f"{len(places):,} of {len(of_split):,} actions, those of the first of four processes"
         )
+        parent = parents_in(dataset)
         return cls(
             train_clips=train,
             test_clips=test,
             class_names=dataset.classes,
             probe=probe,
-            train_videos=[parent_of(action.video_id) for action in train.actions],
-            test_videos=[parent_of(action.video_id) for action in test.actions],
+            train_videos=[parent(action.video_id) for action in train.actions],
+            test_videos=[parent(action.video_id) for action in test.actions],
             records=tuple(
                 RecordCount(part, len(of.actions), tuple(of.left_out)) for part, of in (("train", train), (split, test))
             ),

@@ -15,6 +15,7 @@ from earmark.evaluation.metrics import majority_accuracy
 
 __all__ = [
     "PUBLISHED",
+    "WITH_AUDIO",
     "JudgedLabels",
     "MajorityLine",
     "OfficialSplit",
@@ -22,11 +23,13 @@ __all__ = [
     "PublishedRow",
     "PublishedTable",
     "comparison",
+    "tables_of",
 ]
 
 # Published figures of about 10 to 30 % over a few thousand samples have standard errors of about one point. What a
 # hundredth of the samples can move is no more than that; what more of them can move is not comparable.
 LEAST_SHARE_JUDGED = 0.99
+WITH_AUDIO = " +A"  # at the end of a measure's label: of features of picture and sound, one after the other
 
 REPLAI = (
     "Mittal, Morgado, Jain, Gupta: Learning State-Aware Visual Representations from Audible Interactions, NeurIPS 2022"
@@ -39,7 +42,8 @@ class PublishedMeasure:
     """A column of a table of published results.
 
     Attributes:
-        label: As results of the same measure are labelled here, such as "verb top-1" (`earmark.evaluation.Row.label`).
+        label: As results of the same measure are labelled here, such as "verb top-1" (`earmark.evaluation.Row.label`);
+            with `WITH_AUDIO` at its end of those with the sound.
         unit: Such as "%" or "s"; empty for a number without.
         decimals: How many the source gives.
         higher_is_better: Whether it is.
@@ -87,15 +91,15 @@ class OfficialSplit:
 
     Attributes:
         split: Its name.
-        num_samples: Annotated samples, as the official file has them.
+        num_samples: Annotated samples, as the official file has them; None where no public source gives the number.
         num_classes: Number of classes of each label column.
         majority: Majority lines of the file; other labels have others.
     """
 
     split: str
-    num_samples: int
+    num_samples: int | None
     num_classes: Mapping[str, int]
-    majority: tuple[MajorityLine, ...]
+    majority: tuple[MajorityLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class PublishedTable:
         url: Address of the source.
         differences: What of the protocol is not as it is here, a sentence each.
         official: The split, where this package can tell it from others; None leaves the table without comparison.
+        head: What answered, as pages of evaluations call it, such as "linear probe"; empty where that is not said here.
     """
 
     data_set: str
@@ -119,6 +124,7 @@ class PublishedTable:
     url: str
     differences: tuple[str, ...]
     official: OfficialSplit | None = None
+    head: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,7 @@ class JudgedLabels:
             them; each of shape ``(N,)``, negative where a sample has none.
         num_classes: Number of classes of each label column.
         part: The part of the split that was asked for, such as "tailclasses"; empty for all.
+        num_annotated: Samples of the split, of a task whose samples have no classes; None for as many as labels.
     """
 
     split: str
@@ -139,13 +146,14 @@ class JudgedLabels:
     labels: Mapping[str, ArrayLike]
     num_classes: Mapping[str, int]
     part: str = ""
+    num_annotated: int | None = None
 
 
 def comparison(table: PublishedTable, judged: JudgedLabels) -> str:
     """Say why published results cannot stand beside what was judged; empty where they can.
 
-    The split is known by its number of samples and classes and by its majority lines, so that another data set in the
-    same layout, such as a synthetic one, is not taken for it.
+    The split is known by its number of samples and classes and by its majority lines, as far as public sources give
+    them, so that another data set in the same layout, such as a synthetic one, is not taken for it.
 
     Args:
         table: Published results.
@@ -165,8 +173,10 @@ def comparison(table: PublishedTable, judged: JudgedLabels) -> str:
         return f"only a part was judged ({judged.part}), the published numbers are of all of {official.split}"
     labels = {column: np.asarray(values) for column, values in judged.labels.items()}
     name = f"the {official.split} split of {table.data_set}"
-    num_annotated = max((len(values) for values in labels.values()), default=0)
-    if num_annotated != official.num_samples:
+    num_annotated = judged.num_annotated
+    if num_annotated is None:
+        num_annotated = max((len(values) for values in labels.values()), default=0)
+    if official.num_samples not in (None, num_annotated):
         return f"these are {num_annotated:,} annotated samples, {name} has {official.num_samples:,}"
     for column, number in official.num_classes.items():
         if judged.num_classes.get(column) != number:
@@ -180,8 +190,9 @@ def comparison(table: PublishedTable, judged: JudgedLabels) -> str:
                 f"other labels: the {line.column} classes most frequent here make up {percent:.2f} % (top-{line.k}), "
                 f"those of {name} {line.percent:.2f} %"
             )
-    if judged.num_judged < LEAST_SHARE_JUDGED * official.num_samples:
-        return f"only {judged.num_judged:,} of the {official.num_samples:,} samples could be judged"
+    num_samples = num_annotated if official.num_samples is None else official.num_samples
+    if judged.num_judged < LEAST_SHARE_JUDGED * num_samples:
+        return f"only {judged.num_judged:,} of the {num_samples:,} samples could be judged"
     return ""
 
 
@@ -221,6 +232,7 @@ def _epic_recognition() -> PublishedTable:
                 MajorityLine("noun", 5, 18.81),
             ),
         ),
+        head="linear probe",
     )
 
 
@@ -232,6 +244,11 @@ EGO4D_MODELS = (
     "RepLAI",
 )
 EGO4D_SUPERVISED = "Ego4D's own models"
+EGO4D_ONCE = "Published is one run of each model, without an interval."
+EGO4D_KNOWN_BY = (
+    "This split is taken for the official one of version 1 by its name and by its classes, 115 verbs and 478 nouns; no "
+    "public source gives the number of its rows."
+)
 
 
 def _ego4d(
@@ -241,20 +258,23 @@ def _ego4d(
     supervised: tuple[float | None, ...],
     differences: tuple[str, ...],
     others: tuple[PublishedRow, ...] = (),
+    head: str = "",
 ) -> PublishedTable:
     """Return the columns of one task of the paper's table of Ego4D, a row for each of `EGO4D_MODELS`."""
     rows = tuple(PublishedRow(name, row) for name, row in zip(EGO4D_MODELS, values, strict=True))
     return PublishedTable(
-        data_set="Ego4D",
+        data_set="Ego4D v1",
         measures=measures,
         rows=(*rows, PublishedRow(EGO4D_SUPERVISED, supervised, "trained on the labels of the task"), *others),
         source=REPLAI,
         url=REPLAI_URL,
-        differences=differences,
+        differences=(*differences, EGO4D_ONCE, EGO4D_KNOWN_BY),
+        official=OfficialSplit("validation", None, MappingProxyType({"verb": 115, "noun": 478})),
+        head=head,
     )
 
 
-# By the names of data set and task; for Ego4D the validation split, "+A" with the features of the sound concatenated.
+# By the names of data set and task; for Ego4D the validation split. Its task oscc_pnr has two tables (`tables_of`).
 PUBLISHED: Mapping[tuple[str, str], PublishedTable] = MappingProxyType(
     {
         ("epic_kitchens", "action_recognition"): _epic_recognition(),
@@ -290,12 +310,10 @@ PUBLISHED: Mapping[tuple[str, str], PublishedTable] = MappingProxyType(
                 (22.5, 14.7, 23.1, 15.8),
             ),
             supervised=(22.18, 21.55, None, None),
-            differences=(
-                "The published encoder was fine-tuned, not frozen.",
-                "Published accuracies are means over batches, with one random crop of each action.",
-            ),
+            head="fine-tuned encoder",
+            differences=("Published accuracies are means over batches, with one random crop of each action.",),
         ),
-        ("ego4d", "anticipation"): _ego4d(
+        ("ego4d", "lta"): _ego4d(
             tuple(
                 PublishedMeasure(f"{column} ED@20", unit="", decimals=3, higher_is_better=False)
                 for column in ("verb", "noun")
@@ -309,3 +327,19 @@ PUBLISHED: Mapping[tuple[str, str], PublishedTable] = MappingProxyType(
         ),
     }
 )
+_TABLES_OF_TASK: Mapping[str, tuple[str, ...]] = MappingProxyType({"oscc_pnr": ("state_change", "keyframe")})
+
+
+def tables_of(data_set: str, task: str) -> tuple[PublishedTable, ...]:
+    """Return the tables of published results of a task on a data set; none where nothing was published.
+
+    Args:
+        data_set: Its name here, such as ``ego4d``.
+        task: As `earmark.evaluation.TASKS` names it.
+
+    Example:
+        >>> [table.measures[0].label for table in tables_of("ego4d", "oscc_pnr")]
+        ['state change accuracy', 'keyframe error']
+    """
+    keys = ((data_set, name) for name in _TABLES_OF_TASK.get(task, (task,)))
+    return tuple(PUBLISHED[key] for key in keys if key in PUBLISHED)

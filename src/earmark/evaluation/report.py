@@ -148,7 +148,7 @@ def write_report(
         columns=columns,
         as_published=as_published,
         most_classes=CLASSES_SHOWN,
-        scale_percent=_scale_percent([*columns, *as_published]),
+        scales=_scales([*columns, *as_published]),
         details=shown_details(details or ResultDetails(), results),
         curve_size=[round(100 * inches) for inches in CURVE_INCHES],
         examples=[_shown_example(example) for example in examples],
@@ -230,6 +230,7 @@ def _shown_columns(results: TaskResult[Any] | None) -> list[dict[str, Any]]:
         {
             "name": getattr(column, "column", ""),
             "rows": column.rows(),
+            "is_shares": all(row.unit == "%" for row in column.rows()),
             "num_classes": getattr(column, "num_classes", None),
             "classes": getattr(column, "classes", ()),
         }
@@ -237,19 +238,26 @@ def _shown_columns(results: TaskResult[Any] | None) -> list[dict[str, Any]]:
     ]
 
 
-def _scale_percent(columns: Sequence[Mapping[str, Any]]) -> int:
-    """Return the right end of the accuracy bars: the next multiple of 10 above everything shown."""
-    estimates = [
-        estimate
-        for column in columns
-        for row in column["rows"]
-        for estimate in (row.score.encoder, row.score.baseline, row.score.majority)
-        if estimate is not None
-    ]
-    if not estimates:
-        return 100
-    highest: float = max(estimate.high for estimate in estimates)
-    return min(100, 10 * math.ceil((highest + 1e-9) / 10))
+def _scales(columns: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the right end of the bars by unit: of shares the next multiple of 10 % above everything shown.
+
+    Of other units it is the greatest number shown, rounded up to two digits.
+    """
+    highest: dict[str, float] = {"%": 0.0}
+    for column in columns:
+        for row in column["rows"]:
+            for estimate in (row.score.encoder, row.score.baseline, row.score.majority):
+                if estimate is not None:
+                    highest[row.unit] = max(highest.get(row.unit, 0.0), estimate.high)
+    scales = {unit: _rounded_up(high) for unit, high in highest.items()}
+    return scales | {"%": min(100, 10 * math.ceil((highest["%"] + 1e-9) / 10)) if highest["%"] else 100}
+
+
+def _rounded_up(number: float) -> float:
+    if number <= 0:
+        return 1.0
+    step = 10.0 ** (math.floor(math.log10(number)) - 1)
+    return step * math.ceil(number / step)
 
 
 def _shown_example(example: Example) -> dict[str, Any]:

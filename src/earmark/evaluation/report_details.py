@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from earmark.datasets.annotation_files import num_left_out
 from earmark.evaluation.answers import (
     Confusion,
     TargetAnswers,
@@ -24,7 +25,7 @@ from earmark.evaluation.answers import (
     largest_confusions,
 )
 from earmark.evaluation.judged_clips import JudgedClip
-from earmark.evaluation.published_results import PublishedTable
+from earmark.evaluation.published_results import WITH_AUDIO, PublishedTable
 from earmark.evaluation.results import Estimate, TaskResult
 from earmark.media.page import jpeg_uri
 
@@ -51,7 +52,7 @@ class ResultDetails:
         answers: Scores of the label columns, to show confusions and accuracy against frequency.
         answers_of: Whose answers these are where there are several, such as "seed 0"; empty else.
         clips: Test samples to show, those that were answered right and those answered wrong.
-        published: Published results to show beside these; None shows none.
+        published: Tables of published results to show beside these.
         not_published: Why published results are not shown; empty where there are none of this kind.
         left_out: Id and reason of what could not be used, by heading.
     """
@@ -62,7 +63,7 @@ class ResultDetails:
     answers: Sequence[TargetAnswers] = ()
     answers_of: str = ""
     clips: Sequence[JudgedClip] = ()
-    published: PublishedTable | None = None
+    published: Sequence[PublishedTable] = ()
     not_published: str = ""
     left_out: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
@@ -85,7 +86,7 @@ def shown_details(details: ResultDetails, results: TaskResult[Any] | None) -> di
         "confusions": [_shown_confusion(target) for target in details.answers if target.labelled.any()],
         "frequencies": [_shown_frequency(target) for target in details.answers if target.labelled.any()],
         "clips": _shown_clips(details.clips),
-        "published": None if details.published is None else _shown_published(details.published, results),
+        "published": [_shown_published(table, results) for table in details.published],
         "not_published": details.not_published,
         "left_out": [_shown_left_out(heading, lines) for heading, lines in details.left_out.items() if lines],
         "left_out_shown": LEFT_OUT_SHOWN,
@@ -218,7 +219,8 @@ def _shown_published(table: PublishedTable, results: TaskResult[Any] | None) -> 
     """Return the rows of a table of published results, below those of this evaluation."""
 
     def here(kind: str, name: str, note: str, of: TaskResult[Any] | None) -> dict[str, Any] | None:
-        scores = {row.label: row.score for column in (of.columns if of else ()) for row in column.rows()}
+        heard = WITH_AUDIO if of is not None and "audio" in of.options.get("modalities", ()) else ""
+        scores = {row.label + heard: row.score for column in (of.columns if of else ()) for row in column.rows()}
         estimates: list[Estimate | None] = [
             getattr(scores[measure.label], kind) if measure.label in scores else None for measure in table.measures
         ]
@@ -248,10 +250,13 @@ def _shown_published(table: PublishedTable, results: TaskResult[Any] | None) -> 
         for row in table.rows
     ]
     as_published = None if results is None else results.published
+    labels = {measure.label.removesuffix(WITH_AUDIO) for measure in table.measures}
+    shown = [row for column in (results.columns if results else ()) for row in column.rows() if row.label in labels]
+    trivial = " or ".join(dict.fromkeys(row.majority_name for row in shown if row.majority_name))
     ours = [
         here("encoder", "encoder", "judged here", results),
         here("baseline", "random encoder", "never trained", results),
-        here("majority", "most frequent classes", "of the training labels", results),
+        here("majority", trivial or "most frequent classes", "" if trivial else "of the training labels", results),
         here("encoder", "encoder", "by the published protocol", as_published),
         here("baseline", "random encoder", "by the published protocol", as_published),
     ]
@@ -265,10 +270,12 @@ def _shown_published(table: PublishedTable, results: TaskResult[Any] | None) -> 
 
 def _shown_left_out(heading: str, lines: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Return how often each kind of reason stands, the first lines, and how many more there are."""
-    kinds = Counter(SOME_NAME_OR_NUMBER.sub("…", reason) for _, reason in lines)
+    kinds: Counter[str] = Counter()
+    for _, reason in lines:
+        kinds[SOME_NAME_OR_NUMBER.sub("…", reason)] += num_left_out([reason])
     return {
         "heading": heading,
-        "number": len(lines),
+        "number": kinds.total(),
         "kinds": kinds.most_common(10),
         "num_more_kinds": max(0, len(kinds) - 10),
         "lines": lines[:LEFT_OUT_SHOWN],

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
+from earmark.datasets.annotation_files import num_left_out
 from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
 from earmark.wording import counted, visible
 
@@ -35,16 +36,25 @@ class Estimate:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
+        return self.text()
 
-    def signed(self) -> str:
+    def text(self, decimals: int = 1) -> str:
+        """Return the number with its interval.
+
+        Example:
+            >>> Estimate(0.75, 0.7, 0.8).text(3)
+            '0.750 [0.700, 0.800]'
+        """
+        return f"{self.value:.{decimals}f} [{self.low:.{decimals}f}, {self.high:.{decimals}f}]"
+
+    def signed(self, decimals: int = 1) -> str:
         """Return the text of a difference.
 
         Example:
             >>> Estimate(3.0, -0.5, 6.5).signed()
             '+3.0 [-0.5, +6.5]'
         """
-        return f"{self.value:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+        return f"{self.value:+.{decimals}f} [{self.low:+.{decimals}f}, {self.high:+.{decimals}f}]"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,8 +65,10 @@ class Score:
         k: Number of guesses; None for a measure that does not count guesses.
         encoder: Of the head on the judged encoder's features.
         baseline: Of the head on the baseline encoder's features; None without one.
-        gain: Encoder minus baseline on the same samples (paired); None without a baseline.
-        majority: Of always giving the most frequent answers of the training samples.
+        gain: Encoder minus baseline on the same samples (paired), so below 0 is better where lower is; None without a
+            baseline.
+        majority: Of always giving the most frequent answers of the training samples, or of another answer that looks at
+            nothing (`Row.majority_name`).
         chance: Of guessing at random.
         per_seed: Of the judged encoder with each seed of the head; ``encoder`` is their mean. Empty with one seed.
         baseline_per_seed: The same of the baseline encoder.
@@ -91,12 +103,42 @@ class Row:
         score: The numbers.
         num_samples: How many test samples they are means over.
         num_videos: How many videos these lie in; None where videos were not given.
+        unit: Such as "%" or "s"; empty for a number without.
+        decimals: How many are shown.
+        higher_is_better: Whether it is.
+        majority_name: What ``score.majority`` is of, such as "centre frame"; empty for the most frequent classes.
     """
 
     label: str
     score: Score
     num_samples: int
     num_videos: int | None
+    unit: str = "%"
+    decimals: int = 1
+    higher_is_better: bool = True
+    majority_name: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The label, with the unit unless it is %, and with an arrow where lower is better.
+
+        Example:
+            >>> zero = Estimate(0.0, 0.0, 0.0)
+            >>> score = Score(None, zero, None, None, zero, 0.0)
+            >>> Row("keyframe error", score, 8, 2, unit="s", decimals=3, higher_is_better=False).heading
+            'keyframe error, s \u2193'
+        """
+        unit = "" if self.unit in ("", "%") else f", {self.unit}"
+        return f"{self.label}{unit}" + ("" if self.higher_is_better else " \u2193")
+
+    @property
+    def majority_text(self) -> str:
+        """What ``score.majority`` is of, in words."""
+        if self.majority_name:
+            return self.majority_name
+        if self.score.k is None:
+            return "most frequent classes"
+        return "majority class" if self.score.k == 1 else f"{self.score.k} most frequent classes"
 
 
 class TargetResult(Protocol):
@@ -174,14 +216,20 @@ class TaskResult(Generic[Target]):
                 share = f"{seen.num_videos} of {counted(self.num_test_videos or 0, 'test video')}"
                 cautions.append(f"{seen.by[:1].upper()}{seen.by[1:]} {share}: other videos may score lower.")
         if self.left_out:
-            problems = counted(len(self.left_out), "problem")
+            problems = counted(num_left_out(self.left_out), "problem")
             cautions.append(f"Not all annotations could be used; {problems}, the first: {visible(self.left_out[0])}.")
         return tuple(cautions)
 
     def to_json(self) -> str:
         """Return the result as json, the same for the same numbers; the first of them once more as ``headline``."""
         first = self.columns[0].rows()[0]
-        headline = {"measure": first.label, **dataclasses.asdict(first.score.encoder)}
+        headline = {
+            "measure": first.label,
+            **dataclasses.asdict(first.score.encoder),
+            "unit": first.unit,
+            "decimals": first.decimals,
+            "higher_is_better": first.higher_is_better,
+        }
         return json.dumps(dataclasses.asdict(self) | {"cautions": self.cautions, "headline": headline}, indent=2)
 
 
@@ -285,6 +333,11 @@ def format_table(result: TaskResult[Any], *, title: str, samples: str) -> Table:
         of_published = [row for column in result.published.columns for row in column.rows()]
         rows += [dataclasses.replace(row, label=f"published: {row.label}") for row in of_published]
         notes.insert(0, f"published: {result.published.options['protocol']}")
+    names = dict.fromkeys(f"{row.label}: {row.majority_name}" for row in rows[:num_full] if row.majority_name)
+    if names:
+        notes.insert(0, f"majority: of {'; '.join(names)}")
+    if not all(row.higher_is_better for row in rows):
+        notes.insert(0, "\u2193: lower is better; a gain below 0 is for the encoder")
     has_baseline = any(row.score.baseline is not None for row in rows)
     has_spread = any(row.score.spread is not None for row in rows)
     has_videos = result.num_test_videos is not None
@@ -300,12 +353,16 @@ def format_table(result: TaskResult[Any], *, title: str, samples: str) -> Table:
         table.add_column(heading, justify="right")
     for row in rows:
         score = row.score
-        cells = [row.label, str(score.encoder)]
+        decimals = row.decimals
+        cells = [row.heading, score.encoder.text(decimals)]
         if has_spread:
-            cells.append("" if score.spread is None else f"± {score.spread:.2f}")
+            cells.append("" if score.spread is None else f"± {score.spread:.{decimals + 1}f}")
         if has_baseline:
-            cells += [str(score.baseline), "" if score.gain is None else score.gain.signed()]
-        cells += [str(score.majority), f"{score.chance:.1f}", f"{row.num_samples:,}"]
+            cells += [
+                "" if score.baseline is None else score.baseline.text(decimals),
+                "" if score.gain is None else score.gain.signed(decimals),
+            ]
+        cells += [score.majority.text(decimals), f"{score.chance:.{decimals}f}", f"{row.num_samples:,}"]
         if has_videos:
             cells.append(f"{row.num_videos:,}")
         table.add_row(*cells, end_section=len(table.rows) + 1 == num_full < len(rows))

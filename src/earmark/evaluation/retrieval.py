@@ -42,6 +42,7 @@ WAYS = ("sound to clip", "clip to sound")
 KS = (1, 5)
 GALLERY_SIZE = 1000
 CLIPS = ("before", "after")
+CONSTANT = "same list for all"  # what an answer that looks at nothing is
 
 Floats = npt.NDArray[np.float64]
 
@@ -124,9 +125,18 @@ class RetrievalResult:
 
     def rows(self) -> list[Row]:
         """Return one row for each measure."""
+        shared = (self.gallery_size, self.num_test_videos)
         return [
-            Row(f"{self.column}, R@{k}", score, self.gallery_size, self.num_test_videos)
-            for k, score in zip(KS, (self.recall_at_1, self.recall_at_5), strict=True)
+            Row(f"{self.column}, R@1", self.recall_at_1, *shared, majority_name=CONSTANT),
+            Row(f"{self.column}, R@5", self.recall_at_5, *shared, majority_name=CONSTANT),
+            Row(
+                f"{self.column}, median rank",
+                self.median_rank,
+                *shared,
+                unit="",
+                higher_is_better=False,
+                majority_name=CONSTANT,
+            ),
         ]
 
 
