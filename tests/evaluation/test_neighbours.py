@@ -2,7 +2,12 @@
 
 import numpy as np
 
-from earmark.evaluation.neighbours import chance_precision, nearest_of_other_videos, neighbour_precision
+from earmark.evaluation.neighbours import (
+    chance_precision,
+    nearest_of_other_videos,
+    neighbour_precision,
+    opposite_pairs,
+)
 
 
 def test_neighbours_precision_and_chance_are_those_of_plain_loops() -> None:
@@ -30,3 +35,10 @@ def test_fewer_others_than_asked_for_leave_gaps() -> None:
     alone = nearest_of_other_videos(np.eye(2), np.array([0, 0]), k=1)
     assert np.isnan(neighbour_precision(alone, np.array([1, 1]))).all()
     assert np.isnan(chance_precision(np.array([1, 1]), np.array([0, 0]))).all()
+
+
+def test_opposites_are_found_by_the_names_of_each_data_set() -> None:
+    assert opposite_pairs(["take", "put", "open", "close", "turn-on", "turn-off", "cut"]) == [(2, 3), (0, 1), (4, 5)]
+    ego4d = ["close", "insert", "open", "remove_(take_off)", "turn_off_(turn_off,_switch_off)", "turn_on_(switch_on)"]
+    assert opposite_pairs(ego4d) == [(2, 0), (5, 4), (1, 3)]
+    assert opposite_pairs(["open", "cut"]) == []

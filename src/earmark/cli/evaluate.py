@@ -327,7 +327,11 @@ def write_page(
         **({} if config.data.subset is None else {"actions judged": config.data.subset.replace("_", " ")}),
         "prepared videos": str(store.root),
         "moments found by": f"detector {store.parameters['detector']}",
-        "clips of each action": str(config.evaluate.num_clips),
+        **(
+            {"gap to each clip": f"{config.data.args.delta_non_overlap:g} s"}
+            if config.evaluate.task in MOMENT_TASKS
+            else {"clips of each action": str(config.evaluate.num_clips)}
+        ),
         "seed": str(config.environment.seed),
         "earmark": __version__,
     }

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from earmark.clips.moment_pairs import MomentPairs
-from earmark.datasets import parent_of
+from earmark.datasets import parents_in
 from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Setting, Task
 from earmark.evaluation.canonical_correlation import SHRINKAGES, choose_shrinkage, fit_linear_map
 from earmark.evaluation.features import Features, Modality, extract_features
@@ -185,7 +185,7 @@ class Retrieval(Task[RetrievalAnswers, RetrievalResult]):
         """Choose moments and cut their clips; see `Task.from_dataset`.
 
         Args:
-            dataset: Not asked for anything: moments need no annotation.
+            dataset: Asked for no annotation, but for which videos are parts of one.
             store: The prepared videos with their moments.
             split: Split to judge on; the map is fitted on ``train``.
             clips: Length and rate of the clips, and the length of the sound.
@@ -211,12 +211,13 @@ class Retrieval(Task[RetrievalAnswers, RetrievalResult]):
             )
             for part, most in (("train", None), (split, max_moments))
         )
+        parent = parents_in(dataset)  # moments of one video are not independent, nor are those of its cuts
         return cls(
             train_clips=train,
             test_clips=test,
             probe=probe,
-            train_videos=[parent_of(video_id) for video_id in train.video_ids],
-            test_videos=[parent_of(video_id) for video_id in test.video_ids],
+            train_videos=[parent(video_id) for video_id in train.video_ids],
+            test_videos=[parent(video_id) for video_id in test.video_ids],
             records=tuple(
                 RecordCount(part, len(cut.video_ids), tuple(cut.left_out))
                 for part, cut in (("train", train), (split, test))
