@@ -386,7 +386,8 @@ class Order(Task[OrderAnswers, OrderResult | NeighbourResult]):
                     if gallery.any():
                         nearest = nearest_of_other_videos(vectors[gallery], of_video[gallery], k=NUM_NEIGHBOURS)
                         found[gallery] = neighbour_precision(nearest, verbs[gallery])
-                return found[has_others]
+                kept: Floats = found[has_others]
+                return kept
 
             of_moments = None if judged is None else judged[has_others]
             compared = compare(
