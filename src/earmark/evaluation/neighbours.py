@@ -4,12 +4,16 @@ Path of a sample: features before and after --change, or their mean--> nearest m
 Neighbours of one video show the same kitchen and the same things, whatever was learned: they are left out.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from earmark.evaluation.ranking import cosine_similarities
 
-__all__ = ["chance_precision", "nearest_of_other_videos", "neighbour_precision"]
+__all__ = ["OPPOSITES", "chance_precision", "nearest_of_other_videos", "neighbour_precision", "opposite_pairs"]
+
+OPPOSITES = (("open", "close"), ("take", "put"), ("turn-on", "turn-off"), ("insert", "remove"))
 
 Floats = npt.NDArray[np.float64]
 
@@ -77,3 +81,17 @@ def chance_precision(labels: npt.NDArray[np.int64], videos: npt.NDArray[np.int64
     others = len(labels) - counts.sum(axis=1)[videos]
     shares: Floats = np.divide(same, others, out=np.full(len(labels), np.nan), where=others > 0)
     return shares
+
+
+def opposite_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the classes of verbs that undo one another; Ego4D's names, which list synonyms, are known by the first.
+
+    Args:
+        names: Of the verbs, by id.
+
+    Example:
+        >>> opposite_pairs(["put_(place,_leave,_drop)", "cut", "close", "take_(pick,_grab,_get)", "open"])
+        [(4, 2), (3, 0)]
+    """
+    numbers = {name.partition("(")[0].strip("_ ").replace("_", "-"): number for number, name in enumerate(names)}
+    return [(numbers[one], numbers[other]) for one, other in OPPOSITES if one in numbers and other in numbers]

@@ -20,10 +20,15 @@ import torch
 from torch import nn
 
 from earmark.clips.moment_pairs import MomentPairs
-from earmark.datasets import parent_of
+from earmark.datasets import parents_in
 from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Setting, Task
 from earmark.evaluation.features import Features, Modality, extract_features
-from earmark.evaluation.neighbours import chance_precision, nearest_of_other_videos, neighbour_precision
+from earmark.evaluation.neighbours import (
+    chance_precision,
+    nearest_of_other_videos,
+    neighbour_precision,
+    opposite_pairs,
+)
 from earmark.evaluation.order_probe import PENALTIES, OrderProbe, choose_penalty, fit_order_probe, share_right
 from earmark.evaluation.own_heads import ProjectionHeads
 from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions
@@ -84,7 +89,15 @@ class OrderResult:
 
     def rows(self) -> list[Row]:
         """Return the one row."""
-        return [Row(f"{self.column}, accuracy", self.accuracy, self.num_test_moments, self.num_test_videos)]
+        return [
+            Row(
+                f"{self.column}, accuracy",
+                self.accuracy,
+                self.num_test_moments,
+                self.num_test_videos,
+                majority_name="same answer for all",
+            )
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,8 @@ class NeighbourResult:
         num_test_moments: Test moments with a verb and with moments of other videos.
         num_test_videos: Videos that these lie in; None where videos were not given.
         precision: Share of the five nearest with the same verb, in %.
+        against_opposite: The same where only moments of a verb and of its opposite, such as open and close, are asked
+            and found, with the number of them and of their videos; None without such verbs.
     """
 
     column: str
@@ -104,11 +119,17 @@ class NeighbourResult:
     num_test_moments: int
     num_test_videos: int | None
     precision: Score
+    against_opposite: tuple[Score, int, int | None] | None
 
     def rows(self) -> list[Row]:
-        """Return the one row."""
-        label = f"{self.column}, same {COLUMN}, precision@{NUM_NEIGHBOURS}"
-        return [Row(label, self.precision, self.num_test_moments, self.num_test_videos)]
+        """Return a row for all moments, and one for those of verbs that have an opposite."""
+        measured = [(f"same {COLUMN}", (self.precision, self.num_test_moments, self.num_test_videos))]
+        if self.against_opposite is not None:
+            measured.append((f"not the opposite {COLUMN}", self.against_opposite))
+        return [
+            Row(f"{self.column}, {what}, P@{NUM_NEIGHBOURS}", *numbers, majority_name=f"most frequent {COLUMN}")
+            for what, numbers in measured
+        ]
 
 
 @dataclass(frozen=True)
@@ -189,13 +210,14 @@ class Order(Task[OrderAnswers, OrderResult | NeighbourResult]):
                 (split, max_moments, dataset.actions(split) if COLUMN in dataset.classes else ()),
             )
         )
+        parent = parents_in(dataset)  # moments of one video are not independent, nor are those of its cuts
         return cls(
             train_clips=train,
             test_clips=test,
             class_names=dataset.classes.get(COLUMN, ()),
             probe=probe,
-            train_videos=[parent_of(video_id) for video_id in train.video_ids],
-            test_videos=[parent_of(video_id) for video_id in test.video_ids],
+            train_videos=[parent(video_id) for video_id in train.video_ids],
+            test_videos=[parent(video_id) for video_id in test.video_ids],
             records=tuple(
                 RecordCount(part, len(cut.video_ids), tuple(cut.left_out))
                 for part, cut in (("train", train), (split, test))
@@ -341,30 +363,50 @@ class Order(Task[OrderAnswers, OrderResult | NeighbourResult]):
         theirs: Sequence[OrderAnswers],
         videos: npt.NDArray[np.str_] | None,
     ) -> NeighbourResult:
-        """Measure neighbours among the moments that have a verb."""
+        """Measure neighbours among the moments that have a verb, and among those of a verb and its opposite."""
         verbs, of_video = self.verbs[known], groups[known]
-        chance = chance_precision(verbs, of_video)
-        has_others = ~np.isnan(chance)
+        judged = None if videos is None else videos[known]
+        pairs = [np.isin(verbs, pair) for pair in opposite_pairs(self.class_names)]
 
-        def precision(of: OrderAnswers) -> Floats:
-            vectors = {"change": of.changes, "appearance": of.appearances}[what][known]
-            nearest = nearest_of_other_videos(vectors, of_video, k=NUM_NEIGHBOURS)
-            return neighbour_precision(nearest, verbs)[has_others]
+        def score(galleries: Sequence[npt.NDArray[np.bool_]]) -> tuple[Score, int, int | None] | None:
+            """Compare within each gallery, of moments of which each is in one of them at most."""
+            chance, most_frequent = np.full(len(verbs), np.nan), np.zeros(len(verbs), bool)
+            for gallery in galleries:
+                if gallery.any():
+                    chance[gallery] = chance_precision(verbs[gallery], of_video[gallery])
+                    most_frequent[gallery] = verbs[gallery] == np.bincount(verbs[gallery]).argmax()
+            has_others = ~np.isnan(chance)
+            if not has_others.any():
+                return None
 
-        most_frequent = np.bincount(verbs).argmax()
-        judged = None if videos is None else videos[known][has_others]
-        score = compare(
-            np.stack([precision(of) for of in ours]),
-            baseline=np.stack([precision(of) for of in theirs]) if theirs else None,
-            majority=verbs[has_others] == most_frequent,
-            chance=100 * float(chance[has_others].mean()),
-            videos=judged,
-            k=1,
-        )
+            def precision(of: OrderAnswers) -> Floats:
+                vectors = {"change": of.changes, "appearance": of.appearances}[what][known]
+                found = np.full(len(verbs), np.nan)
+                for gallery in galleries:
+                    if gallery.any():
+                        nearest = nearest_of_other_videos(vectors[gallery], of_video[gallery], k=NUM_NEIGHBOURS)
+                        found[gallery] = neighbour_precision(nearest, verbs[gallery])
+                kept: Floats = found[has_others]
+                return kept
+
+            of_moments = None if judged is None else judged[has_others]
+            compared = compare(
+                np.stack([precision(of) for of in ours]),
+                baseline=np.stack([precision(of) for of in theirs]) if theirs else None,
+                majority=most_frequent[has_others],
+                chance=100 * float(chance[has_others].mean()),
+                videos=of_moments,
+            )
+            return compared, int(has_others.sum()), None if of_moments is None else len(np.unique(of_moments))
+
+        among_all = score([np.ones(len(verbs), bool)])
+        assert among_all is not None  # there are verbs in several videos
+        precision, num_moments, num_videos = among_all
         return NeighbourResult(
             column=f"neighbours by {what}",
             num_classes=len(np.unique(verbs)),
-            num_test_moments=int(has_others.sum()),
-            num_test_videos=None if judged is None else len(np.unique(judged)),
-            precision=score,
+            num_test_moments=num_moments,
+            num_test_videos=num_videos,
+            precision=precision,
+            against_opposite=score(pairs),
         )

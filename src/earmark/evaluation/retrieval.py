@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from earmark.clips.moment_pairs import MomentPairs
-from earmark.datasets import parent_of
+from earmark.datasets import parents_in
 from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Setting, Task
 from earmark.evaluation.canonical_correlation import SHRINKAGES, choose_shrinkage, fit_linear_map
 from earmark.evaluation.features import Features, Modality, extract_features
@@ -42,6 +42,7 @@ WAYS = ("sound to clip", "clip to sound")
 KS = (1, 5)
 GALLERY_SIZE = 1000
 CLIPS = ("before", "after")
+CONSTANT = "same list for all"  # what an answer that looks at nothing is
 
 Floats = npt.NDArray[np.float64]
 
@@ -124,9 +125,18 @@ class RetrievalResult:
 
     def rows(self) -> list[Row]:
         """Return one row for each measure."""
+        shared = (self.gallery_size, self.num_test_videos)
         return [
-            Row(f"{self.column}, R@{k}", score, self.gallery_size, self.num_test_videos)
-            for k, score in zip(KS, (self.recall_at_1, self.recall_at_5), strict=True)
+            Row(f"{self.column}, R@1", self.recall_at_1, *shared, majority_name=CONSTANT),
+            Row(f"{self.column}, R@5", self.recall_at_5, *shared, majority_name=CONSTANT),
+            Row(
+                f"{self.column}, median rank",
+                self.median_rank,
+                *shared,
+                unit="",
+                higher_is_better=False,
+                majority_name=CONSTANT,
+            ),
         ]
 
 
@@ -168,20 +178,20 @@ class Retrieval(Task[RetrievalAnswers, RetrievalResult]):
         clips: ClipOptions,
         probe: ProbeOptions,
         gap_seconds: float = 0.1,
-        gallery_size: int = GALLERY_SIZE,
+        max_moments: int = GALLERY_SIZE,
         seed: int = 0,
         heads: ProjectionHeads | None = None,
     ) -> Self:
         """Choose moments and cut their clips; see `Task.from_dataset`.
 
         Args:
-            dataset: Not asked for anything: moments need no annotation.
+            dataset: Asked for no annotation, but for which videos are parts of one.
             store: The prepared videos with their moments.
             split: Split to judge on; the map is fitted on ``train``.
             clips: Length and rate of the clips, and the length of the sound.
             probe: How much is held out.
             gap_seconds: Time between the moment and each clip.
-            gallery_size: How many moments of the split there are at most.
+            max_moments: How many moments of the split the gallery has at most.
             seed: Of their choice.
             heads: Those of the judged checkpoint.
 
@@ -199,14 +209,15 @@ class Retrieval(Task[RetrievalAnswers, RetrievalResult]):
                 max_moments=most,
                 seed=seed,
             )
-            for part, most in (("train", None), (split, gallery_size))
+            for part, most in (("train", None), (split, max_moments))
         )
+        parent = parents_in(dataset)  # moments of one video are not independent, nor are those of its cuts
         return cls(
             train_clips=train,
             test_clips=test,
             probe=probe,
-            train_videos=[parent_of(video_id) for video_id in train.video_ids],
-            test_videos=[parent_of(video_id) for video_id in test.video_ids],
+            train_videos=[parent(video_id) for video_id in train.video_ids],
+            test_videos=[parent(video_id) for video_id in test.video_ids],
             records=tuple(
                 RecordCount(part, len(cut.video_ids), tuple(cut.left_out))
                 for part, cut in (("train", train), (split, test))
