@@ -16,7 +16,7 @@ from earmark.evaluation.benchmark import (
 )
 
 TOP1 = Measure("top-1")
-ERROR = Measure("error", "s", lower_is_better=True)
+ERROR = Measure("error", "s", higher_is_better=False)
 
 
 def drawn(seed: int, count: int, *, mean: float = 30.0, deviation: float = 4.0) -> dict[int, float]:

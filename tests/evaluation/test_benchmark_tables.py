@@ -24,7 +24,7 @@ SCORES = {
 
 @pytest.fixture
 def table() -> BenchmarkTable:
-    measures = [Measure("verb top-1"), Measure("PNR error", "s", lower_is_better=True, decimals=3)]
+    measures = [Measure("verb top-1"), Measure("PNR error", "s", higher_is_better=False, decimals=3)]
     return summarise(
         SCORES, measures, methods=["random", "re_place", "replai"], reference="replai", trivial={"verb top-1": 23.0}
     )

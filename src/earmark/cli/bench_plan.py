@@ -231,6 +231,7 @@ def _cell(
                 *everywhere,
                 *preset.evaluate,
                 *TASKS[task].overrides,
+                *preset.of_tasks.get(task, ()),
                 f"environment.seed={seed}",
                 "logging.suffix=''",
                 f"evaluate.checkpoint={judged}",

@@ -39,14 +39,14 @@ class Measure:
 
     Attributes:
         label: Its name in the table, such as "verb top-1".
-        unit: ``%`` or another unit, such as ``s``.
-        lower_is_better: As of errors and distances.
+        unit: ``%`` or another one, such as ``s``; empty for a number without.
+        higher_is_better: Whether it is; not of errors and distances.
         decimals: How many are shown.
     """
 
     label: str
     unit: str = "%"
-    lower_is_better: bool = False
+    higher_is_better: bool = True
     decimals: int = 1
 
 
@@ -254,7 +254,7 @@ def summarise(
             and by_method.get(method)
             and (found := paired_difference(by_method[method], by_method.get(reference, {}))) is not None
         }
-        differences = _judged(differences, lower_is_better=measure.lower_is_better, significance=significance)
+        differences = _judged(differences, higher_is_better=measure.higher_is_better, significance=significance)
         for method in methods:
             if by_method.get(method):
                 entries[method, measure.label] = Entry(mean_over_seeds(by_method[method]), differences.get(method))
@@ -262,7 +262,7 @@ def summarise(
 
 
 def _judged(
-    differences: Mapping[str, PairedDifference], *, lower_is_better: bool, significance: float
+    differences: Mapping[str, PairedDifference], *, higher_is_better: bool, significance: float
 ) -> dict[str, PairedDifference]:
     """Adjust the p values of one measure together, and say which differences are beyond chance."""
     tested = {method: found.p_value for method, found in differences.items() if found.p_value is not None}
@@ -273,7 +273,7 @@ def _judged(
         if method in adjusted:
             verdict = "not told apart"
             if adjusted[method] <= significance:
-                verdict = "better" if (found.mean < 0) == lower_is_better else "worse"
+                verdict = "better" if (found.mean > 0) == higher_is_better else "worse"
         judged[method] = dataclasses.replace(found, adjusted_p_value=adjusted.get(method), verdict=verdict)
     return judged
 

@@ -34,7 +34,7 @@ LATEX_MARKS = {
     "not tested": "",
 }
 CSV_FIELDS = (
-    *("method", "measure", "unit", "lower_is_better", "num_seeds", "mean", "low", "high"),
+    *("method", "measure", "unit", "higher_is_better", "num_seeds", "mean", "low", "high"),
     *("difference", "difference_low", "difference_high", "p_value", "adjusted_p_value", "verdict", "by_seed"),
 )
 TRIVIAL = "ignores the video"
@@ -80,7 +80,8 @@ def difference_table(table: BenchmarkTable) -> Table:
 
 def heading(measure: Measure) -> str:
     """Return the label of a measure with its unit, and an arrow down where lower is better."""
-    return f"{measure.label}, {measure.unit}" + (" ↓" if measure.lower_is_better else "")
+    unit = f", {measure.unit}" if measure.unit else ""
+    return f"{measure.label}{unit}" + ("" if measure.higher_is_better else " ↓")
 
 
 def number(value: float, measure: Measure, *, signed: bool = False) -> str:
@@ -142,7 +143,7 @@ def csv_text(table: BenchmarkTable) -> str:
     for (method, label), entry in table.entries.items():
         over, found, measure = entry.over_seeds, entry.difference, measures[label]
         row: dict[str, Any] = {
-            **{"method": method, "measure": label, "unit": measure.unit, "lower_is_better": measure.lower_is_better},
+            **{"method": method, "measure": label, "unit": measure.unit, "higher_is_better": measure.higher_is_better},
             **{"num_seeds": len(over.by_seed), "mean": over.mean, "low": over.low, "high": over.high},
             "by_seed": " ".join(f"{seed}:{value!r}" for seed, value in over.by_seed.items()),
         }
@@ -157,7 +158,7 @@ def csv_text(table: BenchmarkTable) -> str:
         writer.writerow(
             {
                 **{"method": TRIVIAL, "measure": label, "unit": measure.unit},
-                **{"lower_is_better": measure.lower_is_better, "num_seeds": 0, "mean": value},
+                **{"higher_is_better": measure.higher_is_better, "num_seeds": 0, "mean": value},
             }
         )
     return text.getvalue()
