@@ -37,7 +37,7 @@ ONLY_OF = {"evaluate.num_layers=1": "lta", "evaluate.train_parts=1": "oscc_pnr"}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the kitchen KITCHEN, whose Ego4D files are the data set EGO4D."""
     folder = tmp_path_factory.mktemp("page")
-    size = ["--kitchens", "2", "--videos", "2", "--seconds", "120", "--width", "64", "--height", "48", "--fps", "8"]
+    size = ["--kitchens", "3", "--videos", "2", "--seconds", "105", "--width", "86", "--height", "64", "--fps", "8"]
     assert main(["kitchen", str(folder / "KITCHEN"), "--preset", "demo", "--workers", "1", *size]) == 0
     (folder / "EGO4D").symlink_to("KITCHEN/ego4d")
     return folder
@@ -71,7 +71,7 @@ def test_every_command_of_the_page_runs_and_ends_with_valid_submissions(
         out, err = capsys.readouterr()
         assert code == 0, f"earmark {' '.join(command)}\n{out}\n{err}"
         if command[0] == "check" and "--json" not in command and "data.args.layout=clips" not in command:
-            assert "complete: 4 of 4 videos found, 4 can be read" in out
+            assert "complete: 6 of 6 videos found, 6 can be read" in out
     written = re.findall(r"earmark score (\S+)", PAGE)
     assert len(written) == 6
     for name in written:
