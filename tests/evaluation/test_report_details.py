@@ -23,10 +23,11 @@ from earmark.evaluation import (
     write_report,
 )
 from earmark.evaluation.answers import TargetAnswers
+from earmark.evaluation.frame_strips import LARGEST_FRAME, clock_text
 from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip, answers_to, choose_samples, right_and_confident
 from earmark.evaluation.metrics import majority_correct, top_k_correct
 from earmark.evaluation.published_results import PUBLISHED, tables_of
-from earmark.evaluation.report_details import LARGEST_FRAME, LEFT_OUT_SHOWN, ResultDetails, clock_text
+from earmark.evaluation.report_details import LEFT_OUT_SHOWN, ResultDetails
 from tests.helpers.read_page import Page
 
 RIGHT = ClipAnswer("verb", "open", "open", 0.78, right=True)

@@ -6,6 +6,7 @@ A mistyped key or value is refused with its full name and the near matches, befo
 a sweep. `earmark.cli.config_schema` says what each may be; the yaml files hold the defaults.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
     "checked",
     "checked_sweep",
     "compose",
+    "path_value",
     "quoted",
     "quoted_where_needed",
     "unfitting",
@@ -120,6 +122,16 @@ def quoted_where_needed(overrides: Sequence[str]) -> list[str]:
                 text = f"{key}={quoted(value)}"
         readable.append(text)
     return readable
+
+
+def path_value(path: Path) -> str:
+    """Return a path as the value of an override, in quotes if it has more than the plainest characters.
+
+    Example:
+        >>> path_value(Path("data/kitchen")), path_value(Path("my data"))
+        ('data/kitchen', "'my data'")
+    """
+    return str(path) if re.fullmatch(r"[\w./-]+", str(path), re.ASCII) else quoted(str(path))
 
 
 def quoted(value: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from earmark.cli.checks import unused_by_criterion
 from earmark.cli.config_schema import (
     EGO4D_TASKS,
+    MOMENT_TASKS,
     Environment,
     Evaluate,
     EvaluateConfig,
@@ -142,7 +143,7 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
         problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
     problems += _contradicting_probe(config.evaluate, config.data.name) + _of_another_probe(config)
     problems += _contradicting_split(config) + _of_another_data_set(config) + _of_anticipation(config)
-    problems += _of_state_changes(config.evaluate)
+    problems += _of_state_changes(config.evaluate) + _unused_by_moments(config)
     if config.data.split not in ("train", "all"):
         problems.append("data.split: must be train, where the probe learns; evaluate.split is what it is judged on")
     return problems
@@ -211,7 +212,7 @@ def _contradicting_split(config: EvaluateConfig) -> list[str]:
         problems.append(f"data.subset: {subset} is of the validation split; give evaluate.split=validation")
     if subset is not None and evaluate.submission is not None:
         problems.append(f"evaluate.submission: a challenge takes all actions, and data.subset={subset} are a part")
-    if evaluate.split == "test" and evaluate.submission is None:
+    if evaluate.split == "test" and evaluate.submission is None and evaluate.task not in MOMENT_TASKS:
         problems.append("evaluate.submission: must name a file with evaluate.split=test, whose labels are held back")
     if evaluate.split == "train" and evaluate.submission is not None:
         problems.append("evaluate.submission: is of evaluate.split=test or validation")
@@ -232,9 +233,10 @@ def _of_another_data_set(config: EvaluateConfig) -> list[str]:
         *("action_recognition", "published", True, "ego4d"),
     ):
         problems.append("evaluate.audio: must be false with evaluate.protocol=published on Ego4D, which fine-tunes one")
+    labelled = evaluate.task not in (*EGO4D_TASKS, *MOMENT_TASKS)
     if config.data.name == "ego4d" and evaluate.task == "anticipation":
         problems.append("evaluate.task: anticipation is that of EPIC-KITCHENS; Ego4D's is another one, lta")
-    elif config.data.name == "ego4d" and evaluate.split == "test" and evaluate.task not in EGO4D_TASKS:
+    elif config.data.name == "ego4d" and evaluate.split == "test" and labelled:
         problems.append(
             "evaluate.split: must be validation or train; the labels of Ego4D's test actions are not public, and no "
             f"challenge takes answers of {evaluate.task}"
@@ -294,6 +296,35 @@ def _of_state_changes(evaluate: Evaluate) -> list[str]:
             )
         if evaluate.protocol == "published":
             problems.append("evaluate.frames: must be spread with evaluate.protocol=published, which shows such frames")
+    return problems
+
+
+def _unused_by_moments(config: EvaluateConfig) -> list[str]:
+    """Return which settings of probes and of annotated actions would change nothing in tasks that are about moments."""
+    evaluate = config.evaluate
+    if evaluate.task not in MOMENT_TASKS:
+        return []
+    of_task = f"evaluate.task={evaluate.task}"
+    problems = [
+        f"evaluate.{name}: must be {plain} with {of_task}, whose head has settings of its own"
+        for name, plain, given in (
+            ("probe", "linear", evaluate.probe != "linear"),
+            ("lrs", "[]", bool(evaluate.lrs)),
+            ("weight_decays", "[]", bool(evaluate.weight_decays)),
+            ("standardize", "true", not evaluate.standardize),
+        )
+        if given
+    ]
+    if config.train_algo.normalize_feats:
+        problems.append(f"train_algo.normalize_feats: must be false with {of_task}, which has no such step")
+    if evaluate.audio:
+        problems.append(f"evaluate.audio: must be false with {of_task}, which says itself what is looked at")
+    if evaluate.random_clips:
+        problems.append(f"evaluate.random_clips: must be false with {of_task}, whose clips lie around moments")
+    if evaluate.submission is not None:
+        problems.append(f"evaluate.submission: must be null; there is no challenge of {of_task}")
+    if config.data.subset is not None:
+        problems.append(f"data.subset: must be null with {of_task}; it is a part of the actions, not of the moments")
     return problems
 
 

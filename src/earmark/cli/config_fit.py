@@ -35,7 +35,7 @@ def unfitting(config: PretrainConfig | EvaluateConfig) -> list[str]:
             sections = {name: "evaluate" if name in given else "data" for name in ("clip_seconds", "clip_fps")}
             judged = replace(data, clip_seconds=config.clip_seconds, clip_fps=config.clip_fps)
             problems += [text for text in _wrong_rate(judged, prepare, sections) if text not in problems]
-        if config.evaluate.audio or config.evaluate.task in HEARING_TASKS:
+        if config.evaluate.audio or config.evaluate.task in (*HEARING_TASKS, "retrieval"):
             problems += _wrong_sound(data, prepare)
         if prepare.around is not None:
             problems.append("prepare.around: moments keeps moments only; clips of actions need the whole videos")

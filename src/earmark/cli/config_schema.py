@@ -45,6 +45,7 @@ SubmissionFile = Annotated[
 Split = Literal["train", "validation", "test", "all"]
 HEARING_TASKS = ("sound_recognition", "sound_detection")  # which are about what is heard
 EGO4D_TASKS = ("oscc_pnr", "lta")  # which no other data set has annotations of
+MOMENT_TASKS = ("retrieval", "order")  # which are about moments, and need no annotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +309,16 @@ class Prepare:
 class Evaluate:
     """Group ``evaluate``: what is evaluated, and how."""
 
-    task: Literal["action_recognition", "sound_recognition", "sound_detection", "anticipation", "oscc_pnr", "lta"]
+    task: Literal[
+        "action_recognition",
+        "sound_recognition",
+        "sound_detection",
+        "anticipation",
+        "oscc_pnr",
+        "lta",
+        "retrieval",
+        "order",
+    ]
     checkpoint: str | None
     weights: Literal["ema", "model"] | None
     audio: bool
@@ -334,6 +344,7 @@ class Evaluate:
     decoding: Literal["sampled", "most_probable"]
     frames: Literal["spread", "windows"]
     train_parts: AtLeastZero
+    max_moments: AtLeastOne
     random_clips: bool
     standardize: bool
     as_trained: bool

@@ -5,14 +5,13 @@ cores finish in a few minutes, and prints the commands that do the same.
 """
 
 import argparse
-import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from earmark.atomic import require_writable
-from earmark.cli.config import EvaluateConfig, PretrainConfig, checked, compose, quoted
+from earmark.cli.config import EvaluateConfig, PretrainConfig, checked, compose, path_value
 from earmark.cli.terminal import DONE, num_cpus, say
 from earmark.wording import counted
 
@@ -125,8 +124,8 @@ def run_demo(out: str | Path, *, size: str = "standard") -> Path:
 
     where = (
         "data=kitchen",
-        f"data.args.base_path={_value(kitchen)}",
-        f"environment.data_dir={_value(out)}",
+        f"data.args.base_path={path_value(kitchen)}",
+        f"environment.data_dir={path_value(out)}",
         "environment.workers=0",
         f"logging.name={RUN_NAME}",
     )
@@ -141,8 +140,3 @@ def run_demo(out: str | Path, *, size: str = "standard") -> Path:
     page = evaluate(checked(EvaluateConfig, values), values).folder / "report.html"
     say(f"4 of 4: the page is {page}")
     return page
-
-
-def _value(path: Path) -> str:
-    """Return a path as the value of an override, in quotes if it has more than the plainest characters."""
-    return str(path) if re.fullmatch(r"[\w./-]+", str(path), re.ASCII) else quoted(str(path))

@@ -23,7 +23,7 @@ from earmark.cli.build import (
     run_dir,
 )
 from earmark.cli.config import ConfigError
-from earmark.cli.config_schema import EGO4D_TASKS, HEARING_TASKS, Data, Environment, EvaluateConfig
+from earmark.cli.config_schema import EGO4D_TASKS, HEARING_TASKS, MOMENT_TASKS, Data, Environment, EvaluateConfig
 from earmark.cli.evaluation_page import page_details
 from earmark.cli.judged import SAW, Judged, judged_encoders, seen_videos, untrained
 from earmark.cli.submission import require_submittable, submit
@@ -70,6 +70,7 @@ LATER_KEYS: Mapping[str, Any] = {
     "clip_fps": None,
     "frames": "spread",
     "train_parts": 4,
+    "max_moments": 1000,
 }
 
 
@@ -123,7 +124,8 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     dataset = open_judged_dataset(judged.data, config.environment)
     if config.evaluate.task in HEARING_TASKS:
         dataset = annotated_sounds(dataset)
-    if not dataset.classes and config.evaluate.task not in EGO4D_TASKS:  # these read files of their own
+    # those read files of their own, and these need none
+    if not dataset.classes and config.evaluate.task not in (*EGO4D_TASKS, *MOMENT_TASKS):
         raise ConfigError(
             f"data: {judged.data.name} has no annotated actions; choose kitchen, epic_action_segments or ego4d"
         )
@@ -272,6 +274,8 @@ def result_folder(judged: Judged, store: "PreparedStore", config: EvaluateConfig
     settings["data"] = {key: values["data"][key] for key in ("name", "clip_seconds", "clip_fps")}
     if config.data.subset is not None:
         settings["data"]["subset"] = config.data.subset
+    if config.evaluate.task in MOMENT_TASKS:
+        settings["moments"] = {"gap_seconds": config.data.args.delta_non_overlap}
     if "audio" in judged.encoders:
         settings["audio"] = {"seconds": config.data.audio_seconds, **encoder_fingerprint(judged.encoders["audio"])}
     # These words, with the empty transform, are those of version 1: an evaluation made then finds its folder again.
@@ -329,7 +333,11 @@ def write_page(
         **({} if config.data.subset is None else {"actions judged": config.data.subset.replace("_", " ")}),
         "prepared videos": str(store.root),
         "moments found by": f"detector {store.parameters['detector']}",
-        "clips of each action": str(config.evaluate.num_clips),
+        **(
+            {"gap to each clip": f"{config.data.args.delta_non_overlap:g} s"}
+            if config.evaluate.task in MOMENT_TASKS
+            else {"clips of each action": str(config.evaluate.num_clips)}
+        ),
         "seed": str(config.environment.seed),
         "earmark": __version__,
     }

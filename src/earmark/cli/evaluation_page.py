@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from earmark.cli.change_page import learned_changes
 from earmark.cli.config_schema import EvaluateConfig
 from earmark.cli.judged import SAW, Judged
 from earmark.wording import at_most, counted
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["page_details"]
 
 MAX_REMARKS = 10  # on what is unusual in the annotations
+HELD_OUT = {"held_out_accuracy": "", "held_out_reciprocal_rank": "mean reciprocal rank "}  # what a choice went by
 NUM_CONFIDENT, NUM_DRAWN = 3, 3  # clips of each group on the page: those answered right, those answered wrong
 
 
@@ -47,12 +49,16 @@ def page_details(
         dataset: Records and classes.
         seen: Videos that pretraining saw; None where they are not known.
     """
+    from earmark.evaluation import Order
     from earmark.evaluation.report_details import ResultDetails
 
     targets = target_answers(task, judgement)
     several = len(judgement.answers) > 1
     tables, reason = published_beside(task, targets, config, judged, dataset, judgement.result.options)
     left_out = {f"{count.split}: {task.sample}s": count.left_out for count in task.records}
+    learned = None
+    if isinstance(task, Order):
+        learned = learned_changes(task, judgement.answers[0], judged, config, store)
     return ResultDetails(
         sample=task.sample,
         measured=task.title.removesuffix(" [95 % interval]"),
@@ -62,6 +68,7 @@ def page_details(
         clips=_judged_clips(task, targets, config, store),
         published=tables,
         not_published=reason,
+        learned=learned,
         left_out=left_out | {"annotations": [_place_and_reason(text) for text in dataset.problems]},
     )
 
@@ -108,8 +115,8 @@ def _judged_clips(
     import numpy as np
 
     from earmark.clips.dataset import ActionClips
+    from earmark.evaluation.frame_strips import FRAMES_SHOWN
     from earmark.evaluation.judged_clips import JudgedClip, answers_to, choose_samples, right_and_confident
-    from earmark.evaluation.report_details import FRAMES_SHOWN
 
     if not targets or not isinstance(task.test_clips, ActionClips):
         return []
@@ -314,8 +321,9 @@ def _chosen_text(column: str, values: Mapping[str, float]) -> str:
     text = f"{column}: {text}"
     if "held_out_loss" in values:
         basis = f"loss {values['held_out_loss']:.3f} on {values['held_out_windows']:,.0f} held-out windows"
-    elif "held_out_actions" in values:
-        basis = f"{values['held_out_accuracy']:.1f} % of {values['held_out_actions']:,.0f} held-out actions"
+    elif (measured := next((name for name in HELD_OUT if name in values), None)) is not None:
+        unit = "actions" if "held_out_actions" in values else "moments"
+        basis = f"{HELD_OUT[measured]}{values[measured]:.1f} % of {values[f'held_out_{unit}']:,.0f} held-out {unit}"
     else:
         return text
     for name in settings:

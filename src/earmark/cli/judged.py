@@ -7,17 +7,26 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from earmark.cli.build import base_path, build_encoder, run_dir
 from earmark.cli.config import ConfigError, checked
-from earmark.cli.config_schema import HEARING_TASKS, AudioEncoder, Data, Environment, EvaluateConfig, VideoEncoder
+from earmark.cli.config_schema import (
+    HEARING_TASKS,
+    MOMENT_TASKS,
+    AudioEncoder,
+    Data,
+    Environment,
+    EvaluateConfig,
+    VideoEncoder,
+)
+from earmark.cli.own_heads import holds_audio_encoder, own_heads, trained_heads
 from earmark.cli.terminal import say
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.encoders import Encoder
-    from earmark.evaluation import Modality
+    from earmark.evaluation import Modality, ProjectionHeads
 
 __all__ = ["Judged", "judged_encoders", "judged_modalities", "read_checkpoint", "seen_videos", "untrained"]
 
@@ -50,6 +59,7 @@ class Judged:
         has_average: Whether the checkpoint holds an average of the weights beside them.
         name: Checkpoint and weights in words.
         stored: What else the checkpoint holds that says where it comes from; empty without one.
+        heads: Its trained projection heads, for the tasks that are about moments; None where it has none.
     """
 
     encoders: "Mapping[Modality, Encoder]"
@@ -60,11 +70,12 @@ class Judged:
     has_average: bool
     name: str
     stored: Mapping[str, Any]
+    heads: "ProjectionHeads | None" = None
 
 
 def judged_modalities(config: EvaluateConfig) -> "tuple[Modality, ...]":
     """Return what of the clips is looked at: what the task is about, and with ``evaluate.audio`` both."""
-    if config.evaluate.audio:
+    if config.evaluate.audio or config.evaluate.task == "retrieval":
         return ("video", "audio")
     return ("audio",) if config.evaluate.task in HEARING_TASKS else ("video",)
 
@@ -114,9 +125,10 @@ def judged_encoders(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged
     given: Mapping[Modality, EncoderConfig] = {"video": config.backbone.video, "audio": config.backbone.audio}
     for modality, encoder in given.items():
         if modality not in modalities and encoder.args.weights is not None:
+            remedy = "" if config.evaluate.task in MOMENT_TASKS else "; add evaluate.audio=true to judge both"
             raise ConfigError(
                 f"backbone.{modality}.args.weights: {encoder.args.weights} would not be used, the {modality} encoder "
-                "is not judged" + ("; add evaluate.audio=true to judge both" if config.evaluate.audio is False else "")
+                f"is not judged{remedy}"
             )
     asked = {modality: given[modality] for modality in modalities}
     if config.evaluate.checkpoint == "none":
@@ -128,24 +140,14 @@ def judged_encoders(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged
                 "add evaluate.checkpoint=none to judge that file"
             )
 
-    from earmark.encoders.weights import load_encoder_weights
-
     path, state = read_checkpoint(config)
     stored = _stored_config(path, state)
-    encoders, configs = {}, {}
-    for modality, encoder in asked.items():
-        configs[modality] = held = _held_encoder(path, stored, modality)
-        if _described(held) != _described(encoder):
-            say(
-                f"{path} holds the encoder {_described(held)}: the {_described(encoder)} of backbone.{modality} is "
-                "not used"
-            )
-        if encoder.args.pretrained:
-            say(f"{path} is judged: the published weights of backbone.{modality}.args.pretrained are not used")
-        encoders[modality] = _built_for(path, state, held, config.environment)
-        loaded = load_encoder_weights(
-            encoders[modality], path, kind=modality, weights=config.evaluate.weights, state=state
-        )
+    encoders, configs, weights = _loaded_encoders(path, state, stored, config, asked)
+    heads = None
+    if config.evaluate.task in MOMENT_TASKS:
+        heads = _own_heads(path, state, stored, config, encoders, weights)
+        if heads is not None:
+            modalities = ("video", "audio")  # both are shown something
     data = config.data
     if config.evaluate.as_trained:
         _require_as_trained(path, stored, values, modalities)
@@ -161,11 +163,67 @@ def judged_encoders(config: EvaluateConfig, values: Mapping[str, Any]) -> Judged
         configs=configs,
         data=data,
         path=path,
-        weights=loaded.weights,
+        weights=weights,
         has_average=has_average,
-        name=str(path) + (f", {OF_WHICH_WEIGHTS[loaded.weights]}" if has_average else ""),
+        name=str(path) + (f", {OF_WHICH_WEIGHTS[weights]}" if has_average else ""),
         stored={name: state[name] for name in origin if name in state},
+        heads=heads,
     )
+
+
+def _loaded_encoders(
+    path: Path,
+    state: Mapping[str, Any],
+    stored: Mapping[str, Any],
+    config: EvaluateConfig,
+    asked: "Mapping[Modality, EncoderConfig]",
+) -> "tuple[dict[Modality, Encoder], dict[Modality, EncoderConfig], Literal['ema', 'model']]":
+    """Return the encoders of a checkpoint, their configurations, and which of its weights they have."""
+    from earmark.encoders.weights import load_encoder_weights
+
+    encoders: dict[Modality, Encoder] = {}
+    configs: dict[Modality, EncoderConfig] = {}
+    weights: Literal["ema", "model"] = "model"
+    for modality, encoder in asked.items():
+        if modality == "audio" and config.evaluate.task == "retrieval" and not holds_audio_encoder(state):
+            say(f"{path} holds no audio encoder, as its method does not use sound: sounds are those of a random one")
+            encoders[modality], configs[modality] = build_encoder(untrained(encoder), config.environment), encoder
+            continue
+        configs[modality] = held = _held_encoder(path, stored, modality)
+        if _described(held) != _described(encoder):
+            say(
+                f"{path} holds the encoder {_described(held)}: the {_described(encoder)} of backbone.{modality} is "
+                "not used"
+            )
+        if encoder.args.pretrained:
+            say(f"{path} is judged: the published weights of backbone.{modality}.args.pretrained are not used")
+        encoders[modality] = _built_for(path, state, held, config.environment)
+        weights = load_encoder_weights(
+            encoders[modality], path, kind=modality, weights=config.evaluate.weights, state=state
+        ).weights
+    return encoders, configs, weights
+
+
+def _own_heads(
+    path: Path,
+    state: Mapping[str, Any],
+    stored: Mapping[str, Any],
+    config: EvaluateConfig,
+    encoders: "Mapping[Modality, Encoder]",
+    weights: Literal["ema", "model"],
+) -> "ProjectionHeads | None":
+    """Return the trained heads of a checkpoint with both its encoders, of which the task may look at one alone."""
+    needed = {"retrieval": "clip", "order": "state"}
+    if needed[config.evaluate.task] not in trained_heads(stored):
+        return None
+    from earmark.encoders.weights import load_encoder_weights
+
+    both = dict(encoders)
+    if "audio" not in both:
+        held = _held_encoder(path, stored, "audio")
+        both["audio"] = _built_for(path, state, held, config.environment)
+        load_encoder_weights(both["audio"], path, kind="audio", weights=config.evaluate.weights, state=state)
+    return own_heads(path, state, stored, weights=weights, encoders=both)
 
 
 def _held_encoder(path: Path, stored: Mapping[str, Any], modality: "Modality") -> EncoderConfig:

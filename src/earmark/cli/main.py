@@ -33,13 +33,14 @@ COMMANDS = {  # each has a module of its name in this package, with `add_argumen
     "pretrain": "train both encoders on the moments of a data set",
     "evaluate": "judge pretrained encoders by a task: actions, sounds, what comes next",
     "score": "validate a file of predictions for a challenge, and score it with the official measures",
+    "bench": "compare methods over seeds on one generated data set: which idea brings what",
     "features": "write the features of whole videos: of windows, of moments or of annotated actions",
     "runs": "list the runs with their state, epoch, last loss and best probe",
     "doctor": "say what this machine has, and what is missing for what",
 }
 HYDRA_COMMANDS = ("pretrain", "evaluate")  # Hydra parses their arguments
 LISTS = ("files", "inputs", "overrides")  # what a command takes any number of; none takes two of them
-RESUMABLE = ("demo", "kitchen", "prepare", "audio", "features")
+RESUMABLE = ("demo", "kitchen", "prepare", "audio", "features", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

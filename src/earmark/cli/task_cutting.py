@@ -278,12 +278,37 @@ def _state_changes_of(
     )
 
 
+def _moment_task(
+    dataset: "DatasetRecords", store: "PreparedStore", judged: Judged, config: EvaluateConfig
+) -> "AnyTask":
+    """Choose the moments of a task that is about them, and cut their clips."""
+    from earmark.evaluation import Order, Retrieval
+
+    kinds: dict[str, type[Retrieval] | type[Order]] = {"retrieval": Retrieval, "order": Order}
+    return cut_clips(
+        partial(
+            kinds[config.evaluate.task].from_dataset,
+            gap_seconds=config.data.args.delta_non_overlap,
+            max_moments=config.evaluate.max_moments,
+            seed=config.environment.seed,
+            heads=judged.heads,
+        ),
+        dataset,
+        store,
+        config,
+        clips=clip_options(judged, config),
+        probe=probe_options(config, judged.encoders),
+    )
+
+
 # By `evaluate.task`; a task that is not here is cut by its `from_dataset` with the options that all tasks have.
 BUILDERS: "Mapping[str, TaskBuilder]" = {
     "action_recognition": _recognition,
     "lta": _long_term_anticipation,
     "sound_recognition": _recognition,
     "oscc_pnr": _state_changes,
+    "retrieval": _moment_task,
+    "order": _moment_task,
 }
 PUBLISHED_BUILDERS: "Mapping[str, TaskBuilder]" = {
     "action_recognition": _published_action_recognition,

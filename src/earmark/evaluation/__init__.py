@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from earmark.evaluation.long_term_anticipation_head import HeadOptions
     from earmark.evaluation.long_term_anticipation_published import PublishedLongTermAnticipation
     from earmark.evaluation.long_term_anticipation_results import LongTermAnswers, LongTermResult
+    from earmark.evaluation.order import NeighbourResult, Order, OrderAnswers, OrderResult
+    from earmark.evaluation.own_heads import ProjectionHeads
     from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
     from earmark.evaluation.probing import ProbeAnswers, fit_probe
     from earmark.evaluation.published_ego4d import PUBLISHED_FINE_TUNING, PublishedEgo4DRecognition
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from earmark.evaluation.report import Example, write_report
     from earmark.evaluation.report_details import ResultDetails
     from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
+    from earmark.evaluation.retrieval import Retrieval, RetrievalAnswers, RetrievalResult
     from earmark.evaluation.sound_detection import DetectionAnswers, DetectionResult, SoundDetection
     from earmark.evaluation.sound_recognition import SoundRecognition, SoundSetResult
     from earmark.evaluation.sound_submissions import (
@@ -120,9 +123,14 @@ _MODULE_OF = {
     "LongTermAnticipation": "long_term_anticipation",
     "LongTermResult": "long_term_anticipation_results",
     "Modality": "features",
+    "NeighbourResult": "order",
+    "Order": "order",
+    "OrderAnswers": "order",
+    "OrderResult": "order",
     "PartRecall": "anticipation",
     "ProbeAnswers": "probing",
     "ProbeOptions": "probe",
+    "ProjectionHeads": "own_heads",
     "PublishedActionRecognition": "published_protocol",
     "PublishedEgo4DRecognition": "published_ego4d",
     "PublishedLongTermAnticipation": "long_term_anticipation_published",
@@ -131,6 +139,9 @@ _MODULE_OF = {
     "RecallResult": "anticipation",
     "RecordCount": "base",
     "ResultDetails": "report_details",
+    "Retrieval": "retrieval",
+    "RetrievalAnswers": "retrieval",
+    "RetrievalResult": "retrieval",
     "Row": "results",
     "Score": "results",
     "Seen": "results",
@@ -221,9 +232,14 @@ __all__ = [
     "LongTermAnticipation",
     "LongTermResult",
     "Modality",
+    "NeighbourResult",
+    "Order",
+    "OrderAnswers",
+    "OrderResult",
     "PartRecall",
     "ProbeAnswers",
     "ProbeOptions",
+    "ProjectionHeads",
     "PublishedActionRecognition",
     "PublishedEgo4DRecognition",
     "PublishedLongTermAnticipation",
@@ -232,6 +248,9 @@ __all__ = [
     "RecallResult",
     "RecordCount",
     "ResultDetails",
+    "Retrieval",
+    "RetrievalAnswers",
+    "RetrievalResult",
     "Row",
     "Score",
     "Seen",

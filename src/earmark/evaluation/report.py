@@ -21,7 +21,9 @@ from matplotlib.image import imsave
 
 from earmark.atomic import replacing
 from earmark.clips.transforms import LogMel
-from earmark.evaluation.report_details import ResultDetails, clock_text, shown_details, strip
+from earmark.evaluation.frame_strips import clock_text, strip
+from earmark.evaluation.learned_changes import shown_changes
+from earmark.evaluation.report_details import ResultDetails, shown_details
 from earmark.evaluation.results import TaskResult
 from earmark.media.page import data_uri, render_page, wav_uri
 from earmark.wording import counted
@@ -134,6 +136,7 @@ def write_report(
         True
     """
     steps, num_unnumbered = _steps(metrics or ())
+    details = details or ResultDetails()
     columns = _shown_columns(results)
     as_published = _shown_columns(None if results is None else results.published)
     page = render_page(
@@ -149,7 +152,8 @@ def write_report(
         as_published=as_published,
         most_classes=CLASSES_SHOWN,
         scales=_scales([*columns, *as_published]),
-        details=shown_details(details or ResultDetails(), results),
+        details=shown_details(details, results),
+        learned=None if details.learned is None else shown_changes(details.learned),
         curve_size=[round(100 * inches) for inches in CURVE_INCHES],
         examples=[_shown_example(example) for example in examples],
     )

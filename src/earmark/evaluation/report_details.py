@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional
 
 from earmark.datasets.annotation_files import num_left_out
 from earmark.evaluation.answers import (
@@ -24,16 +22,14 @@ from earmark.evaluation.answers import (
     frequency_bins,
     largest_confusions,
 )
+from earmark.evaluation.frame_strips import clock_text, strip
 from earmark.evaluation.judged_clips import JudgedClip
+from earmark.evaluation.learned_changes import LearnedChanges
 from earmark.evaluation.published_results import WITH_AUDIO, PublishedTable
 from earmark.evaluation.results import Estimate, TaskResult
-from earmark.media.page import jpeg_uri
 
-__all__ = ["ResultDetails", "clock_text", "require_frames", "shown_details", "strip"]
+__all__ = ["ResultDetails", "shown_details"]
 
-FRAMES_SHOWN = 4  # of each clip, evenly spread: more would be too small to see on a telephone
-FRAME_QUALITY = 80  # of their JPEG
-LARGEST_FRAME = 128  # pixels of the short side: stores for larger inputs hold larger frames than can be seen here
 CONFUSIONS_SHOWN = 12  # pairs of classes in the table
 LEFT_OUT_SHOWN = 200  # lines; all are counted
 PLOT_LEFT, PLOT_RIGHT, PLOT_TOP, PLOT_BOTTOM = 40.0, 470.0, 12.0, 232.0  # of the scatter plot, in its own pixels
@@ -54,6 +50,7 @@ class ResultDetails:
         clips: Test samples to show, those that were answered right and those answered wrong.
         published: Tables of published results to show beside these.
         not_published: Why published results are not shown; empty where there are none of this kind.
+        learned: What was learned of changes, to look at; None for other tasks than `earmark.evaluation.order.Order`.
         left_out: Id and reason of what could not be used, by heading.
     """
 
@@ -65,6 +62,7 @@ class ResultDetails:
     clips: Sequence[JudgedClip] = ()
     published: Sequence[PublishedTable] = ()
     not_published: str = ""
+    learned: LearnedChanges | None = None
     left_out: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
 
@@ -281,54 +279,3 @@ def _shown_left_out(heading: str, lines: Sequence[tuple[str, str]]) -> dict[str,
         "lines": lines[:LEFT_OUT_SHOWN],
         "num_more": max(0, len(lines) - LEFT_OUT_SHOWN),
     }
-
-
-def require_frames(frames: npt.NDArray[np.uint8], *, where: str) -> None:
-    """Refuse what is no clip.
-
-    Raises:
-        ValueError: Naming the clip.
-    """
-    if frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0 or frames.dtype != np.uint8:
-        raise ValueError(f"{where}: frames must be uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
-
-
-def strip(frames: npt.NDArray[np.uint8], *, where: str) -> list[dict[str, Any]]:
-    """Return evenly spread frames of a clip, the first and the last among them, as data URIs with width and height.
-
-    Args:
-        frames: uint8 ``(T, H, W, 3)`` RGB; larger ones than a page shows are made smaller.
-        where: Names the clip in an error.
-
-    Raises:
-        ValueError: If they are no frames.
-    """
-    require_frames(frames, where=where)
-    numbers = np.unique(np.linspace(0, len(frames) - 1, FRAMES_SHOWN).round().astype(int))
-    shown = _at_most(frames[numbers], LARGEST_FRAME)
-    height, width = shown.shape[1:3]
-    return [{"uri": jpeg_uri(frame, quality=FRAME_QUALITY), "width": width, "height": height} for frame in shown]
-
-
-def _at_most(frames: npt.NDArray[np.uint8], short_side: int) -> npt.NDArray[np.uint8]:
-    """Return frames whose short side is no longer than that, averaged down where it was."""
-    height, width = frames.shape[1:3]
-    scale = short_side / min(height, width)
-    if scale >= 1:
-        return frames
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
-    smaller = functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
-    return smaller.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-
-
-def clock_text(seconds: float) -> str:
-    """Return a time of a video as players show it.
-
-    Example:
-        >>> clock_text(72.5), clock_text(59.999), clock_text(3725.25)
-        ('1:12.50', '1:00.00', '1:02:05.25')
-    """
-    minutes, rest = divmod(round(seconds, 2), 60)
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours}:{minutes:02d}:{rest:05.2f}" if hours else f"{minutes}:{rest:05.2f}"

@@ -341,7 +341,10 @@ def format_table(result: TaskResult[Any], *, title: str, samples: str) -> Table:
         rows += [dataclasses.replace(row, label=f"published: {row.label}") for row in of_published]
         notes.insert(0, f"published: {result.published.options['protocol']}")
     names = dict.fromkeys(f"{row.label}: {row.majority_name}" for row in rows[:num_full] if row.majority_name)
-    if names:
+    shared = {row.majority_name for row in rows[:num_full]}
+    if names and len(shared) == 1:
+        notes.insert(0, f"majority: {shared.pop()}")
+    elif names:
         notes.insert(0, f"majority: of {'; '.join(names)}")
     if not all(row.higher_is_better for row in rows):
         notes.insert(0, "\u2193: lower is better; a gain below 0 is for the encoder")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from earmark.methods.avid import AVID
 from earmark.methods.base import Embeddings, EpochAware, Method, Views
 from earmark.methods.gathering import gather_with_gradient, gather_without_gradient
-from earmark.methods.heads import projection_head
+from earmark.methods.heads import heads_of_weights, projection_head
 from earmark.methods.objectives import (
     audible_state_change_loss,
     audio_visual_correspondence_loss,
@@ -51,6 +51,7 @@ __all__ = [
     "contrastive_state_change_loss",
     "gather_with_gradient",
     "gather_without_gradient",
+    "heads_of_weights",
     "l2_normalize",
     "noise_contrastive_loss",
     "nt_xent_loss",

@@ -1,0 +1,234 @@
+"""The benchmark: what its cells are, which of them are done, and that a killed one goes on with the others."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from earmark.cli.bench import run_bench
+from earmark.cli.bench_cells import CellOutcome, Found, stored_results
+from earmark.cli.bench_plan import Cell, Places, cells_of, prepare_commands, tuning_cells
+from earmark.cli.bench_presets import METHODS, PRESETS, REFERENCE, TASKS, BenchPreset
+from earmark.cli.bench_tuning import chosen_rates
+from earmark.cli.config import ConfigError, EvaluateConfig, PretrainConfig, checked, compose
+from earmark.cli.main import main
+from earmark.kitchen import Difficulty, KitchenSize
+from tests.conftest import ROOT
+
+TRAINED = [method for method, overrides in METHODS.items() if overrides is not None]
+RATES = dict.fromkeys(TRAINED, 0.1)
+OF_METHOD = {"criterion", "logging.name", "optim.args.lr", "optim.epochs", "logging.save_freq"}
+TINY = BenchPreset(
+    words="for tests",
+    kitchen=KitchenSize(3, 3, 12, width=64, height=64, fps=8, sample_rate=16000),
+    difficulty=Difficulty(),
+    kitchen_seed=0,
+    shared=(
+        "prepare.fps=8",
+        "prepare.short_side=32",
+        "data.clip_fps=8",
+        "data_augm.crop_size=24",
+        "backbone/video=avid_r2plus1d_10",
+        "backbone.video.args.width=2",
+        "backbone.audio.args.width=2",
+        "environment.accelerator=cpu",
+    ),
+    pretrain=("data_augm.min_short_side=24", "data_augm.max_short_side=32"),
+    evaluate=("evaluate.num_clips=1", "optim.args.lr=0.1", "optim.epochs=2", "optim.schedule=[1]"),
+    of_tasks={},
+    num_steps=2,
+    batch_size=4,
+    rates_tried=(0.01, 0.1),
+    rates={"replai": 0.1, "supervised": 0.1},
+    rates_found="in a test",
+    tuning_seed=100,
+    seeds=(0, 1),
+    tasks=("action_recognition",),
+)
+
+
+def cells_in(out: Path, preset: BenchPreset, **options: Any) -> list[Cell]:
+    given = {"methods": list(METHODS), "rates": RATES, "num_batches": dict.fromkeys(TRAINED, 8)}
+    return cells_of(preset, Places(out), **given | options)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_methods_differ_in_nothing_but_what_they_are(name: str, tmp_path: Path) -> None:
+    for cells in (
+        cells_in(tmp_path, PRESETS[name]),
+        tuning_cells(PRESETS[name], Places(tmp_path), methods=list(METHODS), num_batches=dict.fromkeys(TRAINED, 8)),
+    ):
+        shared = set()
+        for cell in cells:
+            if cell.pretrain is not None:
+                overrides = [text for text in cell.pretrain.overrides if text.partition("=")[0] not in OF_METHOD]
+                shared.add(tuple(text for text in overrides if text != f"environment.seed={cell.seed}"))
+        assert len(shared) == 1
+        probes = {
+            tuple(
+                text
+                for text in command.overrides
+                if not text.startswith(("logging.name=", "evaluate.checkpoint=", "environment.seed="))
+            )
+            for cell in cells
+            for command in [cell.evaluations["action_recognition"]]
+        }
+        assert len(probes) == 1
+
+
+def test_every_method_is_tried_with_every_rate_and_judged_with_every_seed(tmp_path: Path) -> None:
+    preset = PRESETS["quick"]
+    cells = cells_in(tmp_path, preset)
+    assert sorted((cell.method, cell.seed) for cell in cells) == sorted(
+        (method, seed) for method in METHODS for seed in preset.seeds
+    )
+    assert len({cell.name for cell in cells}) == len(cells) == 45
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)  # whole seeds first
+    tuning = tuning_cells(preset, Places(tmp_path), methods=list(METHODS), num_batches=dict.fromkeys(TRAINED, 8))
+    assert sorted((cell.method, cell.lr) for cell in tuning) == sorted(  # type: ignore[type-var]
+        (method, lr) for method in TRAINED for lr in preset.rates_tried
+    )
+    validation = str(Places(tmp_path).kitchen)
+    for cell in tuning:
+        assert cell.pretrain is not None
+        assert cell.seed not in preset.seeds
+        for command in (cell.pretrain, *cell.evaluations.values()):
+            assert f"data.args.base_path={validation}" not in command.overrides
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_commands_are_ones_that_earmark_takes(name: str, tmp_path: Path) -> None:
+    preset = dataclasses.replace(PRESETS[name], seeds=(3,))
+    methods = TRAINED if name == "quick" else [REFERENCE]
+    for cell in cells_in(tmp_path, preset, methods=[*methods, "random"]):
+        if cell.pretrain is not None:
+            config = checked(PretrainConfig, compose("default_ssrl", cell.pretrain.overrides))
+            assert (config.environment.seed, config.optim.epochs) == (3, max(1, round(preset.num_steps / 8)))
+        if cell.method in (REFERENCE, "random"):
+            for task, command in cell.evaluations.items():
+                judged = checked(EvaluateConfig, compose("default_lincls", command.overrides))
+                assert judged.logging.name == cell.name, task
+    for command in prepare_commands(preset, Places(tmp_path), tasks=list(TASKS), tune=True):
+        checked(PretrainConfig, compose("default_ssrl", command.overrides), cuts_clips=False)
+
+
+def test_the_rate_is_chosen_that_is_right_most_often_on_held_out_videos(tmp_path: Path) -> None:
+    cells = tuning_cells(TINY, Places(tmp_path), methods=["replai", "avc"], num_batches={"replai": 1, "avc": 1})
+    reached = {("replai", 0.01): (10.0, 30.0), ("replai", 0.1): (30.0, 12.0), ("avc", 0.01): (9.0, 9.0)}
+    outcomes = {}
+    for cell in cells:
+        verb, noun = reached.get((cell.method, cell.lr or 0.0), (8.0, 10.0))
+        found = Found("", {"verb top-1": verb, "noun top-1": noun}, {})
+        outcomes[cell.name] = CellOutcome(cell.name, {"action_recognition": found})
+    chosen = chosen_rates(cells, outcomes)
+    assert chosen["replai"].lr == 0.1
+    assert chosen["replai"].quality == {0.01: 20.0, 0.1: 21.0}
+    assert chosen["replai"].on_edge
+    assert chosen["avc"].lr == 0.01  # of equals the least
+    outcomes[cells[0].name] = CellOutcome(cells[0].name, {}, problem="out of memory")
+    with pytest.raises(ValueError, match=f"{cells[0].name}.*out of memory"):
+        chosen_rates(cells, outcomes)
+
+
+def write_stored(folder: Path, values: Any) -> None:
+    row = {"label": "verb top-1", "score": {"encoder": {"value": 40.0}, "majority": {"value": 20.0}}}
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps({"config": values, "rows": [row]}))
+
+
+def test_results_are_taken_for_those_of_their_own_settings_only(tmp_path: Path) -> None:
+    def values(*changes: str, seed: int = 0) -> dict[str, Any]:
+        (cell,) = cells_in(tmp_path, dataclasses.replace(PRESETS["quick"], seeds=(seed,)), methods=["replai"])
+        return compose("default_lincls", [*cell.evaluations["action_recognition"].overrides, *changes])
+
+    write_stored(tmp_path / "run" / "found", values())
+    found = stored_results(tmp_path / "run", values())
+    assert found == Found(str(tmp_path / "run" / "found"), {"verb top-1": 40.0}, {"verb top-1": 20.0})
+    elsewhere = "evaluate.checkpoint=/moved/checkpoint_0015.pt"
+    assert stored_results(tmp_path / "run", values(elsewhere, "environment.workers=3")) == found
+    for other in (
+        values(seed=1),
+        values("evaluate.num_clips=3"),
+        values("data.clip_fps=16"),
+        values("evaluate.checkpoint=/moved/checkpoint_0014.pt"),
+        values("optim.epochs=31"),
+    ):
+        assert stored_results(tmp_path / "run", other) is None
+    (tmp_path / "run" / "damaged").mkdir()
+    (tmp_path / "run" / "damaged" / "results.json").write_text('{"rows": 3')
+    assert stored_results(tmp_path / "run", values()) == found
+    assert stored_results(tmp_path / "absent", values()) is None
+
+
+@pytest.mark.parametrize("seeds", ["0 0", "-1", "100"])
+def test_seeds_that_make_no_grid_are_refused(seeds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--out", str(tmp_path / "b"), "--seeds", *seeds.split()]) == 2
+    assert "--seeds" in capsys.readouterr().err
+
+
+def test_a_folder_of_other_settings_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "bench.json").write_text(json.dumps({"format_version": 1, "num_steps": 7}))
+    with pytest.raises(ConfigError, match=r"holds a benchmark of other settings.*num_steps"):
+        run_bench(TINY, tmp_path)
+    (tmp_path / "bench.json").write_text("[")
+    with pytest.raises(ConfigError, match=r"bench\.json: not the description"):
+        run_bench(TINY, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"bench.json"}
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from earmark.cli.bench import run_bench
+from tests.cli.test_bench import TINY
+if __name__ == "__main__":
+    sys.exit(run_bench(TINY, Path(sys.argv[1]), methods=["random", "supervised", "replai"], num_jobs=1, as_json=True))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_benchmark_goes_on_with_the_cells_that_are_not_done(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    out = tmp_path / "bench"
+    command = [sys.executable, "-c", SCRIPT, str(out)]
+
+    def results() -> dict[str, int]:
+        return {path.parent.parent.name: path.stat().st_mtime_ns for path in out.glob("outputs/*/*/results.json")}
+
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    stop = time.monotonic() + 300
+    while len(results()) < 2 and process.poll() is None and time.monotonic() < stop:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    first = results()
+    assert 2 <= len(first) < 6, (tmp_path / "log").read_text()
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {name: results()[name] for name in first} == first  # not made again
+    assert done.stderr.count("(done before)") == len(first)
+    content = json.loads(done.stdout)
+    assert [cell["name"] for cell in content["cells"]] == [
+        f"{method}-seed{seed}" for seed in (0, 1) for method in ("random", "supervised-lr0.1", "replai-lr0.1")
+    ]
+    assert all(cell["problem"] is None for cell in content["cells"])
+    entries = {(entry["method"], entry["measure"]): entry for entry in content["table"]["entries"]}
+    assert len(entries) == 6
+    for cell in content["cells"]:
+        (folder,) = cell["results"]
+        stored = json.loads((Path(folder) / "results.json").read_text())
+        by_seed = entries[cell["method"], "verb top-1"]["over_seeds"]["by_seed"]
+        assert by_seed[str(cell["seed"])] == stored["headline"]["value"]
+    for name in ("table.txt", "table.csv", "table.tex", "report.html", "results.json"):
+        assert (out / name).stat().st_size > 0
