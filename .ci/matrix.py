@@ -190,6 +190,8 @@ def main() -> int:
     if unknown:
         parser.error(f"no such leg: {', '.join(sorted(unknown))}")
     legs = [leg for leg in legs if not options.only or leg.name in options.only]
+    if options.jobs > 1:  # each takes its share of the processors: all of them each would wait for one another
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.jobs)))
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
         names = [leg.name for leg in legs]
         outcomes = dict(zip(names, pool.map(partial(outcome_of, scratch=Path(scratch)), legs), strict=True))

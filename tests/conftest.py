@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = Path(__file__).parent / "reference"
 HIDDEN_GPUS = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}  # of NVIDIA and of AMD
+LONGEST = "test_learning.py"  # of the slow tests
 NOT_THERE_WITHOUT_TORCH = ("torch", "lightning_fabric", "tensorboard")
 MUST_RUN_WITHOUT_TORCH = re.compile(r"without_torch|media/|moments/|preparation/|cli/test_(config|doctor)|kitchen/")
 
@@ -68,8 +69,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip_slow)
         if item.get_closest_marker("gpu") and (torch is None or not torch.cuda.is_available()):
             item.add_marker(skip_gpu)
-    if config.getoption("--run-slow"):  # two at once end soonest if the longest is not the last; the others keep order
-        items.sort(key=lambda item: not item.path.name.startswith("test_learning"))
+    if config.getoption("--run-slow"):
+        # Two at once end soonest if the long ones are not the last. Files stay whole: their fixtures are made once.
+        with_slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (item.path.name != LONGEST, item.path not in with_slow))
 
 
 @pytest.hookimpl(wrapper=True)
