@@ -37,7 +37,9 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _command(kitchen: Path, data_dir: Path, *overrides: str) -> list[str]:
-    where = (f"data.args.base_path={kitchen}", f"environment.data_dir={data_dir}")
+    # one store for all runs: the first of them makes it
+    store = kitchen.parent / "store"
+    where = (f"data.args.base_path={kitchen}", f"data.store={store}", f"environment.data_dir={data_dir}")
     return [sys.executable, "-m", "earmark", "pretrain", *where, *SMALL, *overrides]
 
 
