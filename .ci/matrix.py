@@ -130,6 +130,7 @@ def run_leg(leg: Leg, python: str, scratch: Path, run: Callable[..., None]) -> N
     environment = scratch / leg.name
     run(python, "-m", "venv", environment)
     pip = [environment / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip.append("--no-compile")  # what is imported is compiled then: a part of it
     wanted = requirements(leg.python, leg.age, with_torch=leg.with_torch)
     if not leg.oldest_torch:
         wanted.pop("torch", None)
@@ -159,8 +160,9 @@ def run(*command: object, output: TextIO) -> None:
     words = [str(word) for word in command]
     shown = " ".join(words)
     print("+", shown if len(shown) < 400 else shown[:400] + " ...", file=output, flush=True)
-    # The installed package is what counts, not one that the shell's PYTHONPATH names.
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # The installed package is what counts, not one that the shell's PYTHONPATH names; and what is compiled is kept.
+    left_out = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    environ = {name: value for name, value in os.environ.items() if name not in left_out}
     subprocess.run(words, env=environ, cwd=ROOT, check=True, stdout=output, stderr=subprocess.STDOUT)
 
 

@@ -203,6 +203,7 @@ def test_an_error_in_one_process_is_said_once_and_ends_the_run(kitchen: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread", "forked_processes")  # in the run that goes on, which is one of `main`
 @pytest.mark.parametrize("processes", [[], ["environment.force_processes=2"]], ids=["one", "two"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_leaves_with_a_code_of_its_own_and_the_run_goes_on(
