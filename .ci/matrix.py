@@ -130,6 +130,7 @@ def run_leg(leg: Leg, python: str, scratch: Path, run: Callable[..., None]) -> N
     environment = scratch / leg.name
     run(python, "-m", "venv", environment)
     pip = [environment / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip.append("--no-compile")  # what is imported is compiled then: a part of it
     wanted = requirements(leg.python, leg.age, with_torch=leg.with_torch)
     if not leg.oldest_torch:
         wanted.pop("torch", None)
@@ -159,8 +160,9 @@ def run(*command: object, output: TextIO) -> None:
     words = [str(word) for word in command]
     shown = " ".join(words)
     print("+", shown if len(shown) < 400 else shown[:400] + " ...", file=output, flush=True)
-    # The installed package is what counts, not one that the shell's PYTHONPATH names.
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # The installed package is what counts, not one that the shell's PYTHONPATH names; and what is compiled is kept.
+    left_out = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    environ = {name: value for name, value in os.environ.items() if name not in left_out}
     subprocess.run(words, env=environ, cwd=ROOT, check=True, stdout=output, stderr=subprocess.STDOUT)
 
 
@@ -190,6 +192,8 @@ def main() -> int:
     if unknown:
         parser.error(f"no such leg: {', '.join(sorted(unknown))}")
     legs = [leg for leg in legs if not options.only or leg.name in options.only]
+    if options.jobs > 1:  # each takes its share of the processors: all of them each would wait for one another
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.jobs)))
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
         names = [leg.name for leg in legs]
         outcomes = dict(zip(names, pool.map(partial(outcome_of, scratch=Path(scratch)), legs), strict=True))

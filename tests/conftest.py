@@ -3,10 +3,14 @@
 Without torch the test files that import it are skipped, each by name; a file of what must work without it never is.
 """
 
+import importlib
 import os
 import re
 from collections.abc import Iterator
+from multiprocessing import forkserver
+from multiprocessing.forkserver import ForkServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +25,7 @@ except ModuleNotFoundError as error:
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = Path(__file__).parent / "reference"
 HIDDEN_GPUS = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}  # of NVIDIA and of AMD
+LONGEST = "test_learning.py"  # of the slow tests
 NOT_THERE_WITHOUT_TORCH = ("torch", "lightning_fabric", "tensorboard")
 MUST_RUN_WITHOUT_TORCH = re.compile(r"without_torch|media/|moments/|preparation/|cli/test_(config|doctor)|kitchen/")
 
@@ -68,8 +73,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip_slow)
         if item.get_closest_marker("gpu") and (torch is None or not torch.cuda.is_available()):
             item.add_marker(skip_gpu)
-    if config.getoption("--run-slow"):  # two at once end soonest if the longest is not the last; the others keep order
-        items.sort(key=lambda item: not item.path.name.startswith("test_learning"))
+    if config.getoption("--run-slow"):
+        # Two at once end soonest if the long ones are not the last. Files stay whole: their fixtures are made once.
+        with_slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (item.path.name != LONGEST, item.path not in with_slow))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -107,6 +114,32 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="session")
+def process_server() -> ForkServer:
+    """Return a server, of its own beside that of the loader, that has imported what processes of a training need."""
+    server = ForkServer()
+    server.set_forkserver_preload(["earmark.training.pretraining", "lightning_fabric", "torch.distributed.tensor"])
+    server.ensure_running()
+    return server
+
+
+@pytest.fixture
+def forked_processes(process_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the processes of a training from a server: those that are spawned need seconds each to import torch.
+
+    For tests of what several processes compute. How they are started, what becomes of them where one fails, and what
+    they are to the process that starts them is for tests without this.
+    """
+    spawning = importlib.import_module("torch.multiprocessing.spawn")
+    monkeypatch.setattr(forkserver, "connect_to_new_process", process_server.connect_to_new_process)
+    spawned = spawning.start_processes
+
+    def forked(*arguments: Any, **options: Any) -> Any:
+        return spawned(*arguments, **options | {"start_method": "forkserver"})
+
+    monkeypatch.setattr(spawning, "start_processes", forked)
 
 
 @pytest.fixture(scope="session")

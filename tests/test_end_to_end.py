@@ -37,7 +37,9 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _command(kitchen: Path, data_dir: Path, *overrides: str) -> list[str]:
-    where = (f"data.args.base_path={kitchen}", f"environment.data_dir={data_dir}")
+    # one store for all runs: the first of them makes it
+    store = kitchen.parent / "store"
+    where = (f"data.args.base_path={kitchen}", f"data.store={store}", f"environment.data_dir={data_dir}")
     return [sys.executable, "-m", "earmark", "pretrain", *where, *SMALL, *overrides]
 
 
@@ -50,14 +52,23 @@ def _final_model(data_dir: Path) -> dict[str, torch.Tensor]:
     return model
 
 
+OFTEN = ("logging.save_freq_steps=3", "logging.print_freq=1")
+
+
+@pytest.fixture(scope="module")
+def whole_run(kitchen: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of an uninterrupted run, which reads in the process that trains."""
+    data_dir = kitchen.parent / "whole"
+    subprocess.run(_command(kitchen, data_dir, "environment.workers=0", *OFTEN), check=True)
+    return _final_model(data_dir)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_killed_in_mid_epoch_ends_with_the_weights_of_an_uninterrupted_one(
-    kitchen: Path, tmp_path: Path, workers: int
+    kitchen: Path, whole_run: dict[str, torch.Tensor], tmp_path: Path, workers: int
 ) -> None:
-    overrides = (f"environment.workers={workers}", "logging.save_freq_steps=3", "logging.print_freq=1")
-    subprocess.run(_command(kitchen, tmp_path / "whole", *overrides), check=True)
-
+    overrides = (f"environment.workers={workers}", *OFTEN)
     command = _command(kitchen, tmp_path / "killed", *overrides)
     metrics = tmp_path / "killed" / "outputs" / "default" / "metrics.jsonl"
     process = subprocess.Popen(command, start_new_session=True)
@@ -71,9 +82,9 @@ def test_a_run_killed_in_mid_epoch_ends_with_the_weights_of_an_uninterrupted_one
     assert not list((tmp_path / "killed" / "outputs" / "default" / "checkpoints").glob("checkpoint_0004.pt"))
     subprocess.run(command, check=True)
 
-    whole, resumed = _final_model(tmp_path / "whole"), _final_model(tmp_path / "killed")
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    resumed = _final_model(tmp_path / "killed")
+    assert whole_run.keys() == resumed.keys()
+    assert all(torch.equal(whole_run[name], resumed[name]) for name in whole_run)
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if '"kind": "step"' in line]
     assert steps == list(range(1, len(steps) + 1))
 

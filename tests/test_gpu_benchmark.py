@@ -14,9 +14,11 @@ pytest.importorskip("torch")
 
 
 def gpu_benchmark(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    # without the options of CI for pytest: they would spread the one file of its tests over processes
+    outside = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     return subprocess.run(
         [sys.executable, str(ROOT / "benchmarks/gpu.py"), *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", **variables},
+        env={**outside, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", **variables},
         capture_output=True,
         text=True,
         check=False,

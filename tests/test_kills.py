@@ -19,10 +19,16 @@ def kills(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("kills")
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the first command makes the videos for all."""
+    return tmp_path_factory.mktemp("kills")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["prepare", "kitchen", "pretrain", "moments"])
-def test_a_command_that_was_killed_ends_as_an_undisturbed_one(command: str) -> None:
-    arguments = ["--command", command, "--trials", "2", "--seed", "3"]
+def test_a_command_that_was_killed_ends_as_an_undisturbed_one(folder: Path, command: str) -> None:
+    arguments = ["--command", command, "--trials", "2", "--seed", "3", "--folder", str(folder)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "kills.py"), *arguments],

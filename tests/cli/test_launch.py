@@ -31,7 +31,7 @@ TRAINING += ["optim.use_lr_scheduler=false", "optim.batch_size=2", "logging.prin
 
 @pytest.fixture(scope="module")
 def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a kitchen of four short videos, with a store made of it beside."""
+    """Return a kitchen of four short videos; the first run makes a store of it beside, for all."""
     out = tmp_path_factory.mktemp("launch") / "kitchen"
     sizes = {"num_kitchens": 2, "videos_per_kitchen": 2, "width": 96, "height": 64, "fps": 8, "sample_rate": 16000}
     return make_kitchen(out, size=KitchenSize(video_seconds=25, **sizes), progress=False).path
@@ -81,7 +81,8 @@ def wait_for_step(name: str, step: int, process: "subprocess.Popen[str]") -> Non
 
 
 def pretrain(kitchen: Path, name: str, *overrides: str) -> list[str]:
-    return ["pretrain", f"data.args.base_path={kitchen}", *TRAINING, f"logging.name={name}", *overrides]
+    data = [f"data.args.base_path={kitchen}", f"data.store={kitchen.parent / 'store'}"]
+    return ["pretrain", *data, *TRAINING, f"logging.name={name}", *overrides]
 
 
 # --- which processes a configuration asks for ---
@@ -202,6 +203,7 @@ def test_an_error_in_one_process_is_said_once_and_ends_the_run(kitchen: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread", "forked_processes")  # in the run that goes on, which is one of `main`
 @pytest.mark.parametrize("processes", [[], ["environment.force_processes=2"]], ids=["one", "two"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_leaves_with_a_code_of_its_own_and_the_run_goes_on(
@@ -216,20 +218,26 @@ def test_a_signal_saves_and_leaves_with_a_code_of_its_own_and_the_run_goes_on(
     assert "Traceback" not in told
     step = final("a")["position"]["step"]
     assert step == metrics("a")[-1]["step"]
-    finish(start(*command, f"optim.max_steps={step + 3}"))
+    assert main([*command, f"optim.max_steps={step + 3}"]) == 0
     assert final("a")["position"]["step"] == step + 3
     steps = [line["step"] for line in metrics("a") if line["kind"] == "step"]
     assert steps == list(range(1, step + 4))
 
 
 @pytest.mark.slow
-def test_changed_settings_are_refused_with_the_difference_and_force_takes_them(kitchen: Path) -> None:
-    finish(start(*pretrain(kitchen, "a", "optim.epochs=3", "optim.max_steps=2")))
+@pytest.mark.usefixtures("one_thread")
+def test_changed_settings_are_refused_with_the_difference_and_force_takes_them(
+    kitchen: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(pretrain(kitchen, "a", "optim.epochs=3", "optim.max_steps=2")) == 0
+    capsys.readouterr()
     command = pretrain(kitchen, "a", "optim.epochs=3", "optim.args.lr=0.5", "optim.args.momentum=0.5")
-    told = finish(start(*command), code=1)
+    assert main(command) == 1
+    told = capsys.readouterr().err
     assert "settings: optim.args.lr (0.005 there, 0.5 here), optim.args.momentum (0.9 there, 0.5 here)" in told
     assert "or go on with --force (or environment.force=true)" in told
-    told = finish(start(*command, "--force"))
+    assert main([*command, "--force"]) == 0
+    told = capsys.readouterr().err
     assert "goes on although the run was made with other settings: optim.args.lr" in told
     assert final("a")["optimizer"]["param_groups"][0]["lr"] == 0.5
     assert final("a")["optimizer"]["param_groups"][0]["momentum"] == 0.5
@@ -238,21 +246,24 @@ def test_changed_settings_are_refused_with_the_difference_and_force_takes_them(k
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_a_schedule_of_probes_keeps_the_best_and_the_list_shows_it(
     kitchen: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finish(start(*pretrain(kitchen, "whole", "optim.epochs=3", "logging.evaluate_every=1", "optim.ema_decay=0.5")))
+    whole = ["optim.epochs=3", "optim.ema_decay=0.5"]
+    assert main(pretrain(kitchen, "whole", *whole, "logging.evaluate_every=1")) == 0
     probes = [line for line in metrics("whole") if line["kind"] == "probe"]
     assert [line["epoch"] for line in probes] == [1, 2, 3]
     scores = [line["verb_top1"] for line in probes]
     best = load_checkpoint("earmark_data/outputs/whole/checkpoints/best.pt")["position"]
     assert (best["best_score"], best["best_epoch"]) == (max(scores), 1 + scores.index(max(scores)))
     assert best["epoch"] == best["best_epoch"]
+    capsys.readouterr()
     assert main(["runs", "--json"]) == 0
     (run,) = json.loads(capsys.readouterr().out)
     assert (run["state"], run["probe"]) == ("finished", max(scores))
     # probes draw numbers of their own: they change nothing in the training
-    finish(start(*pretrain(kitchen, "plain", "optim.epochs=3", "optim.ema_decay=0.5")))
+    assert main(pretrain(kitchen, "plain", *whole)) == 0
     one, other = final("whole"), final("plain")
     for part in ("model", "ema"):
         assert all(torch.equal(one[part][name], other[part][name]) for name in one[part])

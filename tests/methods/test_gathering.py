@@ -91,6 +91,7 @@ def run(num_processes: int, folder: Path) -> list[dict[str, object]]:
     return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(num_processes)]
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.parametrize("num_processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_n_processes_give_the_loss_and_gradient_of_one_on_the_global_batch(num_processes: int, tmp_path: Path) -> None:
     loss, gradient = loss_step(slice(None))

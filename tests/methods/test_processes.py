@@ -104,6 +104,7 @@ def run_rank(this_rank: int, num_processes: int, folder: str) -> None:
         torch.save(results, Path(folder) / f"{this_rank}.pt")
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.slow
 @pytest.mark.parametrize("num_processes", [2, 4])
 def test_n_processes_give_the_loss_gradient_and_memory_of_one_on_the_global_batch(
@@ -189,6 +190,7 @@ def train_method(launch: Launch, folder: str, name: str, max_steps: int = 8) -> 
     return train(launch, folder, "64-true", options)
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.parametrize("name", [pytest.param(x, marks=() if x == "avid" else pytest.mark.slow) for x in TRAINED])
 def test_two_processes_train_a_method_as_one_does_with_what_it_remembers(tmp_path: Path, name: str) -> None:
     one = end_of(train_method(processes(1), str(tmp_path / "one"), name))
@@ -198,6 +200,7 @@ def test_two_processes_train_a_method_as_one_does_with_what_it_remembers(tmp_pat
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["avid", "xdc", "replai with options"])
 def test_two_processes_resume_what_a_method_remembers_bit_for_bit(tmp_path: Path, name: str) -> None:
@@ -236,6 +239,7 @@ def train_encoders(launch: Launch, folder: str, ways: Sequence[str]) -> Pretrain
     return train(launch, folder, "64-true", options)
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.slow
 @pytest.mark.parametrize("ways", [["last"], ["last", "compiled"]])
 def test_two_processes_with_each_way_of_running_encoders_train_as_one_plain_one(

@@ -91,14 +91,17 @@ def test_a_split_without_its_csv_file_is_told(tmp_path: Path, capsys: pytest.Cap
 
 
 @needs_h5py
-def test_killed_and_started_again_it_writes_the_same_bytes_and_decodes_the_rest_only(tmp_path: Path) -> None:
+def test_killed_and_started_again_it_writes_the_same_bytes_and_decodes_the_rest_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     base = tmp_path / "videos"
     for number in range(6):
         write_video(base / f"v{number}.MP4", seed=number)
-    command = [sys.executable, "-m", "earmark", "audio", "data=folder", f"data.args.base_path={base}", "--workers", "1"]
-    subprocess.run([*command, "--out", str(tmp_path / "whole.hdf5")], check=True, capture_output=True, cwd=tmp_path)
+    arguments = ["audio", "data=folder", f"data.args.base_path={base}", "--workers", "1"]
+    assert main([*arguments, "--out", "whole.hdf5"]) == 0
     process = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "killed.hdf5")], stderr=subprocess.DEVNULL, cwd=tmp_path
+        [sys.executable, "-m", "earmark", *arguments, "--out", "killed.hdf5"], stderr=subprocess.DEVNULL
     )
     parts = tmp_path / "killed.hdf5.parts"
     while process.poll() is None and len(list(parts.glob("[!.]*.pcm"))) < 2:
@@ -108,10 +111,9 @@ def test_killed_and_started_again_it_writes_the_same_bytes_and_decodes_the_rest_
     assert not (tmp_path / "killed.hdf5").exists()
     num_done = len(list(parts.glob("[!.]*.pcm")))
     assert num_done >= 2
-    again = subprocess.run(
-        [*command, "--out", str(tmp_path / "killed.hdf5")], check=True, capture_output=True, text=True, cwd=tmp_path
-    )
-    assert "6 videos" in again.stderr
+    capsys.readouterr()
+    assert main([*arguments, "--out", "killed.hdf5"]) == 0
+    assert "6 videos" in capsys.readouterr().err
     assert (tmp_path / "killed.hdf5").read_bytes() == (tmp_path / "whole.hdf5").read_bytes()
 
 

@@ -82,7 +82,7 @@ def test_a_video_that_crashes_its_decoder_is_refused_though_there_is_one_worker(
 def test_a_video_that_hangs_its_decoder_is_refused(
     sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(earmark.preparation.preparing, "LIMITS", Limits(seconds=5.0, seconds_per_second=10.0))
+    monkeypatch.setattr(earmark.preparation.preparing, "LIMITS", Limits(seconds=8.0, seconds_per_second=1.0))
     started = time.monotonic()
     reason = prepared_beside(HangingPath(sources / "a.mp4"), sources, tmp_path / "store", monkeypatch)
     assert reason == (

@@ -94,6 +94,7 @@ def count_in_a_group(launch: Launch) -> float:
     return flops_per_sample(normed_model(), inputs, labels={}) if launch.rank == 0 else 0.0
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.slow
 def test_one_of_several_processes_counts_by_itself() -> None:
     inputs = (torch.zeros(4, 3, 2, 4, 4), torch.zeros(4, 3, 2, 4, 4), torch.zeros(4, 1, 3, 4))

@@ -206,6 +206,7 @@ def train_late(launch: Launch, folder: str, options: dict[str, Any]) -> Pretrain
     return train(launch, folder, "64-true", {"clips": TinyClips(on_sample=ask), "max_steps": 9})
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.slow
 def test_processes_with_late_numbers_take_the_steps_of_one_and_stop_after_the_same_step(tmp_path: Path) -> None:
     one = train(processes(1), str(tmp_path / "one"), "64-true", {"max_steps": 9})

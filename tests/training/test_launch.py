@@ -75,6 +75,7 @@ def test_nodes_that_are_told_their_rank_need_the_address_of_the_first() -> None:
 # --- that they learn what one would ---
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.parametrize(
     ("num_processes", "precision"),
     [
@@ -95,6 +96,7 @@ def test_n_processes_take_the_twenty_steps_of_one(tmp_path: Path, num_processes:
     torch.testing.assert_close(several[2], one[2], **close)
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes_and_the_same_batches(tmp_path: Path) -> None:
     folder = str(tmp_path / "both")
@@ -106,6 +108,7 @@ def test_a_run_goes_on_with_another_number_of_processes_and_the_same_batches(tmp
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.slow
 def test_two_processes_resume_bit_for_bit_each_with_its_own_random_state(tmp_path: Path) -> None:
     """The model has dropout, which each process draws for itself."""
@@ -131,6 +134,7 @@ def train_seeded(launch: Launch, folder: str, options: dict[str, Any]) -> Pretra
     return train(launch, folder, "32-true", options | {"model": Seeded})
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.slow
 def test_without_shared_statistics_two_processes_are_not_one(tmp_path: Path) -> None:
     """What the test above would miss if batch norm were not there."""
@@ -219,6 +223,7 @@ def refused(launch: Launch, folder: str, num_clips: int) -> list[str]:
     return gather_objects(str(told.value))
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.parametrize(
     ("num_clips", "num_processes"),
     [
@@ -248,6 +253,7 @@ def uneven(launch: Launch) -> tuple[Any, ...]:
     return shards, told, gather_objects(error)
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.slow
 def test_processes_agree_on_what_the_first_found_and_on_its_errors() -> None:
     shards, told, errors = run_processes(processes(2), uneven)

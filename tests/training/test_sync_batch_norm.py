@@ -46,6 +46,7 @@ def in_process(launch: Launch, folder: str, affine: bool) -> None:
     torch.save(result, Path(folder) / f"{launch.rank}.pt")
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.parametrize("affine", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_outputs_gradients_and_statistics_of_two_processes_are_those_of_one(tmp_path: Path, affine: bool) -> None:
     run_processes(plan_launch({}, accelerator="cpu", num_local=2), in_process, str(tmp_path), affine)

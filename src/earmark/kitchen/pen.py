@@ -52,6 +52,7 @@ class Pen:
         self.image = image
         self.matrix = matrix
         self.scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+        self._linear, self._shift = matrix[:, :2].T, matrix[:, 2]
         self._degrees = float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
 
     @classmethod
@@ -61,7 +62,7 @@ class Pen:
 
     def to_pixels(self, points: Sequence[Point] | Matrix) -> Matrix:
         """Return float64 (N, 2) pixel coordinates of points in units."""
-        pixels: Matrix = np.asarray(points, np.float64) @ self.matrix[:, :2].T + self.matrix[:, 2]
+        pixels: Matrix = np.asarray(points, np.float64) @ self._linear + self._shift
         return pixels
 
     def moved(self, origin: Point, place: Point, *, degrees: float = 0.0) -> "Pen":
@@ -76,10 +77,10 @@ class Pen:
         """Fill a polygon."""
         pixels = self.to_pixels(points)
 
-        def draw(image: Image, offset: Matrix) -> None:
-            cv2.fillPoly(image, [_fixed(pixels - offset)], colour, cv2.LINE_AA, _SHIFT)
+        def draw(image: Image, moved: Matrix) -> None:
+            cv2.fillPoly(image, [_fixed(moved)], colour, cv2.LINE_AA, _SHIFT)
 
-        self._draw(draw, pixels.min(0), pixels.max(0), opacity)
+        self._draw(draw, pixels, 0.0, opacity)
 
     def rectangle(self, left: float, top: float, right: float, bottom: float, colour: Colour, **options: Any) -> None:
         """Fill a rectangle."""
@@ -90,10 +91,10 @@ class Pen:
         pixels = self.to_pixels(points)
         thickness = max(1, round(width * self.scale))
 
-        def draw(image: Image, offset: Matrix) -> None:
-            cv2.polylines(image, [_fixed(pixels - offset)], False, colour, thickness, cv2.LINE_AA, _SHIFT)
+        def draw(image: Image, moved: Matrix) -> None:
+            cv2.polylines(image, [_fixed(moved)], False, colour, thickness, cv2.LINE_AA, _SHIFT)
 
-        self._draw(draw, pixels.min(0) - thickness, pixels.max(0) + thickness, opacity)
+        self._draw(draw, pixels, thickness, opacity)
 
     def ellipse(
         self,
@@ -106,16 +107,15 @@ class Pen:
         opacity: float = 1.0,
     ) -> None:
         """Fill an ellipse with the given half axes, or draw its rim where a line width is given."""
-        middle = self.to_pixels([centre])[0]
-        half = np.array(axes) * self.scale
+        half = (axes[0] * self.scale, axes[1] * self.scale)
         thickness = -1 if width is None else max(1, round(width * self.scale))
 
-        def draw(image: Image, offset: Matrix) -> None:
-            centre_fixed, axes_fixed = _fixed(middle - offset), _fixed(half)
+        def draw(image: Image, moved: Matrix) -> None:
+            x, y = _fixed(moved[0]).tolist()
             cv2.ellipse(
                 image,
-                (int(centre_fixed[0]), int(centre_fixed[1])),
-                (int(axes_fixed[0]), int(axes_fixed[1])),
+                (x, y),
+                (round(half[0] * 2**_SHIFT), round(half[1] * 2**_SHIFT)),
                 degrees + self._degrees,
                 0,
                 360,
@@ -125,25 +125,24 @@ class Pen:
                 _SHIFT,
             )
 
-        reach = half.max() + max(thickness, 0)
-        self._draw(draw, middle - reach, middle + reach, opacity)
+        self._draw(draw, self.to_pixels([centre]), max(half) + max(thickness, 0), opacity)
 
-    def _draw(self, draw: Callable[[Image, Matrix], None], low: Matrix, high: Matrix, opacity: float) -> None:
-        """Draw straight into the image, or blend a drawing of the part it covers."""
+    def _draw(self, draw: Callable[[Image, Matrix], None], pixels: Matrix, reach: float, opacity: float) -> None:
+        """Draw straight into the image, or blend a drawing of the part that lies within `reach` of the points."""
         if opacity >= 1:
-            draw(self.image, np.zeros(2))
+            draw(self.image, pixels)
             return
         size = np.array(self.image.shape[1::-1])
-        first = np.clip(np.floor(low).astype(int) - 1, 0, size)
-        last = np.clip(np.ceil(high).astype(int) + 2, 0, size)
+        first = np.clip(np.floor(pixels.min(0) - reach).astype(int) - 1, 0, size)
+        last = np.clip(np.ceil(pixels.max(0) + reach).astype(int) + 2, 0, size)
         if (first >= last).any():
             return
         part = self.image[first[1] : last[1], first[0] : last[0]]
         overlay = part.copy()
-        draw(overlay, first.astype(np.float64))
+        draw(overlay, pixels - first)
         cv2.addWeighted(overlay, opacity, part, 1 - opacity, 0, dst=part)
 
 
 def _fixed(pixels: Matrix) -> npt.NDArray[np.int32]:
-    fixed: npt.NDArray[np.int32] = np.round(pixels * 2**_SHIFT).astype(np.int32)
+    fixed: npt.NDArray[np.int32] = np.rint(pixels * 2**_SHIFT).astype(np.int32)
     return fixed
