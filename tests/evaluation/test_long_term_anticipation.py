@@ -190,6 +190,7 @@ def test_from_prepared_videos_to_numbers_table_and_json(ego4d: Ego4D, store: Pre
     assert '"draw_spread"' in result.to_json()
     caption = str(task.table(result).caption)
     assert "drawn from the frequencies of classes" in caption
+    assert "Majority: each of the 5 most frequent classes, repeated" in caption
     assert "a gain below 0 is for the encoder" in caption
     assert "bigram, sampled (told the labels of the seen actions)" in caption
     best_first = dataclasses.replace(task, decoding="most_probable").measure(judgement.answers)
@@ -358,7 +359,9 @@ def test_what_follows_from_what_was_seen_is_learnt(aggregator: Aggregator) -> No
         others = {other.name: other for other in column.others}
         for name in (
             "each of the 5 most frequent classes, repeated",
-            "the last action repeated",
+            "the most frequent class, repeated",
+            "the last action, repeated",
+            "the last action and the most frequent classes, each repeated",
             *(["drawn from the frequencies of classes"] if column.column != "action" else []),  # those of pairs
         ):
             assert others[name].differences["sampled"].high < 0, (column.column, name)
