@@ -1,4 +1,4 @@
-"""`earmark evaluate evaluate.task=oscc_pnr`: both protocols, the page and the files of two challenges, by one command."""
+"""`earmark evaluate evaluate.task=oscc_pnr`: both protocols, the page and the files of two challenges, by a command."""
 
 import json
 from pathlib import Path
@@ -75,9 +75,12 @@ def test_an_encoder_is_fine_tuned_through_16_frames(data_dir: Path) -> None:
             ["data=ego4d", "evaluate.task=oscc_pnr", "evaluate.frames=windows", "evaluate.protocol=published"],
             "evaluate.frames: must be spread with evaluate.protocol=published",
         ),
-        (["data=ego4d", "evaluate.task=oscc_pnr", "evaluate.random_clips=true"], "evaluate.random_clips: must be false"),
-        (["data=ego4d", "evaluate.frames=windows"], "evaluate.frames: must be spread; it is of evaluate.task=oscc_pnr"),
-        (["data=ego4d", "evaluate.train_parts=2"], "evaluate.train_parts: must be 4; it is of evaluate.task=oscc_pnr"),
+        (
+            ["data=ego4d", "evaluate.task=oscc_pnr", "evaluate.random_clips=true"],
+            "evaluate.random_clips: must be false",
+        ),
+        (["data=ego4d", "evaluate.frames=windows"], "frames: must be spread; it is of evaluate.task=oscc_pnr"),
+        (["data=ego4d", "evaluate.train_parts=2"], "train_parts: must be 4; it is of evaluate.task=oscc_pnr"),
         (["data=kitchen", "evaluate.task=oscc_pnr"], "annotated in Ego4D alone; give data=ego4d"),
     ],
 )
