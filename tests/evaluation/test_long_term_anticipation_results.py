@@ -108,7 +108,8 @@ def test_numbers_equal_those_of_a_slow_loop_and_actions_are_pairs_of_one_sequenc
                 gap = score.encoder.value - other.distance.value
                 assert other.differences[name].value == pytest.approx(gap)
         assert result.per_draw == pytest.approx(sampled[..., -1].mean(axis=(0, 2)))
-        assert result.draw_spread == pytest.approx(np.std(result.per_draw, ddof=1))
+        of_heads = [np.std(head[..., -1].mean(axis=-1), ddof=1) for head in sampled]
+        assert result.draw_spread == pytest.approx(np.sqrt(np.mean(np.square(of_heads))))
         # what needs no encoder
         frequent = np.bincount(np.concatenate([of(dict(zip(NUM, run.T, strict=True))) for run in runs]))
         order = np.argsort(-frequent, kind="stable")[: (frequent > 0).sum()][:5]

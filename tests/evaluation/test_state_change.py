@@ -34,6 +34,7 @@ from earmark.evaluation.published_state_change import batch_weights, published_e
 from earmark.evaluation.state_change_results import measure_keyframes, measure_state_changes
 from earmark.evaluation.untrained_keyframes import along_part, peak_of_change, sound_guesses
 from earmark.preparation import Transcoding, prepare
+from tests.helpers.ego4d_files import change, clip, video, write_ego4d
 from tests.helpers.made_store import add_video, finish_store
 from tests.helpers.sounding_kitchen import sounding_kitchen
 
@@ -389,6 +390,28 @@ def test_another_data_set_and_what_does_not_fit_are_refused() -> None:
     )
     with pytest.raises(ValueError, match="windows have no nearest neighbours"):
         task.check()
+
+
+def test_clips_of_one_video_are_one_in_intervals_and_are_held_out_together(tmp_path: Path) -> None:
+    names = {"train": ("a", "b"), "val": ("c", "d")}  # clip files: the first two of video v1, the others of v2
+    dataset = write_ego4d(
+        tmp_path / "EGO4D",
+        videos=[video("v1"), video("v2", "val")],
+        clips=[clip(name, f"v{1 + (split == 'val')}") for split, of in names.items() for name in of],
+        changes={
+            split: [change(f"{name} changes", f"v{1 + (split == 'val')}", clip_uid=name) for name in of]
+            for split, of in names.items()
+        },
+        files=[f"clips/{name}.mp4" for of in names.values() for name in of],
+        layout="clips",
+    )
+    finish_store(tmp_path, [add_video(tmp_path, name, num_frames=300) for of in names.values() for name in of], {})
+    task = StateChange.from_dataset(
+        dataset, PreparedStore(tmp_path), split="validation", clips=ClipOptions(), probe=ProbeOptions()
+    )
+    assert [part.record.video_id for part in task.test_parts] == ["c", "d"]
+    assert task.test_videos == ["v2", "v2"]
+    assert set(task.train_videos or ()) == {"v1"}
 
 
 def test_clips_that_cannot_be_seen_are_answered_and_counted_in_the_files(tmp_path: Path) -> None:

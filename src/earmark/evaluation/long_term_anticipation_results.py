@@ -101,7 +101,7 @@ class LongTermResult:
         areas: Area under the edit distance of the first 1 to Z coming actions, by decoding.
         by_length: Edit distance of the first z coming actions, by decoding.
         per_draw: Edit distance of each draw of the sequences, mean over seeds.
-        draw_spread: Standard deviation over these draws; None of one.
+        draw_spread: Standard deviation over draws of one head, its square the mean over seeds; None of one draw.
         others: Answers that need no encoder.
         decoding: What comes first in the table.
         metrics: Under their official names, in batches as the official code has them; of the published protocol alone.
@@ -216,7 +216,7 @@ def measure_sequences(
                 areas={name: _score(*compared[name], videos=videos, number=_area) for name in WORDS},
                 by_length={name: tuple(curves.mean(axis=(0, 1)).tolist()) for name, curves in ours.items()},
                 per_draw=per_draw,
-                draw_spread=float(np.std(per_draw, ddof=1)) if len(per_draw) > 1 else None,
+                draw_spread=_spread(mine.sampled[..., -1].mean(axis=2)),
                 others=tuple(
                     NamedEstimate(
                         name,
@@ -333,6 +333,11 @@ def _score(
         videos=videos,
         scale=1.0,
     )
+
+
+def _spread(draws: npt.NDArray[np.float64]) -> float | None:
+    """Return the standard deviation over draws (seeds, draws) of one head."""
+    return None if draws.shape[1] == 1 else float(np.sqrt(draws.var(axis=1, ddof=1).mean()))
 
 
 def _last(curves: Curves) -> Curves:
