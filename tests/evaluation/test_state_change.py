@@ -27,6 +27,7 @@ from earmark.evaluation import (
     StateChangeResult,
     SupervisionLevels,
     evaluate_task,
+    score_submission,
 )
 from earmark.evaluation.metrics import mean_keyframe_error_seconds, state_change_accuracy
 from earmark.evaluation.published_state_change import batch_weights, published_errors
@@ -305,6 +306,13 @@ def test_the_task_on_a_kitchen(view: str, probe: str, modalities: tuple[str, ...
         if of.pnr_frame is not None
     ]
     assert np.mean(errors) == pytest.approx(keyframe.error_seconds.per_seed[0])
+    scored = score_submission(oscc, dataset.annotations_path)
+    assert scored.metrics == {"accuracy": pytest.approx(state.accuracy.per_seed[0])}
+    assert scored.majority == {"accuracy": pytest.approx(state.accuracy.majority.value)}
+    scored = score_submission(pnr, dataset.annotations_path)
+    assert scored.metrics == {"error_seconds": pytest.approx(keyframe.error_seconds.per_seed[0])}
+    centre = scored.baselines["centre frame"]["error_seconds"]
+    assert centre == pytest.approx(keyframe.error_seconds.majority.value, abs=0.1)  # of whole frames
 
 
 def test_the_published_protocol_is_the_task_with_its_frames_and_its_means() -> None:

@@ -282,7 +282,7 @@ class Task(ABC, Generic[Scores, Target]):
     def options(self) -> dict[str, Any]:
         """Return how it is measured, as plain data for the result: options of the head, clips per sample."""
 
-    def beside(self, result: TaskResult[Target]) -> tuple[str, ...]:
+    def also_measured(self, result: TaskResult[Target]) -> tuple[str, ...]:
         """Return what the rows do not say, such as what was answered without being seen; one sentence each.
 
         Args:

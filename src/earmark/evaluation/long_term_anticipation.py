@@ -274,7 +274,7 @@ class LongTermAnticipation(Task[LongTermAnswers, LongTermResult]):
         """Return the table, with lines on the spread over draws and on the answers that need no encoder."""
         table = super().table(result)
         told = " (told the labels of the seen actions)"
-        lines = []
+        lines = [f"Majority: {result.columns[0].others[0].name}"]
         for column in result.columns:
             spread = "" if column.draw_spread is None else f", ± {column.draw_spread:.4f} over draws"
             lines.append(f"{column.column} ED@{column.num_coming}, {WORDS[self.decoding]}{spread}, less that of")

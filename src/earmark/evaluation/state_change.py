@@ -325,7 +325,7 @@ class StateChange(Task[StateChangeAnswers, StateChangeResult | KeyframeResult]):
         """Return the options of the heads, and what is seen of a clip."""
         return {"probe": dataclasses.asdict(self.probe), "seeing": dataclasses.asdict(self.seeing)}
 
-    def beside(self, result: TaskResult[StateChangeResult | KeyframeResult]) -> tuple[str, ...]:
+    def also_measured(self, result: TaskResult[StateChangeResult | KeyframeResult]) -> tuple[str, ...]:
         """Return what sound alone gives, beside the rows of the strongest moment."""
         sounds = [column.sound for column in result.columns if isinstance(column, KeyframeResult)]
         return tuple(line for sound in sounds if sound is not None for line in sound.lines())
@@ -333,7 +333,7 @@ class StateChange(Task[StateChangeAnswers, StateChangeResult | KeyframeResult]):
     def table(self, result: TaskResult[StateChangeResult | KeyframeResult]) -> Table:
         """Return the table, with the notes below it."""
         table = super().table(result)
-        table.caption = "\n".join([*([str(table.caption)] if table.caption else []), *self.beside(result)])
+        table.caption = "\n".join([*([str(table.caption)] if table.caption else []), *self.also_measured(result)])
         return table
 
     def submission_paths(self, path: Path) -> tuple[Path, ...]:
