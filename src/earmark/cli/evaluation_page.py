@@ -231,6 +231,8 @@ def _statements(
     seen: "Collection[str] | None",
 ) -> dict[str, str]:
     """Return in sentences how the numbers came about."""
+    from earmark.evaluation import LongTermResult
+
     used = {count.split: count for count in task.records}
     statements = {"Pretraining saw": pretraining_saw(judged, judgement.result, store, seen)}
     trained, tested = used.get("train"), used.get(config.evaluate.split)
@@ -244,6 +246,10 @@ def _statements(
         statements["Unusual, and read all the same"] = "; ".join(at_most(remarks, MAX_REMARKS))
     statements["Settings of the head"] = how_chosen(judgement)
     statements["Seeds"] = _seeds(judgement)
+    for column in judgement.result.columns:
+        if isinstance(column, LongTermResult):
+            heading, lines = column.beside()
+            statements[f"Without an encoder, {column.column}"] = f"{heading} {'; '.join(lines)}"
     return statements
 
 
