@@ -4,19 +4,17 @@ import csv
 import hashlib
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
 from earmark.cli.main import main
-from tests.conftest import ROOT
+from tests.helpers.docs_page import commands_of, text_of
 
 pytestmark = pytest.mark.slow
 
-BLOCK = re.compile(r"^    earmark ([a-z].*)$", re.MULTILINE)
-PAGE = (ROOT / "docs/epic-kitchens.md").read_text()
-COMMANDS = [shlex.split(line) for line in BLOCK.findall(PAGE)]
+PAGE = text_of("epic-kitchens.md")
+COMMANDS = commands_of("epic-kitchens.md")
 # What makes a command small stands behind its own words, and wins over them.
 PICTURES = ["prepare.short_side=72", "data_augm.crop_size=64"]
 SMALL = {

@@ -14,6 +14,7 @@ from tests.helpers.challenge_files import (
     write_sound_annotations,
 )
 from tests.helpers.clicking import make_video
+from tests.helpers.ego4d_files import ego4d_submissions, write_ego4d_challenges
 
 # Runs the command line as if torch were not installed, and says what of it came in all the same.
 WITHOUT_TORCH = """
@@ -74,7 +75,9 @@ def test_predictions_are_scored_without_torch(tmp_path: Path) -> None:
     submissions = {
         "actions.json": action_submission(write_epic_annotations(tmp_path)),
         "sounds.json": sound_submission(write_sound_annotations(tmp_path)),
+        "actions-to-come.json": ego4d_submissions()["lta"],
     }
+    write_ego4d_challenges(tmp_path)
     for name, submission in submissions.items():
         (tmp_path / name).write_text(json.dumps(submission))
         done = earmark("score", tmp_path / name, "--annotations", tmp_path, "--json")

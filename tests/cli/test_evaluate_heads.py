@@ -12,10 +12,10 @@ import torch
 from earmark.cli.config import ConfigError, EvaluateConfig, PretrainConfig, checked, checked_sweep, compose
 from earmark.cli.evaluate import result_folder
 from earmark.cli.evaluation_page import how_chosen
-from earmark.cli.head_options import fine_tuning_options, probe_options
+from earmark.cli.head_options import anticipation_head_options, fine_tuning_options, probe_options
 from earmark.cli.judged import Judged
 from earmark.cli.main import main
-from earmark.evaluation import FineTuningOptions, score_submission
+from earmark.evaluation import FineTuningOptions, HeadOptions, score_submission
 from earmark.evaluation.probing import ProbeAnswers
 from earmark.kitchen import KitchenSize, make_kitchen
 from tests.helpers.command_lines import SMALL_ENCODERS
@@ -43,6 +43,46 @@ def test_each_head_has_a_rate_of_its_own_unless_one_is_given(
     given = ["optim.args.lr=0.005", "optim.args.weight_decay=0.0001", "optim.batch_size=7", "optim.schedule=[]"]
     optim = evaluating(f"evaluate.probe={probe}", *given).optim
     assert (optim.args.lr, optim.args.weight_decay, optim.batch_size, optim.schedule) == (0.005, 1e-4, 7, [])
+
+
+def test_long_term_anticipation_has_its_own_rate_whatever_the_probe_would_have() -> None:
+    config = evaluating("evaluate.task=lta", "data=ego4d")
+    library, ours = HeadOptions(), anticipation_head_options(config)
+    assert ours == library
+    given = ["evaluate.lrs=[0.001,0.01]", "evaluate.weight_decays=[0.1]", "optim.epochs=7", "optim.batch_size=5"]
+    ours = anticipation_head_options(
+        evaluating("evaluate.task=lta", "data=ego4d", "evaluate.aggregator=mean", "evaluate.held_out=0.5", *given)
+    )
+    assert (ours.lrs, ours.weight_decays, ours.epochs, ours.batch_size) == ((0.001, 0.01), (0.1,), 7, 5)
+    assert (ours.aggregator, ours.held_out) == ("mean", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["evaluate.aggregator=mean"], "evaluate.aggregator: must be transformer; it is of evaluate.task=lta, here"),
+        (["evaluate.num_seen=3"], "evaluate.num_seen: must be null; it is of evaluate.task=lta, here"),
+        (["evaluate.decoding=most_probable"], "evaluate.decoding: must be sampled; it is of evaluate.task=lta"),
+        (["evaluate.task=lta", "evaluate.num_layers=0"], "evaluate.num_layers: must be at least 1"),
+        (
+            ["evaluate.task=lta", "evaluate.aggregator=mean", "evaluate.num_layers=2"],
+            "evaluate.num_layers: must be 6 with evaluate.aggregator=mean",
+        ),
+        (["evaluate.task=lta", "evaluate.probe=attentive"], "evaluate.probe: must be linear with evaluate.task=lta"),
+        (["evaluate.task=lta", "evaluate.standardize=false"], "evaluate.standardize: must be true with"),
+        (["evaluate.task=lta", "optim.schedule=[5]"], "optim.schedule: must be [] with evaluate.task=lta"),
+        (["evaluate.task=lta", "optim.args.momentum=0.5"], "optim.args.momentum: must be 0.9 with"),
+        (["evaluate.task=lta", "train_algo.normalize_feats=true"], "train_algo.normalize_feats: must be false with"),
+        (["evaluate.task=lta", "data=kitchen"], "evaluate.task: lta is annotated in Ego4D alone"),
+    ],
+)
+def test_settings_that_anticipation_would_not_use_or_no_other_task_would_are_refused(
+    overrides: list[str], expected: str
+) -> None:
+    data = [] if any(override.startswith("data=") for override in overrides) else ["data=ego4d"]
+    with pytest.raises(ConfigError) as caught:
+        evaluating(*data, *overrides)
+    assert expected in str(caught.value)
 
 
 def test_the_defaults_of_fine_tuning_are_those_of_the_library() -> None:

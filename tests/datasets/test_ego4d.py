@@ -179,7 +179,7 @@ def test_of_two_versions_the_newer_is_read_and_said_and_either_can_be_asked_for(
     write(tmp_path, actions=[ACTION], version="v1")
     newer = write(tmp_path, actions=[ACTION, {**ACTION, "action_idx": 1}], version="v2")
     (tmp_path / "v2/full_scale/v1.mp4").unlink()  # a video that only the older download has is the same one
-    assert newer.problems == (f"{tmp_path}: v2 is read; v1 is there, too",)
+    assert newer.remarks == (f"{tmp_path}: v2 is read; v1 is there, too",)
     assert newer.videos("train")[0].path == tmp_path / "v1/full_scale/v1.mp4"
     older = Ego4D(tmp_path, version="v1")
     assert (len(newer.actions("train")), len(older.actions("train")), older.problems) == (2, 1, ())

@@ -104,6 +104,30 @@ def test_actions_are_counted_where_verb_and_noun_are_known_by_a_slow_loop() -> N
     assert (verb.num_test_videos, verb.parts) == (9, ())
 
 
+def test_means_over_batches_are_those_of_a_slow_loop() -> None:
+    """80 actions in batches of 32: the last 16 count twice as much as each of the others."""
+    train, test = made_labels(0, 300), made_labels(1, 80)
+    answers, baseline = made_answers(2), made_answers(3)
+    verb, noun, action = measure_actions(
+        [answers], [baseline], class_names=NAMES, train_labels=train, test_labels=test, batch_size=32
+    )
+    for of, given in (("encoder", answers), ("baseline", baseline)):
+        ranked = rank_actions(given.scores["verb"], given.scores["noun"]).of_task
+        for column in (verb, noun):
+            for score in (column.top1, column.top5):
+                right = [
+                    truth in classes[: score.k]
+                    for truth, classes in zip(test[column.column], ranked[column.column], strict=True)
+                ]
+                means = [np.mean(right[start : start + 32]) for start in (0, 32, 64)]
+                assert getattr(score, of).value == pytest.approx(100 * np.mean(means), abs=1e-9)
+                assert getattr(score, of).low <= getattr(score, of).value <= getattr(score, of).high
+    plain = measure_actions([answers], [baseline], class_names=NAMES, train_labels=train, test_labels=test)
+    assert plain[0].top5.baseline != verb.top5.baseline
+    assert plain[0].classes == verb.classes
+    assert action.num_test_actions == 80
+
+
 def test_other_label_columns_have_no_action() -> None:
     scores = np.eye(4, dtype=np.float32)[[0, 1, 2, 2]]
     (column,) = measure_actions(

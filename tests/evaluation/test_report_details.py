@@ -311,7 +311,7 @@ def test_what_is_better_lower_is_told_by_its_arrow_and_its_sign(tmp_path: Path) 
 
         def rows(self) -> list[Row]:
             options: dict[str, Any] = {"unit": "s", "decimals": 3, "higher_is_better": False}
-            return [Row("keyframe error", self.error, 900, 30, majority_name="centre frame", **options)]
+            return [Row("point of no return", self.error, 900, 30, majority_name="centre frame", **options)]
 
     def page(gain: float) -> str:
         estimate = Estimate(0.772 + gain, 0.762 + gain, 0.782 + gain)
@@ -343,7 +343,7 @@ def test_what_is_better_lower_is_told_by_its_arrow_and_its_sign(tmp_path: Path) 
     assert "centre frame: 0.800 s" in better
     assert "wins" not in better
     text = Page(tmp_path / "page.html").text
-    assert "keyframe error, s ↓ of 900 actions of 30 videos; bars from 0 to 0.89 s" in text
+    assert "point of no return, s ↓ of 900 actions of 30 videos; bars from 0 to 0.89 s" in text
     assert "encoder 0.872 0.862 to 0.882" in text
     assert "gain over the random encoder below 0 is better +0.100 +0.090 to +0.110" in text
     assert "encoder judged here 0.872 0.862 to 0.882 random encoder never trained 0.772" in text

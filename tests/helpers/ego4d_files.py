@@ -91,3 +91,24 @@ def write_ego4d(
         (folder / version / name).parent.mkdir(exist_ok=True)
         (folder / version / name).touch()
     return Ego4D(folder, **options)
+
+
+def write_ego4d_challenges(folder: Path, *, split: str = "val") -> None:
+    """Write what Ego4D's challenges are scored against: a change, none, a window of 4 seen and 20 coming actions."""
+    without = {"state_change": False, "parent_pnr_frame": None, "clip_pnr_frame": None}
+    write_ego4d(
+        folder,
+        videos=[video("v1")],
+        actions={split: [action("c1", index, verb_label=0) for index in range(24)]},
+        changes={split: [change("u1"), change("u2", **without)]},
+    )
+
+
+def ego4d_submissions() -> dict[str, Any]:
+    """Return a valid submission to each of Ego4D's challenges."""
+    sequence = [0] * 20
+    return {
+        "oscc": [{"unique_id": name, "state_change": True} for name in ("u1", "u2")],
+        "pnr": [{"unique_id": name, "pnr_frame": 90} for name in ("u1", "u2")],
+        "lta": {"c1_3": {"verb": [sequence] * 5, "noun": [sequence] * 5}},
+    }

@@ -71,12 +71,12 @@ def add_video(
     )
 
 
-def finish_store(root: Path, rows: Sequence[PreparedVideo], moments: dict[str, list[float]]) -> None:
-    """Write the records, the catalog, the moments and the description of a store."""
+def finish_store(root: Path, rows: Sequence[PreparedVideo], moments: dict[str, list[float]], **more: int) -> None:
+    """Write the records, the catalog, the moments and the description of a store, with ``more`` parameters."""
     rows = [replace(row, num_moments=len(moments.get(row.video_id, []))) for row in rows]
     found = {row.video_id: [Moment(t, 2.0, 1.0, int(t // 10)) for t in moments.get(row.video_id, [])] for row in rows}
     searched = detector_parameters()
-    parameters = {"fps": FPS, "audio_rate": SAMPLE_RATE, **searched}
+    parameters = {"fps": FPS, "audio_rate": SAMPLE_RATE, **searched, **more}
     for row in rows:
         index = root / "videos" / f"{row.video_id}.index.npz"
         checksum = PacketIndex.load(index).checksum if index.exists() else None

@@ -4,6 +4,7 @@ Beside the path of a sample; part of `earmark.cli.config`. Whether clips, crops 
 checked by `earmark.cli.config_fit`.
 """
 
+import json
 import re
 from collections.abc import Sequence
 
@@ -31,8 +32,10 @@ LAYOUTS = {  # of data sets that have several
     "epic_kitchens_55": ("videos", "segments", "action_segments"),
     "ego4d": ("full_scale", "clips"),
 }
-FINE_TUNED_TASKS = ("action_recognition", "sound_recognition")  # those with `evaluate.probe=fine_tuned`
-PUBLISHED_TASKS = ("action_recognition",)  # those with `evaluate.protocol=published`
+FINE_TUNED_TASKS = ("action_recognition", "sound_recognition", "oscc_pnr")  # those with `evaluate.probe=fine_tuned`
+PUBLISHED_TASKS = ("action_recognition", "lta", "oscc_pnr")  # those with `evaluate.protocol=published`
+ANTICIPATION_KEYS = {"aggregator": "transformer", "num_layers": 6, "num_seen": None, "decoding": "sampled"}  # of lta
+MAX_MOMENTS = 1000  # of evaluate, where it is not given
 PROBE_MOMENTUM = 0.9  # of optim/sgd_lincls
 PREPARE_CHOICES = {"earmark": "default", "replai": "replai"}  # of the group prepare, by the detector that it chooses
 
@@ -139,14 +142,15 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
         problems.append("environment.force_processes: must be null; evaluation runs in one process")
     if config.environment.precision not in ("auto", "32-true"):
         problems.append("environment.precision: must be 32-true; features and probe are computed in float32")
-    problems += _contradicting_probe(config.evaluate) + _of_another_probe(config) + _contradicting_split(config)
-    problems += _of_another_data_set(config) + _unused_by_moments(config)
+    problems += _contradicting_probe(config.evaluate, config.data.name) + _of_another_probe(config)
+    problems += _contradicting_split(config) + _of_another_data_set(config) + _of_anticipation(config)
+    problems += _of_state_changes(config.evaluate) + _unused_by_moments(config)
     if config.data.split not in ("train", "all"):
         problems.append("data.split: must be train, where the probe learns; evaluate.split is what it is judged on")
     return problems
 
 
-def _contradicting_probe(evaluate: Evaluate) -> list[str]:
+def _contradicting_probe(evaluate: Evaluate, data: str) -> list[str]:
     """Return which settings of the probe contradict each other."""
     problems = [] if evaluate.neighbours else ["evaluate.neighbours: needs at least one number"]
     if evaluate.probe == "knn":
@@ -162,7 +166,7 @@ def _contradicting_probe(evaluate: Evaluate) -> list[str]:
     if evaluate.probe == "fine_tuned":
         if evaluate.task not in FINE_TUNED_TASKS:
             problems.append(f"evaluate.probe: fine_tuned is of evaluate.task={_either(FINE_TUNED_TASKS)}")
-        if evaluate.protocol == "published":
+        if evaluate.protocol == "published" and data != "ego4d":
             problems.append(
                 "evaluate.protocol: must be full with evaluate.probe=fine_tuned; the published one has a linear probe"
             )
@@ -226,6 +230,10 @@ def _of_another_data_set(config: EvaluateConfig) -> list[str]:
     evaluate, problems = config.evaluate, []
     if evaluate.task in EGO4D_TASKS and config.data.name != "ego4d":
         problems.append(f"evaluate.task: {evaluate.task} is annotated in Ego4D alone; give data=ego4d")
+    if (evaluate.task, evaluate.protocol, evaluate.audio, config.data.name) == (
+        *("action_recognition", "published", True, "ego4d"),
+    ):
+        problems.append("evaluate.audio: must be false with evaluate.protocol=published on Ego4D, which fine-tunes one")
     labelled = evaluate.task not in (*EGO4D_TASKS, *MOMENT_TASKS)
     if config.data.name == "ego4d" and evaluate.task == "anticipation":
         problems.append("evaluate.task: anticipation is that of EPIC-KITCHENS; Ego4D's is another one, lta")
@@ -237,11 +245,68 @@ def _of_another_data_set(config: EvaluateConfig) -> list[str]:
     return problems
 
 
+def _of_anticipation(config: EvaluateConfig) -> list[str]:
+    """Return which settings long-term anticipation would not use, or would be used by it alone."""
+    evaluate = config.evaluate
+    given = [name for name, plain in ANTICIPATION_KEYS.items() if getattr(evaluate, name) != plain]
+    if evaluate.task != "lta":
+        return [
+            f"evaluate.{name}: must be {_shown(ANTICIPATION_KEYS[name])}; it is of evaluate.task=lta, here it is "
+            f"{evaluate.task}"
+            for name in given
+        ]
+    problems = []
+    if evaluate.aggregator != "transformer" and "num_layers" in given:
+        problems.append(
+            f"evaluate.num_layers: must be {ANTICIPATION_KEYS['num_layers']} with "
+            f"evaluate.aggregator={evaluate.aggregator}, which has no layers"
+        )
+    unused = {
+        "evaluate.probe": (evaluate.probe, "linear", "whose head is evaluate.aggregator"),
+        "evaluate.standardize": (evaluate.standardize, True, "which always does"),
+        "train_algo.normalize_feats": (config.train_algo.normalize_feats, False, "which has no such step"),
+        "optim.schedule": (config.optim.schedule, [], "whose learning rate falls along a cosine"),
+        "optim.args.momentum": (config.optim.args.momentum, PROBE_MOMENTUM, "which AdamW trains"),
+    }
+    problems += [
+        f"{key}: must be {_shown(plain)} with evaluate.task=lta, {why}"
+        for key, (value, plain, why) in unused.items()
+        if value != plain
+    ]
+    return problems
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value).strip('"')
+
+
+def _of_state_changes(evaluate: Evaluate) -> list[str]:
+    """Return which settings of state changes contradict others, or are given to another task."""
+    problems = []
+    if evaluate.task != "oscc_pnr":
+        for name, plain in (("frames", "spread"), ("train_parts", 4)):
+            if getattr(evaluate, name) != plain:
+                problems.append(f"evaluate.{name}: must be {plain}; it is of evaluate.task=oscc_pnr")
+        return problems
+    if evaluate.random_clips:
+        problems.append("evaluate.random_clips: must be false with evaluate.task=oscc_pnr; evaluate.train_parts draws")
+    if evaluate.frames == "windows":
+        if evaluate.probe not in ("linear", "attentive"):
+            problems.append(
+                f"evaluate.frames: must be spread with evaluate.probe={evaluate.probe}, which sees one clip"
+            )
+        if evaluate.protocol == "published":
+            problems.append("evaluate.frames: must be spread with evaluate.protocol=published, which shows such frames")
+    return problems
+
+
 def _unused_by_moments(config: EvaluateConfig) -> list[str]:
     """Return which settings of probes and of annotated actions would change nothing in tasks that are about moments."""
     evaluate = config.evaluate
     if evaluate.task not in MOMENT_TASKS:
-        return []
+        if evaluate.max_moments == MAX_MOMENTS:
+            return []
+        return [f"evaluate.max_moments: must be {MAX_MOMENTS}; it is of evaluate.task={_either(MOMENT_TASKS)}"]
     of_task = f"evaluate.task={evaluate.task}"
     problems = [
         f"evaluate.{name}: must be {plain} with {of_task}, whose head has settings of its own"

@@ -1,4 +1,4 @@
-"""What `evaluate.probe` is trained with where the group ``optim`` leaves it open.
+"""What `evaluate.probe`, or the head of a task that has its own, is trained with where ``optim`` leaves it open.
 
 Beside the path of a sample; part of `earmark.cli.config`. A linear probe, an attentive one and an encoder that is
 trained on need learning rates of their own.
@@ -7,7 +7,7 @@ trained on need learning rates of their own.
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["PROBE_OPTIM", "with_probe_defaults"]
+__all__ = ["PROBE_OPTIM", "TASK_OPTIM", "with_probe_defaults"]
 
 _LINEAR = {"batch_size": 128, "schedule": [18, 24], "args": {"lr": 0.005, "weight_decay": 1e-4}}  # as published
 PROBE_OPTIM: Mapping[str, Mapping[str, Any]] = {
@@ -18,10 +18,13 @@ PROBE_OPTIM: Mapping[str, Mapping[str, Any]] = {
     # the paper's fine-tuning on Ego4D: the classifiers' learning rate, of which the encoder has a tenth
     "fine_tuned": {"batch_size": 32, "schedule": [], "args": {"lr": 0.01, "weight_decay": 1e-4}},
 }
+TASK_OPTIM: Mapping[str, Mapping[str, Any]] = {  # of tasks that have a head of their own
+    "lta": {"batch_size": 32, "schedule": [], "args": {"lr": 3e-4, "weight_decay": 0.01}},
+}
 
 
 def with_probe_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return composed values with numbers in place of what ``optim`` leaves to `evaluate.probe`.
+    """Return composed values with numbers in place of what ``optim`` leaves to `evaluate.probe` or `evaluate.task`.
 
     Values that are given stay as they are, wrong ones too: `earmark.cli.config.checked` refuses those. A
     configuration without evaluation gets the numbers of the linear probe, whose choice of ``optim`` has the nulls.
@@ -36,6 +39,8 @@ def with_probe_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     optim, evaluate = values.get("optim"), values.get("evaluate")
     probe = evaluate.get("probe") if isinstance(evaluate, Mapping) else "linear"
     known = PROBE_OPTIM.get(probe) if isinstance(probe, str) else None
+    if isinstance(evaluate, Mapping) and isinstance(evaluate.get("task"), str):
+        known = TASK_OPTIM.get(evaluate["task"], known)
     # Of another choice of optim, null is a mistake.
     if known is None or not isinstance(optim, Mapping) or optim.get("name", "sgd_lincls") != "sgd_lincls":
         return dict(values)

@@ -309,7 +309,16 @@ class Prepare:
 class Evaluate:
     """Group ``evaluate``: what is evaluated, and how."""
 
-    task: Literal["action_recognition", "sound_recognition", "sound_detection", "anticipation", "retrieval", "order"]
+    task: Literal[
+        "action_recognition",
+        "sound_recognition",
+        "sound_detection",
+        "anticipation",
+        "oscc_pnr",
+        "lta",
+        "retrieval",
+        "order",
+    ]
     checkpoint: str | None
     weights: Literal["ema", "model"] | None
     audio: bool
@@ -329,6 +338,12 @@ class Evaluate:
     clip_seconds: Positive | None
     clip_fps: Positive | None
     observed_seconds: Positive
+    aggregator: Literal["concatenation", "mean", "transformer"]
+    num_layers: AtLeastOne
+    num_seen: AtLeastOne | None
+    decoding: Literal["sampled", "most_probable"]
+    frames: Literal["spread", "windows"]
+    train_parts: AtLeastZero
     max_moments: AtLeastOne
     random_clips: bool
     standardize: bool

@@ -62,8 +62,14 @@ LATER_KEYS: Mapping[str, Any] = {
     "seeds": 1,
     "protocol": "full",
     "observed_seconds": 2.0,
+    "aggregator": "transformer",
+    "num_layers": 6,
+    "num_seen": None,
+    "decoding": "sampled",
     "clip_seconds": None,
     "clip_fps": None,
+    "frames": "spread",
+    "train_parts": 4,
     "max_moments": 1000,
 }
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from earmark.cli.change_page import learned_changes
 from earmark.cli.config_schema import EvaluateConfig
 from earmark.cli.judged import SAW, Judged
-from earmark.wording import counted
+from earmark.wording import at_most, counted
 
 if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["page_details"]
 
-HELD_OUT = {"held_out_accuracy": "", "held_out_reciprocal_rank": "mean reciprocal rank "}  # what a choice went by
+MAX_REMARKS = 10  # on what is unusual in the annotations
+RECIPROCAL = "held_out_reciprocal_rank"  # by which a map is chosen
 NUM_CONFIDENT, NUM_DRAWN = 3, 3  # clips of each group on the page: those answered right, those answered wrong
 
 
@@ -61,7 +62,7 @@ def page_details(
     return ResultDetails(
         sample=task.sample,
         measured=task.title.removesuffix(" [95 % interval]"),
-        statements=_statements(task, judgement, judged, config, store, seen),
+        statements=_statements(task, judgement, judged, config, store, dataset, seen),
         answers=targets,
         answers_of=f"seed {judgement.answers[0].seed}" if several else "",
         clips=_judged_clips(task, targets, config, store),
@@ -216,7 +217,7 @@ def _numbers_of_ego4d(task: "Task[Any, Any]", config: EvaluateConfig, ego4d: "Eg
     from earmark.evaluation.published_results import JudgedLabels
 
     split = config.evaluate.split
-    (count,) = (count for count in task.records if count.split == split)
+    count = [count for count in task.records if count.split == split][-1]  # of train the second, which is judged
     lost = ego4d.num_left_out("fho_oscc-pnr" if task.name == "oscc_pnr" else "fho_lta", split)
     return JudgedLabels(
         split=split,
@@ -233,6 +234,7 @@ def _statements(
     judged: Judged,
     config: EvaluateConfig,
     store: "PreparedStore",
+    dataset: "DatasetRecords",
     seen: "Collection[str] | None",
 ) -> dict[str, str]:
     """Return in sentences how the numbers came about."""
@@ -244,6 +246,9 @@ def _statements(
             f"{trained.num_used:,} {task.sample}s of train, {tested.num_used:,} of {config.evaluate.split}; "
             f"left out: {len(trained.left_out):,} and {len(tested.left_out):,}"
         )
+    remarks = getattr(dataset, "remarks", ())
+    if remarks:
+        statements["Unusual, and read all the same"] = "; ".join(at_most(remarks, MAX_REMARKS))
     statements["Settings of the head"] = how_chosen(judgement)
     statements["Seeds"] = _seeds(judgement)
     return statements
@@ -276,6 +281,7 @@ def how_chosen(judgement: "Judgement[Any, Any]") -> str:
     by_seed = {answers.seed: getattr(answers.encoder, "chosen", {}) for answers in judgement.answers}
     texts = {seed: "; ".join(_chosen_text(*item) for item in chosen.items()) for seed, chosen in by_seed.items()}
     options = judgement.result.options.get("probe") or judgement.result.options.get("fine_tuning")
+    options = options or judgement.result.options.get("anticipation_head")
     if options is None:
         return "this task trains no head"
     kind = f"{_head_in_words(judgement.result.options)}, "
@@ -288,6 +294,8 @@ def how_chosen(judgement: "Judgement[Any, Any]") -> str:
 
 
 def _head_in_words(options: Mapping[str, Any]) -> str:
+    if "anticipation_head" in options:
+        return f"{options['anticipation_head']['aggregator']} of the seen actions' frozen features"
     return f"{options['probe']['kind']} probe" if "probe" in options else "fine-tuned encoder"
 
 
@@ -308,16 +316,21 @@ def _chosen_text(column: str, values: Mapping[str, float]) -> str:
     }
     text = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items())
     text = f"{column}: {text}"
-    measured = next((name for name in HELD_OUT if name in values), None)
-    if measured is not None:
-        unit = "actions" if "held_out_actions" in values else "moments"
-        text += f" ({HELD_OUT[measured]}{values[measured]:.1f} % of {values[f'held_out_{unit}']:,.0f} held-out {unit}"
-        for name in settings:
-            side = values.get(f"{name}_on_edge", 0)
-            if side:
-                text += f"; the {'largest' if side > 0 else 'smallest'} {name.replace('_', ' ')} of those tried"
-        text += ")"
-    return text
+    if "held_out_loss" in values:
+        basis = f"loss {values['held_out_loss']:.3f} on {values['held_out_windows']:,.0f} held-out windows"
+    elif "held_out_actions" in values:
+        basis = f"{values['held_out_accuracy']:.1f} % of {values['held_out_actions']:,.0f} held-out actions"
+    elif "held_out_moments" in values:
+        measured = f"mean reciprocal rank {values[RECIPROCAL]:.1f} %" if RECIPROCAL in values else None
+        basis = measured or f"{values['held_out_accuracy']:.1f} %"
+        basis += f" of {values['held_out_moments']:,.0f} held-out moments"
+    else:
+        return text
+    for name in settings:
+        side = values.get(f"{name}_on_edge", 0)
+        if side:
+            basis += f"; the {'largest' if side > 0 else 'smallest'} {name.replace('_', ' ')} of those tried"
+    return f"{text} ({basis})"
 
 
 def _seeds(judgement: "Judgement[Any, Any]") -> str:

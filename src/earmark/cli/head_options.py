@@ -11,9 +11,9 @@ from earmark.cli.terminal import say
 
 if TYPE_CHECKING:
     from earmark.encoders import Encoder
-    from earmark.evaluation import FineTuningOptions, Modality, ProbeOptions
+    from earmark.evaluation import FineTuningOptions, HeadOptions, Modality, ProbeOptions
 
-__all__ = ["fine_tuning_options", "probe_options", "training_short_sides"]
+__all__ = ["anticipation_head_options", "fine_tuning_options", "probe_options", "training_short_sides"]
 
 MAX_ATTENTION_HEADS = 8
 
@@ -89,6 +89,22 @@ def fine_tuning_options(config: EvaluateConfig) -> "FineTuningOptions":
         held_out=config.evaluate.held_out,
         num_workers=config.environment.workers,
         progress=True,
+    )
+
+
+def anticipation_head_options(config: EvaluateConfig) -> "HeadOptions":
+    """Return how the head of long-term anticipation is built and trained."""
+    from earmark.evaluation import HeadOptions
+
+    optim, evaluate = config.optim, config.evaluate
+    return HeadOptions(
+        aggregator=evaluate.aggregator,
+        num_layers=evaluate.num_layers,
+        epochs=optim.epochs,
+        batch_size=optim.batch_size,
+        lrs=tuple(evaluate.lrs) or (optim.args.lr,),
+        weight_decays=tuple(evaluate.weight_decays) or (optim.args.weight_decay,),
+        held_out=evaluate.held_out,
     )
 
 

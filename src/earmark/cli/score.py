@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments"]
 
 MAX_FAULTS_NAMED = 20
-UNITS = {"mAUC": "share"}  # of measures that are not in %
+UNITS = {"mAUC": "share", "ED@": "share", "AUED": "share", "seconds": "s"}  # of measures that are not in %
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,15 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         help="the json of a submission, or a zip file with it as test.json: action_recognition or action_anticipation "
-        "of EPIC-KITCHENS-100, audio_based_interaction_recognition or _detection of EPIC-SOUNDS",
+        "of EPIC-KITCHENS-100, audio_based_interaction_recognition or _detection of EPIC-SOUNDS, state changes (OSCC), "
+        "points of no return (PNR) or long-term anticipation (LTA) of Ego4D",
     )
     parser.add_argument(
         "--annotations",
-        metavar="DIR|CSV",
+        metavar="DIR|FILE",
         type=Path,
         required=True,
-        help="folder of the official csv files, or the one to compare with; tail classes, unseen participants and the "
-        "training split are looked for beside it",
+        help="folder of the official csv or json files, or the one to compare with; tail classes, unseen participants, "
+        "Ego4D's taxonomy and the training split are looked for beside it. Of an Ego4D download the top will do: the "
+        "version and the split are those that have the file's clips",
     )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     parser.set_defaults(run=run)
@@ -77,19 +79,22 @@ def _table(score: "ChallengeScore") -> "Table":
     from rich.table import Table
 
     table = Table(title=f"{score.challenge}, against {visible(score.annotations)}", title_justify="left")
-    table.add_column("official name")
-    table.add_column("score", justify="right")
+    table.add_column("measure")
+    others = dict(score.baselines)
     if score.majority:
-        source = "" if score.majority_source is None else visible(score.majority_source.name)
-        table.add_column(f"majority of {source}", justify="right")
+        source = "" if score.majority_source is None else score.majority_source.name
+        others = {f"majority of {source}": score.majority} | others
+    for name in ("score", *others):
+        table.add_column(visible(name), justify="right")
     table.add_column("unit")
     for name, value in score.metrics.items():
-        row = [name, f"{value:.2f}" if _unit(name) == "%" else f"{value:.4f}"]
-        if score.majority:
-            other = score.majority.get(name)
-            row.append("" if other is None else f"{other:.2f}" if _unit(name) == "%" else f"{other:.4f}")
-        table.add_row(*row, _unit(name))
+        values = [value, *(of_others.get(name) for of_others in others.values())]
+        table.add_row(name, *("" if each is None else _shown(name, each) for each in values), _unit(name))
     return table
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{value:.2f}" if _unit(name) == "%" else f"{value:.4f}"
 
 
 def _unit(name: str) -> str:
@@ -99,4 +104,4 @@ def _unit(name: str) -> str:
 def _counts(score: "ChallengeScore") -> str:
     counts = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in score.counts.items())
     levels = ", ".join(f"{name} {level}" for name, level in score.levels.items())
-    return f"valid: {counts}; {levels}"
+    return f"valid: {counts}" + (f"; {levels}" if levels else "")

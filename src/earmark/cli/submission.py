@@ -3,6 +3,7 @@
 Beside the path of a sample: `earmark.cli.evaluate` calls this when the answers are there.
 """
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,16 +68,18 @@ def submit(task: "Task[Any, Any]", scores: Any, path: Path, *, judged: Judged, a
     levels = supervision_levels(judged)
     try:
         notes = task.write_submission(path, scores, levels=levels)
-        scored = score_submission(path, annotations)
+        scores_of = {file: score_submission(file, annotations) for file in task.submission_paths(path)}
     except SubmissionError as error:
         raise ConfigError(f"evaluate.submission: {path} is not valid: {error}") from error
     except ValueError as error:
         raise ConfigError(f"evaluate.submission: {error}") from error
-    for note in (*notes, *scored.notes):
+    for note in (*notes, *chain.from_iterable(scored.notes for scored in scores_of.values())):
         say(note)
-    number = next(iter(scored.counts.values()))
-    written = ", ".join(f"{name} {level}" for name, level in scored.levels.items())
-    say(f"submission: {path}, valid for {scored.challenge}, {counted(number, 'segment')}; {written}")
+    for file, scored in scores_of.items():
+        what, number = next(iter(scored.counts.items()))
+        levels_written = ", ".join(f"{name} {level}" for name, level in scored.levels.items())
+        written = f"; {levels_written}" if levels_written else ""
+        say(f"submission: {file}, valid for {scored.challenge}, {counted(number, what.removesuffix('s'))}{written}")
 
 
 def supervision_levels(judged: Judged) -> "SupervisionLevels":

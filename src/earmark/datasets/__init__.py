@@ -11,6 +11,7 @@ from earmark.datasets.ego4d_anticipation import (
     AnticipationClip,
     AnticipationWindow,
     anticipation_windows,
+    lost_anticipation_windows,
     num_anticipation_windows,
 )
 from earmark.datasets.ego4d_files import files_not_read
@@ -60,6 +61,7 @@ __all__ = [
     "checksums",
     "files_not_read",
     "is_readable_file",
+    "lost_anticipation_windows",
     "media_below",
     "num_anticipation_windows",
     "parent_of",

@@ -21,9 +21,8 @@ from earmark.datasets.annotation_files import (
     checked_number,
     checked_span,
     json_rows,
-    read_json,
 )
-from earmark.datasets.ego4d_anticipation import AnticipationClip, AnticipationRows
+from earmark.datasets.ego4d_anticipation import AnticipationClip, AnticipationRows, read_anticipation_classes
 from earmark.datasets.ego4d_manifest import (
     ManifestClip,
     ManifestVideo,
@@ -70,10 +69,10 @@ class Ego4D:
         name: ``ego4d``.
         base_path: The folder.
         version: The one that is read.
-        problems: A line where another version's annotations are there, too, and no version was asked for; and the rows
-            that were left out so far, each with its file, place and reason.
-        remarks: What is unusual in what was read so far, and was read all the same, counted; and which videos of the
-            training split are held out since another task has them for validation or test.
+        problems: The rows that were left out so far, each with its file, place and reason.
+        remarks: A line where another version's annotations are there, too, and no version was asked for; what is
+            unusual in what was read so far, and was read all the same, counted; and which videos of the training split
+            are held out since another task has them for validation or test.
         annotations_path: Where the annotations are.
         classes: Names of the verb and noun classes by number, as the taxonomy file counts them; empty without it.
 
@@ -107,7 +106,7 @@ class Ego4D:
         self._num_left_out: dict[tuple[str, str], int] = {}
         if version is None and any((self.base_path / name / "annotations").is_dir() for name in others):
             there_too = f"{self.base_path}: {self.version} is read; {' and '.join(others)} is there, too"
-            self._problems["", "versions"] = (there_too,)
+            self._remarks["", "versions"] = (there_too,)
         self.annotations_path = self.base_path / self.version / "annotations"
         manifests = [name.format(version=self.version) for name in MANIFESTS]
         manifest = next((path for name in manifests if (path := self.base_path / name).is_file()), None)
@@ -218,6 +217,8 @@ class Ego4D:
         Raises:
             DatasetError: If a file of a task is damaged.
         """
+        if video_id in self._videos:
+            return video_id
         clip = self._clips.get(video_id) or self._listing.clips.get(video_id)
         return video_id if clip is None else clip.video_uid
 
@@ -414,21 +415,7 @@ class Ego4D:
 
     def _read_classes(self) -> dict[str, list[str]]:
         path = self.annotations_path / "fho_lta_taxonomy.json"
-        if not path.is_file():
-            return {}
-        taxonomy = read_json(path)
-        if not isinstance(taxonomy, dict):
-            raise DatasetError(f"{path}: expected a json object")
-        classes = {}
-        for label in ("verb", "noun"):
-            names = taxonomy.get(f"{label}s")
-            if not isinstance(names, list):
-                raise DatasetError(f"{path}: {label}s must be a list of names")
-            try:
-                classes[label] = [checked_id(f"{label} {number}", name) for number, name in enumerate(names)]
-            except RowError as error:
-                raise DatasetError(f"{path}: {error}") from error
-        return classes
+        return read_anticipation_classes(path) if path.is_file() else {}
 
     @staticmethod
     def _has_files(folder: Path) -> bool:

@@ -5,10 +5,11 @@ A window is some actions that are seen and the coming ones that are to be told (
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from earmark.datasets.annotation_files import RowError, RowRemarks, checked_id, checked_number
-from earmark.datasets.records import ActionRecord
+from earmark.datasets.annotation_files import RowError, RowRemarks, checked_id, checked_number, read_json
+from earmark.datasets.records import ActionRecord, DatasetError
 
 __all__ = [
     "NUM_COMING",
@@ -16,13 +17,36 @@ __all__ = [
     "AnticipationRows",
     "AnticipationWindow",
     "anticipation_windows",
+    "lost_anticipation_windows",
     "num_anticipation_windows",
+    "read_anticipation_classes",
 ]
 
 NUM_COMING = 20  # Z of the official task
 MAX_INDEX = 10**9
 
 Protocol = Literal["full", "published"]
+
+
+def read_anticipation_classes(path: Path) -> dict[str, list[str]]:
+    """Return the names of the verb and noun classes by number, as ``fho_lta_taxonomy.json`` has them.
+
+    Raises:
+        DatasetError: If the file is missing or damaged.
+    """
+    taxonomy = read_json(path)
+    if not isinstance(taxonomy, dict):
+        raise DatasetError(f"{path}: expected a json object")
+    classes = {}
+    for label in ("verb", "noun"):
+        names = taxonomy.get(f"{label}s")
+        if not isinstance(names, list):
+            raise DatasetError(f"{path}: {label}s must be a list of names")
+        try:
+            classes[label] = [checked_id(f"{label} {number}", name) for number, name in enumerate(names)]
+        except RowError as error:
+            raise DatasetError(f"{path}: {error}") from error
+    return classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,20 +145,61 @@ def anticipation_windows(
         >>> [window.window_id for window in anticipation_windows(clip, num_seen=2, num_coming=2)]
         ['c_1', 'c_2']
     """
-    by_index = dict(zip(clip.indices, clip.actions, strict=True))
-    for index in clip.lost_indices:
-        by_index.pop(index, None)
-    order = sorted({*clip.indices, *clip.lost_indices})
-    number = num_anticipation_windows(len(order), num_seen=num_seen, num_coming=num_coming, protocol=protocol)
+    by_index = _usable_actions(clip)
     windows = []
-    for first in range(number if clip.in_order else 0):
-        inside = order[first : first + num_seen + num_coming]
-        if all(index in by_index for index in inside):
+    for inside in _spans(clip, num_seen=num_seen, num_coming=num_coming, protocol=protocol):
+        if clip.in_order and all(index in by_index for index in inside):
             actions = tuple(by_index[index] for index in inside)
             windows.append(
                 AnticipationWindow(clip.clip_uid, inside[num_seen - 1], actions[:num_seen], actions[num_seen:])
             )
     return windows
+
+
+def lost_anticipation_windows(
+    clip: AnticipationClip, *, num_seen: int, num_coming: int = NUM_COMING, protocol: Protocol = "full"
+) -> list[tuple[str, str]]:
+    """Return the windows that `anticipation_windows` leaves out: name and reason of each, in order of time.
+
+    Args:
+        clip: The clip.
+        num_seen: As of `anticipation_windows`.
+        num_coming: As of `anticipation_windows`.
+        protocol: As of `anticipation_windows`.
+
+    Raises:
+        ValueError: If a number is too small.
+
+    Example:
+        >>> action = ActionRecord("c_0", "v", 0.0, 1.0, "", {"verb": 0, "noun": 0})
+        >>> clip = AnticipationClip("c", "v", (action,) * 4, (0, 2, 3, 4), lost_indices=(1,))
+        >>> lost_anticipation_windows(clip, num_seen=1, num_coming=1)
+        [('c_0', 'holds action 1, which was left out'), ('c_1', 'holds action 1, which was left out')]
+    """
+    by_index = _usable_actions(clip)
+    lost = []
+    for inside in _spans(clip, num_seen=num_seen, num_coming=num_coming, protocol=protocol):
+        reason = "" if clip.in_order else "an action of its clip was left out, and it is not known which"
+        missing = next((index for index in inside if index not in by_index), None)
+        if missing is not None:
+            reason = f"holds action {missing}, which was left out"
+        if reason:
+            lost.append((f"{clip.clip_uid}_{inside[num_seen - 1]}", reason))
+    return lost
+
+
+def _usable_actions(clip: AnticipationClip) -> dict[int, ActionRecord]:
+    by_index = dict(zip(clip.indices, clip.actions, strict=True))
+    for index in clip.lost_indices:
+        by_index.pop(index, None)
+    return by_index
+
+
+def _spans(clip: AnticipationClip, *, num_seen: int, num_coming: int, protocol: Protocol) -> list[list[int]]:
+    """Return the indices of the actions of each window, the lost ones with them."""
+    order = sorted({*clip.indices, *clip.lost_indices})
+    number = num_anticipation_windows(len(order), num_seen=num_seen, num_coming=num_coming, protocol=protocol)
+    return [order[first : first + num_seen + num_coming] for first in range(number)]
 
 
 @dataclass(slots=True)

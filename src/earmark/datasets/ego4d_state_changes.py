@@ -79,10 +79,14 @@ class StateChangeReader:
         coordinates: Whose times and frames are returned: those of the parent video, or of the clip file.
         labelled: Whether the file has labels.
         remarks: Gets what is unusual.
+        min_frames: How many frames a clip must have at least.
     """
 
-    def __init__(self, coordinates: Coordinates, *, labelled: bool, remarks: RowRemarks) -> None:
+    def __init__(
+        self, coordinates: Coordinates, *, labelled: bool, remarks: RowRemarks, min_frames: int = MIN_FRAMES
+    ) -> None:
         self._coordinates = coordinates
+        self._min_frames = min_frames
         self._labelled = labelled
         self._remarks = remarks
         self._seen: dict[tuple[str, int, int], tuple[bool | None, str]] = {}
@@ -99,8 +103,8 @@ class StateChangeReader:
         first, last = self._frames(row, self._coordinates)
         if first >= last:
             raise RowError(f"the clip goes from frame {first} to frame {last}")
-        if last - first < MIN_FRAMES:
-            raise RowError(f"the clip has {last - first} frames ({first} to {last}), fewer than {MIN_FRAMES}")
+        if last - first < self._min_frames:
+            raise RowError(f"the clip has {last - first} frames ({first} to {last}), fewer than {self._min_frames}")
         state_change, pnr_frame = None, None
         if self._labelled:
             state_change = row.get("state_change")

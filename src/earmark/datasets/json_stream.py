@@ -69,24 +69,54 @@ class JsonReader:
             NoListError: If there is no such list.
             json.JSONDecodeError: If the file is no json; ``pos`` is where.
         """
-        if self._next() == "[":
+        if self.is_list():
             yield from self._items()
-        elif self._next() == "{":
-            yield from self._list_of_object(key)
         else:
-            self._value()
-            raise NoListError
+            yield from self._list_of_object(key)
         if self._next():
             raise self._error("text after the end")
 
-    def members(self, key: str) -> Iterator[tuple[str | None, str, Any]]:
+    def is_list(self) -> bool:
+        """Return whether the file is a list rather than an object, by its first character.
+
+        Raises:
+            NoListError: If it is neither.
+            json.JSONDecodeError: If the file is no json; ``pos`` is where.
+        """
+        first = self._next()
+        if first not in ("[", "{"):
+            self._value()
+            raise NoListError
+        return first == "["
+
+    def items(self) -> Iterator[Any]:
+        """Yield the items of the list that the file is.
+
+        Raises:
+            NoListError: If it is none.
+            json.JSONDecodeError: If the file is no json; ``pos`` is where.
+
+        Example:
+            >>> import io
+            >>> list(JsonReader(io.StringIO('[{"a": 1}, 2]')).items())
+            [{'a': 1}, 2]
+        """
+        if not self.is_list():
+            for _ in self._names():  # read to its end, since damage is to be told first, and never kept
+                self._value()
+            raise NoListError
+        yield from self._items()
+        if self._next():
+            raise self._error("text after the end")
+
+    def members(self, key: str | None) -> Iterator[tuple[str | None, str, Any]]:
         """Yield the members of the object that the file is; for that of a key, the members of the object it has.
 
         Of the others, ``(None, name, value)``; of that one, ``(key, name, value)`` for each of its members. Other
         names can come twice. Where the value of the key is no object, it is yielded as those of the others are.
 
         Args:
-            key: Whose object is read member by member.
+            key: Whose object is read member by member; None for no such key.
 
         Raises:
             NoListError: If the file is no object.
@@ -97,8 +127,9 @@ class JsonReader:
             >>> list(JsonReader(io.StringIO('{"version": "0.2", "results": {"a": 1}}')).members("results"))
             [(None, 'version', '0.2'), ('results', 'a', 1)]
         """
-        if self._next() != "{":
-            self._value()
+        if self.is_list():
+            for _ in self._items():  # as in `items`
+                pass
             raise NoListError
         found = False
         for name in self._names():

@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     )
     from earmark.evaluation.challenges import CHALLENGES, ChallengeScore, score_submission
     from earmark.evaluation.detection_metrics import Events
+    from earmark.evaluation.ego4d_submissions import (
+        read_anticipation_submission,
+        read_keyframe_submission,
+        read_state_change_submission,
+        write_anticipation_submission,
+        write_keyframe_submission,
+        write_state_change_submission,
+    )
     from earmark.evaluation.feature_files import FeatureFileError, VideoFeatures, load_features
     from earmark.evaluation.feature_index import FeatureSettingsError
     from earmark.evaluation.feature_writing import FeatureModel, FeatureReport, FeatureWriting, write_features
@@ -41,15 +49,22 @@ if TYPE_CHECKING:
         feature_key,
     )
     from earmark.evaluation.fine_tuned_recognition import FineTunedActionRecognition, FineTunedSoundRecognition
+    from earmark.evaluation.fine_tuned_state_change import FineTunedStateChange
     from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
     from earmark.evaluation.intervals import FEW_VIDEOS, mean_interval, paired_interval
     from earmark.evaluation.judged_clips import ClipAnswer, JudgedClip
+    from earmark.evaluation.long_term_anticipation import LongTermAnticipation
+    from earmark.evaluation.long_term_anticipation_head import HeadOptions
+    from earmark.evaluation.long_term_anticipation_published import PublishedLongTermAnticipation
+    from earmark.evaluation.long_term_anticipation_results import LongTermAnswers, LongTermResult
     from earmark.evaluation.order import NeighbourResult, Order, OrderAnswers, OrderResult
     from earmark.evaluation.own_heads import ProjectionHeads
     from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
     from earmark.evaluation.probing import ProbeAnswers, fit_probe
+    from earmark.evaluation.published_ego4d import PUBLISHED_FINE_TUNING, PublishedEgo4DRecognition
     from earmark.evaluation.published_protocol import PUBLISHED_PROBE, PublishedActionRecognition, published_segments
     from earmark.evaluation.published_results import PUBLISHED, PublishedTable
+    from earmark.evaluation.published_state_change import PublishedStateChange
     from earmark.evaluation.report import Example, write_report
     from earmark.evaluation.report_details import ResultDetails
     from earmark.evaluation.results import Estimate, Row, Score, Seen, TargetResult, TaskResult, compare, format_table
@@ -62,6 +77,8 @@ if TYPE_CHECKING:
         write_detection_submission,
         write_sound_submission,
     )
+    from earmark.evaluation.state_change import StateChange, StateChangeOptions
+    from earmark.evaluation.state_change_results import KeyframeResult, StateChangeAnswers, StateChangeResult
     from earmark.evaluation.submission_files import SubmissionError, SupervisionLevels
     from earmark.evaluation.tasks import TASKS
 
@@ -70,6 +87,7 @@ _MODULE_OF = {
     "FEW_VIDEOS": "intervals",
     "IGNORED_LABEL": "probe",
     "PUBLISHED": "published_results",
+    "PUBLISHED_FINE_TUNING": "published_ego4d",
     "PUBLISHED_PROBE": "published_protocol",
     "TASKS": "tasks",
     "ActionRecognition": "action_recognition",
@@ -94,10 +112,16 @@ _MODULE_OF = {
     "FeatureWriting": "feature_writing",
     "FineTunedActionRecognition": "fine_tuned_recognition",
     "FineTunedSoundRecognition": "fine_tuned_recognition",
+    "FineTunedStateChange": "fine_tuned_state_change",
     "FineTuningOptions": "fine_tuning",
+    "HeadOptions": "long_term_anticipation_head",
     "JudgedClip": "judged_clips",
     "Judgement": "base",
+    "KeyframeResult": "state_change_results",
     "LabelledClips": "features",
+    "LongTermAnswers": "long_term_anticipation_results",
+    "LongTermAnticipation": "long_term_anticipation",
+    "LongTermResult": "long_term_anticipation_results",
     "Modality": "features",
     "NeighbourResult": "order",
     "Order": "order",
@@ -108,6 +132,9 @@ _MODULE_OF = {
     "ProbeOptions": "probe",
     "ProjectionHeads": "own_heads",
     "PublishedActionRecognition": "published_protocol",
+    "PublishedEgo4DRecognition": "published_ego4d",
+    "PublishedLongTermAnticipation": "long_term_anticipation_published",
+    "PublishedStateChange": "published_state_change",
     "PublishedTable": "published_results",
     "RecallResult": "anticipation",
     "RecordCount": "base",
@@ -122,6 +149,10 @@ _MODULE_OF = {
     "SoundDetection": "sound_detection",
     "SoundRecognition": "sound_recognition",
     "SoundSetResult": "sound_recognition",
+    "StateChange": "state_change",
+    "StateChangeAnswers": "state_change_results",
+    "StateChangeOptions": "state_change",
+    "StateChangeResult": "state_change_results",
     "SubmissionError": "submission_files",
     "SupervisionLevels": "submission_files",
     "TargetAnswers": "answers",
@@ -144,14 +175,20 @@ _MODULE_OF = {
     "paired_interval": "intervals",
     "published_segments": "published_protocol",
     "read_action_submission": "action_submissions",
+    "read_anticipation_submission": "ego4d_submissions",
     "read_detection_submission": "sound_submissions",
+    "read_keyframe_submission": "ego4d_submissions",
     "read_sound_submission": "sound_submissions",
+    "read_state_change_submission": "ego4d_submissions",
     "score_submission": "challenges",
     "write_action_submission": "action_submissions",
+    "write_anticipation_submission": "ego4d_submissions",
     "write_detection_submission": "sound_submissions",
     "write_features": "feature_writing",
+    "write_keyframe_submission": "ego4d_submissions",
     "write_report": "report",
     "write_sound_submission": "sound_submissions",
+    "write_state_change_submission": "ego4d_submissions",
 }
 
 __all__ = [
@@ -159,6 +196,7 @@ __all__ = [
     "FEW_VIDEOS",
     "IGNORED_LABEL",
     "PUBLISHED",
+    "PUBLISHED_FINE_TUNING",
     "PUBLISHED_PROBE",
     "TASKS",
     "ActionRecognition",
@@ -183,10 +221,16 @@ __all__ = [
     "FeatureWriting",
     "FineTunedActionRecognition",
     "FineTunedSoundRecognition",
+    "FineTunedStateChange",
     "FineTuningOptions",
+    "HeadOptions",
     "JudgedClip",
     "Judgement",
+    "KeyframeResult",
     "LabelledClips",
+    "LongTermAnswers",
+    "LongTermAnticipation",
+    "LongTermResult",
     "Modality",
     "NeighbourResult",
     "Order",
@@ -197,6 +241,9 @@ __all__ = [
     "ProbeOptions",
     "ProjectionHeads",
     "PublishedActionRecognition",
+    "PublishedEgo4DRecognition",
+    "PublishedLongTermAnticipation",
+    "PublishedStateChange",
     "PublishedTable",
     "RecallResult",
     "RecordCount",
@@ -211,6 +258,10 @@ __all__ = [
     "SoundDetection",
     "SoundRecognition",
     "SoundSetResult",
+    "StateChange",
+    "StateChangeAnswers",
+    "StateChangeOptions",
+    "StateChangeResult",
     "SubmissionError",
     "SupervisionLevels",
     "TargetAnswers",
@@ -233,14 +284,20 @@ __all__ = [
     "paired_interval",
     "published_segments",
     "read_action_submission",
+    "read_anticipation_submission",
     "read_detection_submission",
+    "read_keyframe_submission",
     "read_sound_submission",
+    "read_state_change_submission",
     "score_submission",
     "write_action_submission",
+    "write_anticipation_submission",
     "write_detection_submission",
     "write_features",
+    "write_keyframe_submission",
     "write_report",
     "write_sound_submission",
+    "write_state_change_submission",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

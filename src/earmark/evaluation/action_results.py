@@ -20,7 +20,7 @@ from earmark.evaluation.probe import IGNORED_LABEL
 from earmark.evaluation.probing import ProbeAnswers
 from earmark.evaluation.results import Row, Score, compare
 
-__all__ = ["ACTION_COLUMNS", "ClassAccuracy", "ColumnResult", "PartResult", "measure_actions"]
+__all__ = ["ACTION_COLUMNS", "ClassAccuracy", "ColumnResult", "PartResult", "batch_weights", "measure_actions"]
 
 ACTION_COLUMNS = ("verb", "noun")  # which make an action together
 MOST_GUESSES = 5
@@ -114,6 +114,7 @@ def measure_actions(
     test_labels: Labels,
     test_videos: Sequence[str] | None = None,
     parts: Parts | None = None,
+    batch_size: int | None = None,
 ) -> tuple[ColumnResult, ...]:
     """Return the accuracies of each label column, and behind them of the action where there are verbs and nouns.
 
@@ -126,6 +127,8 @@ def measure_actions(
         test_videos: Video of each test action; None takes the actions as independent.
         parts: Which test actions belong to parts that are judged by themselves: by the part's name and by column,
             "action" among them, shape ``(N,)``. A part without labelled actions has no row.
+        batch_size: Overall accuracies are means over batches of so many labelled test actions, as some published
+            numbers are: of a last batch that is smaller, each action counts for more. None for means over actions.
 
     Raises:
         ValueError: If scores are not finite or shapes do not fit.
@@ -137,9 +140,27 @@ def measure_actions(
             videos=None if test_videos is None else np.asarray(test_videos),
             parts={name: masks[question.column] for name, masks in (parts or {}).items() if question.column in masks},
             chosen=tuple(of.chosen[question.column] for of in answers if question.column in of.chosen),
+            batch_size=batch_size,
         )
         for question in questions
     )
+
+
+def batch_weights(num_samples: int, batch_size: int) -> npt.NDArray[np.float64]:
+    """Return weights (N,) with which a mean over samples is the mean over batches of their means.
+
+    Args:
+        num_samples: N, in their order.
+        batch_size: Of all batches but the last, which may be smaller.
+
+    Example:
+        >>> batch_weights(5, 4).tolist()
+        [0.625, 0.625, 0.625, 0.625, 2.5]
+    """
+    batches = np.arange(num_samples) // batch_size
+    sizes = np.bincount(batches)
+    weights: npt.NDArray[np.float64] = num_samples / (len(sizes) * sizes[batches])
+    return weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,15 +249,20 @@ def _measured(
     videos: npt.NDArray[Any] | None,
     parts: Mapping[str, Right],
     chosen: tuple[Mapping[str, float], ...],
+    batch_size: int | None,
 ) -> ColumnResult:
     def right(ranked: Sequence[Classes], rows: Right, k: int) -> Right:
         return np.stack([(of[rows, :k] == question.truth[rows, None]).any(axis=1) for of in ranked])
 
-    def score(rows: Right, k: int) -> Score:
+    def score(rows: Right, k: int, weights: npt.NDArray[np.float64] | None = None) -> Score:
+        def weighted(values: Right) -> npt.NDArray[Any]:
+            return values if weights is None else weights * values
+
         return compare(
-            right(question.ranked, rows, k),
-            baseline=right(question.baseline, rows, k) if question.baseline else None,
-            majority=np.isin(question.truth[rows], question.frequent[:k]),
+            weighted(right(question.ranked, rows, k)),
+            baseline=weighted(right(question.baseline, rows, k)) if question.baseline else None,
+            majority=weighted(np.isin(question.truth[rows], question.frequent[:k])),
+            bounds=(0, 1 if weights is None else float(weights.max())),
             chance=100.0 * min(k, question.num_classes) / question.num_classes,
             videos=None if videos is None else videos[rows],
             k=k,
@@ -246,6 +272,7 @@ def _measured(
         return None if videos is None else len(np.unique(videos[rows]))
 
     labelled = question.truth != IGNORED_LABEL
+    weights = None if batch_size is None else batch_weights(int(labelled.sum()), batch_size)
     first = right(question.ranked, labelled, 1).mean(axis=0)
     baseline_first = right(question.baseline, labelled, 1).mean(axis=0) if question.baseline else None
     present, of_class, sizes = np.unique(question.truth[labelled], return_inverse=True, return_counts=True)
@@ -258,8 +285,8 @@ def _measured(
         num_train_actions=len(question.known),
         num_test_actions=int(labelled.sum()),
         num_test_videos=num_videos(labelled),
-        top1=score(labelled, 1),
-        top5=score(labelled, MOST_GUESSES),
+        top1=score(labelled, 1, weights),
+        top5=score(labelled, MOST_GUESSES, weights),
         classes=tuple(
             ClassAccuracy(
                 question.name_of(label),

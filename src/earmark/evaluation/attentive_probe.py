@@ -31,7 +31,7 @@ from torch.nn import functional
 from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, check_labels, drawn_clips
 from earmark.evaluation.probe_grid import HeldOutQuality, HeldOutTally, Pair
 
-__all__ = ["AttentiveHeads", "attentive_probe", "attentive_quality", "check_tokens", "fit_attentive"]
+__all__ = ["AttentiveHeads", "attentive_probe", "attentive_quality", "check_tokens", "fit_attentive", "place_codes"]
 
 
 class AttentiveHeads(nn.Module):
@@ -44,6 +44,7 @@ class AttentiveHeads(nn.Module):
         num_heads: Attention heads of each; must divide D.
         seed: Of the initial weights, with the column's name.
         column: Label column.
+        token_places: Add a code of its place to each token.
 
     Raises:
         ValueError: If the heads do not divide D.
@@ -54,11 +55,22 @@ class AttentiveHeads(nn.Module):
         torch.Size([5, 2, 3])
     """
 
-    def __init__(self, dim: int, num_classes: int, *, num_members: int, num_heads: int, seed: int, column: str) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        num_members: int,
+        num_heads: int,
+        seed: int,
+        column: str,
+        token_places: bool = False,
+    ) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"{num_heads} attention heads do not divide features of size {dim} (num_heads)")
         self.num_heads = num_heads
+        self.token_places = token_places
         rng = np.random.default_rng([seed, zlib.crc32(f"attentive {column}".encode())])
 
         def normal(*shape: int, scale: float = 0.02) -> Tensor:
@@ -122,6 +134,8 @@ class AttentiveHeads(nn.Module):
         B, _, dim = tokens.shape
         G, H = len(self.members), self.num_heads
         normalized = functional.layer_norm(tokens, (dim,))  # each member's own weight and bias follow below
+        if self.token_places:
+            normalized = normalized + place_codes(tokens.shape[1], dim).to(normalized)
         weight, bias = self._of_all("norm1_weight"), self._of_all("norm1_bias")
         query = self._of_all("query")  # (G, 1, D)
         by_head = self._linear(query, "query").view(G, H, 1, dim // H)
@@ -138,6 +152,30 @@ class AttentiveHeads(nn.Module):
         inner = inner + self._of_all("norm2_bias")[:, None]
         x = x + self._linear(functional.gelu(self._linear(inner, "mlp1")), "mlp2")
         return self._linear(x, "class").transpose(0, 1)
+
+
+def place_codes(num_tokens: int, dim: int) -> Tensor:
+    """Return a code of each place, sines and cosines of wavelengths from three to four times all tokens.
+
+    As the fixed codes of transformers (Vaswani et al., arXiv 1706.03762, section 3.5), with wavelengths that suit the
+    number of tokens.
+
+    Args:
+        num_tokens: Places.
+        dim: Size of a token, D.
+
+    Returns:
+        Float64 (tokens, D).
+
+    Example:
+        >>> codes = place_codes(32, 16)
+        >>> codes.shape, bool((codes @ codes.T).argmax(dim=1).eq(torch.arange(32)).all())
+        (torch.Size([32, 16]), True)
+    """
+    num_waves = (dim + 1) // 2
+    wavelengths = torch.logspace(math.log10(3), math.log10(4 * max(num_tokens, 2)), num_waves, dtype=torch.float64)
+    angles = 2 * math.pi * torch.arange(num_tokens, dtype=torch.float64)[:, None] / wavelengths
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :dim]
 
 
 def attentive_probe(
@@ -299,6 +337,7 @@ def fit_attentive(
             num_heads=options.num_heads,
             seed=seed,
             column=column,
+            token_places=options.token_places,
         ).to(device, dtype)
         for column, classes in num_classes.items()
     }

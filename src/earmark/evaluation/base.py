@@ -243,6 +243,14 @@ class Task(ABC, Generic[Scores, Target]):
         )
         return [self.scores(train, test, seed=seed, device=setting.device) for seed in setting.seeds]
 
+    def submission_paths(self, path: Path) -> tuple[Path, ...]:
+        """Return the files that `write_submission` writes: the one, or one for each of several challenges.
+
+        Args:
+            path: As of `write_submission`.
+        """
+        return (path,)
+
     def write_submission(self, path: Path, scores: Scores, *, levels: "SupervisionLevels") -> tuple[str, ...]:
         """Write the answers as the file that the task's challenge takes, of all its segments.
 

@@ -1,12 +1,11 @@
-"""Which challenges there are, and how a submission to each is scored against the official annotations.
+"""Which challenges there are, and how submissions to those of EPIC are scored against the official annotations.
 
 Path of a sample: a file of predictions and csv files --here--> the challenge's own numbers, beside those of always
-giving the most frequent answers.
+giving the most frequent answers. Those of Ego4D are scored in `earmark.evaluation.ego4d_scores`.
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,9 @@ from earmark.datasets.annotation_files import (
     quoted,
 )
 from earmark.evaluation.action_submissions import NUM_NOUNS, NUM_VERBS, read_action_submission
+from earmark.evaluation.challenge_score import ChallengeScore, unlabelled_note
 from earmark.evaluation.detection_metrics import Events, detection_metrics
+from earmark.evaluation.ego4d_scores import score_anticipations, score_keyframes, score_state_changes
 from earmark.evaluation.epic_metrics import (
     ActionLabels,
     anticipation_recalls,
@@ -34,7 +35,14 @@ from earmark.evaluation.epic_metrics import (
 )
 from earmark.evaluation.epic_sounds_metrics import BACKGROUND, sound_recognition_metrics
 from earmark.evaluation.sound_submissions import read_detection_submission, read_sound_submission
-from earmark.evaluation.submission_files import SubmissionError, read_challenge, read_first_name
+from earmark.evaluation.submission_files import (
+    EGO4D_ANTICIPATION,
+    EGO4D_KEYFRAMES,
+    EGO4D_STATE_CHANGES,
+    SubmissionError,
+    read_challenge,
+    read_first_name,
+)
 from earmark.wording import counted
 
 __all__ = ["CHALLENGES", "ChallengeScore", "score_submission"]
@@ -47,38 +55,13 @@ MAX_NAMED = 5  # videos in a note
 Column = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ChallengeScore:
-    """What a valid submission scores.
-
-    Attributes:
-        challenge: Which.
-        annotations: The csv file that it was compared with.
-        metrics: Under their official names, in %, mAUC as a share; empty where the annotations hold no labels.
-        majority: The same of always giving the most frequent answers; empty where there is no such thing.
-        majority_source: The csv file that frequencies were counted in; None without.
-        counts: How many segments (or detections) counted for what.
-        levels: What the file says of its training: ``sls_pt``, ``sls_tl``, ``sls_td``, and ``t_mod`` of sounds.
-        notes: What a reader of the numbers must know: fields ignored, parts of the test that could not be told.
-    """
-
-    challenge: str
-    annotations: Path
-    metrics: dict[str, float]
-    counts: dict[str, int]
-    levels: dict[str, int]
-    majority: dict[str, float] = field(default_factory=dict)
-    majority_source: Path | None = None
-    notes: tuple[str, ...] = ()
-
-
 def score_submission(path: str | os.PathLike[str], annotations: str | os.PathLike[str]) -> ChallengeScore:
-    """Validate a submission and score it with the official measures of the challenge that it names.
+    """Validate a submission and score it with the official measures of the challenge that it names, or is known by.
 
     Args:
         path: The json, or a zip file with it as ``test.json``.
-        annotations: The folder of the official csv files, or the one above it; then the split is that of the file's
-            first segment. Or the csv file itself: classes, tail and unseen participants are looked for beside it.
+        annotations: The folder of the official files, or the one above it; then the split is that of the file's
+            segments. Or the file of annotations itself: classes, tail and unseen participants are looked for beside it.
 
     Raises:
         SubmissionError: If the file is not valid; ``faults`` names each fault.
@@ -237,8 +220,11 @@ CHALLENGES: Mapping[str, Callable[[Path, Path], ChallengeScore]] = {
     "action_anticipation": _score_anticipation,
     "audio_based_interaction_recognition": _score_sounds,
     "audio_based_interaction_detection": _score_detection,
+    EGO4D_STATE_CHANGES: score_state_changes,
+    EGO4D_KEYFRAMES: score_keyframes,
+    EGO4D_ANTICIPATION: score_anticipations,
 }
-"""Challenge, as its files name it -> what scores a file against annotations."""
+"""Challenge, as its files name it or, of Ego4D, as they are known by -> what scores a file against annotations."""
 
 
 def _annotation_file(path: Path, annotations: Path, names: Sequence[str], id_column: str) -> Path:
@@ -380,5 +366,4 @@ def _unknown_videos(video_ids: Sequence[str], known: set[str]) -> list[str]:
 def _without_labels(
     challenge: str, source: Path, number: int, levels: dict[str, int], notes: Sequence[str], *, what: str = "segments"
 ) -> ChallengeScore:
-    held_back = f"{source} holds no labels: the file is valid for it, and can be scored by the challenge's server only"
-    return ChallengeScore(challenge, source, {}, {what: number}, levels, notes=(*notes, held_back))
+    return ChallengeScore(challenge, source, {}, {what: number}, levels, notes=(*notes, unlabelled_note(source)))

@@ -6,15 +6,15 @@ accuracies and distances go out. Everything here is a pure function of arrays.
 Letters: N samples, C classes, K candidate sequences, Z steps into the future, T sampled frames.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import trapezoid
 
 __all__ = [
     "area_under_edit_distance",
+    "area_under_prefix_distances",
     "edit_distance",
     "keyframe_error_seconds",
     "majority_accuracy",
@@ -26,6 +26,7 @@ __all__ = [
     "top_k_correct",
 ]
 
+MAX_TABLE = 2**22  # edit distances that are held at once, 32 MB: of a split's windows they would take a gigabyte
 PUBLISHED_NUM_KEYFRAMES = 16  # what Ego4D's PNR baseline divides a clip by, however many frames it scores
 
 
@@ -49,6 +50,8 @@ def top_k_correct(logits: ArrayLike, labels: ArrayLike, k: int) -> NDArray[np.bo
         >>> top_k_correct([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]], [2, 0], k=1)
         array([False,  True])
     """
+    import torch  # not above: files of predictions are scored by the other measures, without torch
+
     scores, targets = np.asarray(logits), np.asarray(labels)
     if scores.ndim != 2 or targets.shape != scores.shape[:1] or len(targets) == 0:
         raise ValueError(f"need logits (N, C) and labels (N,), N > 0; got shapes {scores.shape} and {targets.shape}")
@@ -148,6 +151,13 @@ def prefix_edit_distances(predictions: ArrayLike, labels: ArrayLike) -> NDArray[
     if candidates.ndim != 3 or candidates.shape[:2] != targets.shape or 0 in candidates.shape:
         raise ValueError(f"need predictions (N, Z, K) and labels (N, Z), got {candidates.shape} and {targets.shape}")
     num_samples, num_steps, num_candidates = candidates.shape
+    at_once = max(1, MAX_TABLE // ((num_steps + 1) ** 2 * num_candidates))
+    blocks = [slice(start, start + at_once) for start in range(0, num_samples, at_once)]
+    return np.concatenate([_prefix_edit_distances(candidates[block], targets[block]) for block in blocks])
+
+
+def _prefix_edit_distances(candidates: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
+    num_samples, num_steps, num_candidates = candidates.shape
     differs = candidates[:, :, None, :] != targets[:, None, :, None]  # (N, predicted step, true step, K)
     # The table of the usual recursion, all samples and candidates at once. Its entry (z, z) is the distance between the
     # two prefixes of length z, so one table answers for all prefixes.
@@ -193,10 +203,28 @@ def area_under_edit_distance(predictions: ArrayLike, labels: ArrayLike) -> float
         >>> area_under_edit_distance([[[1], [2]]], [[1, 1]])
         0.25
     """
-    distance_of_length = prefix_edit_distances(predictions, labels).mean(axis=0)
-    if len(distance_of_length) < 2:
+    return area_under_prefix_distances(prefix_edit_distances(predictions, labels))
+
+
+def area_under_prefix_distances(distances: ArrayLike) -> float:
+    """Return Ego4D's AUED of distances that are known: the area under their mean over samples.
+
+    Args:
+        distances: As `prefix_edit_distances` gives them, shape ``(N, Z)``, Z at least 2.
+
+    Raises:
+        ValueError: If the shape does not fit or Z is 1.
+
+    Example:
+        >>> area_under_prefix_distances([[0.0, 0.5]])
+        0.25
+    """
+    table = np.asarray(distances, dtype=np.float64)
+    if table.ndim != 2 or not len(table):
+        raise ValueError(f"need distances (N, Z), N > 0, got {table.shape}")
+    if table.shape[1] < 2:
         raise ValueError("the area under the edit distance needs sequences of at least 2 steps")
-    return float(trapezoid(distance_of_length) / (len(distance_of_length) - 1))
+    return float(trapezoid(table.mean(axis=0)) / (table.shape[1] - 1))
 
 
 def state_change_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:

@@ -66,6 +66,8 @@ class ProbeOptions:
         neighbours: Of the kNN probe, how many training clips vote; several to choose among.
         temperature: Of the kNN probe: a neighbour's vote is exp(cosine / temperature).
         num_heads: Of the attentive probe: attention heads, which must divide D.
+        token_places: Of the attentive probe: add to each token a code of its place among those of its action, for what
+            depends on where or when something is; maps of convolutions do not say it.
     """
 
     epochs: int = 30
@@ -85,6 +87,7 @@ class ProbeOptions:
     neighbours: tuple[int, ...] = (20,)
     temperature: float = 0.07
     num_heads: int = 8
+    token_places: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no probe can be trained with.

@@ -279,14 +279,14 @@ PUBLISHED: Mapping[tuple[str, str], PublishedTable] = MappingProxyType(
     {
         ("epic_kitchens", "action_recognition"): _epic_recognition(),
         ("ego4d", "state_change"): _ego4d(
-            (PublishedMeasure("state change accuracy"), PublishedMeasure("state change accuracy +A")),
+            (PublishedMeasure("state change"), PublishedMeasure("state change +A")),
             ((66.20, 66.30), (62.90, 64.10), (63.60, 64.40), (64.00, 64.60), (66.30, 66.80)),
             supervised=(68.22, None),
             others=(PublishedRow("EgoVLP", (73.9, None), "pretrained on narrations"),),
             differences=("Published accuracies are means over batches, not over clips.",),
         ),
         ("ego4d", "keyframe"): _ego4d(
-            (PublishedMeasure("keyframe error", unit="s", decimals=3, higher_is_better=False),),
+            (PublishedMeasure("point of no return", unit="s", decimals=3, higher_is_better=False),),
             ((0.775,), (0.801,), (0.795,), (0.792,), (0.772,)),
             supervised=(0.615,),
             others=(PublishedRow("EgoVLP", (0.622,), "pretrained on narrations"),),
@@ -339,7 +339,7 @@ def tables_of(data_set: str, task: str) -> tuple[PublishedTable, ...]:
 
     Example:
         >>> [table.measures[0].label for table in tables_of("ego4d", "oscc_pnr")]
-        ['state change accuracy', 'keyframe error']
+        ['state change', 'point of no return']
     """
     keys = ((data_set, name) for name in _TABLES_OF_TASK.get(task, (task,)))
     return tuple(PUBLISHED[key] for key in keys if key in PUBLISHED)

@@ -221,8 +221,12 @@ class TaskResult(Generic[Target]):
         return tuple(cautions)
 
     def to_json(self) -> str:
-        """Return the result as json, the same for the same numbers; the first of them once more as ``headline``."""
-        first = self.columns[0].rows()[0]
+        """Return the result as json, the same for the same numbers.
+
+        All rows of the table stand once more in one list as ``rows``, whatever the task; the first as ``headline``.
+        """
+        rows = [row for column in self.columns for row in column.rows()]
+        first = rows[0]
         headline = {
             "measure": first.label,
             **dataclasses.asdict(first.score.encoder),
@@ -230,7 +234,8 @@ class TaskResult(Generic[Target]):
             "decimals": first.decimals,
             "higher_is_better": first.higher_is_better,
         }
-        return json.dumps(dataclasses.asdict(self) | {"cautions": self.cautions, "headline": headline}, indent=2)
+        more = {"cautions": self.cautions, "headline": headline, "rows": [dataclasses.asdict(row) for row in rows]}
+        return json.dumps(dataclasses.asdict(self) | more, indent=2)
 
 
 def compare(

@@ -1,14 +1,16 @@
-"""Files of predictions for the EPIC challenges: what all of them share, read and written.
+"""Files of predictions for the challenges: what all of them share, read and written.
 
 Path of a sample: scores --here--> `test.json`, alone or in a zip file, as the challenges' servers take it. A file is
 read segment by segment, so that of one of any size only its numbers are kept, and everything in it may be wrong: what
-is, is named with its segment, a thousand times at most, and counted beyond.
+is, is named with its segment, a thousand times at most, and counted beyond. `SubmissionReader` and `write_submission`
+are for the form that the EPIC challenges have in common; `json_members`, `json_items` and `writing_json` for any.
 """
 
 import io
 import json
 import math
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +25,10 @@ from earmark.datasets.json_stream import JsonReader, NoListError, RepeatedKey
 from earmark.wording import counted
 
 __all__ = [
+    "EGO4D_ANTICIPATION",
+    "EGO4D_KEYFRAMES",
+    "EGO4D_STATE_CHANGES",
+    "WINDOW_ID",
     "Form",
     "SubmissionError",
     "SubmissionReader",
@@ -30,13 +36,22 @@ __all__ = [
     "checked_segment_ids",
     "class_scores",
     "finite_number",
+    "is_json_list",
+    "json_items",
+    "json_members",
     "read_challenge",
     "read_first_name",
+    "repeated_key",
     "write_submission",
+    "writing_json",
 ]
 
+EGO4D_STATE_CHANGES = "ego4d_oscc"
+EGO4D_KEYFRAMES = "ego4d_pnr"
+EGO4D_ANTICIPATION = "ego4d_lta"
 JSON_NAME = "test.json"  # in the zip file
 MAX_JSON_BYTES = 2**31  # unpacked; that of EPIC-KITCHENS-100's test split, the largest, has 150 MB
+WINDOW_ID = re.compile(r".+_(0|[1-9][0-9]{0,8})", re.DOTALL)  # <clip_uid>_<index of the last action that is seen>
 WRITTEN_TIME = (1980, 1, 1, 0, 0, 0)  # in the zip file: the same predictions give the same bytes
 MODALITIES = ("sound", "picture", "both")
 
@@ -122,7 +137,7 @@ class SubmissionReader:
             SubmissionError: If it is no readable json.
         """
         seen: set[str] = set()
-        for within, name, value in _members(self.path):
+        for within, name, value in json_members(self.path, "results"):
             if within is None:
                 self._take_field(name, value)
                 continue
@@ -174,17 +189,40 @@ class SubmissionReader:
 
 
 def read_challenge(path: Path) -> str:
-    """Return the challenge that a file says it is for.
+    """Return the challenge that a file says it is for, or, of Ego4D, that its form shows.
+
+    A list is of clips with ``state_change`` (``ego4d_oscc``) or ``pnr_frame`` (``ego4d_pnr``), an object that has a
+    window of actions before anything says a challenge is of long-term anticipation (``ego4d_lta``).
 
     Raises:
-        SubmissionError: If it is no readable json, or says none.
+        SubmissionError: If it is no readable json, or there is nothing to tell it by.
     """
-    for within, name, value in _members(path):
-        if within is None and name == "challenge":
+    if is_json_list(path):
+        return _challenge_of_clips(path)
+    for within, name, value in json_members(path, "results"):
+        if within is not None:
+            continue
+        if name == "challenge":
             if not isinstance(value, str):
                 raise SubmissionError([f"{path}, challenge: it is {quoted(value)}, expected a name"])
             return value
-    raise SubmissionError([f"{path}, challenge: it is missing"])
+        if WINDOW_ID.fullmatch(name):
+            return EGO4D_ANTICIPATION
+    lacks = "it is missing, and there is no window of actions <clip_uid>_<index> as in files for Ego4D"
+    raise SubmissionError([f"{path}, challenge: {lacks}"])
+
+
+def _challenge_of_clips(path: Path) -> str:
+    """Return which of Ego4D's challenges a list of clips is for, by the first of them that tells."""
+    challenges = {"state_change": EGO4D_STATE_CHANGES, "pnr_frame": EGO4D_KEYFRAMES}
+    for number, row in enumerate(json_items(path)):
+        fields = [field for field in challenges if isinstance(row, dict) and field in row]
+        if len(fields) > 1:
+            both = "it has state_change and pnr_frame; a file is for one of Ego4D's challenges, OSCC or PNR"
+            raise SubmissionError([f"{path}, entry {number}: {both}"])
+        if fields:
+            return challenges[fields[0]]
+    raise SubmissionError([f"{path}: no entry of this list has state_change or pnr_frame, as Ego4D's files have"])
 
 
 def read_first_name(path: Path) -> str | None:
@@ -193,7 +231,7 @@ def read_first_name(path: Path) -> str | None:
     Raises:
         SubmissionError: If it is no readable json.
     """
-    return next((name for within, name, _ in _members(path) if within is not None), None)
+    return next((name for within, name, _ in json_members(path, "results") if within is not None), None)
 
 
 def write_submission(
@@ -218,8 +256,7 @@ def write_submission(
         OSError: Naming the file, if it cannot be written.
     """
     path = Path(path)
-    if path.suffix not in (".zip", ".json"):
-        raise ValueError(f"{path}: a submission is a .zip or .json file")
+    _require_suffix(path)
     if form.has_modality != (modality is not None) or (modality is not None and not _is_level(modality, 2)):
         choices = ", ".join(f"{number} {name}" for number, name in enumerate(MODALITIES))
         expected = f"one of {choices}" if form.has_modality else "none"
@@ -227,10 +264,30 @@ def write_submission(
     header: dict[str, Any] = {"version": form.version, "challenge": form.challenge, **levels.fields}
     if modality is not None:
         header["t_mod"] = modality
+    with writing_json(path) as file:
+        file.write(json.dumps(header, allow_nan=False)[:-1] + ', "results": {')
+        for number, (name, content) in enumerate(entries):
+            separator = ", " if number else ""
+            file.write(f"{separator}{json.dumps(name)}: {json.dumps(content, allow_nan=False)}")
+        file.write("}}")
+
+
+@contextmanager
+def writing_json(path: Path) -> Iterator[TextIO]:
+    """Give a text file to write json to, which becomes the submission, whole or not at all.
+
+    Args:
+        path: ``.zip`` for a zip file with ``test.json``; ``.json`` for that alone.
+
+    Raises:
+        ValueError: If the suffix is another.
+        OSError: Naming the file, if it cannot be written.
+    """
+    _require_suffix(path)
     with replacing(path) as temporary:
         if path.suffix == ".json":
             with temporary.open("w", encoding="utf-8") as file:
-                _write_json(file, header, entries)
+                yield file
             return
         info = zipfile.ZipInfo(JSON_NAME, date_time=WRITTEN_TIME)
         info.compress_type = zipfile.ZIP_DEFLATED
@@ -240,21 +297,23 @@ def write_submission(
             archive.open(info, "w", force_zip64=True) as raw,
             io.TextIOWrapper(raw, encoding="utf-8") as file,
         ):
-            _write_json(file, header, entries)
+            yield file
 
 
-def checked_segment_ids(ids: Sequence[str], num_scores: int) -> list[str]:
-    """Return the ids of segments as plain text.
+def checked_segment_ids(ids: Sequence[str], num_scores: int, *, what: str = "segment") -> list[str]:
+    """Return the ids of segments, or whatever is predicted for, as plain text.
 
     Raises:
         ValueError: If there are none, or not one for each row of scores, or one is empty or there twice.
     """
-    names = [checked_id("the segment's id", str(name)) for name in ids]
+    names = [checked_id(f"the {what}'s id", str(name)) for name in ids]
     if not names or len(names) != num_scores:
-        raise ValueError(f"need one id for each segment: {len(names)} ids, scores of {num_scores}")
-    if len(set(names)) < len(names):
-        twice = next(name for number, name in enumerate(names) if name in names[:number])
-        raise ValueError(f"segment {quoted(twice)} is given twice")
+        raise ValueError(f"need one id for each {what}: {len(names)} ids, scores of {num_scores}")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{what} {quoted(name)} is given twice")
+        seen.add(name)
     return names
 
 
@@ -301,32 +360,64 @@ def finite_number(what: str, value: Any) -> float:
 
 def repeated_key(value: Any) -> str | None:
     """Return a key that an object, or one below it, gives twice; None if there is none."""
-    if isinstance(value, RepeatedKey):
-        return value.key
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next(
-        (key for item in inner if isinstance(item, dict | list) and (key := repeated_key(item)) is not None), None
-    )
+    waiting = [value]  # no recursion: what json's decoder can read may be nested deeper than Python calls
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, RepeatedKey):
+            return item.key
+        inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        waiting.extend(child for child in inner if isinstance(child, dict | list))
+    return None
+
+
+def json_members(path: Path, key: str | None) -> Iterator[tuple[str | None, str, Any]]:
+    """Yield the members of the object that a file holds, as `JsonReader.members` does.
+
+    Raises:
+        SubmissionError: If it is no readable json, or no object.
+    """
+    form = "a json object" if key is None else f"a json object with {key}"
+    with _readable(path, form) as file:
+        yield from JsonReader(file).members(key)
+
+
+def json_items(path: Path) -> Iterator[Any]:
+    """Yield the items of the list that a file holds.
+
+    Raises:
+        SubmissionError: If it is no readable json, or no list.
+    """
+    with _readable(path, "a json list") as file:
+        yield from JsonReader(file).items()
+
+
+def is_json_list(path: Path) -> bool:
+    """Return whether a file holds a list rather than an object, by its first character.
+
+    Raises:
+        SubmissionError: If it cannot be read, or begins with neither.
+    """
+    with _readable(path, "a json object or list") as file:
+        return JsonReader(file).is_list()
 
 
 def _is_level(value: object, most: int) -> bool:
     return type(value) is int and 0 <= value <= most
 
 
-def _write_json(file: TextIO, header: Mapping[str, Any], entries: Iterable[tuple[str, Any]]) -> None:
-    file.write(json.dumps(header, allow_nan=False)[:-1] + ', "results": {')
-    for number, (name, content) in enumerate(entries):
-        separator = ", " if number else ""
-        file.write(f"{separator}{json.dumps(name)}: {json.dumps(content, allow_nan=False)}")
-    file.write("}}")
+def _require_suffix(path: Path) -> None:
+    if path.suffix not in (".zip", ".json"):
+        raise ValueError(f"{path}: a submission is a .zip or .json file")
 
 
-def _members(path: Path) -> Iterator[tuple[str | None, str, Any]]:
+@contextmanager
+def _readable(path: Path, form: str) -> Iterator[TextIO]:
+    """Open the json of a submission, and name what is wrong with it as a file."""
     try:
         with _opened(path) as file:
-            yield from JsonReader(file).members("results")
+            yield file
     except NoListError as error:
-        raise SubmissionError([f"{path}: must be a json object with results"]) from error
+        raise SubmissionError([f"{path}: must be {form}"]) from error
     except json.JSONDecodeError as error:
         raise SubmissionError([f"{path}: not readable as json ({error.msg} at character {error.pos})"]) from error
     except RecursionError as error:

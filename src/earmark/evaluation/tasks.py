@@ -6,10 +6,12 @@ from typing import Any
 from earmark.evaluation.action_recognition import ActionRecognition
 from earmark.evaluation.anticipation import Anticipation
 from earmark.evaluation.base import Task
+from earmark.evaluation.long_term_anticipation import LongTermAnticipation
 from earmark.evaluation.order import Order
 from earmark.evaluation.retrieval import Retrieval
 from earmark.evaluation.sound_detection import SoundDetection
 from earmark.evaluation.sound_recognition import SoundRecognition
+from earmark.evaluation.state_change import StateChange
 
 __all__ = ["TASKS"]
 
@@ -18,6 +20,8 @@ TASKS: Mapping[str, type[Task[Any, Any]]] = {
     "sound_recognition": SoundRecognition,
     "sound_detection": SoundDetection,
     "anticipation": Anticipation,
+    "lta": LongTermAnticipation,
+    "oscc_pnr": StateChange,
     "retrieval": Retrieval,
     "order": Order,
 }
