@@ -157,3 +157,9 @@ def test_what_would_change_nothing_is_refused(
     options = ["evaluate.task=order", "evaluate.checkpoint=none", f"environment.data_dir={tmp_path}", override]
     assert main(["evaluate", *options]) == 2
     assert f"{words} evaluate.task=order" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_number_of_moments_is_refused_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["evaluate.checkpoint=none", f"environment.data_dir={tmp_path}", "evaluate.max_moments=7"]
+    assert main(["evaluate", *options]) == 2
+    assert "evaluate.max_moments: must be 1000; it is of evaluate.task=retrieval or order" in capsys.readouterr().err

@@ -35,6 +35,7 @@ LAYOUTS = {  # of data sets that have several
 FINE_TUNED_TASKS = ("action_recognition", "sound_recognition", "oscc_pnr")  # those with `evaluate.probe=fine_tuned`
 PUBLISHED_TASKS = ("action_recognition", "lta", "oscc_pnr")  # those with `evaluate.protocol=published`
 ANTICIPATION_KEYS = {"aggregator": "transformer", "num_layers": 6, "num_seen": None, "decoding": "sampled"}  # of lta
+MAX_MOMENTS = 1000  # of evaluate, where it is not given
 PROBE_MOMENTUM = 0.9  # of optim/sgd_lincls
 PREPARE_CHOICES = {"earmark": "default", "replai": "replai"}  # of the group prepare, by the detector that it chooses
 
@@ -303,7 +304,9 @@ def _unused_by_moments(config: EvaluateConfig) -> list[str]:
     """Return which settings of probes and of annotated actions would change nothing in tasks that are about moments."""
     evaluate = config.evaluate
     if evaluate.task not in MOMENT_TASKS:
-        return []
+        if evaluate.max_moments == MAX_MOMENTS:
+            return []
+        return [f"evaluate.max_moments: must be {MAX_MOMENTS}; it is of evaluate.task={_either(MOMENT_TASKS)}"]
     of_task = f"evaluate.task={evaluate.task}"
     problems = [
         f"evaluate.{name}: must be {plain} with {of_task}, whose head has settings of its own"

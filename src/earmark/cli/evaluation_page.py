@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["page_details"]
 
 MAX_REMARKS = 10  # on what is unusual in the annotations
-HELD_OUT = {"held_out_accuracy": "", "held_out_reciprocal_rank": "mean reciprocal rank "}  # what a choice went by
+RECIPROCAL = "held_out_reciprocal_rank"  # by which a map is chosen
 NUM_CONFIDENT, NUM_DRAWN = 3, 3  # clips of each group on the page: those answered right, those answered wrong
 
 
@@ -327,9 +327,12 @@ def _chosen_text(column: str, values: Mapping[str, float]) -> str:
     text = f"{column}: {text}"
     if "held_out_loss" in values:
         basis = f"loss {values['held_out_loss']:.3f} on {values['held_out_windows']:,.0f} held-out windows"
-    elif (measured := next((name for name in HELD_OUT if name in values), None)) is not None:
-        unit = "actions" if "held_out_actions" in values else "moments"
-        basis = f"{HELD_OUT[measured]}{values[measured]:.1f} % of {values[f'held_out_{unit}']:,.0f} held-out {unit}"
+    elif "held_out_actions" in values:
+        basis = f"{values['held_out_accuracy']:.1f} % of {values['held_out_actions']:,.0f} held-out actions"
+    elif "held_out_moments" in values:
+        measured = f"mean reciprocal rank {values[RECIPROCAL]:.1f} %" if RECIPROCAL in values else None
+        basis = measured or f"{values['held_out_accuracy']:.1f} %"
+        basis += f" of {values['held_out_moments']:,.0f} held-out moments"
     else:
         return text
     for name in settings:

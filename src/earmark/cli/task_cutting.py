@@ -191,6 +191,29 @@ def _published_action_recognition(
     )
 
 
+def _moment_task(
+    dataset: "DatasetRecords", store: "PreparedStore", judged: Judged, config: EvaluateConfig
+) -> "AnyTask":
+    """Choose the moments of a task that is about them, and cut their clips."""
+    from earmark.evaluation import Order, Retrieval
+
+    kinds: dict[str, type[Retrieval] | type[Order]] = {"retrieval": Retrieval, "order": Order}
+    return cut_clips(
+        partial(
+            kinds[config.evaluate.task].from_dataset,
+            gap_seconds=config.data.args.delta_non_overlap,
+            max_moments=config.evaluate.max_moments,
+            seed=config.environment.seed,
+            heads=judged.heads,
+        ),
+        dataset,
+        store,
+        config,
+        clips=clip_options(judged, config),
+        probe=probe_options(config, judged.encoders),
+    )
+
+
 def _long_term_anticipation(
     dataset: "DatasetRecords", store: "PreparedStore", judged: Judged, config: EvaluateConfig
 ) -> "AnyTask":
@@ -270,29 +293,6 @@ def _state_changes_of(
     )
     return cut_clips(
         partial(kind.from_dataset, seeing=seeing),
-        dataset,
-        store,
-        config,
-        clips=clip_options(judged, config),
-        probe=probe_options(config, judged.encoders),
-    )
-
-
-def _moment_task(
-    dataset: "DatasetRecords", store: "PreparedStore", judged: Judged, config: EvaluateConfig
-) -> "AnyTask":
-    """Choose the moments of a task that is about them, and cut their clips."""
-    from earmark.evaluation import Order, Retrieval
-
-    kinds: dict[str, type[Retrieval] | type[Order]] = {"retrieval": Retrieval, "order": Order}
-    return cut_clips(
-        partial(
-            kinds[config.evaluate.task].from_dataset,
-            gap_seconds=config.data.args.delta_non_overlap,
-            max_moments=config.evaluate.max_moments,
-            seed=config.environment.seed,
-            heads=judged.heads,
-        ),
         dataset,
         store,
         config,

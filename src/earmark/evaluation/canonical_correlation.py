@@ -28,7 +28,7 @@ from earmark.evaluation.ranking import cosine_similarities, ranks_of_own
 
 __all__ = ["SHRINKAGES", "LinearMap", "choose_shrinkage", "fit_linear_map"]
 
-SHRINKAGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+SHRINKAGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 
 Floats = npt.NDArray[np.float64]
 

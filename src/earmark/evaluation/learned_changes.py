@@ -107,7 +107,7 @@ def drawn_moments(labels: npt.NDArray[np.int64], *, number: int, seed: int) -> l
 
     Example:
         >>> drawn_moments(np.array([3, -1, 3, 5, 5, 5, 8]), number=2, seed=0)
-        [5, 2]
+        [4, 2]
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     classes, counts = np.unique(labels[labels >= 0], return_counts=True)

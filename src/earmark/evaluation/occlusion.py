@@ -42,7 +42,7 @@ def occlusion_map(
         >>> bright_corner = torch.zeros(3, 2, 16, 16)
         >>> bright_corner[..., :4, :4] = 1.0
         >>> margin, drops = occlusion_map(nn.Flatten(), torch.zeros(3, 2, 16, 16), bright_corner, np.ones(1536))
-        >>> margin, drops[0, 0], drops[4, 4]
+        >>> margin, drops[0, 0].item(), drops[4, 4].item()
         (96.0, 96.0, 0.0)
     """
     if before.shape != after.shape or before.ndim != 4:

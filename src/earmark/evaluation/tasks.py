@@ -20,8 +20,8 @@ TASKS: Mapping[str, type[Task[Any, Any]]] = {
     "sound_recognition": SoundRecognition,
     "sound_detection": SoundDetection,
     "anticipation": Anticipation,
-    "retrieval": Retrieval,
-    "order": Order,
     "lta": LongTermAnticipation,
     "oscc_pnr": StateChange,
+    "retrieval": Retrieval,
+    "order": Order,
 }
