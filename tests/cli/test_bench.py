@@ -177,6 +177,13 @@ def test_a_killed_benchmark_goes_on_with_the_cells_that_are_not_done(tmp_path: P
     first = results()
     assert 2 <= len(first) < 6, (tmp_path / "log").read_text()
 
+    listed = subprocess.run([*command, "--list"], env=environment, capture_output=True, text=True, check=False)
+    assert listed.returncode == 0, listed.stderr
+    programs = [line.split()[:2] for line in listed.stdout.splitlines()]
+    assert programs.count(["earmark", "pretrain"]) == 4
+    assert programs.count(["earmark", "evaluate"]) == 6
+    assert results() == first
+
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert {name: results()[name] for name in first} == first  # not made again

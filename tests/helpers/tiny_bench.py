@@ -39,4 +39,6 @@ TINY = BenchPreset(
 )
 
 if __name__ == "__main__":
-    sys.exit(run_bench(TINY, Path(sys.argv[1]), methods=["random", "supervised", "replai"], num_jobs=1, as_json=True))
+    METHODS = ["random", "supervised", "replai"]
+    LIST = "--list" in sys.argv
+    sys.exit(run_bench(TINY, Path(sys.argv[1]), methods=METHODS, num_jobs=1, as_json=True, only_list=LIST))
