@@ -21,39 +21,12 @@ from earmark.cli.bench_presets import METHODS, PRESETS, REFERENCE, TASKS, BenchP
 from earmark.cli.bench_tuning import chosen_rates
 from earmark.cli.config import ConfigError, EvaluateConfig, PretrainConfig, checked, compose
 from earmark.cli.main import main
-from earmark.kitchen import Difficulty, KitchenSize
 from tests.conftest import ROOT
+from tests.helpers.tiny_bench import TINY
 
 TRAINED = [method for method, overrides in METHODS.items() if overrides is not None]
 RATES = dict.fromkeys(TRAINED, 0.1)
 OF_METHOD = {"criterion", "logging.name", "optim.args.lr", "optim.epochs", "logging.save_freq"}
-TINY = BenchPreset(
-    words="for tests",
-    kitchen=KitchenSize(3, 3, 12, width=64, height=64, fps=8, sample_rate=16000),
-    difficulty=Difficulty(),
-    kitchen_seed=0,
-    shared=(
-        "prepare.fps=8",
-        "prepare.short_side=32",
-        "data.clip_fps=8",
-        "data_augm.crop_size=24",
-        "backbone/video=avid_r2plus1d_10",
-        "backbone.video.args.width=2",
-        "backbone.audio.args.width=2",
-        "environment.accelerator=cpu",
-    ),
-    pretrain=("data_augm.min_short_side=24", "data_augm.max_short_side=32"),
-    evaluate=("evaluate.num_clips=1", "optim.args.lr=0.1", "optim.epochs=2", "optim.schedule=[1]"),
-    of_tasks={},
-    num_steps=2,
-    batch_size=4,
-    rates_tried=(0.01, 0.1),
-    rates={"replai": 0.1, "supervised": 0.1},
-    rates_found="in a test",
-    tuning_seed=100,
-    seeds=(0, 1),
-    tasks=("action_recognition",),
-)
 
 
 def cells_in(out: Path, preset: BenchPreset, **options: Any) -> list[Cell]:
@@ -185,21 +158,11 @@ def test_a_folder_of_other_settings_is_refused_before_anything_is_made(tmp_path:
     assert {path.name for path in tmp_path.iterdir()} == {"bench.json"}
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from earmark.cli.bench import run_bench
-from tests.cli.test_bench import TINY
-if __name__ == "__main__":
-    sys.exit(run_bench(TINY, Path(sys.argv[1]), methods=["random", "supervised", "replai"], num_jobs=1, as_json=True))
-"""
-
-
 @pytest.mark.slow
 def test_a_killed_benchmark_goes_on_with_the_cells_that_are_not_done(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
     out = tmp_path / "bench"
-    command = [sys.executable, "-c", SCRIPT, str(out)]
+    command = [sys.executable, "-m", "tests.helpers.tiny_bench", str(out)]
 
     def results() -> dict[str, int]:
         return {path.parent.parent.name: path.stat().st_mtime_ns for path in out.glob("outputs/*/*/results.json")}
@@ -213,6 +176,13 @@ def test_a_killed_benchmark_goes_on_with_the_cells_that_are_not_done(tmp_path: P
     process.wait()
     first = results()
     assert 2 <= len(first) < 6, (tmp_path / "log").read_text()
+
+    listed = subprocess.run([*command, "--list"], env=environment, capture_output=True, text=True, check=False)
+    assert listed.returncode == 0, listed.stderr
+    programs = [line.split()[:2] for line in listed.stdout.splitlines()]
+    assert programs.count(["earmark", "pretrain"]) == 4
+    assert programs.count(["earmark", "evaluate"]) == 6
+    assert results() == first
 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from earmark.atomic import replacing, require_writable
-from earmark.cli.bench_cells import CellOutcome, run_cells
+from earmark.cli.bench_cells import CellOutcome, run_cells, stored_outcome
 from earmark.cli.bench_plan import Cell, Command, Places, cells_of, prepare_commands, pretrain_overrides, tuning_cells
 from earmark.cli.bench_presets import METHODS, PRESETS, TASKS, BenchPreset
 from earmark.cli.bench_tuning import ChosenRate, chosen_rates
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--list",
         action="store_true",
-        help="print the command of each cell, train nothing; what is run elsewhere counts",
+        help="print the commands, and train nothing; what they leave here, run anywhere, counts",
     )
     parser.add_argument("--json", action="store_true", help="print JSON: an object with the table and every cell")
     parser.set_defaults(run=run)
@@ -144,7 +144,12 @@ def run_bench(
     _make_kitchens(preset, places, tune=bool(untuned))
     for command in prepare_commands(preset, places, tasks=preset.tasks, tune=bool(untuned)):
         _prepare(command)
-    tuned, outcomes = _tune(preset, places, untuned, running)
+    to_tune = _tuning_cells(preset, places, untuned, running)
+    if only_list and any(stored_outcome(cell, out) is None for cell in to_tune):
+        say("the learning rates are chosen by what these reach; when they are through, --list has the cells")
+        _list(to_tune)
+        return DONE
+    tuned, outcomes = _tune(to_tune, places, running)
     rates = {method: tuned[method].lr if method in tuned else preset.rates[method] for method in trained}
     num_batches = {method: _num_batches(preset, places, method) for method in trained}
     cells = cells_of(
@@ -252,18 +257,22 @@ def _num_batches(preset: BenchPreset, places: Places, method: str, *, tuning: bo
     return len(clips) // preset.batch_size
 
 
+def _tuning_cells(preset: BenchPreset, places: Places, methods: Sequence[str], running: Running) -> list[Cell]:
+    """Return the cells that the learning rates of methods are chosen by."""
+    num_batches = {method: _num_batches(preset, places, method, tuning=True) for method in methods}
+    return tuning_cells(preset, places, methods=methods, num_batches=num_batches, num_workers=running.num_workers)
+
+
 def _tune(
-    preset: BenchPreset, places: Places, methods: Sequence[str], running: Running
+    cells: Sequence[Cell], places: Places, running: Running
 ) -> tuple[dict[str, ChosenRate], dict[str, CellOutcome]]:
     """Choose the learning rate of each method, and say what each rate reached.
 
     Returns:
         The rates by method, and what became of the runs that they were chosen by.
     """
-    if not methods:
+    if not cells:
         return {}, {}
-    num_batches = {method: _num_batches(preset, places, method, tuning=True) for method in methods}
-    cells = tuning_cells(preset, places, methods=methods, num_batches=num_batches, num_workers=running.num_workers)
     outcomes = _run(cells, places, "learning rates", running)
     tuned = chosen_rates(cells, outcomes)
     for method, one in tuned.items():

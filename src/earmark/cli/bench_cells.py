@@ -23,7 +23,7 @@ from earmark.json_text import read_json
 from earmark.wording import visible
 from earmark.worker_processes import parallel
 
-__all__ = ["CellOutcome", "Found", "read_cost", "run_cell", "run_cells"]
+__all__ = ["CellOutcome", "Found", "read_cost", "run_cell", "run_cells", "stored_outcome"]
 
 MAX_RESULTS_BYTES = 2**26  # a page of results has 100 kB
 # What may differ between an evaluation that is found and the command: where it was made, not what was measured.
@@ -130,6 +130,22 @@ def run_cell(cell: Cell, out: Path, num_threads: int = 1) -> CellOutcome:
     if num_run:
         _add_cost(out, outcome)
     return outcome
+
+
+def stored_outcome(cell: Cell, out: Path) -> CellOutcome | None:
+    """Return the outcome of a cell that is done; None where something of it is missing.
+
+    Args:
+        cell: The cell.
+        out: Folder of the benchmark.
+    """
+    found: dict[str, Found] = {}
+    for task, command in cell.evaluations.items():
+        there = stored_results(out / "outputs" / cell.name, _composed(command))
+        if there is None:
+            return None
+        found[task] = there
+    return CellOutcome(cell.name, found)
 
 
 def stored_results(folder: Path, values: Mapping[str, Any]) -> Found | None:
