@@ -171,6 +171,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="LEG", help="PYTHON-newest or PYTHON-oldest")
     parser.add_argument("--jobs", type=int, default=1, help="so many legs at once (default: 1)")
+    parser.add_argument("--folder", type=Path, help="where the environments are made (default: for temporary files)")
     parser.add_argument("--torch-everywhere", action="store_true", help="torch for every Python")
     parser.add_argument("--oldest-torch", action="store_true", help="the oldest torch in the oldest legs")
     parser.add_argument("--requirements", choices=["newest", "oldest"], help="print what a leg installs")
@@ -194,7 +195,7 @@ def main() -> int:
     legs = [leg for leg in legs if not options.only or leg.name in options.only]
     if options.jobs > 1:  # each takes its share of the processors: all of them each would wait for one another
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.jobs)))
-    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
+    with tempfile.TemporaryDirectory(dir=options.folder) as scratch, ThreadPoolExecutor(options.jobs) as pool:
         names = [leg.name for leg in legs]
         outcomes = dict(zip(names, pool.map(partial(outcome_of, scratch=Path(scratch)), legs), strict=True))
     print()
