@@ -124,6 +124,16 @@ class LongTermResult:
     metrics: dict[str, float] = field(default_factory=dict)
     chosen: tuple[Mapping[str, float], ...] = ()
 
+    def beside(self) -> tuple[str, list[str]]:
+        """Return in words what is compared, and a line for each answer that needs no encoder."""
+        spread = "" if self.draw_spread is None else f", ± {self.draw_spread:.4f} over draws"
+        told = " (told the labels of the seen actions)"
+        return f"{self.column} ED@{self.num_coming}, {WORDS[self.decoding]}{spread}, less that of", [
+            f"{other.name}{told if other.sees_labels else ''} {other.distance.text(3)}: "
+            f"{other.differences[self.decoding].signed(3)}"
+            for other in self.others
+        ]
+
     def rows(self) -> list[Row]:
         """Return the edit distance and the area under it, by each decoding."""
         order = sorted(WORDS, key=lambda decoding: decoding != self.decoding)
