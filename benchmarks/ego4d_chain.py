@@ -40,9 +40,8 @@ def beats_repeating(result: Path) -> bool:
             if column["column"] == "action" or other["name"] not in REPEATED:
                 continue
             less = other["differences"][column["decoding"]]
-            print(
-                f"{column['column']}, less {other['name']}: {less['value']:.3f} ({less['low']:.3f} to {less['high']:.3f})"
-            )
+            interval = f"{less['low']:.3f} to {less['high']:.3f}"
+            print(f"{column['column']}, less {other['name']}: {less['value']:.3f} ({interval})")
             found.append(less["high"] < 0)
     return len(found) == 2 * len(REPEATED) and all(found)
 
