@@ -238,8 +238,6 @@ def _statements(
     seen: "Collection[str] | None",
 ) -> dict[str, str]:
     """Return in sentences how the numbers came about."""
-    from earmark.evaluation import LongTermResult
-
     used = {count.split: count for count in task.records}
     statements = {"Pretraining saw": pretraining_saw(judged, judgement.result, store, seen)}
     trained, tested = used.get("train"), used.get(config.evaluate.split)
@@ -256,10 +254,6 @@ def _statements(
     notes = task.also_measured(judgement.result)
     if notes:
         statements["Also measured"] = ". ".join(notes)
-    for column in judgement.result.columns:
-        if isinstance(column, LongTermResult):
-            heading, lines = column.beside()
-            statements[f"Without an encoder, {column.column}"] = f"{heading} {'; '.join(lines)}"
     return statements
 
 

@@ -269,6 +269,12 @@ class LongTermAnticipation(Task[LongTermAnswers, LongTermResult]):
             "test_clips_per_action": len(self.test_clips) // (int(self.test_clips.action_of_item.max()) + 1),
         }
 
+    def also_measured(self, result: "TaskResult[LongTermResult]") -> tuple[str, ...]:
+        """Return what needs no encoder, and the spread over draws."""
+        return tuple(
+            f"{heading} {'; '.join(others)}" for heading, others in (column.beside() for column in result.columns)
+        )
+
     def table(self, result: "TaskResult[LongTermResult]") -> Table:
         """Return the table, with lines on the spread over draws and on the answers that need no encoder."""
         table = super().table(result)
