@@ -26,18 +26,16 @@ SMALL = {
     ],
     "evaluate": [
         *("prepare=default", *PICTURES, "optim.epochs=1", "environment.workers=0", "evaluate.num_clips=1"),
-        *("evaluate.num_layers=1", "evaluate.train_parts=1"),
     ],
     "score": [],
 }
-ONLY_OF = {"evaluate.num_layers=1": "lta", "evaluate.train_parts=1": "oscc_pnr"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the kitchen KITCHEN, whose Ego4D files are the data set EGO4D."""
     folder = tmp_path_factory.mktemp("page")
-    size = ["--kitchens", "3", "--videos", "2", "--seconds", "105", "--width", "86", "--height", "64", "--fps", "8"]
+    size = ["--kitchens", "3", "--videos", "2", "--seconds", "105", "--width", "86", "--height", "64", "--fps", "4"]
     assert main(["kitchen", str(folder / "KITCHEN"), "--preset", "demo", "--workers", "1", *size]) == 0
     (folder / "EGO4D").symlink_to("KITCHEN/ego4d")
     return folder
@@ -49,8 +47,12 @@ def task_of(command: list[str]) -> str:
 
 
 def small(command: list[str]) -> list[str]:
-    """Return the words that make a command small, those of its task alone."""
-    return [word for word in SMALL[command[0]] if ONLY_OF.get(word, task_of(command)) == task_of(command)]
+    """Return the words that make a command small, those of its task among them."""
+    words = SMALL[command[0]]
+    if task_of(command) == "oscc_pnr":
+        return [*words, "evaluate.train_parts=1"]
+    is_transformer = task_of(command) == "lta" and not any("aggregator" in word for word in command)
+    return [*words, "evaluate.num_layers=1"] if is_transformer else words
 
 
 def test_the_page_has_every_task_in_either_version() -> None:
