@@ -3,13 +3,15 @@
     python benchmarks/score.py
 
 Annotations and submissions with the official numbers of segments and classes are made up (the test split's 13,092
-segments with 97 verbs, 300 nouns and 100 actions each; here with labels, so that they are scored, too), and each is
-scored by the command in a process of its own. Printed are the size of the json, seconds, seconds of the processor (on a
-busy machine fewer), and the peak memory of the process, imports included.
+segments with 97 verbs, 300 nouns and 100 actions each; here with labels, so that they are scored, too; of Ego4D more
+clips than any split has, and 117 verbs and 521 nouns), and each is scored by the command in a process of its own.
+Printed are the size of the json, seconds, seconds of the processor (on a busy machine fewer), and the peak memory of
+the process, imports included.
 """
 
 import argparse
 import csv
+import json
 import os
 import sys
 import tempfile
@@ -23,13 +25,19 @@ from earmark.evaluation import (
     Events,
     SupervisionLevels,
     write_action_submission,
+    write_anticipation_submission,
     write_detection_submission,
+    write_keyframe_submission,
     write_sound_submission,
+    write_state_change_submission,
 )
 
 NUM_VERBS, NUM_NOUNS, NUM_ACTIONS, NUM_SOUND_CLASSES = 97, 300, 100, 44
 NUM_ACTION_SEGMENTS, NUM_SOUND_SEGMENTS, NUM_SOUND_VIDEOS = 13_092, 8_035, 79
 DETECTIONS_PER_VIDEO = 2_000
+NUM_EGO4D_CLIPS, NUM_EGO4D_VIDEOS = 200_000, 10_000
+NUM_LTA_CLIPS, ACTIONS_PER_CLIP = 1_000, 64  # windows of 4 seen and 20 coming actions: 41 each
+NUM_EGO4D_VERBS, NUM_EGO4D_NOUNS = 117, 521
 LEVELS = SupervisionLevels(pretraining=4, training_labels=3, training_data=3)
 
 
@@ -102,6 +110,58 @@ def detections(folder: Path, rng: np.random.Generator) -> Path:
     return path
 
 
+def ego4d_clips(folder: Path, rng: np.random.Generator) -> list[str]:
+    """Write the manifest and annotations of state changes, half of the clips with one; return their ids."""
+    videos = [{"video_uid": f"v{number}", "video_metadata": {"fps": 30.0}} for number in range(NUM_EGO4D_VIDEOS)]
+    (folder / "ego4d.json").write_text(json.dumps({"videos": videos}))
+    rows = []
+    for number in range(NUM_EGO4D_CLIPS):
+        start = int(rng.integers(100_000))
+        row = {"unique_id": f"{rng.integers(2**62):032x}", "video_uid": f"v{number % NUM_EGO4D_VIDEOS}"}
+        row |= {"clip_uid": f"c{number // 50}", "state_change": number % 2 == 0}
+        row |= {"parent_start_frame": start, "parent_end_frame": start + 240}
+        row |= {"parent_start_sec": start / 30, "parent_end_sec": start / 30 + 8}
+        row |= {"parent_pnr_frame": start + int(rng.integers(240))} if number % 2 == 0 else {}
+        rows.append(row)
+    (folder / "fho_oscc-pnr_val.json").write_text(json.dumps({"clips": rows}))
+    return [row["unique_id"] for row in rows]
+
+
+def state_changes(folder: Path, rng: np.random.Generator) -> Path:
+    """Write annotations and a submission of state changes."""
+    ids = ego4d_clips(folder, rng)
+    write_state_change_submission(folder / "test.json", ids, rng.random(len(ids)) < 0.5)
+    return folder / "test.json"
+
+
+def keyframes(folder: Path, rng: np.random.Generator) -> Path:
+    """Write annotations and a submission of points of no return."""
+    ids = ego4d_clips(folder, rng)
+    write_keyframe_submission(folder / "test.json", ids, rng.uniform(0, 240, len(ids)))
+    return folder / "test.json"
+
+
+def anticipation(folder: Path, rng: np.random.Generator) -> Path:
+    """Write annotations and a submission of long-term anticipation, of windows of 4 seen actions."""
+    labels = {"verb_label": NUM_EGO4D_VERBS, "noun_label": NUM_EGO4D_NOUNS}
+    rows = [
+        {
+            "clip_uid": f"c{clip}",
+            "action_idx": index,
+            **{name: int(rng.integers(most)) for name, most in labels.items()},
+        }
+        for clip in range(NUM_LTA_CLIPS)
+        for index in range(ACTIONS_PER_CLIP)
+    ]
+    (folder / "fho_lta_val.json").write_text(json.dumps({"clips": rows}))
+    taxonomy = {"verbs": ["verb"] * NUM_EGO4D_VERBS, "nouns": ["noun"] * NUM_EGO4D_NOUNS}
+    (folder / "fho_lta_taxonomy.json").write_text(json.dumps(taxonomy))
+    names = [f"c{clip}_{index}" for clip in range(NUM_LTA_CLIPS) for index in range(3, ACTIONS_PER_CLIP - 20)]
+    verbs, nouns = (rng.integers(most, size=(len(names), 5, 20)) for most in labels.values())
+    write_anticipation_submission(folder / "test.json", names, verbs, nouns)
+    return folder / "test.json"
+
+
 CASES: dict[str, Callable[[Path, np.random.Generator], Path]] = {
     "recognition, 13,092 segments with 100 actions": lambda folder, rng: actions(
         folder, rng, "action_recognition", with_actions=True
@@ -112,6 +172,9 @@ CASES: dict[str, Callable[[Path, np.random.Generator], Path]] = {
     ),
     "EPIC-SOUNDS recognition, 8,035 segments": sounds,
     f"EPIC-SOUNDS detection, {NUM_SOUND_VIDEOS * DETECTIONS_PER_VIDEO:,} detections": detections,
+    f"Ego4D OSCC, {NUM_EGO4D_CLIPS:,} clips": state_changes,
+    f"Ego4D PNR, {NUM_EGO4D_CLIPS:,} clips": keyframes,
+    f"Ego4D LTA, {NUM_LTA_CLIPS * (ACTIONS_PER_CLIP - 23):,} windows": anticipation,
 }
 
 

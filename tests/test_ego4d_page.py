@@ -35,7 +35,7 @@ SMALL = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the kitchen KITCHEN, whose Ego4D files are the data set EGO4D."""
     folder = tmp_path_factory.mktemp("page")
-    size = ["--kitchens", "3", "--videos", "2", "--seconds", "105", "--width", "86", "--height", "64", "--fps", "8"]
+    size = ["--kitchens", "3", "--videos", "2", "--seconds", "105", "--width", "86", "--height", "64", "--fps", "4"]
     assert main(["kitchen", str(folder / "KITCHEN"), "--preset", "demo", "--workers", "1", *size]) == 0
     (folder / "EGO4D").symlink_to("KITCHEN/ego4d")
     return folder

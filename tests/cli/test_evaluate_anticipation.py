@@ -72,6 +72,7 @@ def test_both_protocols_stand_in_one_table_and_the_page_says_how_it_was_done(
     text = page.read_text()
     assert "transformer of the seen actions" in text
     assert "held-out windows" in text
+    assert "drawn from the frequencies of classes" in text
 
 
 @pytest.mark.usefixtures("one_thread")

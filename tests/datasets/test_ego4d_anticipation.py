@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from earmark.datasets import Ego4D, anticipation_windows, num_anticipation_windows
+from earmark.datasets import Ego4D, anticipation_windows, lost_anticipation_windows, num_anticipation_windows
 from tests.helpers.ego4d_files import Row, action, video, write_ego4d
 
 
@@ -83,3 +83,32 @@ def test_a_clip_of_two_videos_is_named(tmp_path: Path) -> None:
 def test_windows_without_a_seen_action_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="a window of"):
         num_anticipation_windows(5, num_seen=options["num_seen"], num_coming=options.get("num_coming", 20))
+
+
+@pytest.mark.parametrize(
+    ("bad", "reasons"),
+    [
+        ({"action_idx": 3, "verb_label": 9}, {f"c1_{k}": "holds action 3, which was left out" for k in (1, 2, 3)}),
+        ({"action_idx": 2}, {f"c1_{k}": "holds action 2, which was left out" for k in (0, 1, 2)}),
+        (
+            {"action_idx": "3"},
+            {
+                f"c1_{k}": "an action of its clip was left out, and it is not known which"
+                for k in (0, 1, 2, 4, 5)  # of the indices that can be read
+            },
+        ),
+    ],
+)
+def test_each_window_of_a_clip_is_there_or_lost_with_the_reason(
+    tmp_path: Path, bad: dict[str, object], reasons: dict[str, str]
+) -> None:
+    rows = [action("c1", index) for index in (0, 1, 2, 4, 5, 6, 7)]
+    if bad["action_idx"] == 2:
+        rows.insert(3, action("c1", 3))
+    rows.append(action("c1", 3) | bad)
+    (clip,) = opened(tmp_path, rows).anticipation_clips("train")
+    found = [window.window_id for window in anticipation_windows(clip, num_seen=1, num_coming=2)]
+    lost = lost_anticipation_windows(clip, num_seen=1, num_coming=2)
+    assert dict(lost) == reasons
+    assert not set(found) & set(reasons)
+    assert len(found) + len(lost) == num_anticipation_windows(clip.num_listed, num_seen=1, num_coming=2)

@@ -24,6 +24,7 @@ from earmark.evaluation import (
     SupervisionLevels,
     answer_task,
     evaluate_task,
+    score_submission,
 )
 from earmark.evaluation.base import Answers
 from earmark.evaluation.ego4d_submissions import read_anticipation_submission
@@ -189,6 +190,7 @@ def test_from_prepared_videos_to_numbers_table_and_json(ego4d: Ego4D, store: Pre
     assert '"draw_spread"' in result.to_json()
     caption = str(task.table(result).caption)
     assert "drawn from the frequencies of classes" in caption
+    assert "Majority: each of the 5 most frequent classes, repeated" in caption
     assert "a gain below 0 is for the encoder" in caption
     assert "bigram, sampled (told the labels of the seen actions)" in caption
     best_first = dataclasses.replace(task, decoding="most_probable").measure(judgement.answers)
@@ -243,6 +245,32 @@ def test_windows_of_the_challenge_are_all_answered_those_without_clips_by_freque
     assert np.array_equal(read.verbs[3:], np.broadcast_to(np.array([0, 1, 1, 1, 1])[:, None], (2, 5, 20)))
     with pytest.raises(ValueError, match="coming actions are not known"):
         task.measure([answers])
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("decoding", ["sampled", "most_probable"])
+def test_the_file_of_the_validation_split_scores_as_the_table_says(
+    ego4d: Ego4D, store: PreparedStore, tmp_path: Path, decoding: str
+) -> None:
+    rows = [action("c2", index, "v2") for index in range(27)]
+    (ego4d.annotations_path / "fho_lta_val.json").write_text(json.dumps({"clips": rows}))
+    task = cut(ego4d, store, decoding=decoding)
+    judgement = evaluate_task(task, {"video": Pooled()}, transforms=TRANSFORMS)
+    path = tmp_path / "lta.json"
+    assert task.write_submission(path, judgement.answers[0].encoder, levels=LEVELS) == ()
+    score = score_submission(path, ego4d.base_path)
+    assert score.counts == {"windows": 4, "seen_actions": 4, "not_scored": 0}
+    for column in judgement.result.columns:
+        of = {other.name: other.distance.value for other in column.others}
+        expected = column.per_draw[0] if decoding == "sampled" else column.distances[decoding].encoder.value
+        measure = f"{column.column}_ED@20"
+        assert score.metrics[measure] == pytest.approx(expected, abs=1e-12)
+        assert score.majority[measure] == pytest.approx(of["each of the 5 most frequent classes, repeated"], abs=1e-12)
+        repeated = score.baselines["last action repeated"][measure]
+        assert repeated == pytest.approx(of["the last action repeated"], abs=1e-12)
+        if decoding == "most_probable":
+            area = column.areas[decoding].encoder.value
+            assert score.metrics[f"{column.column}_AUED"] == pytest.approx(area, abs=1e-12)
 
 
 def test_what_does_not_fit_is_refused(ego4d: Ego4D, store: PreparedStore) -> None:
@@ -331,7 +359,9 @@ def test_what_follows_from_what_was_seen_is_learnt(aggregator: Aggregator) -> No
         others = {other.name: other for other in column.others}
         for name in (
             "each of the 5 most frequent classes, repeated",
-            "the last action repeated",
+            "the most frequent class, repeated",
+            "the last action, repeated",
+            "the last action and the most frequent classes, each repeated",
             *(["drawn from the frequencies of classes"] if column.column != "action" else []),  # those of pairs
         ):
             assert others[name].differences["sampled"].high < 0, (column.column, name)

@@ -11,7 +11,7 @@ from earmark.evaluation.place_probe import _fit_pairs, fit_place_probe, place_fe
 
 def test_a_place_is_described_by_its_feature_and_the_change_about_it() -> None:
     features = np.random.default_rng(0).normal(size=(3, 16, 5)).astype(np.float32)
-    described = place_features(features)
+    described = place_features(torch.from_numpy(features)).numpy()
     for n in range(3):
         for k in range(16):
             change = features[n, min(k + 1, 15)] - features[n, max(k - 1, 0)]
@@ -48,10 +48,10 @@ def test_heads_of_a_grid_equal_each_alone_by_a_slow_loop() -> None:
     rows = rng.random(20) < 0.7
     options = ProbeOptions(epochs=5, milestones=(3,), batch_size=6)
     pairs = [(0.1, 0.0), (0.3, 0.05)]
-    weight, bias = _fit_pairs(features, labels, rows, pairs, options, 3, "cpu")
-    # where they start: a rate so small moves nothing
-    still, _ = _fit_pairs(features, labels, rows, [(1e-30, 0.0)], options, 3, "cpu")
     inputs, truth = torch.from_numpy(features[rows]), torch.from_numpy(labels[rows])
+    weight, bias = _fit_pairs(lambda of: of, inputs, truth, pairs, options, 3)
+    # where they start: a rate so small moves nothing
+    still, _ = _fit_pairs(lambda of: of, inputs, truth, [(1e-30, 0.0)], options, 3)
     for number, (lr, decay) in enumerate(pairs):
         expected = slow_fit(inputs, truth, still[0], lr, decay, options)
         torch.testing.assert_close(weight[number], expected[0], rtol=1e-4, atol=1e-5)
@@ -101,3 +101,16 @@ def test_another_probe_is_refused() -> None:
     for options in (ProbeOptions(kind="knn"), ProbeOptions(fresh_clips=True)):
         with pytest.raises(ValueError, match="for a linear probe"):
             fit_place_probe(train, labels, train, train_videos=None, options=options, seed=0, device="cpu")
+
+
+def test_places_described_some_at_a_time_give_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, labels = changing(40, seed=0, first=3, last=12)
+    options = ProbeOptions(epochs=3)
+    answers = []
+    for at_once in (2**24, 1):
+        monkeypatch.setattr("earmark.evaluation.place_probe._VALUES_AT_ONCE", at_once)
+        answers.append(
+            fit_place_probe(train, labels, train, train_videos=None, options=options, seed=0, device="cpu").scores
+        )
+    for column in ("state_change", "keyframe"):
+        np.testing.assert_allclose(answers[0][column], answers[1][column], atol=1e-5)

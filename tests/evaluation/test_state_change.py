@@ -27,12 +27,14 @@ from earmark.evaluation import (
     StateChangeResult,
     SupervisionLevels,
     evaluate_task,
+    score_submission,
 )
 from earmark.evaluation.metrics import mean_keyframe_error_seconds, state_change_accuracy
 from earmark.evaluation.published_state_change import batch_weights, published_errors
 from earmark.evaluation.state_change_results import measure_keyframes, measure_state_changes
 from earmark.evaluation.untrained_keyframes import along_part, peak_of_change, sound_guesses
 from earmark.preparation import Transcoding, prepare
+from tests.helpers.ego4d_files import change, clip, video, write_ego4d
 from tests.helpers.made_store import add_video, finish_store
 from tests.helpers.sounding_kitchen import sounding_kitchen
 
@@ -285,6 +287,7 @@ def test_the_task_on_a_kitchen(view: str, probe: str, modalities: tuple[str, ...
         *("by sound alone", "by sound alone, within 0.5 s"),
     ]
     assert "Strongest moment by sound: median error" in str(task.table(judgement.result).caption)
+    assert [row.encoder_name for row in keyframe.rows()] == ["", "", "", "", "strongest moment", "strongest moment"]
     json.loads(judgement.result.to_json())
     path = tmp_path / "mine.json"
     task.write_submission(path, judgement.answers[0].encoder, levels=LEVELS)
@@ -303,6 +306,13 @@ def test_the_task_on_a_kitchen(view: str, probe: str, modalities: tuple[str, ...
         if of.pnr_frame is not None
     ]
     assert np.mean(errors) == pytest.approx(keyframe.error_seconds.per_seed[0])
+    scored = score_submission(oscc, dataset.annotations_path)
+    assert scored.metrics == {"accuracy": pytest.approx(state.accuracy.per_seed[0])}
+    assert scored.majority == {"accuracy": pytest.approx(state.accuracy.majority.value)}
+    scored = score_submission(pnr, dataset.annotations_path)
+    assert scored.metrics == {"error_seconds": pytest.approx(keyframe.error_seconds.per_seed[0])}
+    centre = scored.baselines["centre frame"]["error_seconds"]
+    assert centre == pytest.approx(keyframe.error_seconds.majority.value, abs=0.1)  # of whole frames
 
 
 def test_the_published_protocol_is_the_task_with_its_frames_and_its_means() -> None:
@@ -380,6 +390,28 @@ def test_another_data_set_and_what_does_not_fit_are_refused() -> None:
     )
     with pytest.raises(ValueError, match="windows have no nearest neighbours"):
         task.check()
+
+
+def test_clips_of_one_video_are_one_in_intervals_and_are_held_out_together(tmp_path: Path) -> None:
+    names = {"train": ("a", "b"), "val": ("c", "d")}  # clip files: the first two of video v1, the others of v2
+    dataset = write_ego4d(
+        tmp_path / "EGO4D",
+        videos=[video("v1"), video("v2", "val")],
+        clips=[clip(name, f"v{1 + (split == 'val')}") for split, of in names.items() for name in of],
+        changes={
+            split: [change(f"{name} changes", f"v{1 + (split == 'val')}", clip_uid=name) for name in of]
+            for split, of in names.items()
+        },
+        files=[f"clips/{name}.mp4" for of in names.values() for name in of],
+        layout="clips",
+    )
+    finish_store(tmp_path, [add_video(tmp_path, name, num_frames=300) for of in names.values() for name in of], {})
+    task = StateChange.from_dataset(
+        dataset, PreparedStore(tmp_path), split="validation", clips=ClipOptions(), probe=ProbeOptions()
+    )
+    assert [part.record.video_id for part in task.test_parts] == ["c", "d"]
+    assert task.test_videos == ["v2", "v2"]
+    assert set(task.train_videos or ()) == {"v1"}
 
 
 def test_clips_that_cannot_be_seen_are_answered_and_counted_in_the_files(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def write_ego4d(
 
 
 def write_ego4d_challenges(folder: Path, *, split: str = "val") -> None:
-    """Write what Ego4D's challenges are scored against: a change, none, a window of 4 seen and 20 coming actions."""
+    """Write what `ego4d_submissions` is scored against: a change, none, and one window of 4 seen actions."""
     without = {"state_change": False, "parent_pnr_frame": None, "clip_pnr_frame": None}
     write_ego4d(
         folder,

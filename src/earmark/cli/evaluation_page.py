@@ -251,6 +251,9 @@ def _statements(
         statements["Unusual, and read all the same"] = "; ".join(at_most(remarks, MAX_REMARKS))
     statements["Settings of the head"] = how_chosen(judgement)
     statements["Seeds"] = _seeds(judgement)
+    notes = task.also_measured(judgement.result)
+    if notes:
+        statements["Also measured"] = ". ".join(notes)
     return statements
 
 

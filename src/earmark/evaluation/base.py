@@ -282,6 +282,14 @@ class Task(ABC, Generic[Scores, Target]):
     def options(self) -> dict[str, Any]:
         """Return how it is measured, as plain data for the result: options of the head, clips per sample."""
 
+    def also_measured(self, result: TaskResult[Target]) -> tuple[str, ...]:
+        """Return what the rows do not say, such as what was answered without being seen; one sentence each.
+
+        Args:
+            result: Of this task.
+        """
+        return ()
+
     def table(self, result: TaskResult[Target]) -> Table:
         """Return a result as a table for the terminal.
 

@@ -24,7 +24,6 @@ from earmark.evaluation.ego4d_submissions import NUM_CANDIDATES, write_anticipat
 from earmark.evaluation.features import LabelledClips, Modality
 from earmark.evaluation.long_term_anticipation_head import AGGREGATORS, HeadOptions, fit_anticipation_head
 from earmark.evaluation.long_term_anticipation_results import (
-    WORDS,
     Decoding,
     LongTermAnswers,
     LongTermResult,
@@ -270,19 +269,19 @@ class LongTermAnticipation(Task[LongTermAnswers, LongTermResult]):
             "test_clips_per_action": len(self.test_clips) // (int(self.test_clips.action_of_item.max()) + 1),
         }
 
+    def also_measured(self, result: "TaskResult[LongTermResult]") -> tuple[str, ...]:
+        """Return what needs no encoder, and the spread over draws."""
+        return tuple(
+            f"{heading} {'; '.join(others)}" for heading, others in (column.beside() for column in result.columns)
+        )
+
     def table(self, result: "TaskResult[LongTermResult]") -> Table:
         """Return the table, with lines on the spread over draws and on the answers that need no encoder."""
         table = super().table(result)
-        told = " (told the labels of the seen actions)"
-        lines = []
+        lines = [f"Majority: {result.columns[0].others[0].name}"]
         for column in result.columns:
-            spread = "" if column.draw_spread is None else f", ± {column.draw_spread:.4f} over draws"
-            lines.append(f"{column.column} ED@{column.num_coming}, {WORDS[self.decoding]}{spread}, less that of")
-            lines += [
-                f"  {other.name}{told if other.sees_labels else ''} {other.distance.text(3)}: "
-                f"{other.differences[self.decoding].signed(3)}"
-                for other in column.others
-            ]
+            heading, others = column.beside()
+            lines += [heading, *(f"  {line}" for line in others)]
         if result.published is not None:
             last = f"ED_{self.num_coming - 1}"
             numbers = [

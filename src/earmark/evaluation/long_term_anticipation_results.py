@@ -101,7 +101,7 @@ class LongTermResult:
         areas: Area under the edit distance of the first 1 to Z coming actions, by decoding.
         by_length: Edit distance of the first z coming actions, by decoding.
         per_draw: Edit distance of each draw of the sequences, mean over seeds.
-        draw_spread: Standard deviation over these draws; None of one.
+        draw_spread: Standard deviation over draws of one head, its square the mean over seeds; None of one draw.
         others: Answers that need no encoder.
         decoding: What comes first in the table.
         metrics: Under their official names, in batches as the official code has them; of the published protocol alone.
@@ -124,6 +124,16 @@ class LongTermResult:
     metrics: dict[str, float] = field(default_factory=dict)
     chosen: tuple[Mapping[str, float], ...] = ()
 
+    def beside(self) -> tuple[str, list[str]]:
+        """Return in words what is compared, and a line for each answer that needs no encoder."""
+        spread = "" if self.draw_spread is None else f", ± {self.draw_spread:.4f} over draws"
+        told = " (told the labels of the seen actions)"
+        return f"{self.column} ED@{self.num_coming}, {WORDS[self.decoding]}{spread}, less that of", [
+            f"{other.name}{told if other.sees_labels else ''} {other.distance.text(3)}: "
+            f"{other.differences[self.decoding].signed(3)}"
+            for other in self.others
+        ]
+
     def rows(self) -> list[Row]:
         """Return the edit distance and the area under it, by each decoding."""
         order = sorted(WORDS, key=lambda decoding: decoding != self.decoding)
@@ -136,7 +146,6 @@ class LongTermResult:
                 unit="",
                 decimals=3,
                 higher_is_better=False,
-                majority_name=self.others[0].name,
             )
             for what, scores in ((f"ED@{self.num_coming}", self.distances), ("AUED", self.areas))
             for decoding in order
@@ -217,7 +226,7 @@ def measure_sequences(
                 areas={name: _score(*compared[name], videos=videos, number=_area) for name in WORDS},
                 by_length={name: tuple(curves.mean(axis=(0, 1)).tolist()) for name, curves in ours.items()},
                 per_draw=per_draw,
-                draw_spread=float(np.std(per_draw, ddof=1)) if len(per_draw) > 1 else None,
+                draw_spread=_spread(mine.sampled[..., -1].mean(axis=2)),
                 others=tuple(
                     NamedEstimate(
                         name,
@@ -289,11 +298,15 @@ def _others(
         False,
         _curves(np.broadcast_to(frequent, shape), truth),
     )
+    yield "the most frequent class, repeated", False, _curves(np.broadcast_to(frequent[:1], (*shape[:2], 1)), truth)
     classes, counts = np.unique(every, return_counts=True)
     flat = counts.astype(np.float64).reshape(1, 1, -1)
     drawn = [_curves(classes[sample_sequences(flat, draw.reshape(1, 1, -1))].reshape(shape), truth) for draw in draws]
     yield "drawn from the frequencies of classes", False, np.mean(drawn, axis=0)
-    yield "the last action repeated", True, _curves(repeated_classes(last, frequent, num_steps=num_steps), truth)
+    repeated = np.broadcast_to(last[:, None, None], (*shape[:2], 1))
+    yield "the last action, repeated", True, _curves(repeated, truth)
+    repeated = repeated_classes(last, frequent, num_steps=num_steps)
+    yield "the last action and the most frequent classes, each repeated", True, _curves(repeated, truth)
     chain = fit_markov_chain(runs)
     drawn = [_curves(chain.sample(last, draw), truth) for draw in draws]
     yield "bigram, sampled", True, np.mean(drawn, axis=0)
@@ -330,6 +343,11 @@ def _score(
         videos=videos,
         scale=1.0,
     )
+
+
+def _spread(draws: npt.NDArray[np.float64]) -> float | None:
+    """Return the standard deviation over draws (seeds, draws) of one head."""
+    return None if draws.shape[1] == 1 else float(np.sqrt(draws.var(axis=1, ddof=1).mean()))
 
 
 def _last(curves: Curves) -> Curves:

@@ -13,7 +13,8 @@ state changes is told by a linear probe from the mean and the maximum of :math:`
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,10 @@ from earmark.evaluation.probing import ProbeAnswers, fit_probe
 
 __all__ = ["fit_place_probe", "place_features"]
 
+_VALUES_AT_ONCE = 2**24  # of features that are described at a time
 
-def place_features(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+
+def place_features(features: Tensor) -> Tensor:
     """Return what each place is described by; see the head of this file.
 
     Args:
@@ -46,12 +49,12 @@ def place_features(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
         (N, places, 3 D).
 
     Example:
-        >>> place_features(np.float32([[[0.0], [1.0], [-3.0]]]))[0].tolist()
+        >>> place_features(torch.tensor([[[0.0], [1.0], [-3.0]]]))[0].tolist()
         [[0.0, 1.0, 1.0], [1.0, -3.0, 3.0], [-3.0, -4.0, 4.0]]
     """
-    padded = np.concatenate([features[:, :1], features, features[:, -1:]], axis=1)
+    padded = torch.cat([features[:, :1], features, features[:, -1:]], dim=1)
     change = padded[:, 2:] - padded[:, :-2]
-    return np.concatenate([features, change, np.abs(change)], axis=2)
+    return torch.cat([features, change, change.abs()], dim=2)
 
 
 def fit_place_probe(
@@ -95,8 +98,9 @@ def fit_place_probe(
         raise ValueError("places in the order of time are for a linear probe, which sees all of them")
     num_places = train_features.shape[1]
     check_features(train_features, train_labels, test_features, {"state_change": 2, "keyframe": num_places})
-    train, test = _standardized(train_features, test_features, options)
-    pooled = [np.concatenate([of.mean(axis=1), of.max(axis=1)], axis=1)[:, None] for of in (train, test)]
+    places = _Places(train_features, options, device)
+    train, test = places.features(train_features), places.features(test_features)
+    pooled = [_pooled(of, places) for of in (train, test)]
     state = fit_probe(
         pooled[0],
         {"state_change": train_labels["state_change"]},
@@ -107,57 +111,105 @@ def fit_place_probe(
         seed=seed,
         device=device,
     )
-    keyframe, chosen = _fit_keyframe(train, train_labels["keyframe"], test, train_videos, options, seed, device)
+    keyframe, chosen = _fit_keyframe(places, train, train_labels["keyframe"], test, train_videos, options, seed)
     return ProbeAnswers(
         {**state.scores, "keyframe": keyframe}, {**state.chosen, **({"keyframe": chosen} if chosen else {})}
     )
 
 
-def _standardized(
-    train: npt.NDArray[Any], test: npt.NDArray[Any], options: ProbeOptions
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the places' descriptions, with the features standardized by the training ones, and again after it."""
-    described = []
-    first = Standardization(torch.from_numpy(np.asarray(train, np.float32)), options)
-    for features in (train, test):
-        scaled = first(torch.from_numpy(np.asarray(features, np.float32))).numpy()
-        described.append(torch.from_numpy(place_features(scaled)))
-    second = Standardization(described[0], options)
-    of_train, of_test = (second(of).numpy() for of in described)
-    return of_train, of_test
+class _Places:
+    """Describes places, standardized by the training ones, some samples at a time: all at once would be thrice as many.
+
+    Args:
+        train: Training features (N, places, D).
+        options: Of the probe.
+        device: Where places are described.
+    """
+
+    def __init__(self, train: npt.NDArray[Any], options: ProbeOptions, device: torch.device | str) -> None:
+        self._device = device
+        self._of_features = Standardization(self._on_device(train), options)
+        self._mean: Tensor | None = None
+        if options.standardize:
+            features, number = self.features(train), train.shape[0] * train.shape[1]
+            mean = _sum(place_features(some).double().sum(dim=(0, 1)) for some in _parts_of(features)) / number
+            squares = ((place_features(some).double() - mean).square().sum(dim=(0, 1)) for some in _parts_of(features))
+            std = (_sum(squares) / number).sqrt()
+            scale = torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), std, 1.0)  # as of the features themselves
+            self._mean, self._scale = mean.float(), scale.float()
+
+    def _on_device(self, features: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.asarray(features, np.float32)).to(self._device)
+
+    def features(self, features: npt.NDArray[Any]) -> Tensor:
+        """Return features (N, places, D), standardized."""
+        return self._of_features(self._on_device(features))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return the descriptions (n, places, 3 D) of some standardized features."""
+        described = place_features(features)
+        return described if self._mean is None else (described - self._mean) / self._scale
+
+
+def _parts_of(features: Tensor) -> Sequence[Tensor]:
+    """Return some samples at a time."""
+    parts: Sequence[Tensor] = features.split(max(1, _VALUES_AT_ONCE // features[0].numel()))  # type: ignore[no-untyped-call]
+    return parts
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.add, parts)
+
+
+def _pooled(features: Tensor, describe: Callable[[Tensor], Tensor]) -> npt.NDArray[np.float32]:
+    """Return mean and maximum over the places of their descriptions, as those of one clip (N, 1, 6 D)."""
+    described = (describe(some) for some in _parts_of(features))
+    pooled = torch.cat([torch.cat([part.mean(dim=1), part.amax(dim=1)], dim=1) for part in described])
+    found: npt.NDArray[np.float32] = pooled[:, None].cpu().numpy()
+    return found
 
 
 def _fit_keyframe(
-    train: npt.NDArray[np.float32],
+    places: _Places,
+    train: Tensor,
     labels: npt.NDArray[np.int64],
-    test: npt.NDArray[np.float32],
+    test: Tensor,
     train_videos: Sequence[str] | None,
     options: ProbeOptions,
     seed: int,
-    device: torch.device | str,
 ) -> tuple[npt.NDArray[np.float32], dict[str, float]]:
     """Return the logarithms of the places' probabilities (N_test, places), and what was chosen."""
     pairs = grid_of(options.lrs, options.weight_decays, lr=options.lr, weight_decay=options.weight_decay)
     labels = np.asarray(labels, np.int64)
+    truth = torch.from_numpy(labels).to(train.device)
     pair, chosen = pairs[0], dict[str, float]()
     changes = labels != IGNORED_LABEL  # only these have something to be found
+
+    def rows(which: npt.NDArray[np.bool_]) -> Tensor:
+        return torch.from_numpy(np.flatnonzero(which)).to(train.device)
+
     if len(pairs) > 1:
         held_out = held_out_rows(train_videos, share=options.held_out, seed=seed)
         require_labels_on_both_sides({"keyframe": labels}, ["keyframe"], held_out)
-        weight, bias = _fit_pairs(train, labels, changes & ~held_out, pairs, options, seed, device)
+        kept, judged = rows(changes & ~held_out), rows(changes & held_out)
+        head = _fit_pairs(places, train[kept], truth[kept], pairs, options, seed)
         tally = HeldOutTally(len(pairs))
-        judged = changes & held_out
-        logits = _logits(torch.from_numpy(train[judged]).to(device), weight, bias)
-        tally.add(logits.log_softmax(dim=-1), torch.from_numpy(labels[judged]).to(device))
+        tally.add(_scores(places, train[judged], *head), truth[judged])
         candidates = [{"lr": lr, "weight_decay": weight_decay} for lr, weight_decay in pairs]
         chosen = chosen_values(candidates, tally.quality(), column="keyframe")
         pair = chosen["lr"], chosen["weight_decay"]
-    weight, bias = _fit_pairs(train, labels, changes, [pair], options, seed, device)
-    logits = _logits(torch.from_numpy(test).to(device), weight, bias)[:, 0]
-    if not torch.isfinite(logits).all():
+    kept = rows(changes)
+    found = _scores(places, test, *_fit_pairs(places, train[kept], truth[kept], [pair], options, seed))[:, 0]
+    if not torch.isfinite(found).all():
         raise ValueError(f"keyframe: training diverged with a learning rate of {pair[0]:g}: give a smaller one (lrs)")
-    scores: npt.NDArray[np.float32] = logits.log_softmax(dim=-1).cpu().numpy()
+    scores: npt.NDArray[np.float32] = found.cpu().numpy()
     return scores, chosen
+
+
+def _scores(describe: Callable[[Tensor], Tensor], features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the logarithms of the places' probabilities (N, pairs, places)."""
+    parts = [_logits(describe(some), weight, bias).log_softmax(dim=-1) for some in _parts_of(features)]
+    return torch.cat(parts)
 
 
 def _logits(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -166,17 +218,16 @@ def _logits(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _fit_pairs(
-    features: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.bool_],
+    describe: Callable[[Tensor], Tensor],
+    features: Tensor,
+    labels: Tensor,
     pairs: Sequence[Pair],
     options: ProbeOptions,
     seed: int,
-    device: torch.device | str,
 ) -> tuple[Tensor, Tensor]:
-    """Train a head with each pair side by side, by SGD with momentum, on some of the samples."""
-    inputs, truth = (torch.from_numpy(of[rows]).to(device) for of in (features, labels))
-    num_places, dim = features.shape[1:]
+    """Train a head with each pair side by side, by SGD with momentum, on places as they are described."""
+    device, num_places = features.device, features.shape[1]
+    dim = describe(features[:1]).shape[-1]
     rng = np.random.default_rng([seed, zlib.crc32(b"keyframe")])
     initial = torch.from_numpy(rng.normal(0.0, 0.01, size=dim)).float()
     weight = initial.repeat(len(pairs), 1).to(device).requires_grad_(True)
@@ -186,10 +237,10 @@ def _fit_pairs(
     for epoch in range(options.epochs):
         if epoch in options.milestones:
             lr = lr * options.gamma ** options.milestones.count(epoch)
-        order, _ = drawn_clips(len(inputs), 1, fresh=False, seed=seed, epoch=epoch)
+        order, _ = drawn_clips(len(features), 1, fresh=False, seed=seed, epoch=epoch)
         for batch in torch.from_numpy(order).to(device).split(options.batch_size):  # type: ignore[no-untyped-call]
-            logits = _logits(inputs[batch], weight, bias)
-            targets = truth[batch][:, None].expand(logits.shape[:2])
+            logits = _logits(describe(features[batch]), weight, bias)
+            targets = labels[batch][:, None].expand(logits.shape[:2])
             # of each pair the mean over the batch; pairs share nothing, so the sum has each one's own gradient
             loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") / len(batch)
             gradients = torch.autograd.grad(loss, (weight, bias))

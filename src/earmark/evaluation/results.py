@@ -106,6 +106,7 @@ class Row:
         unit: Such as "%" or "s"; empty for a number without.
         decimals: How many are shown.
         higher_is_better: Whether it is.
+        encoder_name: What ``score.encoder`` is of where it is not of the judged encoder, such as "sound alone".
         majority_name: What ``score.majority`` is of, such as "centre frame"; empty for the most frequent classes.
     """
 
@@ -117,6 +118,7 @@ class Row:
     decimals: int = 1
     higher_is_better: bool = True
     majority_name: str = ""
+    encoder_name: str = ""
 
     @property
     def heading(self) -> str:

@@ -20,7 +20,7 @@ from torch import nn
 
 from earmark.clips.state_change_clips import StateChangeClips, View
 from earmark.clips.state_change_parts import NUM_KEYFRAMES, ChangePart, drawn_part, whole_clip
-from earmark.datasets import parent_of
+from earmark.datasets import parents_in
 from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Setting, Task
 from earmark.evaluation.ego4d_submissions import write_keyframe_submission, write_state_change_submission
 from earmark.evaluation.features import LabelledClips, Modality, extract_features
@@ -169,13 +169,14 @@ class StateChange(Task[StateChangeAnswers, StateChangeResult | KeyframeResult]):
         if train.labels and train.labels["keyframe"].max() < 0:
             raise ValueError(f"{store.root}: no training clip shows a state change: no point of no return is learned")
         used = {part.record.unique_id: part.record for part in train.parts}
+        parent = parents_in(dataset)  # clips of one video are one in intervals, and held out together
         left_out = tuple(dict(train.left_out).items())  # a clip once, and not each of its parts
         return cls(
             train_clips=train,
             test_clips=test,
             test_parts=test.parts,
-            train_videos=[parent_of(part.record.video_id) for part in train.parts],
-            test_videos=[parent_of(part.record.video_id) for part in test.parts],
+            train_videos=[parent(part.record.video_id) for part in train.parts],
+            test_videos=[parent(part.record.video_id) for part in test.parts],
             all_records=records[split],
             probe=probe,
             seeing=seeing,
@@ -324,11 +325,15 @@ class StateChange(Task[StateChangeAnswers, StateChangeResult | KeyframeResult]):
         """Return the options of the heads, and what is seen of a clip."""
         return {"probe": dataclasses.asdict(self.probe), "seeing": dataclasses.asdict(self.seeing)}
 
-    def table(self, result: "TaskResult[StateChangeResult | KeyframeResult]") -> Table:
-        """Return the table, with what sound alone gives below it."""
+    def also_measured(self, result: TaskResult[StateChangeResult | KeyframeResult]) -> tuple[str, ...]:
+        """Return what sound alone gives, beside the rows of the strongest moment."""
+        sounds = [column.sound for column in result.columns if isinstance(column, KeyframeResult)]
+        return tuple(line for sound in sounds if sound is not None for line in sound.lines())
+
+    def table(self, result: TaskResult[StateChangeResult | KeyframeResult]) -> Table:
+        """Return the table, with the notes below it."""
         table = super().table(result)
-        lines = [line for column in result.columns for line in _lines_of(column)]
-        table.caption = "\n".join([*([str(table.caption)] if table.caption else []), *lines])
+        table.caption = "\n".join([*([str(table.caption)] if table.caption else []), *self.also_measured(result)])
         return table
 
     def submission_paths(self, path: Path) -> tuple[Path, ...]:
@@ -397,7 +402,3 @@ def state_change_records(dataset: "DatasetRecords", split: str) -> list["StateCh
 def _along(store: "PreparedStore", parts: Sequence[ChangePart], clips: ClipOptions) -> StateChangeClips:
     along = [along_part(part, clip_seconds=clips.clip_seconds) for part in parts]
     return StateChangeClips(store, along, view="windows", clip_seconds=clips.clip_seconds, clip_fps=clips.clip_fps)
-
-
-def _lines_of(column: StateChangeResult | KeyframeResult) -> tuple[str, ...]:
-    return column.sound.lines() if isinstance(column, KeyframeResult) and column.sound is not None else ()

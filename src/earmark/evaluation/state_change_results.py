@@ -3,6 +3,7 @@
 Path of a sample: scores of two heads, and guesses without training --here--> numbers with intervals.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -164,10 +165,11 @@ class KeyframeResult:
             ]
         if self.sound is not None:
             name = "by sound alone"
-            rows += [
+            of_sound = [
                 self._in_seconds(name, self.sound.error_seconds),
                 self._in_percent(f"{name}, {near}", self.sound.within),
             ]
+            rows += [dataclasses.replace(row, encoder_name="strongest moment") for row in of_sound]
         return rows
 
     def _in_seconds(self, label: str, score: Score) -> Row:
