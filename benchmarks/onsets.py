@@ -1,13 +1,14 @@
 """Detectors of onsets on mixes of real recordings with exactly known onsets, and on the labelled real clips.
 
     python benchmarks/onsets.py --foley DIR --esc DIR [--espeak COMMAND] [--folder DIR] [--half reporting]
-        [--detectors earmark replai superflux hfc cnn] [--each 3] [--seed 0] [--media DIR]
+        [--detectors earmark earmark_1 replai superflux hfc cnn] [--each 3] [--seed 0] [--media DIR]
 
 Mixes are described in benchmarks/onset_mixes.py: 20 s each, hits 1 to 3 s apart or in fast sequences (0.1 to 0.4 s),
 over a room, rain, sea, crackling fire or speech, at three levels. Settings of `earmark` are chosen on the half
 `tuning`; what is reported is of the half `reporting`, which shares no recording with it. The other detectors have the
 settings that their authors published. F1, precision and recall are mir_eval's over all mixes of a condition together,
-with 95 % intervals by a bootstrap over mixes.
+with 95 % intervals by a bootstrap over mixes. `earmark_1` is the detector's older version, which older stores were
+made with.
 
 A detector or a recording that is not there is named and left out:
 
@@ -32,7 +33,8 @@ from mir_eval.util import match_events
 from numpy.typing import NDArray
 
 from earmark.media import SoundReader
-from earmark.moments import find_moments
+from earmark.moments import detector_from, detector_parameters, find_moments
+from earmark.moments.detector import Detector
 from earmark.moments.scoring import read_truth
 from onset_mixes import BACKGROUNDS, HALVES, LEVELS_DB, RATE, TEMPI, Mix, Sound, SourceError, make_mixes, resampled
 
@@ -51,8 +53,15 @@ def row(*cells: str) -> None:
 # --- detectors: sound and its rate in Hz -> onsets in seconds ---
 
 
-def own(name: str) -> Finder:
+def own(name: str, version: int | None = None) -> Finder:
+    if version is not None:
+        parameters = {**detector_parameters(name), "detector_version": version}
+        return lambda sound, rate: times_of(detector_from(parameters, rate), sound)
     return lambda sound, rate: np.array([moment.time_seconds for moment in find_moments(sound, rate, detector=name)])
+
+
+def times_of(detector: Detector, sound: Sound) -> Times:
+    return np.array([moment.time_seconds for moment in [*detector.feed(sound), *detector.finish()]])
 
 
 def superflux() -> Finder:
@@ -106,6 +115,7 @@ def neural_network() -> Finder:
 
 DETECTORS: dict[str, tuple[Callable[[], Finder], str]] = {
     "earmark": (lambda: own("earmark"), "earmark"),
+    "earmark_1": (lambda: own("earmark", version=1), "earmark"),
     "replai": (lambda: own("replai"), "earmark"),
     "superflux": (superflux, "librosa"),
     "hfc": (high_frequency_content, "aubio-ledfx"),
