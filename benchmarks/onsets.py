@@ -159,16 +159,27 @@ class Matches:
 
     def f1(self, which: NDArray[np.bool_], window: int) -> tuple[float, float, float]:
         """Return F1 of some of the sounds with its interval."""
+        return _with_interval(float(_f1(self.counts[window][which].sum(axis=0))), self._draws(which, window))
+
+    def lead(self, other: "Matches", which: NDArray[np.bool_], window: int) -> tuple[float, float, float]:
+        """Return how much higher F1 is than another detector's on the same sounds, with its (paired) interval."""
+        ours, theirs = (float(_f1(matches.counts[window][which].sum(axis=0))) for matches in (self, other))
+        return _with_interval(ours - theirs, self._draws(which, window) - other._draws(which, window))
+
+    def _draws(self, which: NDArray[np.bool_], window: int) -> NDArray[np.float64]:
         counts = self.counts[window][which]
-        rng = np.random.default_rng(0)
-        draws = counts[rng.integers(len(counts), size=(NUM_DRAWS, len(counts)))].sum(axis=1)
-        low, high = np.quantile(_f1(draws), (0.025, 0.975))
-        return float(_f1(counts.sum(axis=0))), float(low), float(high)
+        draws = np.random.default_rng(0).integers(len(counts), size=(NUM_DRAWS, len(counts)))  # the same for all
+        return _f1(counts[draws].sum(axis=1))
 
     def precision_recall(self, which: NDArray[np.bool_], window: int) -> tuple[float, float]:
         """Return precision and recall of some of the sounds."""
         met, found, true = self.counts[window][which].sum(axis=0)
         return met / max(1, found), met / max(1, true)
+
+
+def _with_interval(value: float, draws: NDArray[np.float64]) -> tuple[float, float, float]:
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return value, float(low), float(high)
 
 
 def _num_met(truth: Times, times: Times, window: float) -> int:
@@ -193,8 +204,10 @@ def conditions(mixes: Sequence[Mix]) -> dict[str, NDArray[np.bool_]]:
 
 def table(matches: dict[str, Matches], chosen: dict[str, NDArray[np.bool_]]) -> None:
     windows = [f"F1 {1000 * window:.0f} ms" for window in WINDOWS_SECONDS]
-    row("condition", "sounds, onsets", "detector", "precision 50 ms", "recall 50 ms", *windows)
-    row(*["---"] * (5 + len(windows)))
+    row(
+        "condition", "sounds, onsets", "detector", "precision 50 ms", "recall 50 ms", *windows, "lead of earmark, 50 ms"
+    )
+    row(*["---"] * (6 + len(windows)))
     at_50_ms = WINDOWS_SECONDS.index(0.05)
     for condition, which in chosen.items():
         for name, score in matches.items():
@@ -204,7 +217,11 @@ def table(matches: dict[str, Matches], chosen: dict[str, NDArray[np.bool_]]) -> 
                 f1, low, high = score.f1(which, window)
                 cells.append(f"{f1:.3f} ({low:.3f} to {high:.3f})")
             size = f"{which.sum()}, {score.counts[0][which, 2].sum()}"
-            row(condition, size, name, f"{precision:.3f}", f"{recall:.3f}", *cells)
+            lead = ""
+            if name != "earmark" and "earmark" in matches:
+                difference, low, high = matches["earmark"].lead(score, which, at_50_ms)
+                lead = f"{difference:+.3f} ({low:+.3f} to {high:+.3f})"
+            row(condition, size, name, f"{precision:.3f}", f"{recall:.3f}", *cells, lead)
 
 
 def measure(

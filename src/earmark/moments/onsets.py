@@ -243,7 +243,9 @@ class OnsetDetector(Detector):
         noise = np.maximum(some[:, some.shape[1] // 2], least)[:, None]
         first = max(0, start - self._num_context_frames)
         near = power[:, first - begin : stop + self._num_context_frames - begin]
-        rise = _rise(np.log(1 + near / noise), self._rule, self._frame_seconds)
+        level = near / noise
+        level += np.float32(1)
+        rise = _rise(np.log(level, out=level), self._rule, self._frame_seconds)
         rise[: max(0, self._num_blind - first)] = 0
         median, deviation = _usual(rise, self._rule)
         times = np.maximum(0.0, np.arange(first, first + len(rise)) * self._frame_seconds + self._first_seconds)
@@ -303,17 +305,20 @@ def _band_edges(rate: float, size: int) -> NDArray[np.int64]:
 def _rise(level: _Array, rule: _Rule, frame_seconds: float) -> _Array:
     """Return how much levels (bands, frames) rise above what masks them: (frames,)."""
     smooth = level.copy()  # what masks is the mean of two frames, or noise would mask by its peaks
-    smooth[:, 1:] = (level[:, 1:] + level[:, :-1]) / 2
+    smooth[:, 1:] += level[:, :-1]
+    smooth[:, 1:] *= np.float32(0.5)
     mask = _falling(smooth, rule.mask_db_per_second * _NEPERS_PER_DB * frame_seconds)
     if rule.lasting_mask is not None:
         depth_db, db_per_second = rule.lasting_mask
         lasting = _falling(smooth, db_per_second * _NEPERS_PER_DB * frame_seconds)
-        np.maximum(mask, lasting - np.float32(depth_db * _NEPERS_PER_DB), out=mask)
+        lasting -= np.float32(depth_db * _NEPERS_PER_DB)
+        np.maximum(mask, lasting, out=mask)
     widest = mask.copy()
     np.maximum(widest[1:], mask[:-1], out=widest[1:])
     np.maximum(widest[:-1], mask[1:], out=widest[:-1])
+    rises = np.subtract(level[:, 1:], widest[:, :-1], out=mask[:, 1:])
     rise = np.zeros(level.shape[1], np.float32)
-    rise[1:] = np.clip(level[:, 1:] - widest[:, :-1], 0, rule.most_rise).mean(axis=0)
+    rise[1:] = np.clip(rises, 0, rule.most_rise, out=rises).mean(axis=0)
     weight, seconds = rule.around
     if not weight:
         return rise
@@ -325,5 +330,7 @@ def _rise(level: _Array, rule: _Rule, frame_seconds: float) -> _Array:
 def _falling(level: _Array, per_frame: float) -> _Array:
     """Return the highest of each level (bands, frames) and of those before it less `per_frame` for each frame since."""
     ramp = np.arange(level.shape[1], dtype=np.float32) * np.float32(per_frame)
-    highest: _Array = np.maximum.accumulate(level + ramp, axis=1) - ramp
+    highest: _Array = level + ramp
+    np.maximum.accumulate(highest, axis=1, out=highest)
+    highest -= ramp
     return highest
