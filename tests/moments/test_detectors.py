@@ -208,7 +208,8 @@ def test_each_detector_takes_its_own_options_and_no_others() -> None:
         "detector": "replai", "segment_seconds": 10.0, "min_prominence": 1.0, "min_distance": 10
     }  # fmt: skip
     assert detector_parameters("earmark", min_score=4.0, min_prominence=None) == {
-        "detector": "earmark", "segment_seconds": 10.0, "min_score": 4.0, "min_distance_seconds": 0.05
+        "detector": "earmark", "segment_seconds": 10.0, "min_score": 4.0, "min_distance_seconds": 0.05,
+        "detector_version": 2,
     }  # fmt: skip
     with pytest.raises(
         ValueError, match="min_prominence is not an option of the detector earmark, which has min_score"

@@ -180,9 +180,9 @@ def test_moments_of_a_stream_keep_distance_margins_and_count() -> None:
         of_minute = [m for m in every if m.time_seconds // 60 == minute]
         best = sorted(of_minute, key=lambda m: -m.score)[:5]
         assert [m for m in few if m.time_seconds // 60 == minute] == sorted(best, key=lambda m: m.time_seconds)
-    high = list(MomentStream([wave], sample_rate=RATE, min_score=8.0))
+    high = list(MomentStream([wave], sample_rate=RATE, min_score=11.5))
     assert 0 < len(high) < len(every)
-    assert min(m.score for m in high) >= 8.0
+    assert min(m.score for m in high) >= 11.5
 
 
 def test_a_stream_gives_moments_before_its_source_has_ended() -> None:

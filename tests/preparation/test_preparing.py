@@ -19,10 +19,12 @@ from earmark.cli.build import describe_store
 from earmark.clips.store import PreparedStore
 from earmark.datasets import Folder
 from earmark.datasets.records import VideoRecord
-from earmark.media import VideoWriter, read_frames
+from earmark.media import SoundReader, VideoWriter, read_frames
 from earmark.moments import DETECTORS, detector_parameters, moments_of_file, read_moments
+from earmark.moments.onsets import OnsetDetector
 from earmark.preparation import MomentSearch, PrepareError, Transcoding, prepare, store_parameters
 from earmark.preparation.catalog import STORE_VERSION
+from earmark.preparation.verifying import invalidate
 from tests.helpers.clicking import RATE, make_video, without_sound
 from tests.helpers.media_clips import click_track, grey_ramp, write_clip
 
@@ -119,6 +121,31 @@ def test_a_store_that_names_no_detector_is_one_of_replai_and_goes_on_as_that(fol
         prepare(records, root, progress=False)
 
 
+def test_a_store_of_the_detectors_first_version_is_read_named_and_finished_with_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    records, root = Folder(folder).videos(), tmp_path / "store"
+    prepare(records, root, progress=False)
+    for path in (root / "store.json", *(root / "videos").rglob("*.json")):  # as it was before there was a second one
+        content = json.loads(path.read_text())
+        assert content["parameters"].pop("detector_version") == 2
+        content.pop("digest", None)
+        path.write_text(json.dumps(content))
+    (root / "videos.parquet").unlink()
+    invalidate(root, ["one"])
+    report = prepare(records, root, progress=False)
+    assert report.detector == "earmark (version 1)"
+    store = PreparedStore(root)
+    assert "detector_version" not in store.parameters
+    assert "by the detector earmark (version 1) in segments" in describe_store(store)
+    sound = SoundReader(folder / "one.mp4")
+    first = OnsetDetector(sound.sample_rate, version=1)
+    found = [moment for block in sound for moment in first.feed(block)] + first.finish()
+    assert store.moments["one"].tolist() == [moment.time_seconds for moment in found]
+    with pytest.raises(PrepareError, match=r"made with min_score=3\.0; asked for min_score=4\.0\. Choose"):
+        prepare(records, root, search=MomentSearch(min_score=4.0), progress=False)
+
+
 def test_a_store_of_a_newer_version_is_not_written_to(folder: Path, tmp_path: Path) -> None:
     prepare(Folder(folder).videos()[:1], tmp_path / "store", progress=False)
     description = tmp_path / "store" / "store.json"
@@ -139,6 +166,7 @@ def test_the_parameters_of_a_store_are_written_as_ever() -> None:
         "segment_seconds": 10.0,
         "min_score": 3.0,
         "min_distance_seconds": 0.05,
+        "detector_version": 2,
     }
     sparse = store_parameters(Transcoding(audio_stream=1, around="moments"), MomentSearch("replai", min_distance=5))
     assert sparse == {

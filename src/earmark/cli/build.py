@@ -367,6 +367,7 @@ def require_sound_fits(encoder: "Encoder", data: Data, sample_rate: int) -> None
 
 def describe_store(store: "PreparedStore") -> str:
     """Return a line on how videos were prepared, and how many of them were enlarged or padded beyond their sources."""
+    from earmark.moments.options import detector_title
     from earmark.preparation.catalog import stretched
 
     parameters = store.parameters
@@ -377,7 +378,7 @@ def describe_store(store: "PreparedStore") -> str:
     around = f", only {store.around_seconds:g} s around each moment" if store.around_seconds is not None else ""
     return (
         f"prepared videos: {store.fps:g} frames per second of short side {parameters['short_side']}, sound at "
-        f"{store.sample_rate} Hz, moments by the detector {parameters.get('detector', 'replai')} in segments of "
+        f"{store.sample_rate} Hz, moments by the detector {detector_title(parameters)} in segments of "
         f"{parameters['segment_seconds']:g} s{around}{lacking_text}"
     )
 

@@ -142,11 +142,14 @@ def _run(options: argparse.Namespace) -> int:
 
 def _write_for_all(files: "Sequence[FileMoments]", jobs: Sequence[Job], options: argparse.Namespace) -> None:
     """Write the table of all files, and the page that leads to their pages."""
+    from earmark.moments.onsets import DETECTOR_VERSION
     from earmark.moments.writing import TABLE_SUFFIXES, write_table
 
     read = [found for found in files if found.error is None]
     if read and options.out is not None and options.out.suffix.lower() in TABLE_SUFFIXES:
         parameters = {name: value for name, value in asdict(_search(options)).items() if name != "detector"}
+        if options.detector == "earmark":
+            parameters["detector_version"] = DETECTOR_VERSION
         write_table(options.out, files, detector=options.detector, parameters=parameters)
         _tell_written([str(options.out)], options)
     index = next((job.index for job in jobs if job.index is not None), None)

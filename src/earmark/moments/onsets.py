@@ -2,14 +2,17 @@
 
 Spectral flux with a maximum filter over bands (after SuperFlux: Boeck
 and Widmer, "Maximum Filter Vibrato Suppression for Onset Detection", DAFx 2013) of band levels above the local noise
-(after adaptive whitening: Stowell and Plumbley, ICMC 2007), with the ear's masking by what was loud just before.
+(after adaptive whitening: Stowell and Plumbley, ICMC 2007), with the ear's masking by what was loud just before, which
+goes back fast at first and slowly then (forward masking: Jesteadt, Bacon and Lehman, JASA 1982).
 """
 
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len, rfft
+from scipy.ndimage import uniform_filter1d
 from scipy.signal import find_peaks
 
 from earmark.moments.detector import Detector, Moment, check_options, segment_number
@@ -30,14 +33,66 @@ _LEAST_NOISE = np.float32(10**-9.5)  # power in a band, about that of 16-bit rou
 _DYNAMIC_RANGE = np.float32(1e4)  # what is 40 dB below the loudest of a band is ignored,
 _DYNAMIC_RANGE_OF_ALL = np.float32(1e6)  # and 60 dB below the loudest of all bands, where a window leaks
 
-_MASK_DECAY = 30 / (10 * np.log10(np.e))  # nepers (of power) per second: 30 dB
-_MOST_RISE = 5.0  # nepers: no band counts for more
+_NEPERS_PER_DB = float(np.log(10) / 10)  # of power
 _LEAST_DEVIATION = np.float32(0.05)  # nepers
-_STRONG_QUANTILE = 0.995  # beside strong rises, as they come without noise, faint ones count less
-_STRONG_SHARE = np.float32(0.05)
 
-_BACKWARD_SECONDS = 0.13  # a sound so shortly before a stroke that rises much more prepares it
-_BACKWARD_SHARE = np.float32(0.6)
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What one version of the detector takes for an onset.
+
+    Attributes:
+        mask_db_per_second: how fast masking by a sound falls.
+        lasting_mask: where it stops falling so fast: dB below what masks, and how fast it falls from there on, in dB
+            per second; None where there is no such place.
+        most_rise: nepers; no band counts for more.
+        noise_weight: of the median absolute deviation, in a deviation.
+        strong: weight of a high quantile, and that quantile: beside strong rises, as they come without noise, faint
+            ones count less.
+        busy: weight of a lower quantile above the median, and that quantile: high where much rises, as in speech.
+        around: what is taken from a rise: how many times the mean of those around it, up to so many seconds off.
+        backward: a sound so many seconds before a stroke, rising by less than this share of its rise, prepares it.
+        forward: and one so many seconds after it is its echo.
+    """
+
+    mask_db_per_second: float
+    lasting_mask: tuple[float, float] | None
+    most_rise: float
+    noise_weight: float
+    strong: tuple[float, float]
+    busy: tuple[float, float]
+    around: tuple[float, float]
+    backward: tuple[float, float]
+    forward: tuple[float, float]
+
+
+# The second was chosen on the tuning half of the mixes of benchmarks/onsets.py and on kitchens of seeds 101 and 102.
+_RULES = {
+    1: _Rule(
+        mask_db_per_second=30.0,
+        lasting_mask=None,
+        most_rise=5.0,
+        noise_weight=2.0,
+        strong=(0.05, 0.995),
+        busy=(0.0, 0.5),
+        around=(0.0, 0.0),
+        backward=(0.13, 0.6),
+        forward=(0.0, 0.0),
+    ),
+    2: _Rule(
+        mask_db_per_second=90.0,
+        lasting_mask=(12.0, 10.0),
+        most_rise=3.5,
+        noise_weight=1.75,
+        strong=(0.07, 0.998),
+        busy=(0.2, 0.93),
+        around=(2.0, 0.096),
+        backward=(0.08, 0.4),
+        forward=(0.6, 0.35),
+    ),
+}
+DETECTOR_VERSION = max(_RULES)
+"""Of `OnsetDetector`: moments found by another are other moments."""
 
 DEFAULT_MIN_SCORE = 3.0
 DEFAULT_MIN_DISTANCE_SECONDS = 0.05
@@ -49,11 +104,14 @@ class OnsetDetector(Detector):
     1. Power in 20 mel-spaced bands of 100 Hz to 10 kHz, in Hann windows of 16 ms, 8 ms apart.
     2. Level of each band above its noise, ln(1 + power / noise): the noise is the median over the segment and 5 s on
        either side, so that hum, fans, taps and slow changes of level go out.
-    3. Rise of each band over the frame before, or over what still masks (falling by 30 dB per second; the highest of
-       three neighbouring bands, so that a gliding voice is no rise), at most 5; mean over bands.
+    3. Rise of each band over the frame before, or over what still masks (falling by 90 dB per second to 12 dB below
+       what masks, and from there by 10 dB per second; the highest of three neighbouring bands, so that a gliding voice
+       is no rise), at most 3.5; mean over bands, less twice the mean of that over 96 ms on either side.
     4. Peaks of it. The score is the height above the median over the segment and 2 s on either side, in local
-       deviations: twice the median absolute deviation (scaled to a Gaussian's), plus a twentieth of the highest rises
-       (their 99.5 % quantile), plus 0.05.
+       deviations: 1.75 times the median absolute deviation (scaled to a Gaussian's), plus 7 % of the highest rises
+       (their 99.8 % quantile), plus a fifth of what the 93 % quantile lies above the median, plus 0.05.
+    5. A peak is no onset where one in the 80 ms after it is more than 2.5 times as high, or one in the 600 ms before it
+       more than 2.9 times.
 
     A moment is certain one segment and 5 s after it at the latest.
 
@@ -62,6 +120,7 @@ class OnsetDetector(Detector):
         min_score: least score; None for 3.
         min_distance_seconds: between moments, of two closer ones the lower is dropped; None for 50 ms.
         segment_seconds: length of the segments.
+        version: of the rule; the older one, 1, goes on with what was begun with it.
 
     Raises:
         ValueError: if an option is out of its range.
@@ -71,7 +130,7 @@ class OnsetDetector(Detector):
         >>> wave[30000:30050] = 0.5
         >>> detector = OnsetDetector(8000)
         >>> [round(moment.time_seconds, 2) for moment in [*detector.feed(wave), *detector.finish()]]
-        [3.75]
+        [3.74]
     """
 
     curve_name = "score"
@@ -83,14 +142,20 @@ class OnsetDetector(Detector):
         min_score: float | None = None,
         min_distance_seconds: float | None = None,
         segment_seconds: float = 10.0,
+        version: int = DETECTOR_VERSION,
     ) -> None:
         check_options(min_score, min_distance_seconds, segment_seconds)
+        if version not in _RULES:
+            raise ValueError(
+                f"version {version} of the detector earmark is not known, only {', '.join(map(str, _RULES))}"
+            )
         super().__init__(sample_rate, latency_seconds=segment_seconds + _NOISE_CONTEXT_SECONDS + 2.0)
         self._min_score = DEFAULT_MIN_SCORE if min_score is None else min_score
         self._min_distance_seconds = (
             DEFAULT_MIN_DISTANCE_SECONDS if min_distance_seconds is None else min_distance_seconds
         )
         self._segment_seconds = segment_seconds
+        self._rule = _RULES[version]
 
         self._fold = max(1, sample_rate // _ENOUGH_RATE)
         rate = sample_rate / self._fold
@@ -178,9 +243,11 @@ class OnsetDetector(Detector):
         noise = np.maximum(some[:, some.shape[1] // 2], least)[:, None]
         first = max(0, start - self._num_context_frames)
         near = power[:, first - begin : stop + self._num_context_frames - begin]
-        rise = _rise(np.log(1 + near / noise), _MASK_DECAY * self._frame_seconds)
+        level = near / noise
+        level += np.float32(1)
+        rise = _rise(np.log(level, out=level), self._rule, self._frame_seconds)
         rise[: max(0, self._num_blind - first)] = 0
-        median, deviation = _usual(rise)
+        median, deviation = _usual(rise, self._rule)
         times = np.maximum(0.0, np.arange(first, first + len(rise)) * self._frame_seconds + self._first_seconds)
         scores = (rise - median) / deviation
         moments = [
@@ -205,17 +272,25 @@ class OnsetDetector(Detector):
         distance = max(1, round(self._min_distance_seconds / self._frame_seconds))
         peaks, _ = find_peaks(np.concatenate([[0], rise, [0]]), height=max(least, 1e-6), distance=distance)
         peaks = peaks - 1
-        ahead = round(_BACKWARD_SECONDS / self._frame_seconds)
-        return [int(k) for k in peaks if rise[k] >= _BACKWARD_SHARE * rise[k : k + ahead + 1].max()]
+        after, share_after = round(self._rule.backward[0] / self._frame_seconds), self._rule.backward[1]
+        before, share_before = round(self._rule.forward[0] / self._frame_seconds), self._rule.forward[1]
+        return [
+            int(k)
+            for k in peaks
+            if rise[k] >= share_after * rise[k : k + after + 1].max()
+            and rise[k] >= share_before * rise[max(0, k - before) : k + 1].max()
+        ]
 
 
-def _usual(rise: _Array) -> tuple[float, float]:
+def _usual(rise: _Array, rule: _Rule) -> tuple[float, float]:
     """Return the median of a curve and the deviation in which scores are measured."""
     ordered = np.sort(rise)  # once, since three calls of median and quantile take longer than all the rest
     median = ordered[len(rise) // 2]
-    noise = np.float32(2 * 1.4826) * np.sort(np.abs(rise - median))[len(rise) // 2]
-    strong = ordered[int(_STRONG_QUANTILE * (len(rise) - 1))]
-    return float(median), float(noise + _STRONG_SHARE * strong + _LEAST_DEVIATION)
+    noise = np.float32(1.4826 * rule.noise_weight) * np.sort(np.abs(rise - median))[len(rise) // 2]
+    strong = ordered[int(rule.strong[1] * (len(rise) - 1))]
+    busy = ordered[int(rule.busy[1] * (len(rise) - 1))] - median
+    deviation = noise + np.float32(rule.strong[0]) * strong + np.float32(rule.busy[0]) * busy + _LEAST_DEVIATION
+    return float(median), float(deviation)
 
 
 def _band_edges(rate: float, size: int) -> NDArray[np.int64]:
@@ -227,15 +302,35 @@ def _band_edges(rate: float, size: int) -> NDArray[np.int64]:
     return edges if len(edges) > 1 else np.array([1, size // 2 + 1])
 
 
-def _rise(level: _Array, decay: float) -> _Array:
-    """Return how much levels (bands, frames) rise above what masks them, falling by `decay` per frame: (frames,)."""
+def _rise(level: _Array, rule: _Rule, frame_seconds: float) -> _Array:
+    """Return how much levels (bands, frames) rise above what masks them: (frames,)."""
     smooth = level.copy()  # what masks is the mean of two frames, or noise would mask by its peaks
-    smooth[:, 1:] = (level[:, 1:] + level[:, :-1]) / 2
-    ramp = np.arange(level.shape[1], dtype=np.float32) * np.float32(decay)
-    mask = np.maximum.accumulate(smooth + ramp, axis=1) - ramp
+    smooth[:, 1:] += level[:, :-1]
+    smooth[:, 1:] *= np.float32(0.5)
+    mask = _falling(smooth, rule.mask_db_per_second * _NEPERS_PER_DB * frame_seconds)
+    if rule.lasting_mask is not None:
+        depth_db, db_per_second = rule.lasting_mask
+        lasting = _falling(smooth, db_per_second * _NEPERS_PER_DB * frame_seconds)
+        lasting -= np.float32(depth_db * _NEPERS_PER_DB)
+        np.maximum(mask, lasting, out=mask)
     widest = mask.copy()
     np.maximum(widest[1:], mask[:-1], out=widest[1:])
     np.maximum(widest[:-1], mask[1:], out=widest[:-1])
+    rises = np.subtract(level[:, 1:], widest[:, :-1], out=mask[:, 1:])
     rise = np.zeros(level.shape[1], np.float32)
-    rise[1:] = np.clip(level[:, 1:] - widest[:, :-1], 0, _MOST_RISE).mean(axis=0)
-    return rise
+    rise[1:] = np.clip(rises, 0, rule.most_rise, out=rises).mean(axis=0)
+    weight, seconds = rule.around
+    if not weight:
+        return rise
+    usual = uniform_filter1d(rise, 2 * round(seconds / frame_seconds) + 1, mode="constant")
+    above: _Array = np.maximum(rise - np.float32(weight) * usual, np.float32(0))
+    return above
+
+
+def _falling(level: _Array, per_frame: float) -> _Array:
+    """Return the highest of each level (bands, frames) and of those before it less `per_frame` for each frame since."""
+    ramp = np.arange(level.shape[1], dtype=np.float32) * np.float32(per_frame)
+    highest: _Array = level + ramp
+    np.maximum.accumulate(highest, axis=1, out=highest)
+    highest -= ramp
+    return highest

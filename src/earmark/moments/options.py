@@ -4,10 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from earmark.moments.detector import Detector
-from earmark.moments.onsets import DEFAULT_MIN_DISTANCE_SECONDS, DEFAULT_MIN_SCORE, OnsetDetector
+from earmark.moments.onsets import DEFAULT_MIN_DISTANCE_SECONDS, DEFAULT_MIN_SCORE, DETECTOR_VERSION, OnsetDetector
 from earmark.moments.replai import DEFAULT_MIN_DISTANCE, DEFAULT_MIN_PROMINENCE, MomentFinder, ReplaiDetector
 
-__all__ = ["DEFAULT_DETECTOR", "DETECTORS", "detector_from", "detector_parameters", "own_parameters", "with_detector"]
+__all__ = [
+    "DEFAULT_DETECTOR",
+    "DETECTORS",
+    "VERSION_KEY",
+    "detector_from",
+    "detector_parameters",
+    "detector_title",
+    "own_parameters",
+    "with_detector",
+]
 
 DEFAULT_DETECTOR = "earmark"
 
@@ -21,6 +30,9 @@ _OWN_OPTIONS: dict[str, dict[str, float]] = {
     "earmark": {"min_score": DEFAULT_MIN_SCORE, "min_distance_seconds": DEFAULT_MIN_DISTANCE_SECONDS},
     "replai": {"min_prominence": DEFAULT_MIN_PROMINENCE, "min_distance": DEFAULT_MIN_DISTANCE},
 }
+
+VERSION_KEY = "detector_version"
+"""Parameter of the detector ``earmark``, and no option: stores and tables that lack it are of version 1."""
 
 
 def detector_parameters(
@@ -52,12 +64,14 @@ def detector_parameters(
         if name not in own:
             raise ValueError(f"{name} is not an option of the detector {detector}, which has {', '.join(own)}")
     parameters = {"detector": detector, "segment_seconds": segment_seconds, **own, **given}
+    if detector == "earmark":
+        parameters[VERSION_KEY] = DETECTOR_VERSION
     detector_from(parameters, 16000)  # so that an error is raised now, not at the first video
     return parameters
 
 
 def detector_from(parameters: Mapping[str, Any], sample_rate: int) -> Detector:
-    """Build a detector.
+    """Build a detector, of the version that the parameters are of.
 
     Args:
         parameters: those of :func:`detector_parameters`; others are ignored.
@@ -73,7 +87,9 @@ def detector_from(parameters: Mapping[str, Any], sample_rate: int) -> Detector:
     """
     options = own_parameters(parameters)
     name = options.pop("detector")
-    return OnsetDetector(sample_rate, **options) if name == "earmark" else MomentFinder(sample_rate, **options)
+    if name != "earmark":
+        return MomentFinder(sample_rate, **options)
+    return OnsetDetector(sample_rate, version=options.pop(VERSION_KEY, 1), **options)
 
 
 def own_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,11 +99,12 @@ def own_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
         KeyError: if one is missing.
 
     Example:
-        >>> own_parameters({"fps": 16, **detector_parameters()})
-        {'detector': 'earmark', 'segment_seconds': 10.0, 'min_score': 3.0, 'min_distance_seconds': 0.05}
+        >>> own_parameters({"fps": 16, **detector_parameters("replai")})
+        {'detector': 'replai', 'segment_seconds': 10.0, 'min_prominence': 1.0, 'min_distance': 10}
     """
     names = ("detector", "segment_seconds", *_OWN_OPTIONS[parameters["detector"]])
-    return {name: parameters[name] for name in names}
+    version = {VERSION_KEY: parameters[VERSION_KEY]} if VERSION_KEY in parameters else {}
+    return {name: parameters[name] for name in names} | version
 
 
 def with_detector(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,3 +115,19 @@ def with_detector(parameters: Mapping[str, Any]) -> dict[str, Any]:
         'replai'
     """
     return {"detector": "replai", **parameters}
+
+
+def detector_title(parameters: Mapping[str, Any]) -> str:
+    """Return what the detector of a store is called on the screen: its name, and its version if there is a newer one.
+
+    Args:
+        parameters: those of :func:`with_detector`.
+
+    Example:
+        >>> old = {"detector": "earmark", "segment_seconds": 10.0, "min_score": 3.0, "min_distance_seconds": 0.05}
+        >>> detector_title(old), detector_title(detector_parameters())
+        ('earmark (version 1)', 'earmark')
+    """
+    name = str(parameters["detector"])
+    version = parameters.get(VERSION_KEY, 1)
+    return f"{name} (version {version})" if name == "earmark" and version != DETECTOR_VERSION else name

@@ -112,8 +112,8 @@ def store_parameters(transcoding: Transcoding, search: MomentSearch) -> dict[str
 
     Example:
         >>> sorted(store_parameters(Transcoding(around="moments"), MomentSearch()).keys() - {"fps", "short_side"})
-        ['around', 'around_seconds', 'audio_rate', 'detector', 'min_distance_seconds', 'min_score', 'quality', \
-'segment_seconds']
+        ['around', 'around_seconds', 'audio_rate', 'detector', 'detector_version', 'min_distance_seconds', \
+'min_score', 'quality', 'segment_seconds']
     """
     parameters = {name: getattr(transcoding, name) for name in ("fps", "short_side", "quality", "audio_rate")}
     parameters |= search.parameters

@@ -19,6 +19,7 @@ import pyarrow as pa
 from earmark.console import new_console
 from earmark.datasets.records import VideoRecord
 from earmark.moments import moments_table, own_parameters
+from earmark.moments.options import VERSION_KEY, detector_title
 from earmark.preparation.catalog import PreparedVideo, StoreError, stretched
 from earmark.preparation.disk_space import SourceLength, estimated_bytes, free_bytes, source_lengths
 from earmark.preparation.isolation import Limits
@@ -103,7 +104,7 @@ def prepare(
     parameters = store_parameters(transcoding, search)
     _check(videos, part)
     root = Path(root)
-    _claim(root, parameters)
+    parameters = _claim(root, parameters)
     clear_leftovers(root)
     number, num_parts = part
     mine = videos[number - 1 :: num_parts]
@@ -145,7 +146,7 @@ def prepare(
         root,
         made,
         num_reused,
-        search.detector,
+        detector_title(parameters),
         num_elsewhere,
         stretched=stretched(made, fps=transcoding.fps, sample_rate=transcoding.audio_rate),
     )
@@ -163,8 +164,11 @@ def _check(videos: Sequence[VideoRecord], part: tuple[int, int]) -> None:
         raise PrepareError(f"part must be (k, n) with k from 1 to n, got {part}")
 
 
-def _claim(root: Path, parameters: dict[str, Any]) -> None:
-    """Make the folder a store of these parameters, or say why it cannot be."""
+def _claim(root: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Make the folder a store of these parameters, or say why it cannot be; return the parameters that it goes on with.
+
+    They are those given, but for a store that was begun with the first version of the detector: it is finished with it.
+    """
     path = root / "store.json"
     if not path.exists():
         # Another run may be making it at this moment: its half-written file is ignored.
@@ -175,11 +179,13 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
         existing = read_parameters(root)
     except StoreError as error:
         raise PrepareError(str(error)) from error
-    differing = [name for name in {**parameters, **existing} if existing.get(name) != parameters.get(name)]
+    wanted = {name: value for name, value in parameters.items() if name != VERSION_KEY or name in existing}
+    differing = [name for name in {**wanted, **existing} if existing.get(name) != wanted.get(name)]
     if differing:
         was = ", ".join(f"{name}={existing.get(name)}" for name in differing)
-        now = ", ".join(f"{name}={parameters.get(name)}" for name in differing)
+        now = ", ".join(f"{name}={wanted.get(name)}" for name in differing)
         raise PrepareError(f"{root}: this store was made with {was}; asked for {now}. Choose another folder.")
+    return existing
 
 
 def _check_space(root: Path, lengths: list[SourceLength], parameters: dict[str, Any], *, tell: bool) -> None:
