@@ -312,8 +312,8 @@ def _chosen_text(column: str, values: Mapping[str, float]) -> str:
     }
     text = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items())
     text = f"{column}: {text}"
-    if "held_out_loss" in values:
-        basis = f"loss {values['held_out_loss']:.3f} on {values['held_out_windows']:,.0f} held-out windows"
+    if "held_out_distance" in values:
+        basis = f"edit distance {values['held_out_distance']:.3f} on {values['held_out_windows']:,.0f} held-out windows"
     elif "held_out_actions" in values:
         basis = f"{values['held_out_accuracy']:.1f} % of {values['held_out_actions']:,.0f} held-out actions"
     else:

@@ -24,7 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from earmark.evaluation.ego4d_submissions import NUM_CANDIDATES
+from earmark.evaluation.long_term_anticipation_sequences import sample_sequences
 from earmark.evaluation.long_term_anticipation_windows import Windows
+from earmark.evaluation.metrics import prefix_edit_distances
 from earmark.evaluation.probe import ProbeOptions, Standardization, check_grid_axis
 from earmark.evaluation.probe_grid import edge_of, held_out_rows
 
@@ -47,6 +50,7 @@ _TRANSFORMER_DROPOUT = 0.1
 _WARM_UP = 0.05  # of the steps
 _WINDOWS_AT_ONCE = 256
 _MOMENTUM = 0.9
+_NUM_DRAWS = 5  # of sequences, for the choice
 
 _logger = logging.getLogger(__name__)
 
@@ -168,9 +172,9 @@ class FittedHead:
     Attributes:
         head: In evaluation mode.
         standardization: What features go through first.
-        chosen: Learning rate, weight decay and number of epochs, ``held_out_loss`` (nats for each coming verb or noun),
-            ``held_out_windows`` that it is a mean over, and for each value ``NAME_on_edge``, as
-            `earmark.evaluation.probe_grid.chosen_values` has it; empty where nothing was chosen.
+        chosen: Learning rate, weight decay and number of epochs, ``held_out_distance``, the edit distance of drawn
+            sequences, mean of the columns, ``held_out_windows`` that it is a mean over, and for each value
+            ``NAME_on_edge``, as `earmark.evaluation.probe_grid.chosen_values` has it; empty where nothing was chosen.
         device: Where the head is.
     """
 
@@ -233,11 +237,10 @@ def fit_anticipation_head(
 ) -> FittedHead:
     """Train the head, with learning rate, weight decay and number of epochs chosen on held-out training videos.
 
-    Each pair is trained on a part of the training videos, and its loss on the others taken after each epoch. The best
-    pair is then trained on all of them, along the same schedule and up to the best epoch. Where there is one training
-    video, and one pair, it is trained to the end of the schedule.
-
-    On the CPU the same arguments give the same bits, whatever the global random state, which stays as it was.
+    Each pair is trained on a part of the training videos, and the edit distance of sequences that are drawn for the
+    others is taken after each epoch; the loss would choose distributions that are less sure than is best. The best pair
+    is then trained on all of them, along the same schedule and up to the best epoch. Where there is one training video,
+    and one pair, it is trained to the end of the schedule.
 
     Args:
         features: Of all actions that a training window sees, shape ``(A, M, D)``; of several clips each visit draws one
@@ -334,17 +337,17 @@ def _choose(
     )
     seen = windows.seen[held_out]
     coming = {column: windows.coming[column][held_out] for column in num_classes}
-    losses = np.full((len(pairs), options.epochs), np.inf)
+    distances = np.full((len(pairs), options.epochs), np.inf)
     for number, (lr, weight_decay) in enumerate(pairs):
 
         def judge(epoch: int, head: AnticipationHead, number: int = number) -> None:
-            losses[number, epoch] = _loss(FittedHead(head, standardization, {}, device), features, seen, coming)
+            fitted = FittedHead(head, standardization, {}, device)
+            distances[number, epoch] = _distance(fitted, features, seen, coming, seed)
 
         _train(training, lr, weight_decay, num_epochs=options.epochs, after_epoch=judge)
-    usable = np.where(np.isfinite(losses), losses, np.inf)
-    if not np.isfinite(usable).any():
+    if not np.isfinite(distances).any():
         raise ValueError("training diverged with every pair of the grid: give smaller learning rates (lrs)")
-    best, epoch = (int(place) for place in np.unravel_index(int(usable.argmin()), usable.shape))
+    best, epoch = (int(place) for place in np.unravel_index(int(distances.argmin()), distances.shape))
     values = {"lr": pairs[best][0], "weight_decay": pairs[best][1], "epochs": float(epoch + 1)}
     tried = {"lr": options.lrs, "weight_decay": options.weight_decays, "epochs": (1.0, float(options.epochs))}
     lowest = {"epochs": 1.0}
@@ -355,25 +358,33 @@ def _choose(
         if edges[f"{name}_on_edge"]:
             side = "largest" if edges[f"{name}_on_edge"] > 0 else "smallest"
             _logger.warning("long-term anticipation: the chosen %s %g is the %s of those tried", name, value, side)
-    told = {"held_out_loss": float(usable[best, epoch]), "held_out_windows": float(held_out.sum())}
+    told = {"held_out_distance": float(distances[best, epoch]), "held_out_windows": float(held_out.sum())}
     return *pairs[best], epoch + 1, values | told | edges
 
 
-def _loss(
+def _distance(
     fitted: FittedHead,
     features: npt.NDArray[np.float32],
     seen: npt.NDArray[np.int64],
     coming: Mapping[str, npt.NDArray[np.int64]],
+    seed: int,
 ) -> float:
-    """Return the mean over windows, coming actions and columns of -log of the probability of what came."""
-    total, start = 0.0, 0
+    """Return the edit distance of drawn sequences, mean over windows, draws and columns; infinite if it diverged."""
+    distances, start = [], 0
+    uniform = {
+        column: np.random.default_rng([seed, place]).random((_NUM_DRAWS, *labels.shape, NUM_CANDIDATES))
+        for place, (column, labels) in enumerate(coming.items())
+    }
     for found in fitted.distributions(features, seen):
+        rows = slice(start, start + len(next(iter(found.values()))))
+        start = rows.stop
         for column, probabilities in found.items():
-            truth = coming[column][start : start + len(probabilities)]
-            with np.errstate(divide="ignore"):
-                total -= float(np.log(np.take_along_axis(probabilities, truth[..., None], axis=-1)).sum())
-        start += len(next(iter(found.values())))
-    return total / sum(labels.size for labels in coming.values())
+            if not np.isfinite(probabilities).all():
+                return float("inf")
+            for draw in uniform[column]:
+                sequences = sample_sequences(probabilities, draw[rows])
+                distances.append(prefix_edit_distances(sequences, coming[column][rows])[:, -1])
+    return float(np.concatenate(distances).mean())
 
 
 def _train(
