@@ -167,6 +167,8 @@ def test_result_survives_json(result: Result) -> None:
     assert content["columns"][1]["classes"][2]["name"] == "jug"
     assert content["options"]["probe"]["milestones"] == [18, 24]
     assert content.pop("cautions") == []
+    rows = [row for column in result.columns for row in column.rows()]
+    assert content.pop("rows") == json.loads(json.dumps([dataclasses.asdict(row) for row in rows]))
     top1 = result.columns[0].top1.encoder
     unit = {"unit": "%", "decimals": 1, "higher_is_better": True}
     assert content.pop("headline") == {"measure": "verb top-1", **dataclasses.asdict(top1), **unit}
