@@ -52,6 +52,8 @@ def test_both_protocols_and_two_files_that_score_as_the_table_says(
     page = (folder / "report.html").read_text()
     assert "Also measured" in page
     assert "strongest moment" in page
+    assert "16 frames" in page
+    assert "clips of each action" not in page
     annotations = kitchen.base_path / "ego4d"
     for name, column, measure in (("oscc", state, "accuracy"), ("pnr", keyframe, "error_seconds")):
         file = data_dir / f"changes_{name}.json"

@@ -313,6 +313,16 @@ def write_results(folder: Path, result: "TaskResult[ColumnResult]", judged: Judg
     say(f"results: {target}")
 
 
+def what_is_shown(config: EvaluateConfig) -> dict[str, str]:
+    """Return in words how much of a sample the encoder is shown."""
+    if config.evaluate.task in MOMENT_TASKS:
+        return {"gap to each clip": f"{config.data.args.delta_non_overlap:g} s"}
+    if config.evaluate.task == "oscc_pnr":
+        shown = {"spread": "16 frames", "windows": f"16 clips of {config.data.clip_seconds:g} s"}
+        return {"of each clip of 8 s": shown[config.evaluate.frames]}
+    return {"clips of each action": str(config.evaluate.num_clips)}
+
+
 def write_page(
     folder: Path,
     result: "TaskResult[ColumnResult]",
@@ -333,11 +343,7 @@ def write_page(
         **({} if config.data.subset is None else {"actions judged": config.data.subset.replace("_", " ")}),
         "prepared videos": str(store.root),
         "moments found by": f"detector {store.parameters['detector']}",
-        **(
-            {"gap to each clip": f"{config.data.args.delta_non_overlap:g} s"}
-            if config.evaluate.task in MOMENT_TASKS
-            else {"clips of each action": str(config.evaluate.num_clips)}
-        ),
+        **what_is_shown(config),
         "seed": str(config.environment.seed),
         "earmark": __version__,
     }
