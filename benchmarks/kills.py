@@ -27,7 +27,6 @@ from earmark.kitchen import KitchenSize, make_kitchen
 from faults import SMALL, end_of, equal
 
 ORPHAN_SECONDS = 5.0  # in which the workers of a killed command must end
-KILLED_SECONDS = 60.0  # in which the system removes processes that were killed themselves; it may be busy
 EARMARK = [sys.executable, "-m", "earmark"]
 IGNORED = ("tensorboard/", ".hydra/")  # of a run: event files have dates in their names
 
@@ -141,9 +140,9 @@ def members(session: int) -> list[int]:
     return found
 
 
-def end_session(session: int, *, all_killed: bool = False) -> list[int]:
+def end_session(session: int) -> list[int]:
     """Wait for what a killed process had started; kill and return what does not end by itself."""
-    deadline = time.monotonic() + (KILLED_SECONDS if all_killed else ORPHAN_SECONDS)
+    deadline = time.monotonic() + ORPHAN_SECONDS
     while (left := members(session)) and time.monotonic() < deadline:
         time.sleep(0.05)
     for process in left:
@@ -155,7 +154,6 @@ def trial(name: str, sources: Path, undisturbed: Path, folder: Path, seconds: fl
     """Kill a command after some seconds and run it again; yield what is not as it should be."""
     command, temporary = COMMANDS[name], folder / "tmp"
     process = start(command.arguments(sources), folder / "work", temporary)
-    all_killed = False
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -163,10 +161,9 @@ def trial(name: str, sources: Path, undisturbed: Path, folder: Path, seconds: fl
             process.kill()
         else:
             os.killpg(process.pid, signal.SIGKILL)
-            all_killed = True
         yield "killed"
     process.wait()
-    if orphans := end_session(process.pid, all_killed=all_killed):
+    if orphans := end_session(process.pid):
         yield f"orphans: {len(orphans)} still there"
     again = start(command.arguments(sources), folder / "work", temporary)
     if again.wait() != 0:
