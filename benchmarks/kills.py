@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from faults import SMALL, end_of, equal
 
 ORPHAN_SECONDS = 5.0  # in which the workers of a killed command must end
 EARMARK = [sys.executable, "-m", "earmark"]
+PF_EXITING = 0x4  # linux/sched.h
 IGNORED = ("tensorboard/", ".hydra/")  # of a run: event files have dates in their names
 
 
@@ -128,16 +130,27 @@ def start(arguments: list[str], folder: Path, temporary: Path) -> "subprocess.Po
 
 
 def members(session: int) -> list[int]:
-    """Return the processes of a session that have not ended."""
+    """Return the processes of a session that have not ended and are not being ended by the system."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, *rest = stat.read_text().rpartition(")")[2].split()
+            if int(rest[2]) == session and state != "Z" and not is_being_ended(stat.parent, flags=int(rest[5])):
+                found.append(int(stat.parent.name))
         except OSError:
             continue
-        if int(rest[2]) == session and state != "Z":
-            found.append(int(stat.parent.name))
     return found
+
+
+def is_being_ended(process: Path, *, flags: int) -> bool:
+    """Return whether the system is ending a process: a busy one takes seconds to take back the memory of a killed one.
+
+    Args:
+        process: Its folder in ``/proc``.
+        flags: The kernel's, as ``stat`` has them.
+    """
+    pending = re.findall(r"^(?:SigPnd|ShdPnd):\s*([0-9a-f]+)$", (process / "status").read_text(), re.MULTILINE)
+    return bool(flags & PF_EXITING) or any(int(mask, 16) >> (signal.SIGKILL - 1) & 1 for mask in pending)
 
 
 def end_session(session: int) -> list[int]:
