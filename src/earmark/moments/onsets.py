@@ -83,8 +83,8 @@ _RULES = {
         mask_db_per_second=90.0,
         lasting_mask=(12.0, 10.0),
         most_rise=3.5,
-        noise_weight=1.75,
-        strong=(0.07, 0.998),
+        noise_weight=0.6,
+        strong=(0.06, 0.998),
         busy=(0.2, 0.93),
         around=(2.0, 0.096),
         backward=(0.08, 0.4),
@@ -108,7 +108,7 @@ class OnsetDetector(Detector):
        what masks, and from there by 10 dB per second; the highest of three neighbouring bands, so that a gliding voice
        is no rise), at most 3.5; mean over bands, less twice the mean of that over 96 ms on either side.
     4. Peaks of it. The score is the height above the median over the segment and 2 s on either side, in local
-       deviations: 1.75 times the median absolute deviation (scaled to a Gaussian's), plus 7 % of the highest rises
+       deviations: 0.6 times the median absolute deviation (scaled to a Gaussian's), plus 6 % of the highest rises
        (their 99.8 % quantile), plus a fifth of what the 93 % quantile lies above the median, plus 0.05.
     5. A peak is no onset where one in the 80 ms after it is more than 2.5 times as high, or one in the 600 ms before it
        more than 2.9 times.
@@ -248,6 +248,7 @@ class OnsetDetector(Detector):
         rise = _rise(np.log(level, out=level), self._rule, self._frame_seconds)
         rise[: max(0, self._num_blind - first)] = 0
         median, deviation = _usual(rise, self._rule)
+        rise = np.maximum(rise, np.float32(0))
         times = np.maximum(0.0, np.arange(first, first + len(rise)) * self._frame_seconds + self._first_seconds)
         scores = (rise - median) / deviation
         moments = [
@@ -283,14 +284,14 @@ class OnsetDetector(Detector):
 
 
 def _usual(rise: _Array, rule: _Rule) -> tuple[float, float]:
-    """Return the median of a curve and the deviation in which scores are measured."""
+    """Return the median of a curve, above 0, and the deviation in which scores are measured."""
     ordered = np.sort(rise)  # once, since three calls of median and quantile take longer than all the rest
-    median = ordered[len(rise) // 2]
-    noise = np.float32(1.4826 * rule.noise_weight) * np.sort(np.abs(rise - median))[len(rise) // 2]
-    strong = ordered[int(rule.strong[1] * (len(rise) - 1))]
-    busy = ordered[int(rule.busy[1] * (len(rise) - 1))] - median
-    deviation = noise + np.float32(rule.strong[0]) * strong + np.float32(rule.busy[0]) * busy + _LEAST_DEVIATION
-    return float(median), float(deviation)
+    middle = ordered[len(rise) // 2]  # negative where what is around a frame is taken from it
+    noise = np.float32(1.4826 * rule.noise_weight) * np.sort(np.abs(rise - middle))[len(rise) // 2]
+    median = max(middle, np.float32(0))
+    strong, busy = (max(ordered[int(share * (len(rise) - 1))], np.float32(0)) for _, share in (rule.strong, rule.busy))
+    deviation = np.float32(rule.strong[0]) * strong + np.float32(rule.busy[0]) * (busy - median)
+    return float(median), float(noise + deviation + _LEAST_DEVIATION)
 
 
 def _band_edges(rate: float, size: int) -> NDArray[np.int64]:
@@ -323,7 +324,7 @@ def _rise(level: _Array, rule: _Rule, frame_seconds: float) -> _Array:
     if not weight:
         return rise
     usual = uniform_filter1d(rise, 2 * round(seconds / frame_seconds) + 1, mode="constant")
-    above: _Array = np.maximum(rise - np.float32(weight) * usual, np.float32(0))
+    above: _Array = rise - np.float32(weight) * usual
     return above
 
 
