@@ -165,7 +165,7 @@ def score_anticipations(path: Path, annotations: Path) -> ChallengeScore:
         levels={},
         majority=majority,
         majority_source=counted_in,
-        baselines={"last action repeated": repeated},
+        baselines={"last action and most frequent classes, each repeated": repeated},
         notes=notes,
     )
 
@@ -173,7 +173,7 @@ def score_anticipations(path: Path, annotations: Path) -> ChallengeScore:
 def _edit_distances(
     answers: NDArray[np.int32], truth: AnticipationTruth, of_training: NDArray[np.int64], num_nouns: int
 ) -> tuple[dict[str, float], ...]:
-    """Return the measures of answers, of the most frequent classes, and of the last action repeated.
+    """Return the measures of answers, of the most frequent classes, each repeated, and of those behind the last action.
 
     Args:
         answers: Verb and noun of K sequences, shape ``(N, K, Z, 2)``.
