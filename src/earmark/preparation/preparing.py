@@ -185,7 +185,7 @@ def _claim(root: Path, parameters: dict[str, Any]) -> dict[str, Any]:
         was = ", ".join(f"{name}={existing.get(name)}" for name in differing)
         now = ", ".join(f"{name}={wanted.get(name)}" for name in differing)
         raise PrepareError(f"{root}: this store was made with {was}; asked for {now}. Choose another folder.")
-    return existing
+    return wanted  # what is there, in the order that records are written in
 
 
 def _check_space(root: Path, lengths: list[SourceLength], parameters: dict[str, Any], *, tell: bool) -> None:
