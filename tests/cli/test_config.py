@@ -197,6 +197,7 @@ def test_hydra_writes_nothing_outside_the_run_folder() -> None:
         ("+optim.args.lrr=1", "optim.args.lrr: no such key; did you mean optim.args.lr"),
         ("environment.datadir=x", "environment.datadir: no such key; did you mean environment.data_dir"),
         ("backbone/vido=avid_r2plus1d_18", "backbone/vido: no such key; did you mean backbone/video"),
+        ("epochs=3", "epochs: no such key; did you mean optim.epochs"),
         ("data.args.nonsense=1", "data.args.nonsense: no such key"),
         ("~optim.args.lr", "optim.args.lr: is missing"),
         ("data=foldr", "data: 'foldr' is not one of"),

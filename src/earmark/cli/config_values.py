@@ -114,11 +114,16 @@ def _keys_of_schema(kind: Any, prefix: str = "") -> Iterator[str]:
 def near_matches(text: object, known: Sequence[str]) -> str:
     """Return a question that names the known words that resemble a text, or nothing if none does.
 
+    A key that is given without its sections resembles the one that ends with it.
+
     Example:
         >>> near_matches("optim.epohcs", ["optim.epochs", "optim.gamma"])
         '; did you mean optim.epochs?'
+        >>> near_matches("epochs", ["optim.epochs", "optim.gamma"])
+        '; did you mean optim.epochs?'
     """
-    matches = difflib.get_close_matches(str(text), known, n=3)
+    whole = [word for word in known if word.endswith(f".{text}")]
+    matches = list(dict.fromkeys([*whole, *difflib.get_close_matches(str(text), known, n=3)]))[:3]
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 
