@@ -107,7 +107,8 @@ def test_the_demo_ends_with_a_table_and_a_page_and_goes_on_where_it_was(
         num_right = top1[judged]["value"] / 100 * verb["num_test_actions"]
         assert num_right == pytest.approx(round(num_right), abs=1e-6)
     assert top1["gain"]["value"] == pytest.approx(top1["encoder"]["value"] - top1["baseline"]["value"])
-    assert top1["gain"]["value"] > 5  # 18.6 points, 8 of 43 actions, when this was written: it has learned
+    # 9.3 points, 4 of 43 actions, when this was written, 16.3 and 11.6 with two other seeds: it has learned
+    assert top1["gain"]["value"] > 5
     text = page.read_text()
     assert text.count("<img") > 10
     assert "://" not in text.replace("http://www.w3.org", "")  # nothing is fetched

@@ -36,7 +36,7 @@ class DemoSize:
 
 
 SIZES = {
-    "tiny": DemoSize(num_kitchens=3, videos_per_kitchen=4, epochs=20),  # shows that all of it runs, and little more
+    "tiny": DemoSize(num_kitchens=3, videos_per_kitchen=4, epochs=40),  # shows that all of it runs, and little more
     "standard": DemoSize(num_kitchens=12, videos_per_kitchen=12, epochs=60),
 }
 
