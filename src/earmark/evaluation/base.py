@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ __all__ = [
     "RecordCount",
     "Setting",
     "Task",
+    "WithoutFeatures",
     "answer_task",
     "evaluate_task",
     "joined_features",
@@ -297,6 +298,28 @@ class Task(ABC, Generic[Scores, Target]):
             result: Of this task.
         """
         return format_table(result, title=self.title, samples=f"{self.sample}s")
+
+
+class WithoutFeatures:
+    """What a task says whose heads are not trained on one array of features, so that `Task.answer` is its one way.
+
+    Stands before `Task`, or a task with features, among the bases of a class.
+    """
+
+    def scores(
+        self,
+        train_features: npt.NDArray[np.float32],
+        test_features: npt.NDArray[np.float32],
+        *,
+        seed: int,
+        device: torch.device | str,
+    ) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(f"{type(self).__name__} has no features beforehand; call answer()")
 
 
 def evaluate_task(

@@ -7,21 +7,19 @@ drawn anew in each epoch.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from torch import nn
 
 from earmark.clips.dataset import ActionClips
 from earmark.datasets import sounds_of
 from earmark.evaluation.action_recognition import ActionRecognition
-from earmark.evaluation.base import ClipOptions, Setting
+from earmark.evaluation.base import ClipOptions, Setting, WithoutFeatures
 from earmark.evaluation.features import Modality
-from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
+from earmark.evaluation.fine_tuned_answers import fine_tuned_answers, fine_tuned_options, require_one_modality
+from earmark.evaluation.fine_tuning import FineTuningOptions
 from earmark.evaluation.probe import ProbeOptions
 from earmark.evaluation.probing import ProbeAnswers
 from earmark.evaluation.sound_recognition import COLUMN, SoundRecognition, sound_windows
@@ -34,7 +32,7 @@ __all__ = ["FineTunedActionRecognition", "FineTunedSoundRecognition"]
 
 
 @dataclass(frozen=True)
-class FineTunedActionRecognition(ActionRecognition):
+class FineTunedActionRecognition(WithoutFeatures, ActionRecognition):
     """The task with a copy of the encoder that is fine-tuned, of one modality alone.
 
     A training action shows a clip at another place in each epoch; test actions are judged as by the probes.
@@ -81,35 +79,20 @@ class FineTunedActionRecognition(ActionRecognition):
     def check(self) -> None:
         """Refuse what does not fit together, and several modalities."""
         super().check()
-        _require_one(self.modalities)
+        require_one_modality(self.modalities)
 
     def options(self) -> dict[str, Any]:
         """Return how it is trained, and the number of clips of each action."""
-        return _options(super().options(), self.fine_tuning)
+        return fine_tuned_options(super().options(), self.fine_tuning)
 
     def answer(self, encoders: Mapping[Modality, nn.Module], setting: Setting, *, label: str) -> list[ProbeAnswers]:
         """Fine-tune a copy of the encoder with each seed."""
         num_classes = {column: len(names) for column, names in self.class_names.items()}
-        return _fine_tuned_answers(self, encoders, setting, num_classes, label)
-
-    def scores(
-        self,
-        train_features: npt.NDArray[np.float32],
-        test_features: npt.NDArray[np.float32],
-        *,
-        seed: int,
-        device: torch.device | str,
-    ) -> ProbeAnswers:
-        """Refuse: there are no features of an encoder that changes.
-
-        Raises:
-            TypeError: Always.
-        """
-        raise TypeError("an encoder that is fine-tuned has no features beforehand; call answer()")
+        return fine_tuned_answers(self, encoders, setting, num_classes, label)
 
 
 @dataclass(frozen=True)
-class FineTunedSoundRecognition(SoundRecognition):
+class FineTunedSoundRecognition(WithoutFeatures, SoundRecognition):
     """The task with a copy of the encoder that is fine-tuned, of one modality alone.
 
     A training sound is heard through a window, in each epoch at another place if the sound is longer; a test sound
@@ -145,68 +128,12 @@ class FineTunedSoundRecognition(SoundRecognition):
     def check(self) -> None:
         """Refuse what does not fit together, and several modalities."""
         super().check()
-        _require_one(self.modalities)
+        require_one_modality(self.modalities)
 
     def options(self) -> dict[str, Any]:
         """Return how it is trained, and the number of windows of each sound."""
-        return _options(super().options(), self.fine_tuning)
+        return fine_tuned_options(super().options(), self.fine_tuning)
 
     def answer(self, encoders: Mapping[Modality, nn.Module], setting: Setting, *, label: str) -> list[ProbeAnswers]:
         """Fine-tune a copy of the encoder with each seed."""
-        return _fine_tuned_answers(self, encoders, setting, {COLUMN: len(self.class_names)}, label)
-
-    def scores(
-        self,
-        train_features: npt.NDArray[np.float32],
-        test_features: npt.NDArray[np.float32],
-        *,
-        seed: int,
-        device: torch.device | str,
-    ) -> ProbeAnswers:
-        """Refuse: there are no features of an encoder that changes.
-
-        Raises:
-            TypeError: Always.
-        """
-        raise TypeError("an encoder that is fine-tuned has no features beforehand; call answer()")
-
-
-def _require_one(modalities: Sequence[Modality]) -> None:
-    if len(modalities) != 1:
-        raise ValueError(f"one encoder is fine-tuned at a time, not those of {' and '.join(modalities)}")
-
-
-def _options(of_probe: Mapping[str, Any], fine_tuning: FineTuningOptions) -> dict[str, Any]:
-    """Return the options of a task with a probe, with those of fine-tuning in place of the probe's."""
-    trained = dataclasses.asdict(fine_tuning)
-    for name in ("num_workers", "progress"):  # which change nothing
-        del trained[name]
-    return {name: value for name, value in of_probe.items() if name != "probe"} | {"fine_tuning": trained}
-
-
-def _fine_tuned_answers(
-    task: FineTunedActionRecognition | FineTunedSoundRecognition,
-    encoders: Mapping[Modality, nn.Module],
-    setting: Setting,
-    num_classes: Mapping[str, int],
-    label: str,
-) -> list[ProbeAnswers]:
-    """Fine-tune a copy of the task's encoder with each seed, and return the answers to the test clips."""
-    (modality,) = task.modalities
-    return [
-        fine_tune(
-            encoders[modality],
-            task.train_clips,
-            task.test_clips,
-            num_classes=num_classes,
-            train_videos=task.train_videos,
-            train_transform=task.train_transforms.get(modality, setting.transforms[modality]),
-            test_transform=setting.transforms[modality],
-            modality=modality,
-            options=task.fine_tuning,
-            seed=seed,
-            device=setting.device,
-            label=f"fine-tuning: {label}" + (f", seed {seed}" if setting.num_seeds > 1 else ""),
-        )
-        for seed in setting.seeds
-    ]
+        return fine_tuned_answers(self, encoders, setting, {COLUMN: len(self.class_names)}, label)

@@ -3,19 +3,16 @@
 Path of a sample: parts of clips, 16 frames each --encoder and both heads, trained end to end--> scores --> numbers.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from torch import nn
 
-from earmark.evaluation.base import Setting
+from earmark.evaluation.base import Setting, WithoutFeatures
 from earmark.evaluation.features import Modality
-from earmark.evaluation.fine_tuning import FineTuningOptions, fine_tune
+from earmark.evaluation.fine_tuned_answers import fine_tuned_answers, fine_tuned_options, require_one_modality
+from earmark.evaluation.fine_tuning import FineTuningOptions
 from earmark.evaluation.state_change import NUM_CLASSES, StateChange
 from earmark.evaluation.state_change_results import StateChangeAnswers
 
@@ -23,7 +20,7 @@ __all__ = ["FineTunedStateChange"]
 
 
 @dataclass(frozen=True)
-class FineTunedStateChange(StateChange):
+class FineTunedStateChange(WithoutFeatures, StateChange):
     """The task with a copy of the encoder that is fine-tuned, with both heads, on 16 spread frames.
 
     The loss is the cross-entropy of the place, on clips with a change, plus that of the state. An epoch shows each of
@@ -48,54 +45,20 @@ class FineTunedStateChange(StateChange):
     def check(self) -> None:
         """Refuse what does not fit together, windows, and several modalities."""
         super().check()
-        if len(self.modalities) != 1:
-            raise ValueError(f"one encoder is fine-tuned at a time, not those of {' and '.join(self.modalities)}")
+        require_one_modality(self.modalities)
         if self.seeing.view != "spread":
             raise ValueError("an encoder is fine-tuned on spread frames, which are one clip, and not on windows")
 
     def options(self) -> dict[str, Any]:
         """Return how it is trained, and what is seen of a clip."""
-        trained = dataclasses.asdict(self.fine_tuning)
-        for name in ("num_workers", "progress"):  # which change nothing
-            del trained[name]
-        return {"fine_tuning": trained, "seeing": dataclasses.asdict(self.seeing)}
+        return fine_tuned_options(super().options(), self.fine_tuning)
 
     def answer(
         self, encoders: Mapping[Modality, nn.Module], setting: Setting, *, label: str
     ) -> list[StateChangeAnswers]:
         """Fine-tune a copy of the encoder with each seed."""
-        (modality,) = self.modalities
         peaks = self.change_peaks(encoders, setting, label=label)
-        answers = []
-        for seed in setting.seeds:
-            tuned = fine_tune(
-                encoders[modality],
-                self.train_clips,
-                self.test_clips,
-                num_classes=NUM_CLASSES,
-                train_videos=self.train_videos,
-                train_transform=self.train_transforms.get(modality, setting.transforms[modality]),
-                test_transform=setting.transforms[modality],
-                modality=modality,
-                options=self.fine_tuning,
-                seed=seed,
-                device=setting.device,
-                label=f"fine-tuning: {label}" + (f", seed {seed}" if setting.num_seeds > 1 else ""),
-            )
-            answers.append(StateChangeAnswers(tuned.scores, tuned.chosen, peaks))
-        return answers
-
-    def scores(
-        self,
-        train_features: npt.NDArray[np.float32],
-        test_features: npt.NDArray[np.float32],
-        *,
-        seed: int,
-        device: torch.device | str,
-    ) -> StateChangeAnswers:
-        """Refuse: there are no features of an encoder that changes.
-
-        Raises:
-            TypeError: Always.
-        """
-        raise TypeError("an encoder that is fine-tuned has no features beforehand; call answer()")
+        return [
+            StateChangeAnswers(tuned.scores, tuned.chosen, peaks)
+            for tuned in fine_tuned_answers(self, encoders, setting, NUM_CLASSES, label)
+        ]

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from earmark.clips.moment_pairs import MomentPairs
 from earmark.datasets import parents_in
-from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Setting, Task
+from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Setting, Task, WithoutFeatures
 from earmark.evaluation.canonical_correlation import SHRINKAGES, choose_shrinkage, fit_linear_map
 from earmark.evaluation.features import Features, Modality, extract_features
 from earmark.evaluation.own_heads import ProjectionHeads
@@ -141,8 +140,10 @@ class RetrievalResult:
 
 
 @dataclass(frozen=True)
-class Retrieval(Task[RetrievalAnswers, RetrievalResult]):
+class Retrieval(WithoutFeatures, Task[RetrievalAnswers, RetrievalResult]):
     """The task: a linear map of clips and sounds, and what is nearest in it.
+
+    A moment has two clips and one sound, which no one array of features holds.
 
     Attributes:
         train_clips: Training moments.
@@ -266,17 +267,6 @@ class Retrieval(Task[RetrievalAnswers, RetrievalResult]):
         fitted = fit_linear_map(*train, shrinkage=chosen["shrinkage"])
         ranks = WayRanks.of_embeddings(fitted.clips(test[0]), fitted.sounds(test[1]))
         return RetrievalAnswers(ranks, None, {"map": chosen})
-
-    def scores(
-        self,
-        train_features: npt.NDArray[np.float32],
-        test_features: npt.NDArray[np.float32],
-        *,
-        seed: int,
-        device: torch.device | str,
-    ) -> RetrievalAnswers:
-        """Not the way of this task: a moment has two clips and one sound, which no one array holds; see `answer`."""
-        raise NotImplementedError("retrieval fits its map in answer")
 
     def measure(self, answers: Sequence[Answers[RetrievalAnswers]]) -> tuple[RetrievalResult, ...]:
         """Return recalls and median ranks both ways, by the fitted map, and by the checkpoint's own heads."""

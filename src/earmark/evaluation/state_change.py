@@ -3,7 +3,7 @@
 Path of a sample: annotated clips --16 places--> --features--> two heads --accuracy, error in seconds--> result.
 
 The answer about the point of no return is one of the places that were really shown, and its error is measured from
-where that is (Grauman et al., "Ego4D", CVPR 2022; METHOD of RepLAI, arXiv 2209.13583, section 4.2).
+where that is (Grauman et al., "Ego4D", CVPR 2022; judged so in RepLAI, arXiv 2209.13583).
 """
 
 import dataclasses
