@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from earmark.clips.sound_augmentation import AugmentedLogMel, SoundAugmentation
 from earmark.clips.transforms import LogMel, VideoCrop
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
@@ -81,6 +82,15 @@ def test_audio_transform(sample_rate: int, monkeypatch: pytest.MonkeyPatch) -> N
     log_mel = LogMel(sample_rate=sample_rate).to("meta")
     with watched_for_host_waits(monkeypatch) as found:
         assert log_mel(zeros(2, 2 * sample_rate, dtype=torch.int16)).shape == (2, 1, 125, 80)
+    assert found == []
+
+
+def test_augmentation_of_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = SoundAugmentation(gain_db=6, mix=0.5, time_masks=2, mel_masks=2)
+    augmented = AugmentedLogMel(LogMel(), everything).to("meta")
+    with watched_for_host_waits(monkeypatch) as found:
+        audio = zeros(19, 32000, dtype=torch.int16)
+        assert augmented(audio, zeros(19, dtype=torch.int64)).shape == (19, 1, 125, 80)
     assert found == []
 
 

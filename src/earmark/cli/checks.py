@@ -71,6 +71,11 @@ def _processes_that_do_not_fit(config: PretrainConfig, launch: "Launch") -> list
         problems.append(
             f"optim.accumulate: a batch of {share} of one process cannot be cut into {optim.accumulate} equal parts"
         )
+    elif share == 1 and config.data_augm.audio_mix:
+        problems.append(
+            "data_augm.audio_mix: mixes samples of one process with one another, of which "
+            f"optim.batch_size={optim.batch_size} leaves it one"
+        )
     if launch.accelerator == "cpu" and precision in ("bf16-mixed", "16-mixed"):
         why = "PyTorch's bfloat16 weight gradient of 3-D convolutions is wrong there"
         problems.append(

@@ -35,6 +35,7 @@ LAYOUTS = {  # of data sets that have several
 FINE_TUNED_TASKS = ("action_recognition", "sound_recognition", "oscc_pnr")  # those with `evaluate.probe=fine_tuned`
 PUBLISHED_TASKS = ("action_recognition", "lta", "oscc_pnr")  # those with `evaluate.protocol=published`
 ANTICIPATION_KEYS = {"aggregator": "transformer", "num_layers": 6, "num_seen": None, "decoding": "sampled"}  # of lta
+SILENT_CRITERIA = ("simclr_video", "supervised")  # which do not use sound
 MAX_MOMENTS = 1000  # of evaluate, where it is not given
 PROBE_MOMENTUM = 0.9  # of optim/sgd_lincls
 PREPARE_CHOICES = {"earmark": "default", "replai": "replai"}  # of the group prepare, by the detector that it chooses
@@ -62,7 +63,7 @@ def contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
     if isinstance(config, EvaluateConfig):
         problems += _unused_by_probe(config)
     else:
-        problems += _wrong_crop(config.data_augm)
+        problems += _wrong_crop(config.data_augm) + _wrong_sound(config)
         if config.criterion.name == "supervised" and config.data.split == "all":
             problems.append("data.split: criterion=supervised needs one split, whose annotated actions it learns from")
         if config.criterion.name == "simclr_video" and config.data_augm.shared_crop:
@@ -121,6 +122,20 @@ def _wrong_crop(augm: PretrainAugm) -> list[str]:
         problems.append(f"data_augm.max_short_side: must be at least min_short_side ({augm.min_short_side})")
     if augm.min_short_side < augm.crop_size:
         problems.append(f"data_augm.min_short_side: must be at least crop_size ({augm.crop_size})")
+    return problems
+
+
+def _wrong_sound(config: PretrainConfig) -> list[str]:
+    augm, problems = config.data_augm, []
+    ratios = augm.audio_mix_snr_db
+    if len(ratios) != 2 or ratios[0] > ratios[1]:
+        problems.append(f"data_augm.audio_mix_snr_db: must be [LOWEST, HIGHEST], got {ratios}")
+    if config.criterion.name in SILENT_CRITERIA:
+        problems += [
+            f"data_augm.{name}: must be 0 with criterion={config.criterion.name}, which does not use sound"
+            for name in ("audio_gain_db", "audio_mix", "spec_time_masks", "spec_mel_masks")
+            if getattr(augm, name)
+        ]
     return problems
 
 

@@ -15,6 +15,8 @@ __all__ = ["unfitting"]
 # Those of `earmark.clips.transforms.LogMel`, which needs torch: a configuration is checked before that is imported.
 MAX_FREQUENCY = 8000
 WINDOW_SECONDS = 0.032
+HOP_SECONDS = 0.016
+NUM_MELS = 80
 ROUNDING = 1e-9
 
 
@@ -52,7 +54,7 @@ def unfitting(config: PretrainConfig | EvaluateConfig) -> list[str]:
     if prepare.around is not None:
         problems += _wrong_around(config, gap, gap_seconds)
     if config.criterion.name not in ("simclr_video", "supervised"):  # those do not listen
-        problems += _wrong_sound(data, prepare)
+        problems += _wrong_sound(data, prepare) + _wrong_masks(config)
     return problems
 
 
@@ -132,3 +134,21 @@ def _wrong_sound(data: Data, prepare: Prepare) -> list[str]:
             f"{WINDOW_SECONDS:g} s"
         )
     return problems
+
+
+def _wrong_masks(config: PretrainConfig) -> list[str]:
+    """Something of each spectrogram must be left to see, however its masks fall."""
+    augm, seconds = config.data_augm, config.data.audio_seconds
+    num_frames = math.floor(seconds / HOP_SECONDS + ROUNDING)
+    return [
+        f"data_augm.spec_{name}_masks: {masks} masks of up to data_augm.spec_{name}_width={width} {what} could hide "
+        f"all {length} of a spectrogram{why}"
+        for name, what, masks, width, length, why in (
+            (
+                *("time", "frames", augm.spec_time_masks, augm.spec_time_width, num_frames),
+                f" of data.audio_seconds={seconds:g}",
+            ),
+            ("mel", "mel bins", augm.spec_mel_masks, augm.spec_mel_width, NUM_MELS, ""),
+        )
+        if masks * width >= length
+    ]

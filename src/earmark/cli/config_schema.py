@@ -1,12 +1,13 @@
 """What a configuration must be: one dataclass per section, with a type and a rule for each key.
 
 Beside the path of a sample: `earmark.cli.config` checks what Hydra composed against these; the yaml files of
-`earmark.cli.configs` hold the defaults. A field with a default is missing from some choices of its group.
+`earmark.cli.configs` hold the defaults. A field with a default is missing from some choices of its group, or was added
+after runs had been made, which did what the default does.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from earmark.datasets.kitchen import KitchenPreset
@@ -24,6 +25,8 @@ class Rule:
 
 Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
 NonNegative = Annotated[float, Rule("at least 0", lambda value: value >= 0)]
+Share = Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)]
+Decibels = Annotated[float, Rule("from -60 to 60", lambda value: -60 <= value <= 60)]
 Fraction = Annotated[float, Rule("at least 0 and below 1", lambda value: 0 <= value < 1)]
 AtLeastOne = Annotated[int, Rule("at least 1", lambda value: value >= 1)]
 AtLeastZero = Annotated[int, Rule("at least 0", lambda value: value >= 0)]
@@ -81,13 +84,20 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class PretrainAugm:
-    """Group ``data_augm`` of pretraining: what is done to the pictures of a clip."""
+    """Group ``data_augm`` of pretraining: what is done to the pictures and the sound of a sample."""
 
     name: Literal["vRCF_aLogMel", "mRCF", "MSCFCJ"]
     crop_size: AtLeastOne
     flip: bool
-    color_jitter: Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)]
+    color_jitter: Share
     shared_crop: bool
+    audio_gain_db: Annotated[float, Rule("from 0 to 60", lambda value: 0 <= value <= 60)] = 0.0
+    audio_mix: Share = 0.0
+    audio_mix_snr_db: list[Decibels] = field(default_factory=lambda: [5.0, 20.0])
+    spec_time_masks: AtLeastZero = 0
+    spec_time_width: AtLeastOne = 20
+    spec_mel_masks: AtLeastZero = 0
+    spec_mel_width: AtLeastOne = 10
     min_short_side: AtLeastOne | None = None
     max_short_side: AtLeastOne | None = None
     min_area: Annotated[float, Rule("above 0 and at most 1", lambda value: 0 < value <= 1)] | None = None

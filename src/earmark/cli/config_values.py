@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["ConfigError", "convert", "near_matches", "not_one_of"]
+__all__ = ["ConfigError", "convert", "defaults_of", "near_matches", "not_one_of"]
 
 
 class ConfigError(ValueError):
@@ -79,7 +79,7 @@ def _convert_section(kind: Any, value: Any, key: str, problems: list[str], keys:
     for field in fields(kind):
         if field.name in value:
             parts[field.name] = _convert(hints[field.name], value[field.name], prefix + field.name, problems, keys)
-        elif field.default is MISSING:
+        elif field.default is MISSING and field.default_factory is MISSING:
             problems.append(f"{prefix}{field.name}: is missing")
     return None if problems else kind(**parts)
 
@@ -109,6 +109,30 @@ def _keys_of_schema(kind: Any, prefix: str = "") -> Iterator[str]:
             yield from _keys_of_schema(hint, f"{prefix}{name}.")
         else:
             yield prefix + name
+
+
+def defaults_of(schema: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values, by dotted key, that a configuration has where it need not name them.
+
+    Args:
+        schema: A dataclass of `earmark.cli.config_schema`.
+        prefix: Begins the keys.
+
+    Example:
+        >>> from earmark.cli.config_schema import Data
+        >>> defaults_of(Data, "data.")["data.moments"]
+        'audible'
+    """
+    found: dict[str, Any] = {}
+    hints = get_type_hints(schema)
+    for field in fields(schema):
+        if is_dataclass(hints[field.name]):
+            found |= defaults_of(hints[field.name], f"{prefix}{field.name}.")
+        elif field.default_factory is not MISSING:
+            found[prefix + field.name] = field.default_factory()
+        elif field.default is not MISSING:
+            found[prefix + field.name] = field.default
+    return found
 
 
 def near_matches(text: object, known: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from earmark.cli.build import describe_store, open_store, run_dir
 from earmark.cli.checks import left_out_of_run, startup_problems
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import Environment, Logging, Optim, PretrainAugm, PretrainConfig
+from earmark.cli.config_values import defaults_of
 from earmark.cli.device import chosen_for_device, describe_device, set_algorithms
 from earmark.cli.held_out import held_out_videos_seen, require_only_training_videos
 from earmark.cli.launch import leave_for_requeue, processes_of, run_in_processes
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from earmark.clips.dataset import MomentClips
+    from earmark.clips.sound_augmentation import SoundAugmentation
     from earmark.clips.store import PreparedStore
     from earmark.clips.transforms import VideoCrop
     from earmark.training import PretrainResult, TrainingData
@@ -158,6 +160,7 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
             checkpointing=Checkpointing(
                 config=values,
                 changeable=CHANGEABLE,
+                defaults=defaults_of(PretrainConfig),
                 every_epochs=logging.save_freq,
                 every_minutes=logging.save_freq_mints,
                 every_steps=logging.save_freq_steps,
@@ -185,14 +188,17 @@ def training_data(
 ) -> "TrainingData":
     """Return what a run reads, with the transforms that the configuration asks for."""
     from earmark.clips.dataset import collate
+    from earmark.clips.sound_augmentation import AugmentedLogMel
     from earmark.clips.transforms import LogMel
     from earmark.training import TrainingData
 
+    log_mel, augmentation = LogMel(sample_rate=store.sample_rate), sound_augmentation(config.data_augm)
     return TrainingData(
         clips=clips,
         collate_fn=collate,
         video_transform=video_crop(config.data_augm),
-        audio_transform=LogMel(sample_rate=store.sample_rate),
+        audio_transform=log_mel,
+        augmented_audio_transform=AugmentedLogMel(log_mel, augmentation) if augmentation.changes_anything else None,
         fingerprint=store.fingerprint,
         shared_crop=config.data_augm.shared_crop,
         num_workers=num_workers,
@@ -215,6 +221,22 @@ def video_crop(augm: PretrainAugm) -> "VideoCrop":
         max_short_side=augm.max_short_side,
         flip=augm.flip,
         color_jitter=augm.color_jitter,
+    )
+
+
+def sound_augmentation(augm: PretrainAugm) -> "SoundAugmentation":
+    """Return what the group ``data_augm`` asks to be done to the sound."""
+    from earmark.clips.sound_augmentation import SoundAugmentation
+
+    lowest, highest = augm.audio_mix_snr_db
+    return SoundAugmentation(
+        gain_db=augm.audio_gain_db,
+        mix=augm.audio_mix,
+        mix_snr_db=(lowest, highest),
+        time_masks=augm.spec_time_masks,
+        time_width=augm.spec_time_width,
+        mel_masks=augm.spec_mel_masks,
+        mel_width=augm.spec_mel_width,
     )
 
 

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from earmark.clips.loading import load_batches
     from earmark.clips.remote import is_url
     from earmark.clips.sampling import EpochBatches, epoch_order, sample_seed, uniform_draw
+    from earmark.clips.sound_augmentation import (
+        AugmentedLogMel,
+        SoundAugmentation,
+        change_loudness,
+        mask_spectrograms,
+        mix_sounds,
+    )
     from earmark.clips.splitmix64 import random_integers
     from earmark.clips.store import PreparedStore
     from earmark.clips.transforms import LogMel, VideoCrop, evenly_spaced
@@ -22,18 +29,23 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "ActionClips": "dataset",
+    "AugmentedLogMel": "sound_augmentation",
     "EpochBatches": "sampling",
     "LogMel": "transforms",
     "MomentClips": "dataset",
     "PreparedStore": "store",
+    "SoundAugmentation": "sound_augmentation",
     "VideoCrop": "transforms",
     "WindowClips": "windows",
     "WindowOptions": "windows",
+    "change_loudness": "sound_augmentation",
     "collate": "collation",
     "epoch_order": "sampling",
     "evenly_spaced": "transforms",
     "is_url": "remote",
     "load_batches": "loading",
+    "mask_spectrograms": "sound_augmentation",
+    "mix_sounds": "sound_augmentation",
     "plan_windows": "windows",
     "random_integers": "splitmix64",
     "sample_seed": "sampling",
@@ -42,18 +54,23 @@ _MODULE_OF = {
 
 __all__ = [
     "ActionClips",
+    "AugmentedLogMel",
     "EpochBatches",
     "LogMel",
     "MomentClips",
     "PreparedStore",
+    "SoundAugmentation",
     "VideoCrop",
     "WindowClips",
     "WindowOptions",
+    "change_loudness",
     "collate",
     "epoch_order",
     "evenly_spaced",
     "is_url",
     "load_batches",
+    "mask_spectrograms",
+    "mix_sounds",
     "plan_windows",
     "random_integers",
     "sample_seed",

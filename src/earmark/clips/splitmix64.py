@@ -7,7 +7,7 @@ arithmetic is the same on any device, in any version of any library.
 import torch
 from torch import Tensor
 
-__all__ = ["mixed", "random_integers"]
+__all__ = ["below", "mixed", "random_integers", "unit"]
 
 _INCREMENT = 0x9E3779B97F4A7C15
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -50,6 +50,26 @@ def random_integers(seed: Tensor, *, num_draws: int, stream: int = 0) -> Tensor:
     # filled on the device: a number sent there from the host would be waited for
     state = _draws(seed, torch.full((), stream, dtype=torch.int64, device=seed.device))
     return _shift_right(_draws(state[:, None], torch.arange(num_draws, device=seed.device)), 33)
+
+
+def below(draws: Tensor, limit: Tensor | int) -> Tensor:
+    """Turn draws of `random_integers` into integers in [0, limit).
+
+    Example:
+        >>> below(torch.tensor([0, 2**30, 2**31 - 1]), 5)
+        tensor([0, 2, 4])
+    """
+    return draws * limit >> 31
+
+
+def unit(draws: Tensor) -> Tensor:
+    """Turn draws of `random_integers` into float64 in [0, 1), exactly.
+
+    Example:
+        >>> unit(torch.tensor([0, 2**30]))
+        tensor([0.0000, 0.5000], dtype=torch.float64)
+    """
+    return draws.double() / 2**31
 
 
 def _draws(state: Tensor, draw: Tensor) -> Tensor:

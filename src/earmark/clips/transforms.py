@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from earmark.clips.splitmix64 import random_integers
+from earmark.clips.splitmix64 import below, random_integers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -350,32 +350,27 @@ class VideoCrop(nn.Module):
     def _boxes(self, draws: Tensor, video_size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the resized frames' sizes (B, 2), the crops' corners (B, 2), both (y, x), and which are mirrored."""
         if self.min_area is None:
-            short_side = self.min_short_side + _below(draws[:, 0], self.max_short_side - self.min_short_side + 1)
+            short_side = self.min_short_side + below(draws[:, 0], self.max_short_side - self.min_short_side + 1)
             resized = video_size * short_side[:, None] // video_size.amin(dim=1, keepdim=True)
         else:
             resized = self._scaled_to_a_box(draws[:, 0], video_size, min_area=self.min_area)
         room = resized - self.crop_size
         if not self.random:
             return resized, room // 2, torch.zeros_like(draws[:, 0], dtype=torch.bool)
-        mirrored = _below(draws[:, 3], 2).bool() if self.flip else torch.zeros_like(draws[:, 0], dtype=torch.bool)
-        return resized, _below(draws[:, 1:3], room + 1), mirrored
+        mirrored = below(draws[:, 3], 2).bool() if self.flip else torch.zeros_like(draws[:, 0], dtype=torch.bool)
+        return resized, below(draws[:, 1:3], room + 1), mirrored
 
     def _scaled_to_a_box(self, draws: Tensor, video_size: Tensor, *, min_area: float) -> Tensor:
         """Return the sizes (B, 2) of pictures scaled so that a box of random area and shape fills the crop."""
         height, width = video_size.double().unbind(dim=1)
         # by the draw's low bits; the area has the others
-        ratio = self.aspect_ratios[_below((draws & 0x7FFF) << 16, len(_ASPECT_RATIOS))]
+        ratio = self.aspect_ratios[below((draws & 0x7FFF) << 16, len(_ASPECT_RATIOS))]
         largest = torch.minimum(ratio * height / width, width / (height * ratio)).clamp_max(1)  # share that still fits
         smallest = largest.clamp_max(min_area)
         share = smallest + (largest - smallest) * ((draws >> 15) / 2.0**16)
         area = share * height * width
         box = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], dim=1)
         return (video_size * self.crop_size / box).round().long().clamp_min(self.crop_size)
-
-
-def _below(draws: Tensor, limit: Tensor | int) -> Tensor:
-    """Turn draws in [0, 2^31) into integers in [0, limit)."""
-    return draws * limit >> 31
 
 
 def _unit(draws: Tensor) -> Tensor:

@@ -73,6 +73,8 @@ class TrainingData:
         collate_fn: Makes one batch of a list of samples.
         video_transform: Called with (video uint8 (B, T, H, W, 3), seed (B,), video_size (B, 2), stream=0 or 1).
         audio_transform: Called with (audio int16 (B, S)).
+        augmented_audio_transform: Called with (audio int16 (B, S), seed (B,)) in its place for what is trained on, not
+            for the model's own look at all clips before an epoch; None: `audio_transform` makes both.
         fingerprint: Identity of the prepared data; a run is resumed with the same only.
         shared_crop: Draw the crop of both clips of a sample alike, instead of independently.
         num_workers: Workers that load data for this rank (see `earmark.clips.loading.load_batches`); 0 loads between
@@ -90,6 +92,7 @@ class TrainingData:
     video_transform: nn.Module
     audio_transform: nn.Module
     fingerprint: str
+    augmented_audio_transform: nn.Module | None = None
     shared_crop: bool = False
     num_workers: int = 0
     videos: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -122,6 +125,8 @@ class TrainingBatches:
         self.share = min(self._num_clips, schedule.batch_size) // fabric.world_size
         data.video_transform.to(fabric.device)
         data.audio_transform.to(fabric.device)
+        if data.augmented_audio_transform is not None:
+            data.augmented_audio_transform.to(fabric.device)
 
     def rest(self, position: Position) -> Generator[dict[str, Tensor], None, None]:
         """Yield this rank's batches from a position to the end of the run, on the device.
@@ -140,13 +145,14 @@ class TrainingBatches:
                 world_size=self._fabric.world_size,
             )
 
-    def model_inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the model takes: clip before, clip after, log-mel of the sound."""
+    def model_inputs(self, batch: Mapping[str, Tensor], *, augment_sound: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the model takes: clip before, clip after, log-mel of the sound, augmented if so asked."""
         data, seed, size = self._data, batch["seed"], batch["video_size"]
+        augmented = data.augmented_audio_transform if augment_sound else None
         return (
             data.video_transform(batch["video_before"], seed, size, stream=0),
             data.video_transform(batch["video_after"], seed, size, stream=0 if data.shared_crop else 1),
-            data.audio_transform(batch["audio"]),
+            data.audio_transform(batch["audio"]) if augmented is None else augmented(batch["audio"], seed),
         )
 
     @torch.no_grad()
@@ -166,7 +172,8 @@ class TrainingBatches:
         try:
             with closing(self._load(keys)) as loaded:
                 for batch in loaded:
-                    inputs = fabric.strategy.precision.convert_input(self.model_inputs(batch))
+                    # sound as it is: where it is clustered, a sample must not be what another one sounds like
+                    inputs = fabric.strategy.precision.convert_input(self.model_inputs(batch, augment_sound=False))
                     with fabric.autocast():
                         embeddings = cast(EpochAware, model).embed(*inputs)
                     yield batch["index"], embeddings

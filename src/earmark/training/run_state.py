@@ -122,6 +122,8 @@ class Checkpointing:
     Attributes:
         config: Settings of the run as plain data, stored in every checkpoint.
         changeable: Keys of the config, dotted, that may differ on a resume; each covers all that is below it.
+        defaults: By dotted key, the values that count where a config lacks them: a run that was made before a setting
+            was there did what its default does.
         every_epochs: Epochs between the checkpoints that are kept for good; the last epoch always has one.
         every_minutes: Minutes between the others; None for none.
         every_steps: Steps between the others; None for none.
@@ -141,6 +143,7 @@ class Checkpointing:
 
     config: Mapping[str, Any] = field(default_factory=dict)
     changeable: Sequence[str] = ("environment", "logging", "hydra")
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     every_epochs: int = 10
     every_minutes: float | None = 30.0
     every_steps: int | None = None
@@ -383,8 +386,9 @@ class RunSaver:
         differences = []
         if state["fingerprint"] != self.fingerprint:
             differences.append(f"data (fingerprint {state['fingerprint']} there, {self.fingerprint} here)")
-        there = dict(_leaves(state["config"])) | state["arguments"]
-        here = dict(_leaves(self._config)) | dict(self.arguments)
+        defaults = dict(self.options.defaults)
+        there = defaults | dict(_leaves(state["config"])) | state["arguments"]
+        here = defaults | dict(_leaves(self._config)) | dict(self.arguments)
         settings = [
             f"{key} ({there.get(key, 'missing')} there, {here.get(key, 'missing')} here)"
             for key in sorted(there.keys() | here.keys())
