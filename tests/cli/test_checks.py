@@ -34,6 +34,10 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ["environment.force_processes=3", "optim.batch_size=4"],
             "optim.batch_size: 4 cannot be shared out equally among the 3 processes of a node",
         ),
+        (
+            ["environment.force_processes=2", "optim.batch_size=2", "data_augm.audio_mix=0.5"],
+            "data_augm.audio_mix: mixes samples of one process with one another, of which optim.batch_size=2 leaves",
+        ),
         (["environment.precision=bf16-mixed"], "environment.precision: bf16-mixed is for GPUs, and this run is on"),
         (["environment.precision=16-mixed"], "environment.precision: 16-mixed is for GPUs, and this run is on"),
         (["criterion=supervised", *FOLDER, "data.split=train"], "criterion: supervised needs annotated actions"),

@@ -248,6 +248,16 @@ def test_mistakes_on_the_command_line_are_refused_with_the_full_name(override: s
         ("environment.force_processes", 0, "environment.force_processes: must be at least 1, got 0"),
         ("optim.ema_decay", 1, "optim.ema_decay: must be at least 0 and below 1, got 1.0"),
         ("data_augm.color_jitter", 1.5, "data_augm.color_jitter: must be from 0 to 1, got 1.5"),
+        ("data_augm.audio_gain_db", 61, "data_augm.audio_gain_db: must be from 0 to 60, got 61.0"),
+        ("data_augm.audio_mix", -0.1, "data_augm.audio_mix: must be from 0 to 1, got -0.1"),
+        ("data_augm.audio_mix_snr_db", 5, "data_augm.audio_mix_snr_db: expected a list, got 5"),
+        ("data_augm.audio_mix_snr_db", [5, 99], "data_augm.audio_mix_snr_db[1]: must be from -60 to 60, got 99.0"),
+        ("data_augm.audio_mix_snr_db", [20, 5], "data_augm.audio_mix_snr_db: must be [LOWEST, HIGHEST], got [20.0, 5"),
+        ("data_augm.audio_mix_snr_db", [5], "data_augm.audio_mix_snr_db: must be [LOWEST, HIGHEST], got [5.0]"),
+        ("data_augm.spec_time_masks", -1, "data_augm.spec_time_masks: must be at least 0, got -1"),
+        ("data_augm.spec_time_masks", 7, "spec_time_masks: 7 masks of up to data_augm.spec_time_width=20 frames could"),
+        ("data_augm.spec_mel_masks", 8, "data_augm.spec_mel_width=10 mel bins could hide all 80 of a spectrogram"),
+        ("data_augm.spec_mel_width", 0, "data_augm.spec_mel_width: must be at least 1, got 0"),
         ("optim.schedule", [18], "optim.schedule: is for optim.use_lr_scheduler=false"),
         ("data_augm.crop_size", 200, "data_augm.min_short_side: must be at least crop_size (200)"),
         ("optim.lr_scheduler_args.total_steps", 9, "optim.lr_scheduler_args.total_steps: 9 is too few for 100 epochs"),
@@ -283,6 +293,7 @@ def test_clipping_in_float16_needs_an_update_that_is_not_fused() -> None:
         ("data.split=validation", "data.split: must be train"),
         ("data_augm=vRCF_aLogMel", "data_augm.name: 'vRCF_aLogMel' is not one of RCF"),
         ("data_augm.flip=false", "data_augm.flip: no such key"),
+        ("data_augm.audio_mix=0.5", "data_augm.audio_mix: no such key"),
     ],
 )
 def test_what_the_probe_would_not_use_is_refused(override: str, expected: str) -> None:
@@ -502,9 +513,10 @@ def test_the_evaluation_refuses_what_does_not_fit_together(override: str, expect
 
 def test_the_bounds_checked_at_the_start_are_those_of_the_spectrogram() -> None:
     pytest.importorskip("torch")
-    from earmark.cli.config_fit import MAX_FREQUENCY, WINDOW_SECONDS
+    from earmark.cli.config_fit import HOP_SECONDS, MAX_FREQUENCY, NUM_MELS, WINDOW_SECONDS
     from earmark.clips.transforms import LogMel
 
+    assert (LogMel().hop_seconds, LogMel().num_mels) == (HOP_SECONDS, NUM_MELS)
     assert LogMel(sample_rate=2 * MAX_FREQUENCY).window_length == WINDOW_SECONDS * 2 * MAX_FREQUENCY
     with pytest.raises(ValueError, match="bands"):
         LogMel(sample_rate=2 * MAX_FREQUENCY - 1)
@@ -578,3 +590,22 @@ def test_the_originals_augmentations_become_the_crops_that_they_name() -> None:
         "data_augm=MSCFCJ", "data_augm.min_area=0"
     )
     assert "data_augm.min_short_side: no such key" in problem("data_augm=MSCFCJ", "data_augm.min_short_side=128")
+
+
+def test_sound_is_augmented_as_the_keys_say_and_not_by_default() -> None:
+    pytest.importorskip("torch")
+    from earmark.cli.pretrain import sound_augmentation
+    from earmark.clips.sound_augmentation import SoundAugmentation
+
+    for name in ("vRCF_aLogMel", "mRCF", "MSCFCJ"):
+        assert sound_augmentation(pretraining(f"data_augm={name}").data_augm) == SoundAugmentation()
+    keys = {"audio_gain_db": 6, "audio_mix": 0.5, "audio_mix_snr_db": "[0,9]", "spec_time_masks": 2}
+    keys |= {"spec_time_width": 30, "spec_mel_masks": 3, "spec_mel_width": 8}
+    config = pretraining(*(f"data_augm.{key}={value}" for key, value in keys.items()))
+    assert sound_augmentation(config.data_augm) == SoundAugmentation(
+        gain_db=6, mix=0.5, mix_snr_db=(0, 9), time_masks=2, time_width=30, mel_masks=3, mel_width=8
+    )
+    assert problem("data_augm.spec_time_masks=2", "data.audio_seconds=0.64").endswith(
+        "2 masks of up to data_augm.spec_time_width=20 frames could hide all 40 of a spectrogram of "
+        "data.audio_seconds=0.64"
+    )

@@ -155,6 +155,7 @@ def test_the_configuration_asks_of_a_method_what_the_method_says_of_itself(crite
         ("data.audio_seconds=0.001", "data.audio_seconds", method.uses_sound),
         ("data.split=all", "data.split", method.needs_labels),
         ("data_augm.shared_crop=true", "data_augm.shared_crop", method.views == "same_clip"),
+        ("data_augm.audio_mix=0.5", "data_augm.audio_mix", not method.uses_sound),
     ):
         with pytest.raises(ConfigError, match=key) if refused else nullcontext():
             configured(f"criterion={criterion}", override)
