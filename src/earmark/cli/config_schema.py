@@ -199,11 +199,12 @@ class OptimArgs:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerArgs:
-    """Options of the one-cycle schedule."""
+    """Options of the schedule: the warm-up belongs to the cosine, length and first step to the one cycle."""
 
     max_lr: Positive | None
     total_steps: AtLeastOne | None
     first_step: Literal[0, 1]
+    warmup_epochs: NonNegative = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,7 @@ class Optim:
     lr_scheduler_args: SchedulerArgs
     schedule: list[AtLeastOne]
     gamma: Positive
+    lr_scheduler: Literal["one_cycle", "cosine"] = "one_cycle"
     max_steps: AtLeastOne | None = None
     accumulate: AtLeastOne = 1
     max_gradient_norm: Positive | None = None

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["ConfigError", "convert", "near_matches", "not_one_of"]
+__all__ = ["ConfigError", "convert", "defaults_of", "near_matches", "not_one_of"]
 
 
 class ConfigError(ValueError):
@@ -31,6 +31,28 @@ def convert(schema: Any, values: Any, *, section: str, problems: list[str]) -> A
         An instance of the schema; None or incomplete if there are problems.
     """
     return _convert(schema, values, section, problems, list(_keys_of_schema(schema)))
+
+
+def defaults_of(schema: Any, prefix: str = "") -> dict[str, Any]:
+    """Return what keys that may be missing stand for then, by dotted key.
+
+    Args:
+        schema: A dataclass of `earmark.cli.config_schema`.
+        prefix: What all keys begin with.
+
+    Example:
+        >>> from earmark.cli.config_schema import PretrainConfig
+        >>> defaults_of(PretrainConfig)["optim.accumulate"]
+        1
+    """
+    hints = get_type_hints(schema)
+    defaults: dict[str, Any] = {}
+    for field in fields(schema):
+        if is_dataclass(hints[field.name]):
+            defaults |= defaults_of(hints[field.name], f"{prefix}{field.name}.")
+        elif field.default is not MISSING:
+            defaults[prefix + field.name] = field.default
+    return defaults
 
 
 def _convert(kind: Any, value: Any, key: str, problems: list[str], keys: Sequence[str]) -> Any:

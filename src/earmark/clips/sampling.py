@@ -135,6 +135,20 @@ def epoch_order(num_items: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.argsort(generator.random_raw(num_items), kind="stable").astype(np.int64)
 
 
+def num_full_batches(num_items: int, batch_size: int) -> int:
+    """Return how many batches an epoch has that leaves out what does not fill one: one, if there are fewer items.
+
+    Args:
+        num_items: Number of items of the data set.
+        batch_size: Size of the global batch.
+
+    Example:
+        >>> num_full_batches(10, 4), num_full_batches(3, 4)
+        (2, 1)
+    """
+    return max(1, num_items // batch_size)
+
+
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """The batches of one epoch, as lists of the keys ``(index, seed)`` of one rank's samples.
 
@@ -183,7 +197,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
                 f"batches of {batch_size} from {num_items} items can't be shared out equally among {world_size} ranks; "
                 f"give a batch size of at most {num_items} that {world_size} divides"
             )
-        self.num_batches = max(1, num_items // batch_size) if drop_last else -(-num_items // batch_size)
+        self.num_batches = num_full_batches(num_items, batch_size) if drop_last else -(-num_items // batch_size)
         if not 0 <= start_batch <= self.num_batches:
             raise ValueError(f"can't start at batch {start_batch} of an epoch of {self.num_batches}")
         self._num_items, self._batch_size = num_items, batch_size

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from earmark.clips.sampling import num_full_batches
 from earmark.training.checkpoint import (
     CheckpointError,
     best_checkpoint_path,
@@ -29,6 +30,7 @@ from earmark.training.checkpoint import (
     set_rng_state,
 )
 from earmark.training.fitting import require_fits
+from earmark.training.optim import WarmupCosineLR
 from earmark.training.processes import gather_objects, on_first_rank
 from earmark.training.ranges import require_in_range
 from earmark.training.step import HasBounds, Learner, NonFiniteError
@@ -122,6 +124,7 @@ class Checkpointing:
     Attributes:
         config: Settings of the run as plain data, stored in every checkpoint.
         changeable: Keys of the config, dotted, that may differ on a resume; each covers all that is below it.
+        assumed: What keys of the config, dotted, stand for in runs that were made before there were such keys.
         every_epochs: Epochs between the checkpoints that are kept for good; the last epoch always has one.
         every_minutes: Minutes between the others; None for none.
         every_steps: Steps between the others; None for none.
@@ -141,6 +144,7 @@ class Checkpointing:
 
     config: Mapping[str, Any] = field(default_factory=dict)
     changeable: Sequence[str] = ("environment", "logging", "hydra")
+    assumed: Mapping[str, Any] = field(default_factory=dict)
     every_epochs: int = 10
     every_minutes: float | None = 30.0
     every_steps: int | None = None
@@ -273,7 +277,7 @@ class RunSaver:
         return position
 
     def _require_position_of_this_run(self, path: Path, position: Mapping[str, int]) -> None:
-        num_batches = max(1, self.arguments["num_clips"] // self.arguments["batch_size"])
+        num_batches = num_full_batches(self.arguments["num_clips"], self.arguments["batch_size"])
         if position["epoch"] > self.epochs or position["batch"] >= num_batches:
             raise CheckpointError(
                 f"{path}: position: batch {position['batch']} of epoch {position['epoch']}, in a run of "
@@ -290,7 +294,8 @@ class RunSaver:
         for group, values in zip(learner.optimizer.param_groups, chosen, strict=True):
             # flags, such as fused, say how a step is done: that is for this run to choose
             group.update({name: value for name, value in values.items() if isinstance(value, bool | None)})
-        if learner.scheduler is not None and with_schedule:
+        # A `WarmupCosineLR` is told its place by the loop.
+        if learner.scheduler is not None and with_schedule and not isinstance(learner.scheduler, WarmupCosineLR):
             known = learner.scheduler.state_dict().keys()
             learner.scheduler.load_state_dict({k: v for k, v in state["scheduler"].items() if k in known})
         if state["scaler"]:
@@ -327,7 +332,7 @@ class RunSaver:
             group.update(values)
         if any(arguments.get(name) != self.arguments[name] for name in ("seed", "batch_size", "num_clips")):
             position.batch, position.epoch_totals = 0, Totals()  # the current epoch starts over
-        if self.learner.scheduler is not None:
+        if self.learner.scheduler is not None and not isinstance(self.learner.scheduler, WarmupCosineLR):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
                 for _ in range(position.epoch if position.batch else max(0, position.epoch - 1)):
@@ -383,8 +388,9 @@ class RunSaver:
         differences = []
         if state["fingerprint"] != self.fingerprint:
             differences.append(f"data (fingerprint {state['fingerprint']} there, {self.fingerprint} here)")
-        there = dict(_leaves(state["config"])) | state["arguments"]
-        here = dict(_leaves(self._config)) | dict(self.arguments)
+        assumed = dict(self.options.assumed)
+        there = assumed | dict(_leaves(state["config"])) | state["arguments"]
+        here = assumed | dict(_leaves(self._config)) | dict(self.arguments)
         settings = [
             f"{key} ({there.get(key, 'missing')} there, {here.get(key, 'missing')} here)"
             for key in sorted(there.keys() | here.keys())
