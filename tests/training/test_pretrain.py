@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from earmark.training.checkpoint import CheckpointError, load_checkpoint
 from earmark.training.optim import multi_step, one_cycle, sgd
 from earmark.training.pretraining import PretrainResult
-from earmark.training.run_state import RunDiffersError
 from earmark.training.step import NonFiniteError
 from tests.helpers.tiny_run import (
     NUM_CLIPS,
@@ -107,21 +106,6 @@ def test_a_run_resumed_with_workers_equals_the_one_without(
     resumed = run(tmp_path, num_workers=after, config={"optim": {"lr": 0.05}, "environment": {"workers": after}})
     assert_same_end(uninterrupted, resumed)
     assert lines_of(resumed) == lines_of(uninterrupted)
-
-
-def test_a_cosine_has_the_rate_of_each_steps_place_whatever_stops_the_run(tmp_path: Path) -> None:
-    """Stopped in mid-epoch and at an epoch's edge, with batches cut in two: the rates are the closed form's."""
-    options: dict[str, Any] = {"schedule": "cosine", "accumulate": 2}
-    whole = run(tmp_path / "whole", **options)
-    for stop in (1, 3, 7):
-        run(tmp_path / "parts", max_steps=stop, **options)
-    resumed = run(tmp_path / "parts", **options)
-    assert_same_end(whole, resumed)
-    assert lines_of(resumed) == lines_of(whole)
-    steps = [line for line in lines_of(resumed) if line["kind"] == "step"]
-    places = np.arange(12, dtype=np.float64)
-    shares = np.where(places < 2.5, (places + 1) / 3.5, (1 + np.cos(np.pi * (places - 2.5) / 9.5)) / 2)
-    np.testing.assert_allclose([line["lr"] for line in steps], 0.05 * shares, rtol=1e-14)
 
 
 @pytest.mark.parametrize("schedule", ["multi_step", "none"])
@@ -408,19 +392,6 @@ def test_settings_named_changeable_may_differ(tmp_path: Path, uninterrupted: Pre
     run(tmp_path, max_steps=2, config={"optim": {"lr": 0.2, "name": "sgd"}}, changeable=["optim.lr"])
     with pytest.raises(CheckpointError, match=r"settings: optim\.name"):
         run(tmp_path, config={"optim": {"lr": 0.2, "name": "adam"}}, changeable=["optim.lr", "optim.na"])
-
-
-def test_a_key_that_runs_of_before_lack_stands_for_what_they_did(tmp_path: Path) -> None:
-    config = {"optim": {"lr": 0.05}, "environment": {"workers": 0}}
-    later = {**config, "optim": {"lr": 0.05, "rate": "published"}}
-    run(tmp_path, max_steps=2, config=config)
-    with pytest.raises(RunDiffersError, match=r"optim\.rate \(missing there, published here\)"):
-        run(tmp_path, max_steps=3, config=later)
-    assumed = {"optim.rate": "published", "optim.absent_from_both": 1}
-    assert run(tmp_path, max_steps=3, config=later, assumed=assumed).steps == 3
-    other = {**config, "optim": {"lr": 0.05, "rate": "another"}}
-    with pytest.raises(RunDiffersError, match=r"optim\.rate \(published there, another here\)"):
-        run(tmp_path, max_steps=4, config=other, assumed=assumed)
 
 
 def test_without_resume_a_folder_with_checkpoints_is_refused(tmp_path: Path) -> None:

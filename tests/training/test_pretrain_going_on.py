@@ -13,11 +13,9 @@ import torch
 from torch import nn
 
 from earmark.training.checkpoint import CheckpointError, load_checkpoint
-from earmark.training.optim import WarmupCosineLR, sgd
 from earmark.training.pretraining import PretrainResult
 from tests.helpers.tiny_run import (
     TinyClips,
-    TinyModel,
     assert_same_end,
     lines_of,
     run,
@@ -55,24 +53,6 @@ def test_forced_other_data_begins_the_epoch_in_hand_anew(tmp_path: Path) -> None
         run(tmp_path, clips=More(), fingerprint="xyz")
     result = run(tmp_path, clips=More(), fingerprint="xyz", force=True)
     assert (result.steps, result.epochs) == (5 + 3 * 5, 4)
-
-
-def test_a_cosine_forced_on_other_data_goes_on_at_its_place(tmp_path: Path) -> None:
-    """Five steps of epochs of three, then epoch 1 anew in epochs of five: steps 5 to 19 of 20."""
-
-    class More(TinyClips):
-        def __len__(self) -> int:
-            return 20
-
-    run(tmp_path, schedule="cosine", max_steps=5)
-    model = TinyModel()
-    optimizer = sgd(model.parameters(), lr=0.05)
-    longer = WarmupCosineLR(optimizer, total_steps=20, warmup_steps=2.5)
-    result = run(
-        tmp_path, model=model, optimizer=optimizer, scheduler=longer, clips=More(), fingerprint="xyz", force=True
-    )
-    rates = [line["lr"] for line in lines_of(result) if line["kind"] == "step" and line["step"] > 5]
-    assert rates == [0.05 * longer.share_of(step) for step in range(5, 20)]
 
 
 # --- checkpoints in need ---

@@ -76,6 +76,7 @@ class Data:
     clip_fps: Positive
     audio_seconds: Positive
     moments: Literal["audible", "random"] = "audible"
+    moments_per_segment: AtLeastOne = 1
     subset: Literal["head_classes", "tail_classes", "unseen_participants"] | None = None
 
 

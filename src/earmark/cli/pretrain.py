@@ -231,8 +231,10 @@ def say_what_is_trained_on(config: PretrainConfig, store: "PreparedStore", clips
     say(describe_store(store))
     say(describe_clips(config))
     found_by = f"detector {store.parameters['detector']}" if clips.moments == "audible" else clips.moments
-    segments, moments = counted(len(clips), "segment"), counted(clips.num_moments, "moment")
+    segments, moments = counted(clips.num_segments, "segment"), counted(clips.num_moments, "moment")
     say(f"pretraining on {segments} with {moments} ({found_by}); run folder {folder}")
+    if clips.moments_per_segment > 1:
+        say(f"an epoch: {counted(len(clips), 'clip')}, up to {clips.moments_per_segment} of each segment")
     trained_on = "all splits" if config.data.split == "all" else f"split {config.data.split}"
     say(f"videos: {len(clips.video_ids)} of {trained_on}")
     for line in held_out_videos_seen(clips, store):
