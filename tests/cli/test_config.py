@@ -261,6 +261,9 @@ def test_mistakes_on_the_command_line_are_refused_with_the_full_name(override: s
         ("optim.schedule", [18], "optim.schedule: is for optim.use_lr_scheduler=false"),
         ("data_augm.crop_size", 200, "data_augm.min_short_side: must be at least crop_size (200)"),
         ("optim.lr_scheduler_args.total_steps", 9, "optim.lr_scheduler_args.total_steps: 9 is too few for 100 epochs"),
+        ("optim.lr_scheduler", "linear", "optim.lr_scheduler: 'linear' is not one of one_cycle, cosine"),
+        ("optim.lr_scheduler_args.warmup_epochs", 2.5, "optim.lr_scheduler_args.warmup_epochs: must be 0; it is of"),
+        ("optim.lr_scheduler_args.warmup_epochs", -1, "optim.lr_scheduler_args.warmup_epochs: must be at least 0"),
     ],
 )
 def test_wrong_values_are_refused_with_the_full_name(
@@ -271,6 +274,19 @@ def test_wrong_values_are_refused_with_the_full_name(
     functools.reduce(dict.__getitem__, sections, values)[name] = value
     with pytest.raises(ConfigError, match=re.escape(expected)):
         checked(PretrainConfig, values)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("optim.use_lr_scheduler=false", "optim.lr_scheduler: cosine needs optim.use_lr_scheduler=true"),
+        ("optim.lr_scheduler_args.total_steps=100", "optim.lr_scheduler_args.total_steps: must be null with optim.lr_"),
+        ("optim.lr_scheduler_args.warmup_epochs=100", "warmup_epochs: 100 leaves nothing of 100 epochs to the cosine"),
+    ],
+)
+def test_what_contradicts_a_cosine_is_refused(override: str, expected: str) -> None:
+    assert expected in problem("optim.lr_scheduler=cosine", override)
+    assert pretraining("optim.lr_scheduler=cosine", "optim.lr_scheduler_args.warmup_epochs=2.5").optim.epochs == 100
 
 
 def test_clipping_in_float16_needs_an_update_that_is_not_fused() -> None:

@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from earmark.training.checkpoint import load_checkpoint
-from earmark.training.optim import multi_step, one_cycle, sgd
+from earmark.training.optim import WarmupCosineLR, multi_step, one_cycle, sgd
 from earmark.training.pretraining import PretrainResult
 from tests.helpers.flat_pretrain import pretrain
 
@@ -105,6 +105,7 @@ def run(
     scheduler = {
         "one_cycle": lambda: one_cycle(optimizer, max_lr=0.05, total_steps=6),
         "multi_step": lambda: multi_step(optimizer, milestones=[1, 3]),
+        "cosine": lambda: WarmupCosineLR(optimizer, total_steps=12, warmup_steps=2.5),
         "none": lambda: None,
     }[schedule]()
     defaults: dict[str, Any] = {

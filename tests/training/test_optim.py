@@ -3,12 +3,13 @@
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.optim import SGD
 
-from earmark.training.optim import multi_step, one_cycle, require_schedule_covers, sgd
+from earmark.training.optim import WarmupCosineLR, multi_step, one_cycle, require_schedule_covers, sgd
 
 
 def _optimizer(**options: float) -> SGD:
@@ -71,6 +72,54 @@ def test_a_schedule_shorter_than_the_run_is_refused() -> None:
     optimizer = _optimizer()
     require_schedule_covers(multi_step(optimizer, milestones=[1]), epochs=100)
     require_schedule_covers(one_cycle(optimizer, max_lr=0.1, total_steps=100), epochs=100)
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "warmup_steps"), [(1, 0.0), (10, 0.0), (12, 3.0), (12, 2.5), (7, 0.25), (40, 39.9)]
+)
+def test_the_cosine_with_warm_up_is_its_closed_form_in_float64(total_steps: int, warmup_steps: float) -> None:
+    """Stepped, or told each place in any order: the same rates, each group's in proportion to its own."""
+    layer = nn.Linear(2, 1)
+    optimizer = sgd([{"params": [layer.weight], "lr": 0.7}, {"params": [layer.bias], "lr": 0.07}], lr=0.1)
+    scheduler = WarmupCosineLR(optimizer, total_steps=total_steps, warmup_steps=warmup_steps)
+    steps = np.arange(total_steps, dtype=np.float64)
+    cosine = np.cos(np.pi * (steps - warmup_steps) / (total_steps - warmup_steps) / 2) ** 2  # by the half angle
+    expected = np.where(steps < warmup_steps, (steps + 1) / (warmup_steps + 1), cosine)
+    stepped = []
+    for _ in range(total_steps):
+        stepped.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    np.testing.assert_allclose(stepped, expected[:, None] * [0.7, 0.07], rtol=1e-12)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.0, 0.0]  # where a step after the last would be
+    told = {}
+    for step in reversed(range(total_steps)):
+        scheduler.go_to(step)
+        told[step] = [group["lr"] for group in optimizer.param_groups]
+        assert scheduler.get_last_lr() == told[step]
+    assert [told[step] for step in range(total_steps)] == stepped
+    assert min(min(rates) for rates in stepped) > 0
+
+
+def test_the_cosine_rises_without_a_break_and_then_falls() -> None:
+    schedule = WarmupCosineLR(_optimizer(), total_steps=100, warmup_steps=10)
+    shares = np.array([schedule.share_of(step) for step in range(100)])
+    np.testing.assert_allclose(np.diff(shares[:11]), 1 / 11)
+    assert shares[10] == shares.max() == 1
+    assert (np.diff(shares[10:]) < 0).all()
+
+
+@pytest.mark.parametrize("warmup_steps", [-0.5, 12, 13.5])
+def test_a_warm_up_that_leaves_no_cosine_is_refused(warmup_steps: float) -> None:
+    with pytest.raises(ValueError, match="need a warm-up of at least 0 and fewer than the 12 steps"):
+        WarmupCosineLR(_optimizer(), total_steps=12, warmup_steps=warmup_steps)
+
+
+def test_a_cosine_shorter_than_the_run_is_refused() -> None:
+    schedule = WarmupCosineLR(_optimizer(), total_steps=11)
+    require_schedule_covers(schedule, epochs=11)
+    with pytest.raises(ValueError, match="total_steps=11, but the run has 12: 4 epochs of 3 steps"):
+        require_schedule_covers(schedule, epochs=4, steps_per_epoch=3)
 
 
 def test_a_first_step_that_is_neither_0_nor_1_is_refused() -> None:

@@ -15,6 +15,7 @@ from earmark.cli.config_schema import (
     Environment,
     Evaluate,
     EvaluateConfig,
+    Optim,
     Prepare,
     PretrainAugm,
     PretrainConfig,
@@ -78,12 +79,33 @@ def contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
                 "optim.max_gradient_norm: needs model.fused_optimizer=false with environment.precision=16-mixed: the "
                 "fused update undoes the scale of gradients too late for clipping"
             )
+    return problems + _contradicting_schedule(optim)
+
+
+def _contradicting_schedule(optim: Optim) -> list[str]:
+    """Return which settings of the learning rate's schedule contradict each other."""
+    problems, options = [], optim.lr_scheduler_args
+    cosine = optim.lr_scheduler == "cosine"
     if optim.use_lr_scheduler and optim.schedule:
         problems.append("optim.schedule: is for optim.use_lr_scheduler=false; give one or the other")
-    total_steps = optim.lr_scheduler_args.total_steps
-    if optim.use_lr_scheduler and total_steps is not None and total_steps < optim.epochs:
+    if cosine and not optim.use_lr_scheduler:
+        problems.append("optim.lr_scheduler: cosine needs optim.use_lr_scheduler=true")
+    if cosine and options.total_steps is not None:
         problems.append(
-            f"optim.lr_scheduler_args.total_steps: {total_steps} is too few for {counted(optim.epochs, 'epoch')}"
+            "optim.lr_scheduler_args.total_steps: must be null with optim.lr_scheduler=cosine, which is as long as "
+            "optim.epochs"
+        )
+    elif optim.use_lr_scheduler and options.total_steps is not None and options.total_steps < optim.epochs:
+        problems.append(
+            f"optim.lr_scheduler_args.total_steps: {options.total_steps} is too few for "
+            f"{counted(optim.epochs, 'epoch')}"
+        )
+    if options.warmup_epochs and not cosine:
+        problems.append("optim.lr_scheduler_args.warmup_epochs: must be 0; it is of optim.lr_scheduler=cosine")
+    elif options.warmup_epochs >= optim.epochs:
+        problems.append(
+            f"optim.lr_scheduler_args.warmup_epochs: {options.warmup_epochs:g} leaves nothing of "
+            f"{counted(optim.epochs, 'epoch')} to the cosine"
         )
     return problems
 
@@ -151,6 +173,8 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
     for name, plain in (("accumulate", 1), ("max_gradient_norm", None), ("ema_decay", None)):
         if getattr(config.optim, name) != plain:
             problems.append(f"optim.{name}: must be {plain}; it is for pretraining")
+    if config.data.moments_per_segment != 1:
+        problems.append("data.moments_per_segment: must be 1; it is for pretraining")
     if config.environment.force:
         problems.append("environment.force: must be false; it is for pretraining")
     if config.environment.force_processes not in (None, 1):

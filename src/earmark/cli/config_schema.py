@@ -79,6 +79,7 @@ class Data:
     clip_fps: Positive
     audio_seconds: Positive
     moments: Literal["audible", "random"] = "audible"
+    moments_per_segment: AtLeastOne = 1
     subset: Literal["head_classes", "tail_classes", "unseen_participants"] | None = None
 
 
@@ -209,11 +210,12 @@ class OptimArgs:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerArgs:
-    """Options of the one-cycle schedule."""
+    """Options of the schedule: the warm-up belongs to the cosine, length and first step to the one cycle."""
 
     max_lr: Positive | None
     total_steps: AtLeastOne | None
     first_step: Literal[0, 1]
+    warmup_epochs: NonNegative = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,7 @@ class Optim:
     lr_scheduler_args: SchedulerArgs
     schedule: list[AtLeastOne]
     gamma: Positive
+    lr_scheduler: Literal["one_cycle", "cosine"] = "one_cycle"
     max_steps: AtLeastOne | None = None
     accumulate: AtLeastOne = 1
     max_gradient_norm: Positive | None = None

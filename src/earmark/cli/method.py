@@ -94,6 +94,7 @@ def build_clips(config: PretrainConfig, store: "PreparedStore") -> "tuple[Moment
         moments=data.moments,
         views=method.views,
         actions=actions,
+        moments_per_segment=data.moments_per_segment,
     )
     return clips, num_classes
 

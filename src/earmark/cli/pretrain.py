@@ -118,7 +118,7 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
     seed_everything(environment.seed)
     encoders = build_encoders(config)  # before the videos are prepared: what is wrong with them shows at once
 
-    from earmark.clips.sampling import sample_seed
+    from earmark.clips.sampling import num_full_batches, sample_seed
     from earmark.training import Checkpointing, Judging, Learner, Schedule, StepOptions, pretrain
     from earmark.training import Logging as RunLogging
 
@@ -127,7 +127,13 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
     model = build_model(config, encoders, num_samples=len(clips), num_classes=num_classes)
     if launch.rank:  # the model is the same everywhere; what it draws in training, such as dropout, is not
         seed_everything(sample_seed(environment.seed, 0, launch.rank))
-    optimizer, scheduler = build_optimizer(model, optim, fused=config.model.fused_optimizer)
+    batch_size = optim.batch_size * launch.num_nodes  # of all nodes
+    optimizer, scheduler = build_optimizer(
+        model,
+        optim,
+        fused=config.model.fused_optimizer,
+        steps_per_epoch=num_full_batches(len(clips), batch_size),
+    )
     folder = run_dir(environment, logging)
     judging, videos = None, {"pretraining": clips.video_ids}
     if logging.evaluate_every is not None:
@@ -145,7 +151,7 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
             training_data(config, store, clips, videos=videos, num_workers=-(-environment.workers // launch.num_local)),
             Schedule(
                 epochs=optim.epochs,
-                batch_size=optim.batch_size * launch.num_nodes,
+                batch_size=batch_size,
                 seed=environment.seed,
                 max_steps=optim.max_steps,
             ),
@@ -245,8 +251,10 @@ def say_what_is_trained_on(config: PretrainConfig, store: "PreparedStore", clips
     say(describe_store(store))
     say(describe_clips(config))
     found_by = f"detector {store.parameters['detector']}" if clips.moments == "audible" else clips.moments
-    segments, moments = counted(len(clips), "segment"), counted(clips.num_moments, "moment")
+    segments, moments = counted(clips.num_segments, "segment"), counted(clips.num_moments, "moment")
     say(f"pretraining on {segments} with {moments} ({found_by}); run folder {folder}")
+    if clips.moments_per_segment > 1:
+        say(f"an epoch: {counted(len(clips), 'clip')}, up to {clips.moments_per_segment} of each segment")
     trained_on = "all splits" if config.data.split == "all" else f"split {config.data.split}"
     say(f"videos: {len(clips.video_ids)} of {trained_on}")
     for line in held_out_videos_seen(clips, store):
@@ -341,21 +349,29 @@ def write_config(folder: Path, values: dict[str, Any], *, force: bool = False) -
         OmegaConf.save(OmegaConf.create(values), folder / "config.yaml")
 
 
-def build_optimizer(model: "nn.Module", config: Optim, *, fused: bool) -> "tuple[SGD, LRScheduler | None]":
-    """Build the optimizer and its schedule, which is stepped once per epoch."""
-    from earmark.training import multi_step, one_cycle, sgd
+def build_optimizer(
+    model: "nn.Module", config: Optim, *, fused: bool, steps_per_epoch: int
+) -> "tuple[SGD, LRScheduler | None]":
+    """Build the optimizer and its schedule, which is as long as the epochs, whatever ends the run before."""
+    from earmark.training import WarmupCosineLR, multi_step, one_cycle, sgd
 
-    args = config.args
+    args, cycle = config.args, config.lr_scheduler_args
+    max_lr = cycle.max_lr if config.use_lr_scheduler and cycle.max_lr is not None else args.lr
     optimizer = sgd(
         model.parameters(),
-        lr=args.lr,
+        lr=max_lr if config.lr_scheduler == "cosine" else args.lr,
         momentum=args.momentum,
         weight_decay=args.weight_decay,
         nesterov=args.nesterov,
         fused=fused,
     )
+    if config.use_lr_scheduler and config.lr_scheduler == "cosine":
+        return optimizer, WarmupCosineLR(
+            optimizer,
+            total_steps=config.epochs * steps_per_epoch,
+            warmup_steps=cycle.warmup_epochs * steps_per_epoch,
+        )
     if config.use_lr_scheduler:
-        cycle = config.lr_scheduler_args
         if cycle.first_step == 1 and config.epochs < SHORT_RUN_EPOCHS:
             say(
                 "note: the published one-cycle schedule, stepped once per epoch from its second step on, is coarse "
@@ -364,7 +380,7 @@ def build_optimizer(model: "nn.Module", config: Optim, *, fused: bool) -> "tuple
             )
         return optimizer, one_cycle(
             optimizer,
-            max_lr=cycle.max_lr if cycle.max_lr is not None else args.lr,
+            max_lr=max_lr,
             total_steps=cycle.total_steps if cycle.total_steps is not None else config.epochs,
             first_step=cycle.first_step,
         )

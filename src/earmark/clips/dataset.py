@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from earmark.clips.collation import collate
-from earmark.clips.sampling import uniform_draw
+from earmark.clips.sampling import seed_in_group, shared_seed, uniform_draw
 from earmark.clips.store import PreparedStore
 from earmark.clips.stored_clips import ClipWindow, StoredClips, num_frames_of
 from earmark.moments import segment_number
@@ -52,8 +52,14 @@ class MomentClips(StoredClips):
     at ``t + gap``; the sound is centred on t, silent where it reaches past the recording. Segments without a usable
     moment are left out and counted, never replaced by others.
 
+    With ``moments_per_segment=k`` a segment has up to k items: one for each of its moments, k if it has more. An epoch
+    draws k of those without replacement, and item n of the segment is the n-th of them in time (all n-th moments, where
+    none is left out). So the length of an epoch is fixed: the sum of min(k, moments) over the segments. The items of a
+    segment draw together by their seeds, which `visit_seed` gives; with other seeds, each draws for itself.
+
     With ``moments="random"`` each visit draws any time of the segment at which both clips lie in the video, whatever is
-    heard there: the paper's comparison without moments of interaction. With ``views="same_clip"`` both clips are the
+    heard there: the paper's comparison without moments of interaction; of several per segment, item n is the n-th in
+    time of k such times. With ``views="same_clip"`` both clips are the
     one centred on the moment, for methods that compare two crops of one clip.
 
     Args:
@@ -67,12 +73,14 @@ class MomentClips(StoredClips):
         moments: ``audible``, those found in the sound, or ``random``.
         views: ``before_after`` or ``same_clip``.
         actions: Annotated actions, whose labels are those of the moments they cover, of several the shortest one's.
+        moments_per_segment: The most moments of a segment that an epoch visits.
 
     Attributes:
+        num_segments: Segments that have items.
         num_frames: Frames of a clip, T.
         num_samples: Samples of sound, S.
         sample_rate: Sample rate of the sound in Hz.
-        num_moments: Usable moments in all; for random moments, one per segment.
+        num_moments: Usable moments in all; for random moments, as many as there are items.
         num_segments_without_moment: Segments of videos with sound that have no usable moment.
         num_unusable_moments: Moments found that are too near an end of their video; 0 for random moments.
         num_videos_without_sound: Videos of the splits that are left out because they have none.
@@ -104,9 +112,12 @@ class MomentClips(StoredClips):
         moments: Literal["audible", "random"] = "audible",
         views: Literal["before_after", "same_clip"] = "before_after",
         actions: Sequence["ActionRecord"] = (),
+        moments_per_segment: int = 1,
     ) -> None:
         super().__init__()
-        self.store = store
+        if moments_per_segment < 1:
+            raise ValueError(f"need at least one moment of a segment, got {moments_per_segment}")
+        self.store, self.moments_per_segment = store, moments_per_segment
         self.clip_seconds, self.clip_fps = clip_seconds, clip_fps
         self._gaps = tuple(gap_seconds) if isinstance(gap_seconds, Sequence) else (gap_seconds,)
         self.gap_seconds, self.audio_seconds = max(self._gaps, default=-1.0), audio_seconds
@@ -136,11 +147,16 @@ class MomentClips(StoredClips):
         # segment i, of video _videos[i], has the times from place _starts[i] to _starts[i + 1]
         if moments == "audible":
             self._find_moments(durations, segment_seconds)
-            self.num_moments = len(self._times)
+            num_items = np.minimum(np.diff(self._starts), moments_per_segment)
         else:
             self._bound_segments(durations, num_segments, segment_seconds)
-            self.num_moments = len(self)
-        self.num_segments_without_moment = int(num_segments.sum()) - len(self)
+            num_items = np.full(len(self._videos), moments_per_segment)
+        self.num_segments = len(self._videos)
+        # item i is of segment _segments[i], whose first item is _first_items[_segments[i]]
+        self._segments = np.repeat(np.arange(self.num_segments, dtype=np.int32), num_items)
+        self._first_items = np.cumsum(num_items) - num_items
+        self.num_moments = len(self._times) if moments == "audible" else len(self)
+        self.num_segments_without_moment = int(num_segments.sum()) - self.num_segments
         if not len(self):
             where = f"{store.root}" + (f", splits {sorted(splits)}" if splits is not None else "")
             num_refused = len(store.catalog) - len(store.videos)
@@ -213,7 +229,7 @@ class MomentClips(StoredClips):
         self._starts = np.arange(0, len(self._times) + 1, 2)
 
     def __len__(self) -> int:
-        return len(self._videos)
+        return len(self._segments)
 
     @property
     def video_ids(self) -> list[str]:
@@ -224,15 +240,42 @@ class MomentClips(StoredClips):
         """Return (video_id, time_seconds) of the moment that a visit draws.
 
         Args:
-            index: Which segment.
+            index: Which item.
             seed: Randomness of the visit.
         """
-        times = self._times[self._starts[index] : self._starts[index + 1]]
-        draw = uniform_draw(seed, stream=0x4D4F4D)
-        time_seconds = (
-            times[0] + draw * (times[1] - times[0]) if self.moments == "random" else times[int(len(times) * draw)]
-        )
-        return self._video_ids[self._videos[index]], float(time_seconds)
+        segment = int(self._segments[index])
+        times = self._times[self._starts[segment] : self._starts[segment + 1]]
+        if self.moments_per_segment > 1:
+            time_seconds = self._one_of_several(times, index - int(self._first_items[segment]), seed)
+        else:
+            draw = uniform_draw(seed, stream=0x4D4F4D)
+            time_seconds = (
+                times[0] + draw * (times[1] - times[0]) if self.moments == "random" else times[int(len(times) * draw)]
+            )
+        return self._video_ids[self._videos[segment]], float(time_seconds)
+
+    def _one_of_several(self, times: npt.NDArray[np.float64], place: int, seed: int) -> float:
+        """Return the moment of one of the items that draw together from a segment."""
+        number = self.moments_per_segment
+        key = np.array([shared_seed(seed, num_places=number), 0x534547], np.uint64)
+        raw = np.random.Philox(key=key).random_raw(number if self.moments == "random" else len(times))
+        if self.moments == "random":
+            draws = np.sort(raw >> np.uint64(11)) / (1 << 53)
+            return float(times[0] + draws[place] * (times[1] - times[0]))
+        drawn = np.sort(np.argsort(raw, kind="stable")[:number])
+        return float(times[drawn[place]])
+
+    def visit_seed(self, seed: int, epoch: int, index: int) -> int:
+        """Return the seed of an item's visit in an epoch; the items of a segment draw together by it.
+
+        Args:
+            seed: Seed of the run.
+            epoch: Counted from 0.
+            index: Which item.
+        """
+        segment = int(self._segments[index])
+        place = index - int(self._first_items[segment])
+        return seed_in_group(seed, epoch, segment, place, num_places=self.moments_per_segment)
 
     def _window(self, index: int, seed: int) -> ClipWindow:
         video_id, moment = self.moment_of(index, seed)
@@ -245,7 +288,7 @@ class MomentClips(StoredClips):
         return ClipWindow(video_id, times, moment - self.audio_seconds / 2)
 
     def _videos_of_items(self) -> tuple[list[str], npt.NDArray[np.int32]]:
-        return self._video_ids, self._videos
+        return self._video_ids, self._videos[self._segments]
 
     def _labels(self, index: int, seed: int) -> dict[str, int]:
         if not self._label_columns:

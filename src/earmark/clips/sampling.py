@@ -7,7 +7,7 @@ ranks, walks the same batches.
 """
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from earmark.clips.splitmix64 import mixed
 
 Key = int | tuple[int, int]
 """An index, or an index and the seed of the visit."""
+SeedOf = Callable[[int, int, int], int]
+"""From the seed of the run, the epoch and the index to the seed of the visit, such as `sample_seed`."""
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
@@ -41,6 +43,40 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     if min(seed, epoch, index) < 0:
         raise ValueError(f"seed, epoch and index can't be negative, got {seed}, {epoch}, {index}")
     return mixed(mixed(mixed(seed) ^ epoch) ^ index) >> 1
+
+
+def seed_in_group(seed: int, epoch: int, group: int, place: int, *, num_places: int) -> int:
+    """Return the seed of a visit that draws together with others: they share all bits but the last few.
+
+    What they draw together comes of the bits that they share (`shared_seed`), all else of the whole seed.
+
+    Args:
+        seed: Seed of the run, not negative.
+        epoch: Epoch, counted from 0.
+        group: Number of the group.
+        place: Which of the group, from 0 to below `num_places`.
+        num_places: The most that a group has. With one, the seed is `sample_seed` of the group.
+
+    Returns:
+        A number of 63 bits, as `sample_seed`.
+
+    Raises:
+        ValueError: If a number is negative, or the place out of range.
+
+    Example:
+        >>> one, other = (seed_in_group(0, 3, 7, place, num_places=3) for place in (0, 2))
+        >>> one == other, shared_seed(one, num_places=3) == shared_seed(other, num_places=3)
+        (False, True)
+    """
+    if not 0 <= place < num_places:
+        raise ValueError(f"place {place} is out of range: there are {num_places}")
+    num_bits = (num_places - 1).bit_length()
+    return sample_seed(seed, epoch, group) >> num_bits << num_bits | place
+
+
+def shared_seed(seed: int, *, num_places: int) -> int:
+    """Return what the seeds of a group have in common (see `seed_in_group`)."""
+    return seed >> (num_places - 1).bit_length()
 
 
 def uniform_draw(seed: int, *, stream: int) -> float:
@@ -91,12 +127,13 @@ class Visits:
             raise ValueError(f"epoch and seed must be from 0 to below 2^63, got {epoch} and {seed}")
         self._seed_and_epoch.copy_(torch.tensor([seed, epoch]))
 
-    def of(self, key: Key, *, num_items: int) -> tuple[int, int]:
+    def of(self, key: Key, *, num_items: int, seed_of: SeedOf = sample_seed) -> tuple[int, int]:
         """Return the index, counted from the start, and the seed of a key.
 
         Args:
             key: An index, negative ones from the end, or (index, seed).
             num_items: Size of the data set.
+            seed_of: Gives the seed to an index alone.
 
         Raises:
             IndexError: If there is no such item.
@@ -110,7 +147,7 @@ class Visits:
         if seed is not None:
             return index, operator.index(seed)
         run_seed, epoch = self._seed_and_epoch.tolist()
-        return index, sample_seed(run_seed, epoch, index)
+        return index, seed_of(run_seed, epoch, index)
 
 
 def epoch_order(num_items: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -135,6 +172,20 @@ def epoch_order(num_items: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.argsort(generator.random_raw(num_items), kind="stable").astype(np.int64)
 
 
+def num_full_batches(num_items: int, batch_size: int) -> int:
+    """Return how many batches an epoch has that leaves out what does not fill one: one, if there are fewer items.
+
+    Args:
+        num_items: Number of items of the data set.
+        batch_size: Size of the global batch.
+
+    Example:
+        >>> num_full_batches(10, 4), num_full_batches(3, 4)
+        (2, 1)
+    """
+    return max(1, num_items // batch_size)
+
+
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """The batches of one epoch, as lists of the keys ``(index, seed)`` of one rank's samples.
 
@@ -151,6 +202,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         start_batch: Batch of the epoch to start at, for a resume in mid-epoch.
         drop_last: Leave out an incomplete last batch, unless it is the only one.
         shuffle: Visit the items in the order of `epoch_order`; otherwise in their own.
+        seed_of: Gives each sample its seed; `MomentClips.visit_seed` for moments that are drawn together.
 
     Raises:
         ValueError: If there are no items, a number is out of range, or a batch can't be shared out equally.
@@ -172,6 +224,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         start_batch: int = 0,
         drop_last: bool = True,
         shuffle: bool = True,
+        seed_of: SeedOf = sample_seed,
     ) -> None:
         if num_items < 1 or batch_size < 1:
             raise ValueError(f"need at least one item and one sample per batch, got {num_items} and {batch_size}")
@@ -183,13 +236,13 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
                 f"batches of {batch_size} from {num_items} items can't be shared out equally among {world_size} ranks; "
                 f"give a batch size of at most {num_items} that {world_size} divides"
             )
-        self.num_batches = max(1, num_items // batch_size) if drop_last else -(-num_items // batch_size)
+        self.num_batches = num_full_batches(num_items, batch_size) if drop_last else -(-num_items // batch_size)
         if not 0 <= start_batch <= self.num_batches:
             raise ValueError(f"can't start at batch {start_batch} of an epoch of {self.num_batches}")
         self._num_items, self._batch_size = num_items, batch_size
         self._seed, self._epoch = seed, epoch
         self._rank, self._world_size = rank, world_size
-        self._start_batch, self._shuffle = start_batch, shuffle
+        self._start_batch, self._shuffle, self._seed_of = start_batch, shuffle, seed_of
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         if self._shuffle:
@@ -200,7 +253,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             indices = order[batch * self._batch_size : (batch + 1) * self._batch_size]
             share = len(indices) // self._world_size
             mine = indices[self._rank * share : (self._rank + 1) * share].tolist()
-            yield [(index, sample_seed(self._seed, self._epoch, index)) for index in mine]
+            yield [(index, self._seed_of(self._seed, self._epoch, index)) for index in mine]
 
     def __len__(self) -> int:
         return self.num_batches - self._start_batch

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from earmark.clips.collation import empty_rows
-from earmark.clips.sampling import Key, Visits
+from earmark.clips.sampling import Key, Visits, sample_seed
 from earmark.clips.store import PreparedStore
 
 __all__ = ["ClipWindow", "StoredClips", "num_frames_of"]
@@ -66,8 +66,7 @@ class StoredClips(Dataset[Sample]):
         """Say which epoch begins, so that keys without a seed get new draws: moments, gaps, crops.
 
         Call it before each pass of a `torch.utils.data.DataLoader`, as for torch's own DistributedSampler; otherwise
-        every pass is that of epoch 0. Item i is then what the key ``(i, sample_seed(seed, epoch, i))`` gives (see
-        `earmark.clips.sampling`).
+        every pass is that of epoch 0. Item i is then what the key ``(i, visit_seed(seed, epoch, i))`` gives.
 
         Args:
             epoch: Counted from 0.
@@ -78,13 +77,23 @@ class StoredClips(Dataset[Sample]):
         """
         self._visits.set_epoch(epoch, seed=seed)
 
+    def visit_seed(self, seed: int, epoch: int, index: int) -> int:
+        """Return the seed of an item's visit in an epoch (see `earmark.clips.sampling.sample_seed`).
+
+        Args:
+            seed: Seed of the run.
+            epoch: Counted from 0.
+            index: Which item.
+        """
+        return sample_seed(seed, epoch, index)
+
     def visit(self, key: Key) -> tuple[int, int]:
         """Return the index, counted from the start, and the seed that a key means.
 
         Raises:
             IndexError: If there is no such item.
         """
-        return self._visits.of(key, num_items=len(self))
+        return self._visits.of(key, num_items=len(self), seed_of=self.visit_seed)
 
     def describe(self, index: int, seed: int) -> str:
         """Name a visit by video and time."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from earmark.training.batches import Schedule, TrainingData
     from earmark.training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
     from earmark.training.loop import Judging
-    from earmark.training.optim import multi_step, one_cycle, require_schedule_covers, sgd
+    from earmark.training.optim import WarmupCosineLR, multi_step, one_cycle, require_schedule_covers, sgd
     from earmark.training.pretraining import PretrainResult, pretrain
     from earmark.training.processes import on_first_rank
     from earmark.training.run_lock import RunBusyError, holder_of
@@ -38,6 +38,7 @@ _MODULE_OF = {
     "Schedule": "batches",
     "StepOptions": "step",
     "TrainingData": "batches",
+    "WarmupCosineLR": "optim",
     "compile_encoders": "speed",
     "holder_of": "run_lock",
     "latest_checkpoint": "checkpoint",
@@ -68,6 +69,7 @@ __all__ = [
     "Schedule",
     "StepOptions",
     "TrainingData",
+    "WarmupCosineLR",
     "compile_encoders",
     "holder_of",
     "latest_checkpoint",

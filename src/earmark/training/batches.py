@@ -7,13 +7,13 @@ which takes the model's inputs from here.
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from earmark.clips import loading
-from earmark.clips.sampling import EpochBatches, sample_seed
+from earmark.clips.sampling import EpochBatches, SeedOf, sample_seed
 from earmark.methods.base import Embeddings, EpochAware
 from earmark.training.ranges import require_in_range
 from earmark.training.run_state import Position
@@ -29,6 +29,14 @@ class Clips(loading.Clips, Protocol):
     """A map-style data set of known size: its keys are (index, seed), its samples are NumPy arrays by name."""
 
     def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class SeedsVisits(Protocol):
+    """A data set that gives its visits seeds of its own, such as `earmark.clips.dataset.MomentClips`."""
+
+    def visit_seed(self, seed: int, epoch: int, index: int) -> int:
+        """Return the seed of an item's visit in an epoch of a run of this seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +129,7 @@ class TrainingBatches:
     def __init__(self, data: TrainingData, schedule: Schedule, fabric: "Fabric") -> None:
         self._data, self._schedule, self._fabric = data, schedule, fabric
         self._num_clips = len(data.clips)
+        self._seed_of: SeedOf = data.clips.visit_seed if isinstance(data.clips, SeedsVisits) else sample_seed
         self.num_per_epoch = self._of_epoch(0, world_size=fabric.world_size).num_batches
         self.share = min(self._num_clips, schedule.batch_size) // fabric.world_size
         data.video_transform.to(fabric.device)
@@ -167,7 +176,7 @@ class TrainingBatches:
         share = range(fabric.global_rank, self._num_clips, fabric.world_size)
         size = batch_size // fabric.world_size
         batches = (share[start : start + size] for start in range(0, len(share), size))
-        keys = ([(index, sample_seed(self._schedule.seed, epoch, index)) for index in batch] for batch in batches)
+        keys = ([(index, self._seed_of(self._schedule.seed, epoch, index)) for index in batch] for batch in batches)
         model.eval()
         try:
             with closing(self._load(keys)) as loaded:
@@ -210,6 +219,7 @@ class TrainingBatches:
             rank=rank,
             world_size=world_size,
             start_batch=start_batch,
+            seed_of=self._seed_of,
         )
 
     def _load(self, keys: Iterator[list[tuple[int, int]]]) -> Generator[dict[str, Tensor], None, None]:

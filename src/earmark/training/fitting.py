@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from earmark.encoders.own_checkpoint import PARAMETER_SHAPED
 from earmark.training.checkpoint import CheckpointError
+from earmark.training.optim import WarmupCosineLR
 from earmark.training.step import Learner
 
 __all__ = ["require_fits"]
@@ -57,7 +58,8 @@ def _misfits(state: Mapping[str, Any], learner: Learner, same_settings: bool) ->
         yield from _in_plain("scheduler", there, here)
         epoch, batch = state["position"]["epoch"], state["position"]["batch"]
         num_begun = epoch if batch else max(0, epoch - 1)  # each but the first takes a step of the schedule
-        if there["last_epoch"] > here["last_epoch"] + num_begun:
+        by_epochs = not isinstance(learner.scheduler, WarmupCosineLR)  # which is told its place, and takes over nothing
+        if by_epochs and there["last_epoch"] > here["last_epoch"] + num_begun:
             yield f"scheduler.last_epoch: {there['last_epoch']} after {epoch} epochs"
     size = torch.get_rng_state().shape
     for rank, generators in enumerate(state["rng"]):

@@ -20,6 +20,7 @@ from earmark.training.batches import Schedule, TrainingBatches
 from earmark.training.checkpoint import rng_state, set_rng_state
 from earmark.training.clock import StepClock, StepTimes
 from earmark.training.interrupts import StopRequest
+from earmark.training.optim import WarmupCosineLR
 from earmark.training.processes import on_first_rank
 from earmark.training.ranges import require_in_range
 from earmark.training.run_log import RunLog
@@ -147,7 +148,7 @@ class TrainLoop:
 
     def _begin_epoch(self) -> None:
         epoch, learner = self.position.epoch, self.learner
-        if epoch > 0 and learner.scheduler is not None:
+        if epoch > 0 and learner.scheduler is not None and not isinstance(learner.scheduler, WarmupCosineLR):
             with warnings.catch_warnings():
                 # PyTorch counts the optimizer's steps in this process only, so it misses those from before a resume.
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
@@ -161,6 +162,8 @@ class TrainLoop:
     def _queue_step(self, batch: dict[str, Tensor], request: StopRequest) -> None:
         """Do a step, or have the device do it, and move the position on."""
         position = self.position
+        if isinstance(self.learner.scheduler, WarmupCosineLR):  # by the place alone, whatever happened on the way
+            self.learner.scheduler.go_to(position.epoch * self.batches.num_per_epoch + position.batch)
         flags = (bool(request), self.saver.minutes_are_over())
         labels = {name.removeprefix("label_"): x for name, x in batch.items() if name.startswith("label_")}
         self.clock.begin()

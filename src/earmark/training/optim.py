@@ -1,8 +1,10 @@
 """Optimizer and learning-rate schedules: PyTorch's own, with the published settings.
 
-The loop steps a schedule once per epoch. Schedules are torch schedulers, so that a checkpoint holds their state.
+The loop steps a schedule once per epoch, `WarmupCosineLR` at each step. Schedules are torch schedulers, so that a
+checkpoint holds their state.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +13,8 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
 from earmark.wording import counted
+
+__all__ = ["WarmupCosineLR", "multi_step", "one_cycle", "require_schedule_covers", "sgd"]
 
 
 def sgd(
@@ -98,12 +102,79 @@ def multi_step(optimizer: Optimizer, *, milestones: Sequence[int], gamma: float 
     return MultiStepLR(optimizer, milestones=list(milestones), gamma=gamma)
 
 
-def require_schedule_covers(scheduler: LRScheduler | None, *, epochs: int) -> None:
+class WarmupCosineLR(LRScheduler):
+    r"""Linear warm-up, then half a cosine to 0: a rate for each step, not for each epoch.
+
+    Of T steps in all, W of them warm-up, step t = 0, 1, ..., T - 1 has the rate
+
+    .. math::
+        \eta_t = \eta \cdot \begin{cases}
+            (t + 1) / (W + 1) & t < W \\
+            \tfrac12 \bigl(1 + \cos(\pi (t - W) / (T - W))\bigr) & t \ge W
+        \end{cases}
+
+    with :math:`\eta` the rate that each group of parameters was given. The first step and the last one have rates
+    above 0, so neither is wasted; 0 is where a step T would be. The loop tells it the place of each step (`go_to`), so
+    a run that is resumed has the rate of its place.
+
+    Args:
+        optimizer: Any optimizer; its rates are the highest ones.
+        total_steps: Steps of the whole run, T.
+        warmup_steps: Those of the warm-up, W; it need not be whole.
+
+    Raises:
+        ValueError: If the warm-up is negative, or leaves no step to the cosine.
+
+    Source: Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts; the warm-up is that of Goyal et al.,
+    arXiv 1706.02677, section 2.2.
+
+    Example:
+        >>> from torch import nn
+        >>> schedule = WarmupCosineLR(sgd(nn.Linear(2, 1).parameters(), lr=0.3), total_steps=6, warmup_steps=2)
+        >>> [round(0.3 * schedule.share_of(step), 4) for step in range(6)]
+        [0.1, 0.2, 0.3, 0.2561, 0.15, 0.0439]
+    """
+
+    def __init__(self, optimizer: Optimizer, *, total_steps: int, warmup_steps: float = 0.0) -> None:
+        if not 0 <= warmup_steps < total_steps:
+            raise ValueError(f"need a warm-up of at least 0 and fewer than the {total_steps} steps, got {warmup_steps}")
+        self.total_steps, self.warmup_steps = total_steps, warmup_steps
+        super().__init__(optimizer)
+
+    def share_of(self, step: int) -> float:
+        """Return the rate of a step as a share of the highest one.
+
+        Args:
+            step: Counted from 0; from `total_steps` on the share is 0.
+        """
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        share = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
+        return (1 + math.cos(math.pi * share)) / 2
+
+    def get_lr(self) -> list[Any]:
+        """Return the rate of each group at the step that the schedule is at."""
+        return [rate * self.share_of(self.last_epoch) for rate in self.base_lrs]
+
+    def go_to(self, step: int) -> None:
+        """Set the rates of a step.
+
+        Args:
+            step: Counted from 0.
+        """
+        self.last_epoch = step  # torch's name; it counts calls of `step`
+        self._last_lr: list[Any] = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
+
+
+def require_schedule_covers(scheduler: LRScheduler | None, *, epochs: int, steps_per_epoch: int = 1) -> None:
     """Refuse a schedule of fixed length that is shorter than the run, before the run and not days into it.
 
     Args:
-        scheduler: Any schedule; only `one_cycle` has a length.
+        scheduler: Any schedule; only `one_cycle` and `WarmupCosineLR` have a length.
         epochs: Length of the run.
+        steps_per_epoch: Steps of an epoch, which `WarmupCosineLR` counts.
 
     Raises:
         ValueError: If the schedule ends before the run does.
@@ -115,4 +186,9 @@ def require_schedule_covers(scheduler: LRScheduler | None, *, epochs: int) -> No
         raise ValueError(
             f"the one-cycle schedule has total_steps={scheduler.total_steps}, but the run has "
             f"{counted(epochs, 'epoch')}: give it at least one step per epoch"
+        )
+    if isinstance(scheduler, WarmupCosineLR) and scheduler.total_steps < epochs * steps_per_epoch:
+        raise ValueError(
+            f"the cosine has total_steps={scheduler.total_steps}, but the run has {epochs * steps_per_epoch}: "
+            f"{counted(epochs, 'epoch')} of {counted(steps_per_epoch, 'step')}"
         )

@@ -115,8 +115,8 @@ def pretrain(
     run_dir = Path(run_dir)
     step, checkpointing, logging = step or StepOptions(), checkpointing or Checkpointing(), logging or Logging()
     _refuse_bf16_on_cpu(fabric)
-    require_schedule_covers(learner.scheduler, epochs=schedule.epochs)
     batches = TrainingBatches(data, schedule, fabric)
+    require_schedule_covers(learner.scheduler, epochs=schedule.epochs, steps_per_epoch=batches.num_per_epoch)
     if batches.share % step.accumulate:
         raise ValueError(
             f"a batch of {batches.share} samples of one process can't be cut into {step.accumulate} equal parts"

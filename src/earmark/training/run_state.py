@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from earmark.clips.sampling import num_full_batches
 from earmark.training.checkpoint import (
     CheckpointError,
     best_checkpoint_path,
@@ -29,6 +30,7 @@ from earmark.training.checkpoint import (
     set_rng_state,
 )
 from earmark.training.fitting import require_fits
+from earmark.training.optim import WarmupCosineLR
 from earmark.training.processes import gather_objects, on_first_rank
 from earmark.training.ranges import require_in_range
 from earmark.training.step import HasBounds, Learner, NonFiniteError
@@ -276,7 +278,7 @@ class RunSaver:
         return position
 
     def _require_position_of_this_run(self, path: Path, position: Mapping[str, int]) -> None:
-        num_batches = max(1, self.arguments["num_clips"] // self.arguments["batch_size"])
+        num_batches = num_full_batches(self.arguments["num_clips"], self.arguments["batch_size"])
         if position["epoch"] > self.epochs or position["batch"] >= num_batches:
             raise CheckpointError(
                 f"{path}: position: batch {position['batch']} of epoch {position['epoch']}, in a run of "
@@ -293,7 +295,8 @@ class RunSaver:
         for group, values in zip(learner.optimizer.param_groups, chosen, strict=True):
             # flags, such as fused, say how a step is done: that is for this run to choose
             group.update({name: value for name, value in values.items() if isinstance(value, bool | None)})
-        if learner.scheduler is not None and with_schedule:
+        # A `WarmupCosineLR` is told its place by the loop.
+        if learner.scheduler is not None and with_schedule and not isinstance(learner.scheduler, WarmupCosineLR):
             known = learner.scheduler.state_dict().keys()
             learner.scheduler.load_state_dict({k: v for k, v in state["scheduler"].items() if k in known})
         if state["scaler"]:
@@ -330,7 +333,7 @@ class RunSaver:
             group.update(values)
         if any(arguments.get(name) != self.arguments[name] for name in ("seed", "batch_size", "num_clips")):
             position.batch, position.epoch_totals = 0, Totals()  # the current epoch starts over
-        if self.learner.scheduler is not None:
+        if self.learner.scheduler is not None and not isinstance(self.learner.scheduler, WarmupCosineLR):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
                 for _ in range(position.epoch if position.batch else max(0, position.epoch - 1)):

@@ -52,7 +52,8 @@ class Learner:
     Attributes:
         model: The bare model.
         optimizer: Optimizer of its parameters.
-        scheduler: Its learning-rate schedule, stepped once per epoch; None for a constant rate.
+        scheduler: Its learning-rate schedule, stepped once per epoch, or an `earmark.training.WarmupCosineLR`, which
+            has a rate for each step; None for a constant rate.
         ema: Average of the model's weights; `earmark.training.pretrain` makes it where `StepOptions` asks for one.
 
     Raises:
