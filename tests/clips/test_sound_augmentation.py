@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from earmark.clips.sampling import EpochBatches
 from earmark.clips.sound_augmentation import (
     AugmentedLogMel,
     SoundAugmentation,
@@ -213,14 +214,22 @@ def test_the_parts_are_drawn_apart_and_follow_one_another(augmented: AugmentedLo
     assert np.abs(np.corrcoef(parts.T) - np.eye(6)).max() < 0.2
 
 
-def test_shares_of_eight_give_what_the_whole_batch_gives(augmented: AugmentedLogMel) -> None:
-    audio, seed = sounds(32, 8000), seeds(32)
-    whole = augmented(audio, seed)
-    for share in (8, 16):
-        parts = [augmented(*pair) for pair in zip(audio.split(share), seed.split(share), strict=True)]
-        assert torch.equal(torch.cat(parts), whole)
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_processes_with_shares_of_eight_hear_what_one_process_hears(augmented: AugmentedLogMel, num_ranks: int) -> None:
+    audio = sounds(40, 8000)
+
+    def heard(rank: int, world_size: int) -> Tensor:
+        (keys,) = EpochBatches(40, 32, seed=3, epoch=2, rank=rank, world_size=world_size)
+        index, seed = torch.tensor(keys).T
+        return augmented(audio[index], seed)
+
+    assert torch.equal(torch.cat([heard(rank, num_ranks) for rank in range(num_ranks)]), heard(0, 1))
+
+
+def test_without_mixing_a_sample_sounds_the_same_in_any_batch() -> None:
+    audio, seed = sounds(9, 8000), seeds(9)
     alone = AugmentedLogMel(LogMel(), SoundAugmentation(gain_db=6, mel_masks=2))
-    one_by_one = [alone(audio[i : i + 1], seed[i : i + 1]) for i in range(32)]  # only mixing needs neighbours
+    one_by_one = [alone(audio[i : i + 1], seed[i : i + 1]) for i in range(9)]
     assert torch.equal(torch.cat(one_by_one), alone(audio, seed))
 
 

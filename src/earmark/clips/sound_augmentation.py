@@ -146,7 +146,7 @@ def change_loudness(audio: Tensor, seed: Tensor, *, max_gain_db: float) -> Tenso
 
     Example:
         >>> change_loudness(torch.full((2, 3), 0.5), torch.tensor([7, 8]), max_gain_db=6.0)[:, 0]
-        tensor([0.2974, 0.3416])
+        tensor([0.5832, 0.7818])
     """
     _require_gain(max_gain_db)
     wave, seed = _wave(audio), _seed_of(seed, audio)
@@ -242,7 +242,7 @@ def mask_spectrograms(
     Example:
         >>> frames = torch.arange(6.0).view(1, 1, 6, 1)
         >>> mask_spectrograms(frames, torch.tensor([3]), time_masks=1, time_width=3).flatten()
-        tensor([0.0000, 2.5000, 2.5000, 3.0000, 4.0000, 5.0000])
+        tensor([0.0000, 2.5000, 2.5000, 2.5000, 4.0000, 5.0000])
     """
     _require_masks(time_masks, time_width, mel_masks, mel_width)
     if spectrograms.ndim != 4 or spectrograms.shape[1] != 1:
