@@ -1,4 +1,4 @@
-"""Orders whose batches are made of the samples of few videos, so that most of a sample's negatives are from its video.
+"""Orders whose batches are made of the samples of few videos, so that many of a sample's negatives are from its video.
 
 In the path of a sample this file stands beside `earmark.clips.sampling`, whose `EpochBatches` asks it for an order.
 """
