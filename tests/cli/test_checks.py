@@ -25,6 +25,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
+        (["data.videos_per_batch=5", "optim.batch_size=4"], "data.videos_per_batch: a batch of 4 cannot be made of 5"),
         (["optim.accumulate=3", "optim.batch_size=4"], "optim.accumulate: a batch of 4 of one process cannot be cut"),
         (
             ["environment.force_processes=2", "optim.batch_size=4", "optim.accumulate=4"],

@@ -110,6 +110,13 @@ def test_labels_are_those_of_each_items_own_moment(store: PreparedStore) -> None
     assert clips.num_labelled_moments == 4
 
 
+def test_items_know_their_video_of_which_cuts_are_parts(tmp_path: Path) -> None:
+    cuts = ["P01_04_000000_000010", "P01_04_000010_000020", "P01_05"]
+    finish_store(tmp_path, [add_video(tmp_path, cut) for cut in cuts], {cut: [2.0, 5.0, 7.0] for cut in cuts})
+    clips = MomentClips(PreparedStore(tmp_path), moments_per_segment=2)
+    assert clips.video_of_item.tolist() == [0, 0, 0, 0, 1, 1]
+
+
 def test_numbers_that_make_no_sense_are_refused(store: PreparedStore) -> None:
     with pytest.raises(ValueError, match="need at least one moment of a segment, got 0"):
         MomentClips(store, moments_per_segment=0)

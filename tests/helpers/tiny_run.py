@@ -17,6 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from earmark.clips.sampling import seed_in_group
 from earmark.training.checkpoint import load_checkpoint
 from earmark.training.optim import WarmupCosineLR, multi_step, one_cycle, sgd
 from earmark.training.pretraining import PretrainResult
@@ -52,6 +53,15 @@ class TinyClips:
             "seed": np.int64(seed),
             "video_size": np.array([4, 4]),
         }
+
+
+class TinyClipsOfVideos(TinyClips):
+    """Samples of four videos, two of each segment, which draw together."""
+
+    video_of_item = np.repeat([2, 0, 3, 1], [6, 4, 2, 2])
+
+    def visit_seed(self, seed: int, epoch: int, index: int) -> int:
+        return seed_in_group(seed, epoch, index // 2, index % 2, num_places=2)
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from earmark.training.launch import Launch, LaunchError, ProcessError, join_proc
 from earmark.training.pretraining import PretrainResult
 from earmark.training.processes import OtherProcessError, connection_lost, gather_objects, on_first_rank
 from tests.helpers.rank_runs import end_of, processes, train
-from tests.helpers.tiny_run import NUM_CLIPS, TinyClips, TinyModel, assert_same_end
+from tests.helpers.tiny_run import NUM_CLIPS, TinyClips, TinyClipsOfVideos, TinyModel, assert_same_end
 
 # That the others end because of the one that died, and not when the group's own timeout (30 minutes) has passed.
 WITHOUT_TIMEOUT = 600
@@ -94,6 +94,18 @@ def test_n_processes_take_the_twenty_steps_of_one(tmp_path: Path, num_processes:
     torch.testing.assert_close(several[0], one[0], rtol=1e-6 if precision == "64-true" else 1e-3, atol=1e-6)
     torch.testing.assert_close(several[1], one[1], **close)
     torch.testing.assert_close(several[2], one[2], **close)
+
+
+@pytest.mark.usefixtures("forked_processes")
+@pytest.mark.slow
+def test_n_processes_make_batches_of_the_same_videos_at_the_same_rates(tmp_path: Path) -> None:
+    """Moments that are drawn together, batches of two videos, a rate for each step; resumed by one process."""
+    options = {"clips": TinyClipsOfVideos(), "videos_per_batch": 2, "schedule": "cosine", "epochs": 4, "max_steps": 12}
+    whole = train(processes(1), str(tmp_path / "whole"), "64-true", dict(options))
+    run_processes(processes(2), train, str(tmp_path / "both"), "64-true", options | {"max_steps": 7})
+    both = train(processes(1), str(tmp_path / "both"), "64-true", dict(options))
+    for found, expected in zip(end_of(both), end_of(whole), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.usefixtures("forked_processes")

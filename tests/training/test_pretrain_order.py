@@ -8,10 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from earmark.clips.sampling import seed_in_group, shared_seed
+from earmark.clips.sampling import shared_seed
 from earmark.training.optim import WarmupCosineLR, sgd
 from earmark.training.run_state import RunDiffersError
-from tests.helpers.tiny_run import NUM_CLIPS, TinyClips, TinyModel, assert_same_end, lines_of, run
+from tests.helpers.tiny_run import (
+    NUM_CLIPS,
+    TinyClips,
+    TinyClipsOfVideos,
+    TinyModel,
+    assert_same_end,
+    lines_of,
+    run,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -62,12 +70,7 @@ def test_a_key_that_runs_of_before_lack_stands_for_what_they_did(tmp_path: Path)
         run(tmp_path, max_steps=4, config=other, defaults=defaults)
 
 
-class _DrawnTogether(TinyClips):
-    """Items in pairs, the two of which share the seed's upper bits in each epoch."""
-
-    def visit_seed(self, seed: int, epoch: int, index: int) -> int:
-        return seed_in_group(seed, epoch, index // 2, index % 2, num_places=2)
-
+class _Labelled(TinyClipsOfVideos):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         return {**super().__getitem__(key), "label_seed": np.int64(key[1])}
 
@@ -78,27 +81,27 @@ class _SeesSeeds(TinyModel):
     def __init__(self) -> None:
         super().__init__()
         self.trained: list[tuple[int, int]] = []
+        self.register_buffer("means", torch.zeros(NUM_CLIPS))  # of the clips before, which depend on the seed
 
     def embed(self, video_before: Tensor, video_after: Tensor, audio: Tensor) -> dict[str, Tensor]:
         return {"video": video_before.flatten(1).mean(dim=1, keepdim=True)}
 
     def start_epoch(self, epoch: int, embeddings: Any) -> None:
-        self.means: dict[int, float] = {}  # of the clips before, which depend on the seed
         for index, embedded in embeddings():
-            self.means |= zip(index.tolist(), embedded["video"].squeeze(1).tolist(), strict=True)
+            self.means[index] = embedded["video"].squeeze(1)
 
     def forward(self, *inputs: Tensor, index: Tensor, labels: dict[str, Tensor]) -> dict[str, Tensor]:
         self.trained += zip(index.tolist(), labels["seed"].tolist(), strict=True)
         means = inputs[0].flatten(1).mean(dim=1)
-        torch.testing.assert_close(means, torch.tensor([self.means[i] for i in index.tolist()]))
+        torch.testing.assert_close(means, self.means[index])
         return super().forward(*inputs, index=index, labels=labels)
 
 
 def test_the_data_sets_own_seeds_reach_every_sample_and_the_look_at_all_data(tmp_path: Path) -> None:
     """What is embedded before an epoch is what is trained on in it, sample by sample."""
     model = _SeesSeeds()
-    run(tmp_path, model=model, clips=_DrawnTogether())
-    clips = _DrawnTogether()
+    run(tmp_path, model=model, clips=_Labelled())
+    clips = _Labelled()
     of_epochs = [model.trained[start : start + 12] for start in range(0, 48, 12)]
     for epoch, trained in enumerate(of_epochs):
         assert trained == [(index, clips.visit_seed(5, epoch, index)) for index, _ in trained]
@@ -106,3 +109,42 @@ def test_the_data_sets_own_seeds_reach_every_sample_and_the_look_at_all_data(tmp
         pairs = [(index, index + 1) for index in range(0, NUM_CLIPS, 2) if {index, index + 1} <= shared.keys()]
         assert pairs
         assert all(shared[one] == shared[other] for one, other in pairs)
+
+
+OF_VIDEOS: dict[str, Any] = {"videos_per_batch": 2, "batch_size": 4}
+
+
+def test_batches_of_few_videos_reach_the_model_and_any_stop_leaves_no_trace(tmp_path: Path) -> None:
+    model = _SeesSeeds()
+    whole = run(tmp_path / "whole", model=model, clips=_Labelled(), **OF_VIDEOS)
+    batches = [[index for index, _ in model.trained[start : start + 4]] for start in range(0, 48, 4)]
+    numbers = [len({int(TinyClipsOfVideos.video_of_item[index]) for index in batch}) for batch in batches]
+    assert min(numbers) == 2
+    assert numbers.count(2) > 6  # of 12; the two videos of two items are used up at once
+    for epoch in range(4):
+        visited = [index for batch in batches[3 * epoch : 3 * epoch + 3] for index in batch]
+        assert len(set(visited)) == 12
+    for stop in (1, 3, 7):
+        run(tmp_path / "parts", model=_SeesSeeds(), clips=_Labelled(), max_steps=stop, **OF_VIDEOS)
+    resumed = run(tmp_path / "parts", model=_SeesSeeds(), clips=_Labelled(), **OF_VIDEOS)
+    assert_same_end(whole, resumed)
+    assert lines_of(resumed) == lines_of(whole)
+
+
+def test_other_numbers_of_videos_are_another_run_and_force_begins_the_epoch_anew(tmp_path: Path) -> None:
+    run(tmp_path, clips=TinyClipsOfVideos(), max_steps=4)
+    with pytest.raises(RunDiffersError, match=r"videos_per_batch \(None there, 2 here\)|\(missing there, 2 here\)"):
+        run(tmp_path, clips=TinyClipsOfVideos(), **OF_VIDEOS)
+    result = run(tmp_path, clips=TinyClipsOfVideos(), force=True, **OF_VIDEOS)
+    assert (result.steps, result.epochs) == (4 + 3 * 3, 4)
+
+
+def test_batches_of_videos_that_can_not_be_made_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a batch of 4 can't be made of 5 videos"):
+        run(tmp_path, clips=TinyClipsOfVideos(), videos_per_batch=5)
+    with pytest.raises(ValueError, match="can't make batches of 5 videos each: there are 4"):
+        run(tmp_path, clips=TinyClipsOfVideos(), videos_per_batch=5, batch_size=6)
+    with pytest.raises(ValueError, match="TinyClips doesn't say of which video an item is"):
+        run(tmp_path, videos_per_batch=2)
+    with pytest.raises(ValueError, match="videos_per_batch must be at least 1"):
+        run(tmp_path, clips=TinyClipsOfVideos(), videos_per_batch=0)

@@ -76,6 +76,10 @@ def _processes_that_do_not_fit(config: PretrainConfig, launch: "Launch") -> list
             "data_augm.audio_mix: mixes samples of one process with one another, of which "
             f"optim.batch_size={optim.batch_size} leaves it one"
         )
+    if config.data.videos_per_batch is not None and config.data.videos_per_batch > batch_size:
+        problems.append(
+            f"data.videos_per_batch: a batch of {batch_size} cannot be made of {config.data.videos_per_batch} videos"
+        )
     if launch.accelerator == "cpu" and precision in ("bf16-mixed", "16-mixed"):
         why = "PyTorch's bfloat16 weight gradient of 3-D convolutions is wrong there"
         problems.append(

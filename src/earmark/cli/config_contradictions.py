@@ -173,8 +173,9 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
     for name, plain in (("accumulate", 1), ("max_gradient_norm", None), ("ema_decay", None)):
         if getattr(config.optim, name) != plain:
             problems.append(f"optim.{name}: must be {plain}; it is for pretraining")
-    if config.data.moments_per_segment != 1:
-        problems.append("data.moments_per_segment: must be 1; it is for pretraining")
+    for name, plain in (("moments_per_segment", 1), ("videos_per_batch", None)):
+        if getattr(config.data, name) != plain:
+            problems.append(f"data.{name}: must be {_shown(plain)}; it is for pretraining")
     if config.environment.force:
         problems.append("environment.force: must be false; it is for pretraining")
     if config.environment.force_processes not in (None, 1):

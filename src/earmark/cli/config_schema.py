@@ -80,6 +80,7 @@ class Data:
     audio_seconds: Positive
     moments: Literal["audible", "random"] = "audible"
     moments_per_segment: AtLeastOne = 1
+    videos_per_batch: AtLeastOne | None = None
     subset: Literal["head_classes", "tail_classes", "unseen_participants"] | None = None
 
 

@@ -124,6 +124,12 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
 
     store = open_store_once(config)
     clips, num_classes = build_clips(config, store)
+    num_videos = len(set(clips.video_of_item.tolist()))
+    if (config.data.videos_per_batch or 0) > num_videos:
+        raise ConfigError(
+            f"data.videos_per_batch: {config.data.videos_per_batch}, but there are moments in "
+            f"{counted(num_videos, 'video')} only"
+        )
     model = build_model(config, encoders, num_samples=len(clips), num_classes=num_classes)
     if launch.rank:  # the model is the same everywhere; what it draws in training, such as dropout, is not
         seed_everything(sample_seed(environment.seed, 0, launch.rank))
@@ -154,6 +160,7 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
                 batch_size=batch_size,
                 seed=environment.seed,
                 max_steps=optim.max_steps,
+                videos_per_batch=config.data.videos_per_batch,
             ),
             run_dir=folder,
             fabric=fabric,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from earmark.clips.splitmix64 import mixed
+from earmark.clips.video_batches import BatchesOfVideos
 
 Key = int | tuple[int, int]
 """An index, or an index and the seed of the visit."""
@@ -201,7 +202,8 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         world_size: Number of ranks.
         start_batch: Batch of the epoch to start at, for a resume in mid-epoch.
         drop_last: Leave out an incomplete last batch, unless it is the only one.
-        shuffle: Visit the items in the order of `epoch_order`; otherwise in their own.
+        shuffle: Visit the items in the order of `epoch_order`; otherwise in their own. Given `BatchesOfVideos`, the
+            same items are visited, in batches of few videos each.
         seed_of: Gives each sample its seed; `MomentClips.visit_seed` for moments that are drawn together.
 
     Raises:
@@ -223,7 +225,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         world_size: int = 1,
         start_batch: int = 0,
         drop_last: bool = True,
-        shuffle: bool = True,
+        shuffle: bool | BatchesOfVideos = True,
         seed_of: SeedOf = sample_seed,
     ) -> None:
         if num_items < 1 or batch_size < 1:
@@ -249,6 +251,13 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             order = epoch_order(self._num_items, seed=self._seed, epoch=self._epoch)
         else:
             order = np.arange(self._num_items)
+        if isinstance(self._shuffle, BatchesOfVideos):
+            order = self._shuffle.order(
+                order[: self.num_batches * self._batch_size],  # without those that are left out
+                batch_size=self._batch_size,
+                seed=self._seed,
+                epoch=self._epoch,
+            )
         for batch in range(self._start_batch, self.num_batches):
             indices = order[batch * self._batch_size : (batch + 1) * self._batch_size]
             share = len(indices) // self._world_size

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from earmark.clips.collation import empty_rows
 from earmark.clips.sampling import Key, Visits, sample_seed
 from earmark.clips.store import PreparedStore
+from earmark.datasets import parent_of
 
 __all__ = ["ClipWindow", "StoredClips", "num_frames_of"]
 
@@ -103,6 +104,14 @@ class StoredClips(Dataset[Sample]):
     def _videos_of_items(self) -> tuple[Sequence[str], npt.NDArray[np.integer[Any]]]:
         """Return ids of videos, and for each item which of them it is of, (num_items,)."""
         raise NotImplementedError
+
+    @property
+    def video_of_item(self) -> npt.NDArray[np.integer[Any]]:
+        """A number of the video that each item is of, (num_items,); cuts of one video have the same."""
+        video_ids, which = self._videos_of_items()
+        parents = np.unique([parent_of(video_id) for video_id in video_ids], return_inverse=True)[1]
+        of_item: npt.NDArray[np.integer[Any]] = parents[which]
+        return of_item
 
     @cached_property
     def _picture_sizes(self) -> npt.NDArray[np.int32]:

@@ -9,11 +9,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from earmark.clips import loading
 from earmark.clips.sampling import EpochBatches, SeedOf, sample_seed
+from earmark.clips.video_batches import BatchesOfVideos
 from earmark.methods.base import Embeddings, EpochAware
 from earmark.training.ranges import require_in_range
 from earmark.training.run_state import Position
@@ -39,6 +42,15 @@ class SeedsVisits(Protocol):
         """Return the seed of an item's visit in an epoch of a run of this seed."""
 
 
+@runtime_checkable
+class OfVideos(Protocol):
+    """A data set that says which video each item is of, such as `earmark.clips.dataset.MomentClips`."""
+
+    @property
+    def video_of_item(self) -> NDArray[np.integer[Any]]:
+        """Numbers of videos, (num_items,)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """How long a run is, and in which order it reads.
@@ -50,6 +62,8 @@ class Schedule:
         seed: Seed of order and samples. The model's first weights are the caller's to seed.
         max_steps: Stop after so many steps of the whole run, if its epochs don't end before; the learning rate goes on
             as if there were no such limit.
+        videos_per_batch: Make each batch of the samples of so many videos, or of few more where these are too short
+            (see `earmark.clips.video_batches.BatchesOfVideos`); None for any videos.
 
     Raises:
         ValueError: If a number is out of range.
@@ -63,12 +77,22 @@ class Schedule:
     batch_size: int
     seed: int = 0
     max_steps: int | None = None
+    videos_per_batch: int | None = None
 
     def __post_init__(self) -> None:
         require_in_range(
-            at_least_1={"epochs": self.epochs, "batch_size": self.batch_size, "max_steps": self.max_steps},
+            at_least_1={
+                "epochs": self.epochs,
+                "batch_size": self.batch_size,
+                "max_steps": self.max_steps,
+                "videos_per_batch": self.videos_per_batch,
+            },
             at_least_0={"seed": self.seed},
         )
+        if self.videos_per_batch is not None and self.videos_per_batch > self.batch_size:
+            raise ValueError(
+                f"a batch of {self.batch_size} can't be made of {self.videos_per_batch} videos (videos_per_batch)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +147,14 @@ class TrainingBatches:
         share: Samples of a batch that are this process's.
 
     Raises:
-        ValueError: If there are no clips, or a batch can't be shared out equally among the ranks.
+        ValueError: If there are no clips, a batch can't be shared out equally among the ranks, or there are fewer
+            videos than a batch is to be made of.
     """
 
     def __init__(self, data: TrainingData, schedule: Schedule, fabric: "Fabric") -> None:
         self._data, self._schedule, self._fabric = data, schedule, fabric
         self._num_clips = len(data.clips)
+        self._shuffle = _shuffle_of(data.clips, schedule.videos_per_batch)
         self._seed_of: SeedOf = data.clips.visit_seed if isinstance(data.clips, SeedsVisits) else sample_seed
         self.num_per_epoch = self._of_epoch(0, world_size=fabric.world_size).num_batches
         self.share = min(self._num_clips, schedule.batch_size) // fabric.world_size
@@ -219,6 +245,7 @@ class TrainingBatches:
             rank=rank,
             world_size=world_size,
             start_batch=start_batch,
+            shuffle=self._shuffle,
             seed_of=self._seed_of,
         )
 
@@ -227,3 +254,11 @@ class TrainingBatches:
         return loading.load_batches(
             data.clips, keys, collate_fn=data.collate_fn, num_workers=data.num_workers, device=self._fabric.device
         )
+
+
+def _shuffle_of(clips: Clips, videos_per_batch: int | None) -> bool | BatchesOfVideos:
+    if videos_per_batch is None:
+        return True
+    if not isinstance(clips, OfVideos):
+        raise ValueError(f"{type(clips).__name__} doesn't say of which video an item is (video_of_item)")
+    return BatchesOfVideos(clips.video_of_item, videos_per_batch=videos_per_batch)

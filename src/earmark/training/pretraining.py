@@ -137,6 +137,8 @@ def pretrain(
             "batch_size": schedule.batch_size,
             "shared_crop": data.shared_crop,
             "num_clips": len(data.clips),
+            # runs of before have no such number, and neither has one whose batches are of any videos
+            **({} if schedule.videos_per_batch is None else {"videos_per_batch": schedule.videos_per_batch}),
         },
         fingerprint=data.fingerprint,
         epochs=schedule.epochs,

@@ -331,7 +331,8 @@ class RunSaver:
         """Have settings that were forced take effect: those of the optimizer, of its schedule, and of the order."""
         for group, values in zip(self.learner.optimizer.param_groups, chosen, strict=True):
             group.update(values)
-        if any(arguments.get(name) != self.arguments[name] for name in ("seed", "batch_size", "num_clips")):
+        of_order = ("seed", "batch_size", "num_clips", "videos_per_batch")
+        if any(arguments.get(name) != self.arguments.get(name) for name in of_order):
             position.batch, position.epoch_totals = 0, Totals()  # the current epoch starts over
         if self.learner.scheduler is not None and not isinstance(self.learner.scheduler, WarmupCosineLR):
             with warnings.catch_warnings():
