@@ -75,7 +75,7 @@ class Data:
     clip_seconds: Positive
     clip_fps: Positive
     audio_seconds: Positive
-    moments: Literal["audible", "random"] = "audible"
+    moments: Literal["audible", "random", "narrated"] = "audible"
     subset: Literal["head_classes", "tail_classes", "unseen_participants"] | None = None
 
 
