@@ -74,14 +74,36 @@ def end_while_at_work(arguments: list[str], folder: Path, number: int, at_work: 
         assert len(family(mark)) >= 3  # it, and two workers
         process.send_signal(number)
         code = process.wait(timeout=60)
-        assert code == (143 if number == signal.SIGTERM else -number)
+        assert code == {signal.SIGTERM: 143, signal.SIGINT: 130}.get(signal.Signals(number), -number)
         # They notice within a second; a busy machine lets them come to it later. Their work would take minutes more.
         assert wait_until(lambda: not family(mark), seconds=20)
     finally:
         for pid in family(mark):
             os.kill(pid, signal.SIGKILL)
-    if number == signal.SIGTERM:
+    if number != signal.SIGKILL:
         assert "Traceback" not in (folder / "output").read_text()
+
+
+BENCH = """
+import sys, time
+from pathlib import Path
+from earmark.cli import bench
+from earmark.cli.bench_cells import CellOutcome, run_cells
+from earmark.cli.bench_plan import Cell
+from earmark.cli.main import main
+
+def sleep(cell, out, num_threads):
+    (out / cell.name).touch()
+    time.sleep(600)
+    return CellOutcome(cell.name)
+
+def run(options):
+    cells = [Cell(str(number), "replai", number, None, None, None, {}) for number in range(12)]
+    return len(list(run_cells(cells, Path.cwd(), num_jobs=2, run=sleep)))
+
+bench.run = run
+sys.exit(main(["bench"]))
+"""
 
 
 both = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -204,3 +226,10 @@ def test_a_process_that_multiprocessing_started_ends_although_its_workers_wait_f
         [sys.executable, script], env=environment, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "how"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
+def test_a_benchmark_is_ended_with_one_line_while_cells_wait(number: int, how: str, tmp_path: Path) -> None:
+    end_while_at_work(["-c", BENCH], tmp_path, number, lambda: all((tmp_path / name).exists() for name in "01"))
+    assert (tmp_path / "output").read_text() == f"earmark bench: {how}; the same command goes on where it was\n"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from earmark.cli.bench import run_bench
 from earmark.cli.bench_cells import CellOutcome, Found, stored_results
 from earmark.cli.bench_plan import Cell, Places, cells_of, prepare_commands, tuning_cells
 from earmark.cli.bench_presets import METHODS, PRESETS, REFERENCE, TASKS, BenchPreset
+from earmark.cli.bench_studies import STUDIES, Change, Curve, Variants
+from earmark.cli.bench_study_plan import StudyCell, changes_of, points_of, study_cells
 from earmark.cli.bench_tuning import chosen_rates
 from earmark.cli.config import ConfigError, EvaluateConfig, PretrainConfig, checked, compose
 from earmark.cli.main import main
@@ -64,7 +67,7 @@ def test_every_method_is_tried_with_every_rate_and_judged_with_every_seed(tmp_pa
     assert sorted((cell.method, cell.seed) for cell in cells) == sorted(
         (method, seed) for method in METHODS for seed in preset.seeds
     )
-    assert len({cell.name for cell in cells}) == len(cells) == 45
+    assert len({cell.name for cell in cells}) == len(cells) == 5 * len(METHODS)
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)  # whole seeds first
     tuning = tuning_cells(preset, Places(tmp_path), methods=list(METHODS), num_batches=dict.fromkeys(TRAINED, 8))
     assert sorted((cell.method, cell.lr) for cell in tuning) == sorted(  # type: ignore[type-var]
@@ -158,6 +161,146 @@ def test_a_folder_of_other_settings_is_refused_before_anything_is_made(tmp_path:
     assert {path.name for path in tmp_path.iterdir()} == {"bench.json"}
 
 
+def cells_of_study(name: str, preset: BenchPreset, out: Path) -> list[StudyCell]:
+    def num_batches(method: str, change: Change) -> int:
+        return round(16 / change.batch * change.videos)
+
+    return study_cells(
+        name, preset, Places(out), methods=list(METHODS), rates=RATES, num_batches=num_batches, num_workers=0
+    )
+
+
+CHANGED_BY = {  # keys of pretraining beside the run folder's name
+    "hours": {"data.args.base_path", "optim.epochs", "logging.save_freq"},
+    "idle": {"data.args.base_path"},
+    "off_screen": {"data.args.base_path"},
+    "moments": {"data.moments", "prepare"},
+    "gap": {"data.args.delta_non_overlap"},
+    "batch": {"optim.batch_size"},
+    "epochs": {"optim.epochs", "logging.save_freq"},
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("preset_name", PRESETS)
+def test_points_of_a_study_differ_from_the_table_in_its_factor_alone(
+    name: str, preset_name: str, tmp_path: Path
+) -> None:
+    preset = PRESETS[preset_name]
+    table = {cell.name: cell for cell in cells_in(tmp_path, preset, num_batches=dict.fromkeys(TRAINED, 16))}
+    found = cells_of_study(name, preset, tmp_path)
+    own: set[str] = set()
+    for one in found:
+        cell = one.cell
+        if cell.name in table:
+            assert cell == table[cell.name]
+            own.add(one.line)
+            continue
+        usual = table[f"{cell.method}-lr0.1-seed{cell.seed}"]
+        assert cell.pretrain is not None
+        assert usual.pretrain is not None
+        changed = set(cell.pretrain.overrides) ^ set(usual.pretrain.overrides)
+        keys = {text.partition("=")[0] for text in changed} - {"logging.name"}
+        assert keys
+        if name in CHANGED_BY:
+            assert keys <= CHANGED_BY[name], cell.name
+        else:
+            variant = STUDIES[name].factor
+            assert isinstance(variant, Variants)
+            assert one.label is not None
+            assert keys == {text.partition("=")[0] for text in variant.variants[one.label].change.overrides}
+        for task, command in cell.evaluations.items():  # judged on the videos of the table, as they are
+            differing = set(command.overrides) ^ set(usual.evaluations[task].overrides)
+            assert {text.partition("=")[0] for text in differing} == {"logging.name", "evaluate.checkpoint"}
+    assert own >= {*STUDIES[name].methods, *STUDIES[name].beside}  # every line goes through the table
+    grid = {(one.line, one.label, one.cell.seed) for one in found}
+    assert len(grid) == len(found)
+    assert {one.cell.seed for one in found} == set(preset.seeds)
+
+
+def test_a_name_means_one_run_in_all_of_a_benchmark(tmp_path: Path) -> None:
+    for preset in PRESETS.values():
+        named: dict[str, Cell] = {}
+        for one in (one for name in STUDIES for one in cells_of_study(name, preset, tmp_path)):
+            assert named.setdefault(one.cell.name, one.cell) == one.cell
+
+
+def test_batches_see_equally_many_samples_and_shares_take_equally_many_steps(tmp_path: Path) -> None:
+    preset = PRESETS["paper"]
+
+    def seen(name: str) -> dict[str, tuple[int, int]]:
+        found = {}
+        for label, method, change in (
+            (point.label, point.method, point.change) for point in points_of(STUDIES[name], REFERENCE, preset)
+        ):
+            batch = round(change.batch * preset.batch_size)
+            num_batches = 8192 * change.videos // batch
+            (cell,) = (
+                one.cell
+                for one in study_cells(
+                    name,
+                    dataclasses.replace(preset, seeds=(0,)),
+                    Places(tmp_path),
+                    methods=[method],
+                    rates=RATES,
+                    num_batches=lambda _, asked, n=num_batches: int(n),  # type: ignore[misc]
+                )
+                if one.label == label
+            )
+            assert cell.pretrain is not None
+            values = dict(text.split("=", 1) for text in cell.pretrain.overrides)
+            assert int(values["optim.batch_size"]) == batch
+            steps = int(values["optim.epochs"]) * int(num_batches)
+            found[label] = (steps, steps * batch)
+        return found
+
+    samples = {label: samples for label, (_, samples) in seen("batch").items()}
+    assert set(samples) == {"0.25", "0.5", "1", "2"}
+    assert all(abs(count - preset.num_steps * preset.batch_size) <= 4096 for count in samples.values())
+    steps = {label: steps for label, (steps, _) in seen("hours").items()}
+    assert all(abs(count - preset.num_steps) <= 64 for count in steps.values()), steps
+
+
+def test_the_commands_of_studies_are_ones_that_earmark_takes(tmp_path: Path) -> None:
+    preset = dataclasses.replace(PRESETS["quick"], seeds=(3,))
+    for name in ("moments", "gap", "recipe"):
+        changed = [one.cell for one in cells_of_study(name, preset, tmp_path) if one.line == REFERENCE]
+        for cell in changed if name != "gap" else changed[:1]:
+            if cell.pretrain is not None and f"-{name}_" in cell.name:
+                checked(PretrainConfig, compose("default_ssrl", cell.pretrain.overrides))
+
+
+def test_the_own_value_of_a_preset_is_among_the_points() -> None:
+    for preset in PRESETS.values():
+        for study in STUDIES.values():
+            for line in study.methods:
+                points = points_of(study, line, preset)
+                assert [point.change for point in points].count(Change()) >= 1
+                if isinstance(study.factor, Curve):
+                    own = [point.value for point in points if point.change == Change()]
+                    assert own == [study.factor.of_preset(preset)]
+                    values = [point.value or 0.0 for point in points]
+                    assert values == sorted(set(values))
+    full = PRESETS["full"]
+    assert ("replai", Change()) in changes_of(["off_screen"], full, ["replai"])
+    assert [point.label for point in points_of(STUDIES["off_screen"], "replai", full)] == ["0.1", "0.3", "1"]
+
+
+def test_random_moments_of_replai_are_the_method_of_the_table(tmp_path: Path) -> None:
+    preset = dataclasses.replace(PRESETS["quick"], seeds=(0,))
+    cells = {(one.line, one.label): one.cell.name for one in cells_of_study("moments", preset, tmp_path)}
+    assert cells["replai", "random"] == "replai_random-lr0.1-seed0"
+    assert cells["astc", "random"] == "astc-lr0.1-moments_random-seed0"
+    assert cells["random", None] == "random-seed0"
+
+
+def test_studies_of_other_methods_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["bench", "--out", str(tmp_path / "b"), "--studies", "gap", "hours", "--methods", "supervised"])
+    assert code == 2
+    assert "--methods: none is pretrained by gap, which are about replai" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+
 @pytest.mark.slow
 def test_a_killed_benchmark_goes_on_with_the_cells_that_are_not_done(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
@@ -202,3 +345,33 @@ def test_a_killed_benchmark_goes_on_with_the_cells_that_are_not_done(tmp_path: P
         assert by_seed[str(cell["seed"])] == stored["headline"]["value"]
     for name in ("table.txt", "table.csv", "table.tex", "report.html", "results.json"):
         assert (out / name).stat().st_size > 0
+    require_recipe(out, entries["replai", "verb top-1"]["over_seeds"]["by_seed"]["0"], first, results)
+
+
+def require_recipe(
+    out: Path, first_number: float, first: dict[str, int], results: Callable[[], dict[str, int]]
+) -> None:
+    """Run a study in the folder of a benchmark that is through, whose runs and page it shares."""
+    recipe = dataclasses.replace(TINY, seeds=(0,))
+    assert run_bench(recipe, out, methods=["random", "replai"], studies=["recipe"], num_jobs=1) == 0
+    assert {name: results()[name] for name in first} == first
+    study = json.loads((out / "studies/recipe.json").read_text())
+    names = [cell["name"] for cell in study["cells"]]
+    assert names == [
+        "replai-lr0.1-seed0",  # of the table
+        *(f"replai-lr0.1-recipe_{part}-seed0" for part in ("shared_crop", "batch_negatives", "more_change")),
+        "random-seed0",
+    ]
+    ((line, table),) = study["study"]["lines"]
+    assert line == "replai"
+    values = {(entry["method"], entry["measure"]): entry["over_seeds"]["by_seed"] for entry in table["entries"]}
+    assert values["replai", "verb top-1"] == {"0": first_number}
+    assert len(values) == 8
+    for ending in ("csv", "txt", "tex", "svg"):
+        assert (out / f"studies/recipe.{ending}").stat().st_size > 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Parts of the recipe" in page  # beside the table, which another call made
+    assert "Means over seeds</h2>" in page
+    (out / "results.json").write_text("[")
+    assert run_bench(recipe, out, methods=["random", "replai"], studies=["recipe"], num_jobs=1) == 0
+    assert "Means over seeds</h2>" not in (out / "report.html").read_text(encoding="utf-8")

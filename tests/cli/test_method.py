@@ -12,14 +12,17 @@ from torch.nn import Parameter
 from torch.optim import SGD
 
 from earmark import methods
+from earmark.cli.build import open_store
 from earmark.cli.config import ConfigError, PretrainConfig, checked, compose
 from earmark.cli.config_schema import Criterion
 from earmark.cli.main import main
 from earmark.cli.method import build_clips, build_encoders, build_model, method_name
 from earmark.clips.store import PreparedStore
+from earmark.datasets import Kitchen
 from earmark.encoders import R2Plus1D
 from earmark.encoders.weights import load_encoder_weights
 from earmark.kitchen import KitchenSize, make_kitchen
+from earmark.kitchen.training_part import write_training_share
 from earmark.methods import ContrastiveOptions, StateChangeOptions
 from earmark.training.checkpoint import latest_checkpoint, load_checkpoint
 from earmark.training.optim import WarmupCosineLR
@@ -139,6 +142,40 @@ def test_supervision_without_annotations_is_refused(folder: Path) -> None:
     config = configured("criterion=supervised", "data=folder", "data.split=train", f"data.args.base_path={folder}")
     with pytest.raises(ConfigError, match="supervised needs annotated actions; data folder has none"):
         build_clips(config, cast(PreparedStore, None))  # not looked at: it is refused before
+
+
+def test_narrated_moments_are_the_contacts_that_the_annotations_have(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = [f"data.args.base_path={folder / 'kitchen'}", f"environment.data_dir={folder / 'data'}"]
+    config = configured("data.moments=narrated", *where, *RUN)
+    store = open_store(config.data, config.environment, config.prepare)
+    clips, _ = build_clips(config, store)
+    events = Kitchen(folder / "kitchen").events().to_pylist()
+    contacts = {(event["video_id"], event["point_of_no_return_seconds"]) for event in events if event["on_screen"]}
+    drawn = {clips.moment_of(index, seed) for index in range(len(clips)) for seed in range(20)}
+    assert len(drawn) > len(clips)
+    assert {(name, round(time, 3)) for name, time in drawn} <= {(name, round(time, 3)) for name, time in contacts}
+
+    write_training_share(folder / "kitchen", tmp_path / "part", share=1.0)
+    path = tmp_path / "part/annotations/EPIC_100_train.csv"
+    header, first, *rows = path.read_text().splitlines()
+    fields = first.split(",")
+    fields[header.split(",").index("narration_timestamp")] = ""
+    path.write_text("\n".join([header, ",".join(fields), *rows]) + "\n")
+    elsewhere = configured("data.moments=narrated", f"data.args.base_path={tmp_path / 'part'}", *RUN)
+    capsys.readouterr()
+    others, _ = build_clips(elsewhere, store)
+    assert others.num_moments + others.num_unusable_moments == clips.num_moments + clips.num_unusable_moments - 1
+    assert f"left out: 1 action whose narration has no time in the video: {fields[0]}" in capsys.readouterr().err
+
+
+def test_narrated_moments_without_narrations_are_refused(folder: Path) -> None:
+    config = configured("data.moments=narrated", "data=folder", "data.split=train", f"data.args.base_path={folder}")
+    with pytest.raises(ConfigError, match=r"data\.moments: narrated needs the times of narrations, and data folder"):
+        build_clips(config, cast(PreparedStore, None))
+    with pytest.raises(ConfigError, match=r"data\.split: data\.moments=narrated needs one split"):
+        configured("data.moments=narrated", "data.split=all")
 
 
 def configured(*overrides: str) -> PretrainConfig:

@@ -126,6 +126,20 @@ def test_random_moments_are_any_time_at_which_both_clips_lie_in_the_video(store:
     assert clips.moment_of(1, 5) == clips.moment_of(1, 5)
 
 
+def test_narrated_moments_are_those_given_whatever_is_heard_there(store: PreparedStore) -> None:
+    narrated = {"a": [12.0, 0.5, 2.0, 1.0], "mute": [1.0], "elsewhere": [3.0]}  # in any order
+    clips = MomentClips(store, moments="narrated", narrated=narrated)
+    assert (len(clips), clips.num_moments, clips.num_unusable_moments) == (2, 3, 1)
+    assert clips.num_segments_without_moment == 2  # the third of a, and b
+    assert _visits(clips, 0) == {1.0, 2.0}
+    assert clips.moment_of(1, 3) == ("a", 12.0)
+    assert clips[(1, 3)]["video_before"].shape == MomentClips(store)[(0, 3)]["video_before"].shape
+    labelled = MomentClips(store, moments="narrated", narrated=narrated, actions=[_action("x", "a", 1.5, 3.0)])
+    assert labelled.num_labelled_moments == 1
+    with pytest.raises(ValueError, match="no usable moment"):
+        MomentClips(store, moments="narrated", narrated={"b": [0.1]})
+
+
 def test_a_video_shorter_than_both_clips_has_no_random_moment(tmp_path: Path) -> None:
     finish_store(tmp_path, [add_video(tmp_path, "short", num_frames=16)], {})
     with pytest.raises(ValueError, match="no usable moment"):

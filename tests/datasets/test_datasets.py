@@ -446,3 +446,17 @@ def test_all_real_clips_are_found_with_unique_names(media: Path) -> None:
     assert len(videos) == 21
     assert len({video.video_id for video in videos}) == 21
     assert {"epic_sounds.mp4", "epic_sounds.webm", "pancake"} <= {video.video_id for video in videos}
+
+
+def test_the_time_of_a_narration_is_that_of_its_column_and_none_where_there_is_none(tmp_path: Path) -> None:
+    rows = [
+        row("P01_01_0"),
+        row("P01_01_1", narration_timestamp=""),
+        row("P01_01_2", narration_timestamp="soon"),
+        row("P01_01_3", narration_timestamp="00:01:02.5"),
+    ]
+    actions = EpicKitchens(write_epic(tmp_path / "epic", rows)).actions("train")
+    assert [action.narration_seconds for action in actions] == [1.089, None, None, 62.5]
+    old = write_epic(tmp_path / "old", rows)
+    write_csv(old / "annotations/EPIC_100_train.csv", rows, [name for name in COLUMNS if name != "narration_timestamp"])
+    assert {action.narration_seconds for action in EpicKitchens(old).actions("train")} == {None}

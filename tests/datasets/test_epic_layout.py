@@ -60,6 +60,19 @@ def test_segments_of_the_original_are_videos_with_the_actions_that_lie_in_them(b
     assert any("P01_04.MP4: not named as one of the segments" in text for text in epic.problems)
 
 
+def test_a_narration_is_in_the_time_of_the_cut_that_its_action_lies_in(base: Path) -> None:
+    path = base / "annotations/EPIC_100_train.csv"
+    times = ("narration_timestamp", "00:01:10.50", "00:01:17.00", "00:02:59.50")
+    lines = [f"{line},{time}" for line, time in zip(path.read_text().splitlines(), times, strict=True)]
+    path.write_text("\n".join(lines) + "\n")
+    put(base, "segments/P01_04_000070_000080.MP4")
+    assert [action.narration_seconds for action in EpicKitchens(base).actions("train")] == [0.5, 7.0, 179.5]
+    (base / "segments/P01_04_000070_000080.MP4").unlink()
+    put(base, "action_segments/P01_04_00011100_00011350.MP4", "action_segments/P01_04_00030000_00030100.MP4")
+    cut = EpicKitchens(base).actions("train")
+    assert [action.narration_seconds for action in cut] == [None, 77.0, None]  # before what their files begin with
+
+
 def test_action_segments_of_the_original_are_named_by_the_digits_of_timestamps(base: Path) -> None:
     put(base, "action_segments/P01_04_00011100_00011350.MP4", "action_segments/P01_04_00030000_00030100.MP4")
     put(base, "action_segments/P01_04_00990000_00990100.MP4")

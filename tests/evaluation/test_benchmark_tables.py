@@ -9,8 +9,15 @@ import pytest
 from rich.console import Console
 
 from earmark.evaluation.benchmark import BenchmarkTable, Measure, summarise
-from earmark.evaluation.benchmark_page import BenchmarkCell, write_benchmark_page
-from earmark.evaluation.benchmark_tables import csv_text, difference_table, latex_text, mean_table, plain_data
+from earmark.evaluation.benchmark_page import BenchmarkCell, ShownTable, write_benchmark_page
+from earmark.evaluation.benchmark_tables import (
+    csv_text,
+    difference_table,
+    latex_text,
+    mean_table,
+    plain_data,
+    table_of_plain_data,
+)
 
 SCORES = {
     "verb top-1": {
@@ -74,6 +81,10 @@ def test_plain_data_is_json(table: BenchmarkTable) -> None:
     content = json.loads(json.dumps(plain_data(table)))
     assert content["reference"] == "replai"
     assert len(content["entries"]) == 5
+    assert table_of_plain_data(content) == table
+    del content["entries"][0]["over_seeds"]["mean"]
+    with pytest.raises(ValueError, match="no table of a benchmark"):
+        table_of_plain_data(content)
 
 
 def test_the_page_shows_numbers_commands_and_failures_and_escapes_them(table: BenchmarkTable, tmp_path: Path) -> None:
@@ -83,12 +94,14 @@ def test_the_page_shows_numbers_commands_and_failures_and_escapes_them(table: Be
     for path in (tmp_path / "one.html", tmp_path / "other.html"):
         write_benchmark_page(
             path,
-            table,
-            setting={"videos": "an <hour>"},
-            rates={"replai": 0.1},
-            rates_found="here",
-            tried={"replai": {0.1: 30.0, 0.3: 20.0}},
-            cells=[cell("good", None), cell("bad", "out of <memory>")],
+            ShownTable(
+                table,
+                setting={"videos": "an <hour>"},
+                rates={"replai": 0.1},
+                rates_found="here",
+                tried={"replai": {0.1: 30.0, 0.3: 20.0}},
+                cells=(cell("good", None), cell("bad", "out of <memory>")),
+            ),
         )
     page = (tmp_path / "one.html").read_text(encoding="utf-8")
     assert page == (tmp_path / "other.html").read_text(encoding="utf-8")

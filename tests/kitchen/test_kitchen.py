@@ -173,6 +173,19 @@ def test_a_kitchen_of_other_options_is_refused_by_their_names(tmp_path: Path) ->
         make_kitchen(tmp_path, size=replace(size, fps=10), seed=7, progress=False)
 
 
+def test_an_idle_share_that_is_not_the_usual_is_one_of_the_options(tmp_path: Path) -> None:
+    size = replace(SMALL, num_kitchens=1, videos_per_kitchen=1)
+    make_kitchen(tmp_path / "usual", size=size, difficulty=Difficulty(), progress=False)
+    make_kitchen(tmp_path / "idle", size=size, difficulty=Difficulty(idle_share=0.8), progress=False)
+    assert json.loads((tmp_path / "idle/kitchen.json").read_text())["idle_share"] == 0.8
+    with pytest.raises(KitchenError, match=r"idle_share is 0\.52, not 0\.8"):
+        make_kitchen(tmp_path / "usual", size=size, difficulty=Difficulty(idle_share=0.8), progress=False)
+    with pytest.raises(KitchenError, match=r"idle_share is 0\.8, not 0\.52"):
+        make_kitchen(tmp_path / "idle", size=size, difficulty=Difficulty(), progress=False)
+    with pytest.raises(KitchenError, match=r"idle_share=0\.9: must be from 0\.2 to 0\.8"):
+        Difficulty(idle_share=0.9)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -429,7 +442,10 @@ def test_options_and_seed_are_written_down(made: Made) -> None:
     description = json.loads((made.path / "kitchen.json").read_text())
     assert description["version"] == writing.VERSION
     assert description["seed"] == TRUE_SEED
-    assert description | asdict(TRUE) | asdict(Difficulty()) == description
+    usual = asdict(Difficulty())
+    assert usual.pop("idle_share") == 0.52  # as that of kitchens made before there was the option, whose bytes stay
+    assert description | asdict(TRUE) | usual == description
+    assert "idle_share" not in description
 
 
 def test_a_seed_gives_what_it_always_gave(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from earmark.datasets import Kitchen
 from earmark.kitchen import KitchenError, KitchenSize, make_kitchen
-from earmark.kitchen.training_part import write_training_part
+from earmark.kitchen.training_part import write_training_part, write_training_share
 
 SMALL = KitchenSize(3, 5, 6, width=64, height=64, fps=8, sample_rate=16000)
 
@@ -64,3 +64,35 @@ def test_one_training_video_cannot_be_divided(tmp_path: Path) -> None:
     kitchen = make_kitchen(tmp_path / "kitchen", size=size, test_split=False, progress=False).path
     with pytest.raises(KitchenError, match="has 1 training video"):
         write_training_part(kitchen, tmp_path / "part")
+
+
+def test_shares_are_of_training_videos_alone_and_lie_in_larger_ones(kitchen: Path, tmp_path: Path) -> None:
+    whole = rows_of(kitchen, "train")
+    num_videos = len(ids(whole, "video_id"))
+    assert num_videos == 8
+    before: set[str] = set()
+    for share, count in ((0.1, 1), (0.25, 2), (0.5, 4), (1.0, 8)):
+        part = tmp_path / f"share{share}"
+        assert write_training_share(kitchen, part, share=share) == count
+        rows = rows_of(part, "train")
+        drawn = ids(rows, "video_id")
+        assert len(drawn) == count
+        assert before < drawn
+        assert [row for row in whole if row["video_id"] in drawn] == rows  # all of a video, and nothing else
+        videos = Kitchen(part).videos()
+        assert {video.video_id for video in videos} == drawn
+        assert {video.split for video in videos} == {"train"}
+        assert all(video.path.is_file() for video in videos)
+        before = drawn
+    others = {
+        str(sorted(ids(rows_of(tmp_path / f"seed{seed}", "train"), "video_id")))
+        for seed in range(5)
+        if write_training_share(kitchen, tmp_path / f"seed{seed}", share=0.25, seed=seed)
+    }
+    assert len(others) > 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5, -0.25])
+def test_a_share_that_is_none_is_refused(share: float, kitchen: Path, tmp_path: Path) -> None:
+    with pytest.raises(KitchenError, match=r"share=.*must be above 0 and at most 1"):
+        write_training_share(kitchen, tmp_path / "part", share=share)

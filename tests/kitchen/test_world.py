@@ -344,3 +344,27 @@ def test_the_background_follows_the_noise_option_and_talk_is_heard_while_it_last
     wave = render_sound(room_of(0), talking, np.random.default_rng(0), sample_rate=RATE).wave
     assert wave[int(2.2 * RATE) : int(3.8 * RATE)].std() > 2 * wave[: 2 * RATE].std()
     np.testing.assert_allclose(wave[: 2 * RATE], waves[0.0][: 2 * RATE], atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.52, 0.8])
+def test_the_idle_share_is_that_of_the_difficulty(share: float) -> None:
+    shares = []
+    for seed in range(40):
+        script = write_script(
+            np.random.default_rng(seed), duration_seconds=120, difficulty=Difficulty(idle_share=share)
+        )
+        spans = [(event.start_seconds, event.stop_seconds) for event in actions(script)]
+        assert all(start - stop >= 0.19 for (_, stop), (start, _) in itertools.pairwise([(0.0, 0.0), *spans]))
+        assert spans[-1][1] <= 120
+        shares.append(1 - sum(stop - start for start, stop in spans) / 120)
+    assert np.mean(shares) == pytest.approx(share, abs=0.02)
+    assert share - 0.07 < min(shares) < max(shares) < share + 0.07
+    assert max(shares) - min(shares) > 0.03  # it is drawn for each video
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_short_videos_have_room_for_their_pauses(share: float) -> None:
+    for seed in range(60):
+        script = write_script(np.random.default_rng(seed), duration_seconds=5, difficulty=Difficulty(idle_share=share))
+        spans = [(0.0, 0.0), *((event.start_seconds, event.stop_seconds) for event in actions(script)), (5.0, 5.0)]
+        assert all(start - stop >= 0.19 for (_, stop), (start, _) in itertools.pairwise(spans))

@@ -13,8 +13,11 @@ from pathlib import Path
 
 from earmark.atomic import replacing, require_writable
 from earmark.cli.bench_cells import CellOutcome, run_cells, stored_outcome
-from earmark.cli.bench_plan import Cell, Command, Places, cells_of, prepare_commands, pretrain_overrides, tuning_cells
+from earmark.cli.bench_kitchens import EpochLengths, make_changed_kitchens, make_kitchens, prepare
+from earmark.cli.bench_plan import Cell, Places, cells_of, prepare_commands, tuning_cells
 from earmark.cli.bench_presets import METHODS, PRESETS, TASKS, BenchPreset
+from earmark.cli.bench_studies import STUDIES
+from earmark.cli.bench_study_plan import changes_of, methods_of, study_cells
 from earmark.cli.bench_tuning import ChosenRate, chosen_rates
 from earmark.cli.config import ConfigError
 from earmark.cli.terminal import DONE, FAILED, num_cpus, positive, print_json, say, screen
@@ -55,6 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--methods", nargs="+", choices=tuple(METHODS), metavar="NAME", help=f"some of {', '.join(METHODS)}"
     )
     parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), metavar="NAME", help=f"some of {', '.join(TASKS)}")
+    parser.add_argument(
+        "--studies",
+        nargs="+",
+        choices=("all", *STUDIES),
+        metavar="NAME",
+        help=f"in place of the table, what the quality depends on, one factor at a time: all, or some of "
+        f"{', '.join(STUDIES)}; the page has both",
+    )
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="in place of the preset's")
     parser.add_argument(
         "--jobs", type=positive, metavar="N", help="cells at a time (default: one per core, on a GPU at most four)"
@@ -94,6 +105,7 @@ def run(options: argparse.Namespace) -> int:
         preset,
         out,
         methods=options.methods or tuple(METHODS),
+        studies=tuple(name for name in STUDIES if {name, "all"} & set(options.studies or ())),
         num_jobs=options.jobs,
         num_threads=options.threads,
         only_list=options.list,
@@ -106,17 +118,19 @@ def run_bench(
     out: Path,
     *,
     methods: Sequence[str] = tuple(METHODS),
+    studies: Sequence[str] = (),
     num_jobs: int | None = None,
     num_threads: int = 1,
     only_list: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Run the cells that are not done, and write table and page of all.
+    """Run the cells that are not done of the table, or of studies, and write what they show, with one page of all.
 
     Args:
         preset: What is run; with the seeds and tasks that are wanted.
         out: Folder for all that is made; another call for it goes on.
-        methods: Rows of the table.
+        methods: Rows of the table; of studies, those of their methods that are wanted.
+        studies: Names of `earmark.cli.bench_studies.STUDIES`, run in place of the table.
         num_jobs: Cells at a time; None for one per core, or up to four on a GPU.
         num_threads: Of each of them.
         only_list: Print the commands of the cells in place of running them.
@@ -126,50 +140,88 @@ def run_bench(
         The exit code: 1 if a cell failed.
 
     Raises:
-        ConfigError: If the folder holds a benchmark of other settings, or a seed is given twice.
+        ConfigError: If the folder holds a benchmark of other settings, a seed is given twice, or the studies have no
+            point of the methods.
         ValueError: If a run that a learning rate is to be chosen by failed.
     """
-    if len(set(preset.seeds)) < len(preset.seeds) or any(seed < 0 for seed in preset.seeds):
-        raise ConfigError(f"--seeds: must be different numbers of at least 0, got {' '.join(map(str, preset.seeds))}")
-    if preset.tuning_seed in preset.seeds:
-        raise ConfigError(f"--seeds: {preset.tuning_seed} is the seed that learning rates are chosen with")
+    _require_grid(preset, methods, studies)
     require_writable(out)
     out, methods = out.resolve(), tuple(name for name in METHODS if name in methods)
     _claim(out, preset)
-    places = Places(out)
-    trained = [method for method in methods if METHODS[method] is not None]
+    places, lengths, running = Places(out), EpochLengths(preset, Places(out)), _shares(num_jobs, num_threads)
+    used = methods_of(studies, preset, methods) if studies else methods
+    trained = [method for method in used if METHODS[method] is not None]
     untuned = [method for method in trained if method not in preset.rates]
-    running = _shares(num_jobs, num_threads)
 
-    _make_kitchens(preset, places, tune=bool(untuned))
+    make_kitchens(preset, places, tune=bool(untuned))
     for command in prepare_commands(preset, places, tasks=preset.tasks, tune=bool(untuned)):
-        _prepare(command)
-    to_tune = _tuning_cells(preset, places, untuned, running)
+        prepare(command)
+    to_tune = tuning_cells(
+        preset,
+        places,
+        methods=untuned,
+        num_batches={method: lengths(method, tuning=True) for method in untuned},
+        num_workers=running.num_workers,
+    )
     if only_list and any(stored_outcome(cell, out) is None for cell in to_tune):
         say("the learning rates are chosen by what these reach; when they are through, --list has the cells")
         _list(to_tune)
         return DONE
     tuned, outcomes = _tune(to_tune, places, running)
     rates = {method: tuned[method].lr if method in tuned else preset.rates[method] for method in trained}
-    num_batches = {method: _num_batches(preset, places, method) for method in trained}
-    cells = cells_of(
-        preset, places, methods=methods, rates=rates, num_batches=num_batches, num_workers=running.num_workers
-    )
+    make_changed_kitchens(preset, places, [change for _, change in changes_of(studies, preset, methods)])
+    of_studies = {
+        name: study_cells(
+            name, preset, places, methods=methods, rates=rates, num_batches=lengths, num_workers=running.num_workers
+        )
+        for name in studies
+    }
+    num_batches = {method: lengths(method) for method in trained}
+    cells = list({one.cell.name: one.cell for found in of_studies.values() for one in found}.values())
+    if not studies:
+        cells = cells_of(
+            preset, places, methods=methods, rates=rates, num_batches=num_batches, num_workers=running.num_workers
+        )
     if only_list:
         _list(cells)
         return DONE
     outcomes |= _run(cells, places, "cells", running)
 
-    from earmark.cli.bench_results import show_results, table_of, write_results
+    from earmark.cli.bench_results import write_page, write_table
+    from earmark.cli.bench_study_results import write_studies
 
-    table = table_of(preset, cells, outcomes, methods)
-    content = write_results(out, preset, table, cells, outcomes, tuned=tuned, rates=rates, num_batches=num_batches)
+    console = None if as_json else screen()
+    if studies:
+        content = write_studies(of_studies, preset, places, outcomes, console=console)
+    else:
+        content = write_table(
+            out,
+            preset,
+            cells,
+            outcomes,
+            methods=methods,
+            tuned=tuned,
+            rates=rates,
+            num_batches=num_batches,
+            console=console,
+        )
+    write_page(out)
     if as_json:
         print_json(content)
-    else:
-        show_results(screen(), table)
     say(f"page: {out / 'report.html'}")
     return FAILED if _say_failed([outcomes[cell.name] for cell in cells]) else DONE
+
+
+def _require_grid(preset: BenchPreset, methods: Sequence[str], studies: Sequence[str]) -> None:
+    """Refuse seeds and methods that make no grid."""
+    if len(set(preset.seeds)) < len(preset.seeds) or any(seed < 0 for seed in preset.seeds):
+        raise ConfigError(f"--seeds: must be different numbers of at least 0, got {' '.join(map(str, preset.seeds))}")
+    if preset.tuning_seed in preset.seeds:
+        raise ConfigError(f"--seeds: {preset.tuning_seed} is the seed that learning rates are chosen with")
+    without = [name for name in studies if not changes_of([name], preset, methods)]
+    if without:
+        pretrained = ", ".join(dict.fromkeys(line for name in without for line in STUDIES[name].methods))
+        raise ConfigError(f"--methods: none is pretrained by {', '.join(without)}, which are about {pretrained}")
 
 
 def _claim(out: Path, preset: BenchPreset) -> None:
@@ -206,61 +258,6 @@ def _shares(num_jobs: int | None, num_threads: int) -> Running:
         num_jobs = max(1, min(MAX_JOBS_ON_GPU if on_gpu else cores, cores // num_threads))
     # Without a GPU, a cell's own process reads its clips: it would wait for them anyway.
     return Running(num_jobs, num_threads, max(1, cores // num_jobs - 1) if on_gpu else 0)
-
-
-def _make_kitchens(preset: BenchPreset, places: Places, *, tune: bool) -> None:
-    from earmark.kitchen import make_kitchen
-    from earmark.kitchen.training_part import write_training_part
-
-    if not (places.kitchen / "events.parquet").exists():
-        say(f"generating videos in {places.kitchen}")
-    made = make_kitchen(
-        places.kitchen,
-        size=preset.kitchen,
-        difficulty=preset.difficulty,
-        seed=preset.kitchen_seed,
-        test_split=False,  # which nothing here would use
-        num_workers=num_cpus(),
-        progress=False,
-    )
-    length = duration_text(made.duration_seconds)
-    say(f"kitchen: {counted(made.num_videos, 'video')}, {length}, {counted(made.num_events, 'action')}")
-    if tune:
-        write_training_part(places.kitchen, places.tuning_kitchen)
-
-
-def _prepare(command: Command) -> None:
-    """Prepare what is not prepared yet, as the command would; what was refused is told."""
-    from earmark.cli.build import open_store
-    from earmark.cli.config import PretrainConfig, checked, compose
-
-    config = checked(PretrainConfig, compose("default_ssrl", command.overrides), cuts_clips=False)
-    open_store(config.data, config.environment, config.prepare)
-
-
-def _num_batches(preset: BenchPreset, places: Places, method: str, *, tuning: bool = False) -> int:
-    """Return how many whole batches an epoch of a method has.
-
-    Raises:
-        ConfigError: If there is less than one.
-    """
-    from earmark.cli.build import open_store
-    from earmark.cli.config import PretrainConfig, checked, compose
-    from earmark.cli.method import build_clips
-
-    config = checked(PretrainConfig, compose("default_ssrl", pretrain_overrides(preset, places, method, tuning=tuning)))
-    clips, _ = build_clips(config, open_store(config.data, config.environment, config.prepare))
-    if len(clips) < preset.batch_size:
-        raise ConfigError(
-            f"{method}: {counted(len(clips), 'segment')} to train on make no batch of {preset.batch_size}"
-        )
-    return len(clips) // preset.batch_size
-
-
-def _tuning_cells(preset: BenchPreset, places: Places, methods: Sequence[str], running: Running) -> list[Cell]:
-    """Return the cells that the learning rates of methods are chosen by."""
-    num_batches = {method: _num_batches(preset, places, method, tuning=True) for method in methods}
-    return tuning_cells(preset, places, methods=methods, num_batches=num_batches, num_workers=running.num_workers)
 
 
 def _tune(

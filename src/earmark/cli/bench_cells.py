@@ -20,6 +20,7 @@ import joblib
 from earmark.atomic import replacing
 from earmark.cli.bench_plan import Cell, Command
 from earmark.json_text import read_json
+from earmark.training.interrupts import REQUEUE, STOP_SIGNALS
 from earmark.wording import visible
 from earmark.worker_processes import parallel
 
@@ -28,6 +29,7 @@ __all__ = ["CellOutcome", "Found", "read_cost", "run_cell", "run_cells", "stored
 MAX_RESULTS_BYTES = 2**26  # a page of results has 100 kB
 # What may differ between an evaluation that is found and the command: where it was made, not what was measured.
 COMPARED = ("data_augm", "optim", "train_algo", "evaluate")
+STOPPED = (REQUEUE, *(128 + number for number in STOP_SIGNALS), 129)  # exit codes of signals; 129 is SIGHUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ def run_cells(
         run: What runs a cell; `run_cell`.
     """
     calls = [joblib.delayed(run or run_cell)(cell, out, num_threads) for cell in cells]
-    yield from parallel(num_jobs, calls, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
+    # No more are handed out than the workers' queue holds: loky, stopped with others, fails in a thread of its own.
+    yield from parallel(num_jobs, calls, return_as="generator_unordered", batch_size=1, pre_dispatch="2 * n_jobs")
 
 
 def run_cell(cell: Cell, out: Path, num_threads: int = 1) -> CellOutcome:
@@ -96,6 +99,9 @@ def run_cell(cell: Cell, out: Path, num_threads: int = 1) -> CellOutcome:
         cell: The cell.
         out: Folder of the benchmark.
         num_threads: Of this process.
+
+    Raises:
+        SystemExit: If a signal asked to stop: no failure of the cell, which goes on when it is run again.
     """
     import torch
 
@@ -120,6 +126,8 @@ def run_cell(cell: Cell, out: Path, num_threads: int = 1) -> CellOutcome:
                         raise FileNotFoundError(f"{out / 'outputs' / cell.name}: no results of {task} after {command}")
                 found[task] = there
         except (Exception, SystemExit) as error:
+            if isinstance(error, SystemExit) and error.code in STOPPED:
+                raise
             import traceback
 
             traceback.print_exc()

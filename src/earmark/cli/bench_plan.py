@@ -3,16 +3,32 @@
 Beside the path of a sample: `earmark.cli.bench_presets` --> commands --> `earmark.cli.bench_cells`, which runs them.
 """
 
+import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from earmark.cli.bench_presets import METHODS, TASKS, BenchPreset
+from earmark.cli.bench_studies import Change
 from earmark.cli.config import path_value
 
-__all__ = ["Cell", "Command", "Places", "cells_of", "prepare_commands", "tuning_cells"]
+__all__ = [
+    "AS_IN_TABLE",
+    "Cell",
+    "Command",
+    "Places",
+    "Trained",
+    "cells_of",
+    "changed_cell",
+    "num_epochs",
+    "prepare_commands",
+    "pretrain_overrides",
+    "tuning_cells",
+]
+
+AS_IN_TABLE = Change()
 
 TUNED_BY = "action_recognition"  # the task whose probe on held-out training videos the learning rates are chosen by
 
@@ -76,9 +92,33 @@ class Places:
         """Of the kitchen of its training videos, on which learning rates are chosen."""
         return self.out / "tuning_kitchen"
 
+    def kitchen_of(self, change: Change) -> Path:
+        """Of the kitchen that a changed pretraining reads."""
+        names = [f"{name}_{value:g}" for name, value in change.difficulty]
+        if change.videos < 1:
+            names.append(f"videos_{change.videos:g}")
+        return self.out / "kitchens" / "-".join(names) if names else self.kitchen
+
     def run_folder(self, cell: str) -> Path:
         """Of a cell."""
         return self.out / "outputs" / cell
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How an encoder of the benchmark is trained, whatever the seed.
+
+    Attributes:
+        method: A key of `earmark.cli.bench_presets.METHODS`.
+        lr: Learning rate; None where nothing is trained.
+        num_batches: Of an epoch.
+        change: From what the table has.
+    """
+
+    method: str
+    lr: float | None
+    num_batches: int = 1
+    change: Change = AS_IN_TABLE
 
 
 def prepare_commands(preset: BenchPreset, places: Places, *, tasks: Sequence[str], tune: bool) -> list[Command]:
@@ -122,19 +162,44 @@ def cells_of(
         _cell(
             preset,
             places,
+            Trained(method, rates.get(method), num_batches.get(method, 1)),
             # the rate is part of the name: with another one it is another cell
             name=f"{method}-lr{rates[method]:g}-seed{seed}" if method in rates else f"{method}-seed{seed}",
-            data=_kitchen(places.kitchen),
-            method=method,
             seed=seed,
-            lr=rates.get(method),
-            num_batches=num_batches.get(method, 1),
             tasks=preset.tasks,
             num_workers=num_workers,
         )
         for seed in preset.seeds
         for method in methods
     ]
+
+
+def changed_cell(
+    preset: BenchPreset, places: Places, trained: Trained, *, change_name: str, seed: int, num_workers: int = 0
+) -> Cell:
+    """Return the cell of a method whose pretraining is changed; where nothing is, that is the cell of the table.
+
+    Args:
+        preset: The preset.
+        places: Where it lies.
+        trained: The method and its change.
+        change_name: Of the change, for the run folder.
+        seed: As of `Cell`.
+        num_workers: Processes that load data.
+    """
+    method, lr = trained.method, trained.lr
+    if trained.change == AS_IN_TABLE:
+        (cell,) = cells_of(
+            dataclasses.replace(preset, seeds=(seed,)),
+            places,
+            methods=[method],
+            rates={} if lr is None else {method: lr},
+            num_batches={method: trained.num_batches},
+            num_workers=num_workers,
+        )
+        return cell
+    name = f"{method}-lr{lr:g}-{change_name}-seed{seed}"
+    return _cell(preset, places, trained, name=name, seed=seed, tasks=preset.tasks, num_workers=num_workers)
 
 
 def tuning_cells(
@@ -158,14 +223,12 @@ def tuning_cells(
         _cell(
             preset,
             places,
+            Trained(method, lr, num_batches[method]),
             name=f"tuning-{method}-lr{lr:g}",
-            data=_kitchen(places.tuning_kitchen),
-            method=method,
             seed=preset.tuning_seed,
-            lr=lr,
-            num_batches=num_batches[method],
             tasks=(TUNED_BY,),
             num_workers=num_workers,
+            tuning=True,
         )
         for lr in preset.rates_tried
         for method in methods
@@ -173,61 +236,74 @@ def tuning_cells(
     ]
 
 
-def num_epochs(preset: BenchPreset, num_batches: int) -> int:
+def num_epochs(preset: BenchPreset, num_batches: int, change: Change = AS_IN_TABLE) -> int:
     """Return how many whole epochs make the preset's number of steps, as nearly as can be."""
-    return max(1, round(preset.num_steps / num_batches))
+    return max(1, round(change.steps * preset.num_steps / num_batches))
 
 
-def pretrain_overrides(preset: BenchPreset, places: Places, method: str, *, tuning: bool = False) -> tuple[str, ...]:
+def batch_size_of(preset: BenchPreset, change: Change = AS_IN_TABLE) -> int:
+    """Return the samples of a step."""
+    return max(1, round(change.batch * preset.batch_size))
+
+
+def pretrain_overrides(
+    preset: BenchPreset, places: Places, method: str, *, change: Change = AS_IN_TABLE, tuning: bool = False
+) -> tuple[str, ...]:
     """Return what says which clips a method is trained on, without rate, seed and length."""
-    data = _kitchen(places.tuning_kitchen if tuning else places.kitchen)
-    return (*data, *_everywhere(preset, places, num_workers=0), *preset.pretrain, *(METHODS[method] or ()))
+    data = _kitchen(places.tuning_kitchen if tuning else places.kitchen_of(change))
+    overrides = (*data, *_everywhere(preset, places, num_workers=0), *preset.pretrain, *(METHODS[method] or ()))
+    return _replaced(overrides, change.overrides)
+
+
+def _replaced(overrides: Iterable[str], others: Sequence[str]) -> tuple[str, ...]:
+    """Return overrides with others in the place of those of the same keys."""
+    keys = {text.partition("=")[0] for text in others}
+    return (*(text for text in overrides if text.partition("=")[0] not in keys), *others)
 
 
 def _cell(
     preset: BenchPreset,
     places: Places,
+    trained: Trained,
     *,
     name: str,
-    data: Sequence[str],
-    method: str,
     seed: int,
-    lr: float | None,
-    num_batches: int,
     tasks: Sequence[str],
     num_workers: int,
+    tuning: bool = False,
 ) -> Cell:
+    judged_on = _kitchen(places.tuning_kitchen if tuning else places.kitchen)
+    data = judged_on if tuning else _kitchen(places.kitchen_of(trained.change))
+    method, lr, change = trained.method, trained.lr, trained.change
     everywhere = (*_everywhere(preset, places, num_workers=num_workers), f"logging.name={name}")
     checkpoint, pretrain = None, None
     chosen = METHODS[method]
     if chosen is not None:
         if lr is None:
             raise ValueError(f"{method}: no learning rate is known")
-        epochs = num_epochs(preset, num_batches)
+        epochs = num_epochs(preset, trained.num_batches, change)
         checkpoint = places.run_folder(name) / "checkpoints" / f"checkpoint_{epochs:04d}.pt"
-        pretrain = Command(
-            "pretrain",
-            (
-                *chosen,
-                *data,
-                *everywhere,
-                *preset.pretrain,
-                f"environment.seed={seed}",
-                f"optim.batch_size={preset.batch_size}",
-                f"optim.args.lr={lr:g}",
-                "optim.lr_scheduler_args.first_step=0",
-                f"optim.epochs={epochs}",
-                f"logging.save_freq={epochs}",
-                "logging.save_freq_mints=5",
-                "logging.log_tb=false",
-            ),
+        overrides = (
+            *chosen,
+            *data,
+            *everywhere,
+            *preset.pretrain,
+            f"environment.seed={seed}",
+            f"optim.batch_size={batch_size_of(preset, change)}",
+            f"optim.args.lr={lr:g}",
+            "optim.lr_scheduler_args.first_step=0",
+            f"optim.epochs={epochs}",
+            f"logging.save_freq={epochs}",
+            "logging.save_freq_mints=5",
+            "logging.log_tb=false",
         )
+        pretrain = Command("pretrain", _replaced(overrides, change.overrides))
     judged = "none" if checkpoint is None else path_value(checkpoint)
     evaluations = {
         task: Command(
             "evaluate",
             (
-                *(_ego4d(places) if TASKS[task].on_ego4d else data),
+                *(_ego4d(places) if TASKS[task].on_ego4d else judged_on),
                 *everywhere,
                 *preset.evaluate,
                 *TASKS[task].overrides,

@@ -7,26 +7,36 @@ import dataclasses
 import io
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earmark import __version__
 from earmark.atomic import replacing
-from earmark.cli.bench_cells import CellOutcome, read_cost
+from earmark.cli.bench_cells import MAX_RESULTS_BYTES, CellOutcome, read_cost
 from earmark.cli.bench_plan import Cell, num_epochs
 from earmark.cli.bench_presets import REFERENCE, TASKS, BenchPreset
+from earmark.cli.bench_studies import STUDIES
 from earmark.cli.bench_tuning import ChosenRate
 from earmark.cli.terminal import say
-from earmark.evaluation.benchmark import BenchmarkTable, summarise
-from earmark.evaluation.benchmark_page import BenchmarkCell, write_benchmark_page
-from earmark.evaluation.benchmark_tables import csv_text, difference_table, latex_text, mean_table, plain_data
+from earmark.evaluation.benchmark import BenchmarkTable, Measure, summarise
+from earmark.evaluation.benchmark_page import BenchmarkCell, ShownStudy, ShownTable, write_benchmark_page
+from earmark.evaluation.benchmark_studies import study_of_plain_data
+from earmark.evaluation.benchmark_tables import (
+    csv_text,
+    difference_table,
+    latex_text,
+    mean_table,
+    plain_data,
+    table_of_plain_data,
+)
+from earmark.json_text import read_json
 from earmark.wording import duration_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["show_results", "table_of", "write_results"]
+__all__ = ["as_text", "show_results", "shown_cell", "table_of", "write_page", "write_table", "write_text"]
 
 
 def table_of(
@@ -40,43 +50,67 @@ def table_of(
         outcomes: What became of them, by name.
         methods: The rows.
     """
-    measures = [measure for task in preset.tasks for measure in TASKS[task].measures.values()]
-    scores: dict[str, dict[str, dict[int, float]]] = {measure.label: {} for measure in measures}
+    scores, trivial = scores_of([(cell.method, cell) for cell in cells], outcomes)
+    return summarise(scores, measures_of(preset), methods=methods, reference=REFERENCE, trivial=trivial)
+
+
+def measures_of(preset: BenchPreset) -> list[Measure]:
+    """Return what the tasks of a preset measure, in their order."""
+    return [measure for task in preset.tasks for measure in TASKS[task].measures.values()]
+
+
+def scores_of(
+    rows: Iterable[tuple[str, Cell]], outcomes: Mapping[str, CellOutcome]
+) -> tuple[dict[str, dict[str, dict[int, float]]], dict[str, float]]:
+    """Return what cells measured; what one did not measure is missing, and told.
+
+    Args:
+        rows: The cells, each with the row of a table that it stands in.
+        outcomes: What became of them, by name.
+
+    Returns:
+        Numbers by label of the measure, row and seed; and by label of the measure, what ignores the video.
+    """
+    scores: dict[str, dict[str, dict[int, float]]] = {}
     trivial: dict[str, float] = {}
-    for cell in cells:
+    for row, cell in rows:
         for task, found in outcomes[cell.name].found.items():
-            for row, measure in TASKS[task].measures.items():
-                if row in found.values:
-                    scores[measure.label].setdefault(cell.method, {})[cell.seed] = found.values[row]
-                    trivial.setdefault(measure.label, found.trivial[row])
+            for label, measure in TASKS[task].measures.items():
+                if label in found.values:
+                    scores.setdefault(measure.label, {}).setdefault(row, {})[cell.seed] = found.values[label]
+                    trivial.setdefault(measure.label, found.trivial[label])
                 else:
-                    say(f"{cell.name}: {found.folder} has no {row}")
-    return summarise(scores, measures, methods=methods, reference=REFERENCE, trivial=trivial)
+                    say(f"{cell.name}: {found.folder} has no {label}")
+    return scores, trivial
 
 
-def show_results(console: "Console", table: BenchmarkTable) -> None:
+def show_results(console: "Console", table: BenchmarkTable, *, title: str = "Means over seeds") -> None:
     """Print means and differences."""
-    console.print(mean_table(table))
+    console.print(mean_table(table, title=title))
     console.print(difference_table(table))
 
 
-def write_results(
+def write_table(
     out: Path,
     preset: BenchPreset,
-    table: BenchmarkTable,
     cells: Sequence[Cell],
     outcomes: Mapping[str, CellOutcome],
     *,
+    methods: Sequence[str],
     tuned: Mapping[str, ChosenRate],
     rates: Mapping[str, float],
     num_batches: Mapping[str, int],
+    console: "Console | None",
 ) -> dict[str, Any]:
-    """Write table.txt, table.csv, table.tex, results.json and report.html.
+    """Write table.txt, table.csv, table.tex and results.json, and print the table where there is a console.
 
     Returns:
         What results.json holds.
     """
-    shown = [_shown_cell(out, cell, outcomes[cell.name]) for cell in cells]
+    table = table_of(preset, cells, outcomes, methods)
+    if console is not None:
+        show_results(console, table)
+    shown = [shown_cell(out, cell, outcomes[cell.name]) for cell in cells]
     setting = _setting(preset, rates=rates, num_batches=num_batches)
     cpu_seconds = sum(read_cost(out, name)[0] for name in outcomes)
     setting["processor time of all runs"] = f"{cpu_seconds:,.0f} s"
@@ -89,32 +123,78 @@ def write_results(
         "tuning": [{**one, "quality": {f"{lr:g}": value for lr, value in one["quality"].items()}} for one in chosen],
         "cells": [dataclasses.asdict(cell) for cell in shown],
     }
-    _write(out / "table.txt", _as_text(table))
-    _write(out / "table.csv", csv_text(table))
-    _write(out / "table.tex", latex_text(table))
-    _write(out / "results.json", json.dumps(content, indent=2) + "\n")
-    write_benchmark_page(
-        out / "report.html",
-        table,
-        setting=setting,
-        rates=rates,
-        rates_found=str(content["learning_rates_found"]),
-        tried={method: one.quality for method, one in tuned.items()},
-        cells=shown,
-    )
+    write_text(out / "table.txt", as_text({"Means over seeds": table}))
+    write_text(out / "table.csv", csv_text(table))
+    write_text(out / "table.tex", latex_text(table))
+    write_text(out / "results.json", json.dumps(content, indent=2) + "\n")
     return content
 
 
-def _as_text(table: BenchmarkTable) -> str:
-    """Return what `show_results` prints, wide enough for every column."""
+def write_page(out: Path) -> None:
+    """Write report.html of the table and the studies that were written to a folder, by whichever call."""
+    table: ShownTable | None = None
+    studies: list[ShownStudy] = []
+    if (content := _written(out / "results.json")) is not None:
+        table = _shown_table(content)
+    for name in STUDIES:
+        if (content := _written(out / "studies" / f"{name}.json")) is not None:
+            cells = tuple(map(_cell_of_plain_data, content["cells"]))
+            studies.append(ShownStudy(study_of_plain_data(content["study"]), cells))
+    write_benchmark_page(out / "report.html", table, studies)
+
+
+def _written(path: Path) -> dict[str, Any] | None:
+    """Return what was written to a file; None if nothing was, or if it is damaged, which is told."""
+    if not path.exists():
+        return None
+    try:
+        content = read_json(path, max_bytes=MAX_RESULTS_BYTES)
+        if not isinstance(content, dict):
+            raise TypeError("not an object")
+        # what is of another version, or changed by hand, is found before the page is begun
+        if "study" in content:
+            study_of_plain_data(content["study"])
+            for cell in content["cells"]:
+                _cell_of_plain_data(cell)
+        else:
+            _shown_table(content)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        say(f"{path}: not what a benchmark writes, so the page is without it ({error})")
+        return None
+    return content
+
+
+def _shown_table(content: Mapping[str, Any]) -> ShownTable:
+    return ShownTable(
+        table_of_plain_data(content["table"]),
+        setting=content["setting"],
+        rates={method: float(lr) for method, lr in content["learning_rates"].items()},
+        rates_found=str(content["learning_rates_found"]),
+        tried={
+            str(one["method"]): {float(lr): float(value) for lr, value in one["quality"].items()}
+            for one in content["tuning"]
+        },
+        cells=tuple(map(_cell_of_plain_data, content["cells"])),
+    )
+
+
+def _cell_of_plain_data(content: Mapping[str, Any]) -> BenchmarkCell:
+    return BenchmarkCell(**{**content, "commands": tuple(content["commands"]), "results": tuple(content["results"])})
+
+
+def as_text(tables: Mapping[str, BenchmarkTable]) -> str:
+    """Return what `show_results` prints of tables by title, wide enough for every column."""
     from rich.console import Console
 
     text = io.StringIO()
-    show_results(Console(file=text, width=24 * (1 + len(table.measures)), markup=False, highlight=False), table)
+    for title, table in tables.items():
+        console = Console(file=text, width=24 * (1 + len(table.measures)), markup=False, highlight=False)
+        show_results(console, table, title=title)
     return text.getvalue()
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file as a whole."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -143,7 +223,8 @@ def _setting(preset: BenchPreset, *, rates: Mapping[str, float], num_batches: Ma
     }
 
 
-def _shown_cell(out: Path, cell: Cell, outcome: CellOutcome) -> BenchmarkCell:
+def shown_cell(out: Path, cell: Cell, outcome: CellOutcome) -> BenchmarkCell:
+    """Return a cell as the page lists it."""
     commands = [cell.pretrain, *cell.evaluations.values()]
     return BenchmarkCell(
         name=cell.name,

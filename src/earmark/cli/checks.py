@@ -115,6 +115,8 @@ def _data_that_does_not_fit(config: PretrainConfig) -> list[str]:
     name = config.data.name
     if name in WITHOUT_ACTIONS and config.criterion.name == "supervised":
         problems.append(f"criterion: supervised needs annotated actions; data {name} has none")
+    if name in WITHOUT_ACTIONS and config.data.moments == "narrated":
+        problems.append(f"data.moments: narrated needs annotated actions; data {name} has none")
     if name in WITHOUT_ACTIONS and config.logging.evaluate_every is not None:
         problems.append(f"logging.evaluate_every: {name} has no annotated actions to probe on")
     return problems

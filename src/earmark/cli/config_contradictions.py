@@ -67,6 +67,8 @@ def contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
         problems += _wrong_crop(config.data_augm) + _wrong_sound(config)
         if config.criterion.name == "supervised" and config.data.split == "all":
             problems.append("data.split: criterion=supervised needs one split, whose annotated actions it learns from")
+        if config.data.moments == "narrated" and config.data.split == "all":
+            problems.append("data.split: data.moments=narrated needs one split, whose narrations the moments are of")
         if config.criterion.name == "simclr_video" and config.data_augm.shared_crop:
             problems.append("data_augm.shared_crop: must be false with criterion=simclr_video, of two crops")
         problems += unused_by_criterion(config)

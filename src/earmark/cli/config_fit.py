@@ -103,8 +103,10 @@ def _wrong_around(config: PretrainConfig, gap: str, gap_seconds: float) -> list[
     """What is kept around a moment must cover what is read around it."""
     data, prepare = config.data, config.prepare
     problems = []
-    if data.moments == "random":
-        problems.append("prepare.around: moments keeps moments only; data.moments=random needs the whole videos")
+    if data.moments != "audible":
+        problems.append(
+            f"prepare.around: moments keeps audible moments only; data.moments={data.moments} needs the whole videos"
+        )
     if config.logging.evaluate_every is not None:
         problems.append("prepare.around: moments keeps moments only; logging.evaluate_every needs the whole videos")
     margin, half = gap_seconds + data.clip_seconds, data.audio_seconds / 2

@@ -78,7 +78,7 @@ class Data:
     clip_seconds: Positive
     clip_fps: Positive
     audio_seconds: Positive
-    moments: Literal["audible", "random"] = "audible"
+    moments: Literal["audible", "random", "narrated"] = "audible"
     moments_per_segment: AtLeastOne = 1
     videos_per_batch: AtLeastOne | None = None
     subset: Literal["head_classes", "tail_classes", "unseen_participants"] | None = None

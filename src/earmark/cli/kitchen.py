@@ -22,6 +22,7 @@ SHARES = {
     "idle_motion_share": "how often the hands move in pauses and change nothing",
     "babble_share": "share of the time in which somebody out of sight talks",
     "plan_share": "share of the actions that follow from activities, not from free choice",
+    "idle_share": "share of the time without any action, from 0.2 to 0.8",
 }
 
 

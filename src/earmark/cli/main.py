@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType
 
@@ -40,6 +40,7 @@ COMMANDS = {  # each has a module of its name in this package, with `add_argumen
 }
 HYDRA_COMMANDS = ("pretrain", "evaluate")  # Hydra parses their arguments
 LISTS = ("files", "inputs", "overrides")  # what a command takes any number of; none takes two of them
+ENDED = {128 + 15: "terminated", 128 + 1: "terminated: the terminal is gone"}  # by SIGTERM and SIGHUP
 RESUMABLE = ("demo", "kitchen", "prepare", "audio", "features", "bench")
 
 
@@ -63,14 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             code = _run_command(command, arguments)
-        except SystemExit:  # of --help, of wrong usage, of a signal
+        except SystemExit as stop:  # of --help, of wrong usage, of a signal
             sys.stdout.flush()
+            if stop.code in ENDED:
+                _say_stopped(command, ENDED[stop.code])
             raise
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        resumes = "; the same command goes on where it was" if command in RESUMABLE else ""
-        print(f"earmark {command}: interrupted{resumes}", file=sys.stderr)
+        _say_stopped(command, "interrupted")
         return INTERRUPTED
     except BrokenPipeError as error:
         if abandoned_by_reader():  # who has seen enough
@@ -78,6 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report_error(f"earmark {command}", error)
     except Exception as error:
         return report_error(f"earmark {command}", error)
+
+
+def _say_stopped(command: str, how: str) -> None:
+    """Say in a line that a signal ended the command, if there is still somebody to read it."""
+    resumes = "; the same command goes on where it was" if command in RESUMABLE else ""
+    with suppress(OSError):
+        print(f"earmark {command}: {how}{resumes}", file=sys.stderr, flush=True)
 
 
 def main_by_config_name(arguments: Sequence[str]) -> int:

@@ -1,22 +1,27 @@
 """From the checked configuration to what is trained: the encoders, the method around them, the clips it needs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from earmark.cli.build import actions_of, build_encoder, open_dataset, require_clips_fit, require_sound_fits
 from earmark.cli.config import ConfigError
 from earmark.cli.config_schema import PretrainConfig
 from earmark.cli.terminal import say
+from earmark.wording import at_most, counted
 
 if TYPE_CHECKING:
     from torch import nn
 
     from earmark.clips.dataset import MomentClips
     from earmark.clips.store import PreparedStore
+    from earmark.datasets import ActionRecord
     from earmark.encoders import Encoder
     from earmark.methods import Method
 
 __all__ = ["build_clips", "build_encoders", "build_model", "method_name"]
+
+
+MAX_ACTIONS_NAMED = 20
 
 
 def method_name(config: PretrainConfig) -> str:
@@ -71,19 +76,23 @@ def build_clips(config: PretrainConfig, store: "PreparedStore") -> "tuple[Moment
         The clips, and the number of classes by label column; empty for a method that needs no labels.
 
     Raises:
-        ConfigError: If the method needs labels and the data set has no annotated actions.
+        ConfigError: If the method needs labels and the data set has no annotated actions, or narrated moments are asked
+            for and it has no times of narrations.
         ValueError: If no moment is usable.
     """
     from earmark.clips.dataset import MomentClips
 
     data, method = config.data, _method_class(config)
     actions, num_classes = [], {}
+    narrated: dict[str, list[float]] | None = None
     if method.needs_labels:
         dataset = open_dataset(data, config.environment)
         num_classes = {column: len(names) for column, names in dataset.classes.items()}
         if not num_classes:
             raise ConfigError(f"criterion: {config.criterion.name} needs annotated actions; data {data.name} has none")
         actions = actions_of(dataset, data.split)
+    if data.moments == "narrated":
+        narrated = _narrated(data.name, actions or actions_of(open_dataset(data, config.environment), data.split))
     clips = MomentClips(
         store,
         splits=None if data.split == "all" else [data.split],
@@ -92,11 +101,30 @@ def build_clips(config: PretrainConfig, store: "PreparedStore") -> "tuple[Moment
         gap_seconds=data.args.delta_non_overlap if data.args.gaps is None else data.args.gaps,
         audio_seconds=data.audio_seconds,
         moments=data.moments,
+        narrated=narrated,
         views=method.views,
         actions=actions,
         moments_per_segment=data.moments_per_segment,
     )
     return clips, num_classes
+
+
+def _narrated(name: str, actions: "Sequence[ActionRecord]") -> dict[str, list[float]]:
+    """Return the times of narrations by video, and say which actions have none."""
+    times: dict[str, list[float]] = {}
+    for action in actions:
+        if action.narration_seconds is not None:
+            times.setdefault(action.video_id, []).append(action.narration_seconds)
+    without = [action.action_id for action in actions if action.narration_seconds is None]
+    if not times:
+        raise ConfigError(
+            f"data.moments: narrated needs the times of narrations, and data {name} has none of its "
+            f"{counted(len(actions), 'annotated action')}"
+        )
+    if without:
+        named = ", ".join(at_most(without, MAX_ACTIONS_NAMED))
+        say(f"left out: {counted(len(without), 'action')} whose narration has no time in the video: {named}")
+    return times
 
 
 def build_model(

@@ -23,7 +23,7 @@ action covers the moment. `ActionClips` gives ``video`` in place of the two, ``a
 import copy
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -59,8 +59,9 @@ class MomentClips(StoredClips):
 
     With ``moments="random"`` each visit draws any time of the segment at which both clips lie in the video, whatever is
     heard there: the paper's comparison without moments of interaction; of several per segment, item n is the n-th in
-    time of k such times. With ``views="same_clip"`` both clips are the
-    one centred on the moment, for methods that compare two crops of one clip.
+    time of k such times. With ``moments="narrated"`` the moments are times that were written down, whatever is heard
+    there. With ``views="same_clip"`` both clips are the one centred on the moment, for methods that compare two crops
+    of one clip.
 
     Args:
         store: Prepared videos.
@@ -70,7 +71,8 @@ class MomentClips(StoredClips):
         gap_seconds: Time between the moment and each clip; of several gaps each visit draws one, and moments are usable
             with all of them.
         audio_seconds: Length of the sound.
-        moments: ``audible``, those found in the sound, or ``random``.
+        moments: ``audible``, those found in the sound, ``random``, or ``narrated``, those of `narrated`.
+        narrated: Times in seconds by video, in any order.
         views: ``before_after`` or ``same_clip``.
         actions: Annotated actions, whose labels are those of the moments they cover, of several the shortest one's.
         moments_per_segment: The most moments of a segment that an epoch visits.
@@ -109,7 +111,8 @@ class MomentClips(StoredClips):
         clip_fps: float = 16.0,
         gap_seconds: float | Sequence[float] = 0.1,
         audio_seconds: float = 2.0,
-        moments: Literal["audible", "random"] = "audible",
+        moments: Literal["audible", "random", "narrated"] = "audible",
+        narrated: Mapping[str, Sequence[float]] | None = None,
         views: Literal["before_after", "same_clip"] = "before_after",
         actions: Sequence["ActionRecord"] = (),
         moments_per_segment: int = 1,
@@ -145,8 +148,8 @@ class MomentClips(StoredClips):
         segment_seconds = float(store.parameters["segment_seconds"])
         num_segments = np.maximum(1, np.ceil(durations / segment_seconds)).astype(np.int64)
         # segment i, of video _videos[i], has the times from place _starts[i] to _starts[i + 1]
-        if moments == "audible":
-            self._find_moments(durations, segment_seconds)
+        if moments != "random":
+            self._find_moments(store.moments if moments == "audible" else narrated or {}, durations, segment_seconds)
             num_items = np.minimum(np.diff(self._starts), moments_per_segment)
         else:
             self._bound_segments(durations, num_segments, segment_seconds)
@@ -155,7 +158,7 @@ class MomentClips(StoredClips):
         # item i is of segment _segments[i], whose first item is _first_items[_segments[i]]
         self._segments = np.repeat(np.arange(self.num_segments, dtype=np.int32), num_items)
         self._first_items = np.cumsum(num_items) - num_items
-        self.num_moments = len(self._times) if moments == "audible" else len(self)
+        self.num_moments = len(self) if moments == "random" else len(self._times)
         self.num_segments_without_moment = int(num_segments.sum()) - self.num_segments
         if not len(self):
             where = f"{store.root}" + (f", splits {sorted(splits)}" if splits is not None else "")
@@ -164,7 +167,7 @@ class MomentClips(StoredClips):
                 f"{where}: no usable moment of interaction in {counted(len(store.videos), 'video')}"
                 + (f"; {num_refused} more refused, `earmark prepare` says why" if num_refused else "")
             )
-        if actions and moments == "audible":
+        if actions and moments != "random":
             self.num_labelled_moments = self._count_labelled()
             if not self.num_labelled_moments:
                 raise ValueError(
@@ -174,10 +177,10 @@ class MomentClips(StoredClips):
 
     def _require_kept(self, around_seconds: float) -> None:
         """Raise if a store that keeps what is around its moments has less of that than is read."""
-        if self.moments == "random":
+        if self.moments != "audible":
             raise SparseStoreError(
-                f"{self.store.root}: holds only {around_seconds:g} s on each side of each moment; random moments need "
-                "the whole videos"
+                f"{self.store.root}: holds only {around_seconds:g} s on each side of each audible moment; "
+                f"{self.moments} moments need the whole videos"
             )
         margin = self.gap_seconds + self.clip_seconds
         needed = max(margin, self.audio_seconds / 2)
@@ -188,10 +191,15 @@ class MomentClips(StoredClips):
                 needed_seconds=needed,
             )
 
-    def _find_moments(self, durations: npt.NDArray[np.float64], segment_seconds: float) -> None:
+    def _find_moments(
+        self,
+        times_of: Mapping[str, Sequence[float] | npt.NDArray[np.float64]],
+        durations: npt.NDArray[np.float64],
+        segment_seconds: float,
+    ) -> None:
         """Find the usable moments of each segment."""
         margin = self.gap_seconds + self.clip_seconds
-        found = [self.store.moments[video_id] for video_id in self._video_ids]
+        found = [np.sort(np.asarray(times_of.get(video_id, ()), np.float64)) for video_id in self._video_ids]
         times = np.concatenate([*found, np.zeros(0)])
         videos = np.repeat(np.arange(len(found), dtype=np.int32), [len(mine) for mine in found])
         usable = (times >= margin) & (times <= durations[videos] - margin)

@@ -134,9 +134,20 @@ def _actions_as_files(actions: Iterable[ActionRecord], cuts: Sequence[Cut]) -> l
         cut = by_times.get((action.video_id, *times))
         if cut is not None:
             length = action.stop_seconds - action.start_seconds
-            action = replace(action, video_id=cut.video_id, start_seconds=0.0, stop_seconds=length)
+            narration = _narration_in(cut, action)
+            action = replace(
+                action, video_id=cut.video_id, start_seconds=0.0, stop_seconds=length, narration_seconds=narration
+            )
         placed.append(action)
     return placed
+
+
+def _narration_in(cut: Cut, action: ActionRecord) -> float | None:
+    """Return when the narrator spoke in the time of the cut that the action lies in; None if that is not in it."""
+    narration = action.narration_seconds
+    if narration is None or not cut.start_seconds <= narration <= cut.stop_seconds:
+        return None
+    return narration - cut.start_seconds
 
 
 def _in_segments(
@@ -158,5 +169,13 @@ def _in_segments(
                 f"{action.stop_seconds:.2f} s lie in {cut.video_id}, the rest is not read"
             )
         offset = cut.start_seconds
-        placed.append(replace(action, video_id=cut.video_id, start_seconds=start - offset, stop_seconds=stop - offset))
+        placed.append(
+            replace(
+                action,
+                video_id=cut.video_id,
+                start_seconds=start - offset,
+                stop_seconds=stop - offset,
+                narration_seconds=_narration_in(cut, action),
+            )
+        )
     return placed, tuple(shortened)

@@ -36,6 +36,7 @@ ANNOTATIONS = {
 CLASS_FILES = {"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_classes.csv"}
 VIDEO_COLUMNS = ("participant_id", "video_id")
 TIME_COLUMNS = ("start_timestamp", "stop_timestamp")
+NARRATION_COLUMN = "narration_timestamp"
 LABEL_COLUMNS = {"verb": "verb_class", "noun": "noun_class"}  # noun_class: the first noun of the narration
 # Where videos lie below the folder; of several places the first that holds a video is taken.
 VIDEO_FOLDERS = (
@@ -237,7 +238,7 @@ class EpicKitchens:
         """Return the actions of a split, in the order of its csv file; those of the test split have no labels.
 
         A row with a bad or impossible time, an unknown class, an id that was there before or that no file can have is
-        left out, and named in `problems`.
+        left out, and named in `problems`. An action whose narration has no time, or none that can be read, has none.
 
         Raises:
             DatasetError: If the csv file is missing or damaged, or all its rows are.
@@ -250,7 +251,8 @@ class EpicKitchens:
         columns = [self._id_column, *VIDEO_COLUMNS, *TIME_COLUMNS]
         if not split.startswith("test"):
             columns += self._label_columns.values()
-        for place, (action_id, participant_id, video_id, start, stop, *classes) in csv_rows(path, columns, faults):
+        for place, values in csv_rows(path, columns, faults, optional=[NARRATION_COLUMN]):
+            action_id, participant_id, video_id, start, stop, *classes, narration = values
             try:
                 if video_id not in names:
                     names[video_id] = checked_file_name("video", video_id)
@@ -263,7 +265,7 @@ class EpicKitchens:
                 if texts not in all_labels:
                     all_labels[texts] = self._labels(texts)
                 actions[checked_id(self._id_column, action_id)] = ActionRecord(
-                    action_id, names[video_id], *seconds, names[participant_id], all_labels[texts]
+                    action_id, names[video_id], *seconds, names[participant_id], all_labels[texts], _time(narration)
                 )
             except RowError as error:
                 faults.add(place, error)
@@ -346,6 +348,14 @@ class EpicKitchens:
             if video_id in listings[folder]:
                 return listings[folder][video_id]
         return self.base_path / VIDEO_FOLDERS[0].format(participant=participant_id) / f"{video_id}.MP4"
+
+
+def _time(text: str) -> float | None:
+    """Return a time that nothing depends on but what asks for it."""
+    try:
+        return parse_timestamp(text)
+    except RowError:
+        return None
 
 
 def _read_classes(path: Path, columns: tuple[str, str]) -> list[str]:

@@ -68,6 +68,7 @@ class ActionRecord:
         participant_id: Who acts.
         labels: Class by label column, such as ``{"verb": 3, "noun": 12}``; empty where labels are held back. Records
             of the same labels share them: they are not to be changed.
+        narration_seconds: When a narrator spoke of it; None where that is not known. It may lie outside of the action.
     """
 
     action_id: str
@@ -76,6 +77,7 @@ class ActionRecord:
     stop_seconds: float
     participant_id: str
     labels: dict[str, int]
+    narration_seconds: float | None = None
 
 
 class DatasetRecords(Protocol):

@@ -1,4 +1,4 @@
-"""The page of a benchmark: table, figures, setting, and the command and folder of every cell.
+"""The page of a benchmark: table, studies, figures, setting, and the command and folder of every cell.
 
 Path of a sample: numbers of each method and seed --`earmark.evaluation.benchmark`--> table --> page. It is one HTML
 file that opens from disk and asks nothing of any server.
@@ -11,10 +11,12 @@ from typing import Any
 
 from earmark.atomic import replacing
 from earmark.evaluation.benchmark import BenchmarkTable, Measure
+from earmark.evaluation.benchmark_figures import study_svg
+from earmark.evaluation.benchmark_studies import BenchmarkStudy
 from earmark.evaluation.benchmark_tables import TRIVIAL, heading, mark, number, p_text, verdict_note
-from earmark.media.page import render_page
+from earmark.media.page import data_uri, render_page
 
-__all__ = ["BenchmarkCell", "write_benchmark_page"]
+__all__ = ["BenchmarkCell", "ShownStudy", "ShownTable", "write_benchmark_page"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +44,11 @@ class BenchmarkCell:
     problem: str | None
 
 
-def write_benchmark_page(
-    path: Path,
-    table: BenchmarkTable,
-    *,
-    setting: Mapping[str, str],
-    rates: Mapping[str, float],
-    rates_found: str,
-    tried: Mapping[str, Mapping[float, float]],
-    cells: Sequence[BenchmarkCell],
-) -> None:
-    """Write the page. The same arguments give the same bytes.
+@dataclass(frozen=True, slots=True)
+class ShownTable:
+    """The table of a benchmark, and how it was made.
 
-    Args:
-        path: HTML file to write; it is replaced as a whole.
+    Attributes:
         table: What was measured.
         setting: Facts by name, shown in this order.
         rates: Learning rate by method.
@@ -63,40 +56,105 @@ def write_benchmark_page(
         tried: By method, what each rate that was tried reached on held-out training videos, in %; empty where they were
             known before.
         cells: All of them, whole or not.
+    """
+
+    table: BenchmarkTable
+    setting: Mapping[str, str]
+    rates: Mapping[str, float]
+    rates_found: str
+    tried: Mapping[str, Mapping[float, float]]
+    cells: tuple[BenchmarkCell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownStudy:
+    """A study, and how it was made.
+
+    Attributes:
+        study: What was found.
+        cells: All of them, whole or not.
+    """
+
+    study: BenchmarkStudy
+    cells: tuple[BenchmarkCell, ...]
+
+
+def write_benchmark_page(path: Path, table: ShownTable | None, studies: Sequence[ShownStudy] = ()) -> None:
+    """Write the page. The same arguments give the same bytes.
+
+    Args:
+        path: HTML file to write; it is replaced as a whole.
+        table: The table; None if it was not made.
+        studies: In their order.
 
     Example:
         >>> import tempfile
         >>> from earmark.evaluation.benchmark import Measure, summarise
         >>> table = summarise({"top-1": {"a": {0: 1.0}}}, [Measure("top-1")], methods=["a"], reference="a")
         >>> page = Path(tempfile.mkdtemp()) / "report.html"
-        >>> write_benchmark_page(page, table, setting={}, rates={}, rates_found="", tried={}, cells=[])
+        >>> write_benchmark_page(page, ShownTable(table, setting={}, rates={}, rates_found="", tried={}, cells=()))
         >>> "top-1" in page.read_text(encoding="utf-8")
         True
     """
-    seeds = sorted({cell.seed for cell in cells})
     page = render_page(
         "earmark.evaluation",
         "benchmark.html",
         title="Does it work?",
-        reference=table.reference,
-        note=verdict_note(table),
-        setting=dict(setting),
-        headings=[heading(measure) for measure in table.measures],
-        rows=[_row(table, method) for method in table.methods],
-        differences=[_differences(table, method) for method in table.methods if method != table.reference],
+        table=None if table is None else _table(table),
+        studies=[_study(shown) for shown in studies],
         trivial_name=TRIVIAL,
-        trivial=[_trivial(table, measure) for measure in table.measures] if table.trivial else [],
-        figures=[figure for measure in table.measures if (figure := _figure(table, measure)) is not None],
-        rates=[
-            {"method": method, "lr": f"{lr:g}", "tried": _tried(tried.get(method, {}))} for method, lr in rates.items()
-        ],
-        rates_found=rates_found,
-        cells=cells,
-        num_seeds=len(seeds),
-        num_failed=sum(cell.problem is not None for cell in cells),
     )
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _table(shown: ShownTable) -> dict[str, Any]:
+    """Return the table with all that is shown around it."""
+    table = shown.table
+    return {
+        **_rows(table),
+        "figures": [figure for measure in table.measures if (figure := _figure(table, measure)) is not None],
+        "setting": dict(shown.setting),
+        "rates": [
+            {"method": method, "lr": f"{lr:g}", "tried": _tried(shown.tried.get(method, {}))}
+            for method, lr in shown.rates.items()
+        ],
+        "rates_found": shown.rates_found,
+        "cells": shown.cells,
+        "num_seeds": len({cell.seed for cell in shown.cells}),
+        "num_failed": sum(cell.problem is not None for cell in shown.cells),
+    }
+
+
+def _study(shown: ShownStudy) -> dict[str, Any]:
+    """Return a study as it is shown."""
+    study = shown.study
+    svg = study_svg(study)
+    return {
+        "name": study.name,
+        "title": study.title,
+        "words": study.words,
+        "axis": study.axis,
+        "is_curve": study.is_curve,
+        "figure": data_uri("image/svg+xml", svg.encode("utf-8")),
+        "alt": f"{study.title}: {', '.join(heading(measure) for measure in study.measures)} by {study.axis}",
+        "lines": [{"line": line, **_rows(table)} for line, table in study.lines.items()],
+        "cells": shown.cells,
+        "seeds": ", ".join(str(seed) for seed in sorted({cell.seed for cell in shown.cells})),
+        "num_failed": sum(cell.problem is not None for cell in shown.cells),
+    }
+
+
+def _rows(table: BenchmarkTable) -> dict[str, Any]:
+    """Return means and differences of a table as they are shown."""
+    return {
+        "reference": table.reference,
+        "note": verdict_note(table),
+        "headings": [heading(measure) for measure in table.measures],
+        "rows": [_row(table, method) for method in table.methods],
+        "differences": [_differences(table, method) for method in table.methods if method != table.reference],
+        "trivial": [_trivial(table, measure) for measure in table.measures] if table.trivial else [],
+    }
 
 
 def _row(table: BenchmarkTable, method: str) -> dict[str, Any]:

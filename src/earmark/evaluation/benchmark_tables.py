@@ -11,9 +11,10 @@ from typing import Any
 
 from rich.table import Table
 
-from earmark.evaluation.benchmark import BenchmarkTable, Entry, Measure
+from earmark.evaluation.benchmark import BenchmarkTable, Entry, MeanOverSeeds, Measure, PairedDifference
 
 __all__ = [
+    "csv_rows_of",
     "csv_text",
     "difference_table",
     "heading",
@@ -23,6 +24,7 @@ __all__ = [
     "number",
     "p_text",
     "plain_data",
+    "table_of_plain_data",
     "verdict_note",
 ]
 
@@ -49,9 +51,9 @@ def verdict_note(table: BenchmarkTable) -> str:
     )
 
 
-def mean_table(table: BenchmarkTable) -> Table:
+def mean_table(table: BenchmarkTable, *, title: str = "Means over seeds") -> Table:
     """Return means with intervals for the terminal: one row per method, one column per measure."""
-    shown = Table(title="Means over seeds", caption=verdict_note(table))
+    shown = Table(title=title, caption=verdict_note(table))
     shown.add_column("method")
     for measure in table.measures:
         shown.add_column(heading(measure), justify="right")
@@ -139,6 +141,13 @@ def csv_text(table: BenchmarkTable) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_FIELDS, lineterminator="\n")
     writer.writeheader()
+    writer.writerows(csv_rows_of(table))
+    return text.getvalue()
+
+
+def csv_rows_of(table: BenchmarkTable) -> list[dict[str, Any]]:
+    """Return the rows of `csv_text` as values by column."""
+    rows = []
     measures = {measure.label: measure for measure in table.measures}
     for (method, label), entry in table.entries.items():
         over, found, measure = entry.over_seeds, entry.difference, measures[label]
@@ -152,16 +161,16 @@ def csv_text(table: BenchmarkTable) -> str:
                 **{"difference": found.mean, "difference_low": found.low, "difference_high": found.high},
                 **{"p_value": found.p_value, "adjusted_p_value": found.adjusted_p_value, "verdict": found.verdict},
             }
-        writer.writerow(row)
+        rows.append(row)
     for label, value in table.trivial.items():
         measure = measures[label]
-        writer.writerow(
+        rows.append(
             {
                 **{"method": TRIVIAL, "measure": label, "unit": measure.unit},
                 **{"higher_is_better": measure.higher_is_better, "num_seeds": 0, "mean": value},
             }
         )
-    return text.getvalue()
+    return rows
 
 
 def latex_text(table: BenchmarkTable) -> str:
@@ -215,3 +224,36 @@ def plain_data(table: BenchmarkTable) -> dict[str, Any]:
         "entries": entries,
         "trivial": dict(table.trivial),
     }
+
+
+def table_of_plain_data(content: Mapping[str, Any]) -> BenchmarkTable:
+    """Return the table that `plain_data` made this of.
+
+    Raises:
+        ValueError: If it is none.
+
+    Example:
+        >>> from earmark.evaluation.benchmark import summarise
+        >>> table = summarise({"top-1": {"a": {0: 1.0}}}, [Measure("top-1")], methods=["a"], reference="a")
+        >>> table_of_plain_data(plain_data(table)) == table
+        True
+    """
+    try:
+        return BenchmarkTable(
+            reference=str(content["reference"]),
+            measures=tuple(Measure(**measure) for measure in content["measures"]),
+            methods=tuple(map(str, content["methods"])),
+            entries={(str(one["method"]), str(one["measure"])): _entry(one) for one in content["entries"]},
+            trivial={str(label): float(value) for label, value in content["trivial"].items()},
+            significance=float(content["significance"]),
+        )
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"no table of a benchmark ({type(error).__name__}: {error})") from error
+
+
+def _entry(content: Mapping[str, Any]) -> Entry:
+    over, difference = content["over_seeds"], content["difference"]
+    by_seed = {int(seed): float(value) for seed, value in over["by_seed"].items()}  # whose keys json makes text
+    if difference is not None:
+        difference = PairedDifference(**{**difference, "seeds": tuple(difference["seeds"])})
+    return Entry(MeanOverSeeds(**{**over, "by_seed": by_seed}), difference)

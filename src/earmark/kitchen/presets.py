@@ -75,6 +75,8 @@ class Difficulty:
         plan_share: Share of the actions that follow from activities, with classes as unequal as in life; the others
             are chosen freely in favour of rare verbs.
         noise_db: Level of the background (room tone, fridge, outside) in decibels against the usual, -60 to 30.
+        idle_share: Share of the time in which no action happens, 0.2 to 0.8; each video's is drawn up to 0.06 above or
+            below it.
 
     Raises:
         KitchenError: If one is out of bounds.
@@ -90,13 +92,14 @@ class Difficulty:
     babble_share: float = 0.0
     plan_share: float = 0.2
     noise_db: float = 0.0
+    idle_share: float = 0.52
 
     def __post_init__(self) -> None:
         check_bounds(
             self,
             {
                 **{"silent_share": (0, 1), "off_screen_share": (0, 1), "idle_motion_share": (0, 1)},
-                **{"babble_share": (0, 0.95), "plan_share": (0, 1), "noise_db": (-60, 30)},
+                **{"babble_share": (0, 0.95), "plan_share": (0, 1), "noise_db": (-60, 30), "idle_share": (0.2, 0.8)},
             },
         )
 

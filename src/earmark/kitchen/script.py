@@ -44,7 +44,7 @@ __all__ = [
 
 ACTION_SECONDS = (1.3, 2.9)
 _LEAD_SECONDS, _FOLLOW_SECONDS = 0.58, 0.6  # least time from the start to the contact, and from there to the stop
-IDLE_SHARE = (0.46, 0.58)
+IDLE_SPREAD = 0.06  # how far the idle share of a video may be from that of its kitchen
 REST_SECONDS = (8.0, 10.6)
 _REST_SHARE = 0.66  # of the idle time that is left when every pause has its least
 _LARGEST_REST_SHARE = 0.85
@@ -194,13 +194,14 @@ def smooth_step(share: float) -> float:
 def write_script(rng: np.random.Generator, *, duration_seconds: float, difficulty: Difficulty) -> Script:
     """Draw what happens in one video.
 
-    The number of actions follows from the idle share (drawn from `IDLE_SHARE`) and their lengths; two thirds of the
-    idle time go to rests of `REST_SECONDS`, what is left to the short pauses. What is done is up to `Planner`.
+    The number of actions follows from the idle share (drawn around that of the difficulty) and their lengths; two
+    thirds of the idle time go to rests of `REST_SECONDS`, what is left to the short pauses. What is done is up to
+    `Planner`.
 
     Args:
         rng: Source of all that is random.
         duration_seconds: Length of the video, at least 5.
-        difficulty: How much of the actions is silent or unforeseen, and what distracts from them.
+        difficulty: How much of the time is idle, how much of the actions silent or unforeseen, and what distracts.
 
     Returns:
         The script. Its times are multiples of 1 ms (contact) and 10 ms (start and stop). Distractors are drawn
@@ -217,7 +218,7 @@ def write_script(rng: np.random.Generator, *, duration_seconds: float, difficult
     if duration_seconds < 5:
         raise ValueError(f"a video of {duration_seconds} s is too short for actions: at least 5 s")
     of_actions, of_sounds, of_gestures, of_talk = rng.spawn(4)
-    spans = _deal_time(of_actions, duration_seconds)
+    spans = _deal_time(of_actions, duration_seconds, difficulty.idle_share)
     planner = Planner(of_actions, plan_share=difficulty.plan_share)
     initial = dict(planner.states)
     actions: list[Event] = []
@@ -287,10 +288,15 @@ def _draw_talk(rng: np.random.Generator, duration_seconds: float, share: float) 
     return spans
 
 
-def _deal_time(rng: np.random.Generator, duration_seconds: float) -> list[tuple[float, float]]:
+def _deal_time(rng: np.random.Generator, duration_seconds: float, idle_share: float) -> list[tuple[float, float]]:
     """Return (start, stop) of every action: runs with short pauses between the actions, and rests between the runs."""
-    busy_seconds = (1 - rng.uniform(*IDLE_SHARE)) * duration_seconds
+    # Rounded, so that bounds are the numbers that one would write: of 0.52 they are 0.46 and 0.58.
+    least, most = round(idle_share - IDLE_SPREAD, 6), round(idle_share + IDLE_SPREAD, 6)
+    busy_seconds = (1 - rng.uniform(least, most)) * duration_seconds
     lengths = _draw_lengths(rng, ACTION_SECONDS, busy_seconds)
+    # With little idle time the last action may reach so far beyond its share that nothing is left for the pauses.
+    while sum(lengths) + _MIN_PAUSE_SECONDS * (len(lengths) + 1) > duration_seconds - 0.01:
+        lengths.pop()
     num_pauses = len(lengths) + 1
     spare = duration_seconds - sum(lengths) - _MIN_PAUSE_SECONDS * num_pauses
     rests = _draw_lengths(rng, REST_SECONDS, _REST_SHARE * spare)[: num_pauses - 1]

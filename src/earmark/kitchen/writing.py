@@ -46,6 +46,7 @@ from earmark.worker_processes import parallel
 FRAMES_TO_WARM_UP, FRAMES_TIMED = 8, 30
 SECONDS_TO_PLAIN_LINE, SECONDS_BETWEEN_PLAIN_LINES = 10.0, 30.0
 VERSION = 3  # raise it when the same seed gives other videos
+LATER_OPTIONS = {"idle_share": Difficulty().idle_share}  # what kitchens were made with before there was the option
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,13 @@ class _Plan:
         check_bounds(self, {"seed": (0, 2**63)})
 
     def description(self) -> dict[str, Any]:
-        """Return it as plain data: the content of ``kitchen.json``."""
+        """Return it as plain data."""
         size, difficulty = asdict(self.size), asdict(self.difficulty)
         return {"version": VERSION, "seed": self.seed, **size, **difficulty, "test_split": self.test_split}
+
+    def written(self) -> dict[str, Any]:
+        """Return the content of ``kitchen.json``: later options only where they are not what was before there were."""
+        return {name: value for name, value in self.description().items() if LATER_OPTIONS.get(name, ...) != value}
 
 
 def make_kitchen(
@@ -169,8 +174,9 @@ def _claim(out: Path, plan: _Plan) -> None:
     if path.exists():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
+            found = LATER_OPTIONS | found
             different = [name for name in description if found.get(name) != description[name]]
-        except (ValueError, AttributeError) as error:
+        except (ValueError, TypeError) as error:
             raise KitchenError(f"{path}: not the description of a kitchen ({error})") from error
         if different:
             differences = ", ".join(f"{name} is {found.get(name)}, not {description[name]}" for name in different)
@@ -181,7 +187,7 @@ def _claim(out: Path, plan: _Plan) -> None:
     if out.exists() and any(not entry.name.startswith(".kitchen.") for entry in out.iterdir()):
         raise KitchenError(f"{out}: not empty, and not a kitchen (it has no kitchen.json)")
     out.mkdir(parents=True, exist_ok=True)
-    _write_json(path, description)
+    _write_json(path, plan.written())
 
 
 def _write_json(path: Path, content: Any) -> None:
