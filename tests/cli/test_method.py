@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
 import pytest
-from torch import zeros
-from torch.nn import Parameter
-from torch.optim import SGD
 
 from earmark import methods
 from earmark.cli.build import open_store
@@ -25,7 +22,6 @@ from earmark.kitchen import KitchenSize, make_kitchen
 from earmark.kitchen.training_part import write_training_share
 from earmark.methods import ContrastiveOptions, StateChangeOptions
 from earmark.training.checkpoint import latest_checkpoint, load_checkpoint
-from earmark.training.optim import WarmupCosineLR
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -82,34 +78,6 @@ def test_a_method_trains_goes_on_and_leaves_an_encoder_that_can_be_read(folder: 
     assert ("backbone.audio.conv1.0.weight" in load_checkpoint(path)["model"]) == (
         criterion not in ("simclr_video", "supervised")
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("criterion", ["avid", "xdc", "supervised"])
-def test_several_moments_batches_of_few_videos_and_a_cosine_go_on_from_mid_epoch(
-    folder: Path, criterion: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Memories and clusters are of as many samples as an epoch has; the weights are those of a run in one go."""
-    options = ["data.moments_per_segment=3", "data.videos_per_batch=2", "optim.batch_size=4"]
-    options += ["optim.use_lr_scheduler=true", "optim.lr_scheduler=cosine", "optim.lr_scheduler_args.warmup_epochs=0.5"]
-    whole, parts = (f"{criterion}_{name}" for name in ("whole", "parts"))
-    assert pretrain(folder, criterion, *options, f"logging.name={whole}") == 0
-    said = re.search(r"an epoch: (\d+) clips, up to 3 of each segment", capsys.readouterr().err)
-    assert said is not None
-    num_samples = int(said[1])
-    steps = num_samples // 4
-    assert pretrain(folder, criterion, *options, f"logging.name={parts}", f"optim.max_steps={steps + 1}") == 0
-    assert pretrain(folder, criterion, *options, f"logging.name={parts}") == 0
-    one, other = (
-        load_checkpoint(folder / "data/outputs" / name / "checkpoints/checkpoint_0002.pt") for name in (whole, parts)
-    )
-    assert all((other["model"][name] == value).all() for name, value in one["model"].items())
-    for name in {"avid": ["video_memory"], "xdc": ["video_cluster"]}.get(criterion, []):
-        assert len(one["model"][name]) == num_samples
-    lines = [json.loads(line) for line in (folder / "data/outputs" / parts / "metrics.jsonl").read_text().splitlines()]
-    rates = [line["lr"] for line in lines if line["kind"] == "step"]
-    schedule = WarmupCosineLR(SGD([Parameter(zeros(1))], lr=0.005), total_steps=2 * steps, warmup_steps=steps / 2)
-    assert rates == pytest.approx([0.005 * schedule.share_of(step) for step in range(2 * steps)])
 
 
 def test_batches_of_more_videos_than_there_are_moments_in_are_refused(
