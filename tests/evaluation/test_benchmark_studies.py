@@ -117,7 +117,7 @@ def test_a_measure_that_nothing_was_measured_by_has_no_panel() -> None:
 def test_the_page_shows_studies_without_a_table(tmp_path: Path) -> None:
     cell = BenchmarkCell("replai-hours_0.125", "replai", 0, "/runs/x", ("earmark pretrain",), ("/r",), 1.0, "killed")
     study = a_study()
-    write_benchmark_page(tmp_path / "report.html", None, [ShownStudy(study, (cell,))])
+    write_benchmark_page(tmp_path / "report.html", None, [ShownStudy(study, study_svg(study), (cell,))])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Hours &lt;of&gt; video" in page
     assert "<of>" not in page
