@@ -106,6 +106,11 @@ def test_the_figure_has_a_panel_for_each_measure_and_all_means(places: dict[str,
     assert set(places_shown) <= set(comments)
 
 
+def test_thousands_of_steps_are_written_out() -> None:
+    places = {"0.125": 375.0, "0.5": 1500.0, "1": 3000.0}
+    assert {"375", "1500", "3000"} <= set(re.findall("<!-- (.*?) -->", study_svg(a_study(places=dict(places)))))
+
+
 def test_a_measure_that_nothing_was_measured_by_has_no_panel() -> None:
     study = summarise_study(
         "gap", title="Gap", words="", axis="gap, s", log=False, places={"0": 0.0}, reference="0",

@@ -99,7 +99,10 @@ def _draw_curves(ax: Axes, study: BenchmarkStudy, measure: Measure) -> None:
         ax.plot(places, [entry.over_seeds.mean for entry in entries.values()], "o-", color=colour, markersize=3.5)
     if study.log and min(on_axis.values()) > 0:
         ax.set_xscale("log")
-    ax.set_xticks(list(on_axis.values()), labels=[f"{place:.3g}" for place in on_axis.values()])
+    ax.set_xticks(
+        list(on_axis.values()),
+        labels=[f"{place:.3g}" if place < 1000 else f"{place:.0f}" for place in on_axis.values()],
+    )
     ax.xaxis.set_minor_locator(NullLocator())
     for reference in {table.reference for table in study.lines.values()} & on_axis.keys():
         ax.axvline(on_axis[reference], color=INK, linewidth=0.5, alpha=0.6, zorder=0)
