@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("torch")
 
 from earmark.cli.bench import run_bench
-from earmark.cli.bench_cells import CellOutcome, Found, stored_results
+from earmark.cli.bench_cells import CellOutcome, Found, require_same_settings, run_cell, stored_results
 from earmark.cli.bench_plan import Cell, Places, cells_of, prepare_commands, tuning_cells
 from earmark.cli.bench_presets import METHODS, PRESETS, REFERENCE, TASKS, BenchPreset
 from earmark.cli.bench_studies import STUDIES, Change, Curve, Variants
@@ -143,6 +143,34 @@ def test_results_are_taken_for_those_of_their_own_settings_only(tmp_path: Path) 
     (tmp_path / "run" / "damaged" / "results.json").write_text('{"rows": 3')
     assert stored_results(tmp_path / "run", values()) == found
     assert stored_results(tmp_path / "absent", values()) is None
+
+
+def test_a_run_of_other_settings_under_the_name_of_a_cell_is_refused(tmp_path: Path) -> None:
+    (cell,) = cells_in(tmp_path, dataclasses.replace(PRESETS["quick"], seeds=(0,)), methods=["replai"])
+    assert cell.pretrain is not None
+    values = compose("default_ssrl", cell.pretrain.overrides)
+    path = tmp_path / "outputs" / cell.name / "config.yaml"
+    path.parent.mkdir(parents=True)
+
+    def write() -> None:
+        path.write_text(json.dumps(values))  # JSON is YAML, too
+
+    write()
+    require_same_settings(cell, tmp_path)
+    values["environment"]["workers"], values["data"]["args"]["base_path"] = 9, "/moved"
+    values["model"]["compile"] = True  # as found for a device
+    del values["criterion"]["args"]["queue_size"]  # a key that came later
+    write()
+    require_same_settings(cell, tmp_path)
+    values["criterion"]["args"]["clr_coeff"] = 0.25
+    write()
+    with pytest.raises(
+        ConfigError, match=r"outputs/.*other settings \(criterion\.args\.clr_coeff is 0\.25, not 0\.5\)"
+    ):
+        require_same_settings(cell, tmp_path)
+    outcome = run_cell(cell, tmp_path)
+    assert "clr_coeff is 0.25" in str(outcome.problem)
+    assert not outcome.found
 
 
 @pytest.mark.parametrize("seeds", ["0 0", "-1", "100"])
@@ -289,8 +317,8 @@ def test_the_own_value_of_a_preset_is_among_the_points() -> None:
 def test_random_moments_of_replai_are_the_method_of_the_table(tmp_path: Path) -> None:
     preset = dataclasses.replace(PRESETS["quick"], seeds=(0,))
     cells = {(one.line, one.label): one.cell.name for one in cells_of_study("moments", preset, tmp_path)}
-    assert cells["replai", "random"] == "replai_random-lr0.1-seed0"
-    assert cells["astc", "random"] == "astc-lr0.1-moments_random-seed0"
+    assert cells["replai", "random times"] == "replai_random-lr0.1-seed0"
+    assert cells["astc", "random times"] == "astc-lr0.1-moments_random-seed0"
     assert cells["random", None] == "random-seed0"
 
 

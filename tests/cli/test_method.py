@@ -140,7 +140,7 @@ def test_narrated_moments_are_the_contacts_that_the_annotations_have(
 
 def test_narrated_moments_without_narrations_are_refused(folder: Path) -> None:
     config = configured("data.moments=narrated", "data=folder", "data.split=train", f"data.args.base_path={folder}")
-    with pytest.raises(ConfigError, match=r"data\.moments: narrated needs the times of narrations, and data folder"):
+    with pytest.raises(ConfigError, match=r"data\.moments: narrated needs annotated actions; data folder has none"):
         build_clips(config, cast(PreparedStore, None))
     with pytest.raises(ConfigError, match=r"data\.split: data\.moments=narrated needs one split"):
         configured("data.moments=narrated", "data.split=all")

@@ -106,6 +106,11 @@ def test_the_figure_has_a_panel_for_each_measure_and_all_means(places: dict[str,
     assert set(places_shown) <= set(comments)
 
 
+def test_thousands_of_steps_are_written_out() -> None:
+    places = {"0.125": 375.0, "0.5": 1500.0, "1": 3000.0}
+    assert {"375", "1500", "3000"} <= set(re.findall("<!-- (.*?) -->", study_svg(a_study(places=dict(places)))))
+
+
 def test_a_measure_that_nothing_was_measured_by_has_no_panel() -> None:
     study = summarise_study(
         "gap", title="Gap", words="", axis="gap, s", log=False, places={"0": 0.0}, reference="0",
@@ -117,7 +122,7 @@ def test_a_measure_that_nothing_was_measured_by_has_no_panel() -> None:
 def test_the_page_shows_studies_without_a_table(tmp_path: Path) -> None:
     cell = BenchmarkCell("replai-hours_0.125", "replai", 0, "/runs/x", ("earmark pretrain",), ("/r",), 1.0, "killed")
     study = a_study()
-    write_benchmark_page(tmp_path / "report.html", None, [ShownStudy(study, (cell,))])
+    write_benchmark_page(tmp_path / "report.html", None, [ShownStudy(study, study_svg(study), (cell,))])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Hours &lt;of&gt; video" in page
     assert "<of>" not in page

@@ -5,6 +5,7 @@ would do if they were typed: the same functions are called, with the same run fo
 goes on from its last checkpoint, and one that was run by hand or on a cluster is taken as it is.
 """
 
+import functools
 import json
 import os
 import sys
@@ -19,16 +20,20 @@ import joblib
 
 from earmark.atomic import replacing
 from earmark.cli.bench_plan import Cell, Command
+from earmark.cli.config import ConfigError
 from earmark.json_text import read_json
 from earmark.training.interrupts import REQUEUE, STOP_SIGNALS
 from earmark.wording import visible
 from earmark.worker_processes import parallel
 
-__all__ = ["CellOutcome", "Found", "read_cost", "run_cell", "run_cells", "stored_outcome"]
+__all__ = ["CellOutcome", "Found", "read_cost", "require_same_settings", "run_cell", "run_cells", "stored_outcome"]
 
 MAX_RESULTS_BYTES = 2**26  # a page of results has 100 kB
 # What may differ between an evaluation that is found and the command: where it was made, not what was measured.
 COMPARED = ("data_augm", "optim", "train_algo", "evaluate")
+# Sections of a pretraining that say what is learned, and keys of them that say where and how fast.
+LEARNED = ("data", "data_augm", "backbone", "criterion", "optim", "train_algo", "prepare")
+NOT_LEARNED = ("data.args.base_path", "data.store", "prepare.workers", "prepare.isolate", "prepare.backend")
 STOPPED = (REQUEUE, *(128 + number for number in STOP_SIGNALS), 129)  # exit codes of signals; 129 is SIGHUP
 
 
@@ -112,6 +117,7 @@ def run_cell(cell: Cell, out: Path, num_threads: int = 1) -> CellOutcome:
     began, cpu_began = time.monotonic(), _cpu_seconds()
     with _printing_to(log):
         try:
+            require_same_settings(cell, out)
             for task, command in cell.evaluations.items():
                 values = _composed(command)
                 there = stored_results(out / "outputs" / cell.name, values)
@@ -146,14 +152,64 @@ def stored_outcome(cell: Cell, out: Path) -> CellOutcome | None:
     Args:
         cell: The cell.
         out: Folder of the benchmark.
+
+    Raises:
+        ConfigError: As `require_same_settings`.
     """
     found: dict[str, Found] = {}
+    require_same_settings(cell, out)
     for task, command in cell.evaluations.items():
         there = stored_results(out / "outputs" / cell.name, _composed(command))
         if there is None:
             return None
         found[task] = there
     return CellOutcome(cell.name, found)
+
+
+def require_same_settings(cell: Cell, out: Path) -> None:
+    """Refuse a run folder of the cell's name that holds a run of other settings, whose results are not the cell's.
+
+    Keys that only one of them has are not compared: a run of before may lack those that came later.
+
+    Args:
+        cell: The cell.
+        out: Folder of the benchmark.
+
+    Raises:
+        ConfigError: Naming the settings.
+    """
+    from omegaconf import OmegaConf
+
+    path = out / "outputs" / cell.name / "config.yaml"
+    if cell.pretrain is None or not path.exists():
+        return
+    there = _flat(OmegaConf.to_container(OmegaConf.load(path)))
+    apart = ("environment.", "logging.")  # of each cell its own; the same for all of them that are composed once
+    wanted = _learned(tuple(text for text in cell.pretrain.overrides if not text.startswith(apart)))
+    differing = [
+        f"{key} is {there[key]}, not {value}" for key, value in wanted.items() if key in there and there[key] != value
+    ]
+    if differing:
+        raise ConfigError(
+            f"{path.parent}: holds a run of other settings ({', '.join(differing)}); remove it, or give what is to be "
+            "run another name"
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _learned(overrides: tuple[str, ...]) -> dict[str, Any]:
+    values = _flat(_composed(Command("pretrain", overrides)))
+    return {key: value for key, value in values.items() if key.split(".")[0] in LEARNED and key not in NOT_LEARNED}
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested values by their full names."""
+    if not isinstance(values, Mapping):
+        return {prefix: values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
 
 
 def stored_results(folder: Path, values: Mapping[str, Any]) -> Found | None:

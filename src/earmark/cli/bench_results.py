@@ -84,10 +84,12 @@ def scores_of(
     return scores, trivial
 
 
-def show_results(console: "Console", table: BenchmarkTable, *, title: str = "Means over seeds") -> None:
+def show_results(
+    console: "Console", table: BenchmarkTable, *, title: str = "Means over seeds", rows: str = "method"
+) -> None:
     """Print means and differences."""
-    console.print(mean_table(table, title=title))
-    console.print(difference_table(table))
+    console.print(mean_table(table, title=title, rows=rows))
+    console.print(difference_table(table, rows=rows))
 
 
 def write_table(
@@ -139,8 +141,14 @@ def write_page(out: Path) -> None:
     for name in STUDIES:
         if (content := _written(out / "studies" / f"{name}.json")) is not None:
             cells = tuple(map(_cell_of_plain_data, content["cells"]))
-            studies.append(ShownStudy(study_of_plain_data(content["study"]), cells))
+            studies.append(ShownStudy(study_of_plain_data(content["study"]), _figure(out, name), cells))
     write_benchmark_page(out / "report.html", table, studies)
+
+
+def _figure(out: Path, name: str) -> str:
+    """Return the figure of a study; empty where its file is gone."""
+    path = out / "studies" / f"{name}.svg"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _written(path: Path) -> dict[str, Any] | None:
@@ -182,14 +190,14 @@ def _cell_of_plain_data(content: Mapping[str, Any]) -> BenchmarkCell:
     return BenchmarkCell(**{**content, "commands": tuple(content["commands"]), "results": tuple(content["results"])})
 
 
-def as_text(tables: Mapping[str, BenchmarkTable]) -> str:
+def as_text(tables: Mapping[str, BenchmarkTable], *, rows: str = "method") -> str:
     """Return what `show_results` prints of tables by title, wide enough for every column."""
     from rich.console import Console
 
     text = io.StringIO()
     for title, table in tables.items():
         console = Console(file=text, width=24 * (1 + len(table.measures)), markup=False, highlight=False)
-        show_results(console, table, title=title)
+        show_results(console, table, title=title, rows=rows)
     return text.getvalue()
 
 

@@ -64,11 +64,13 @@ class Variant:
         change: What it changes.
         method: The method of the table that is changed; None: that of the line.
         methods: By method of the line, the one of the table that is this variant of it, with its own learning rate.
+        shown: What it is called in figures and tables; empty: its name.
     """
 
     change: Change = Change()
     method: str | None = None
     methods: tuple[tuple[str, str], ...] = ()
+    shown: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Variants:
     Attributes:
         label: What the variants are.
         variants: By name, which is part of that of the run folder.
-        reference: The one that the others are compared with.
+        reference: Name of the one that the others are compared with.
     """
 
     label: str
@@ -165,9 +167,11 @@ STUDIES: Mapping[str, Study] = {
             "moments",
             {
                 "narrated": Variant(Change(("data.moments=narrated",))),
-                "earmark": Variant(),
-                "replai": Variant(Change(("prepare=replai",))),
-                "random": Variant(Change(("data.moments=random",)), methods=((REFERENCE, "replai_random"),)),
+                "earmark": Variant(shown="found by earmark"),
+                "replai": Variant(Change(("prepare=replai",)), shown="found by replai"),
+                "random": Variant(
+                    Change(("data.moments=random",)), methods=((REFERENCE, "replai_random"),), shown="random times"
+                ),
             },
             reference="earmark",
         ),

@@ -18,13 +18,15 @@ class StudyPoint:
     """One setting of a factor.
 
     Attributes:
-        label: Its name, which is part of that of the run folder.
+        label: What it is called in figures and tables.
+        name: Part of that of the run folder.
         value: What the factor is set to; None for one that is no number.
         method: The method of the table that is pretrained.
         change: In what its pretraining differs from that of the table.
     """
 
     label: str
+    name: str
     value: float | None
     method: str
     change: Change
@@ -57,12 +59,18 @@ def points_of(study: Study, line: str, preset: BenchPreset) -> list[StudyPoint]:
     if isinstance(factor, Curve):
         own = factor.of_preset(preset)
         return [
-            StudyPoint(f"{value:g}", value, line, AS_IN_TABLE if value == own else factor.change(value))
+            StudyPoint(f"{value:g}", f"{value:g}", value, line, AS_IN_TABLE if value == own else factor.change(value))
             for value in sorted({*factor.values, own})
         ]
     return [
-        StudyPoint(label, None, method, variant.change if method == line or variant.method else AS_IN_TABLE)
-        for label, variant in factor.variants.items()
+        StudyPoint(
+            variant.shown or name,
+            name,
+            None,
+            method,
+            variant.change if method == line or variant.method else AS_IN_TABLE,
+        )
+        for name, variant in factor.variants.items()
         for method in [variant.method or dict(variant.methods).get(line, line)]
     ]
 
@@ -70,7 +78,9 @@ def points_of(study: Study, line: str, preset: BenchPreset) -> list[StudyPoint]:
 def reference_of(study: Study, preset: BenchPreset) -> str:
     """Return the label of the point that the others of a study are compared with."""
     factor = study.factor
-    return f"{factor.of_preset(preset):g}" if isinstance(factor, Curve) else factor.reference
+    if isinstance(factor, Curve):
+        return f"{factor.of_preset(preset):g}"
+    return factor.variants[factor.reference].shown or factor.reference
 
 
 def _lines(study: Study, methods: Collection[str]) -> list[str]:
@@ -140,7 +150,7 @@ def study_cells(
                 trained = Trained(
                     point.method, rates[point.method], num_batches(point.method, point.change), point.change
                 )
-                cells.append(StudyCell(line, point.label, cell_of(trained, f"{name}_{point.label}", seed)))
+                cells.append(StudyCell(line, point.label, cell_of(trained, f"{name}_{point.name}", seed)))
         for method in study.beside if lines else ():
             trained = Trained(method, rates.get(method))
             if METHODS[method] is not None:

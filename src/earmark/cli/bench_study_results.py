@@ -88,7 +88,7 @@ def write_studies(
         content[name] = write_study(places.out, study, cells, outcomes)
         if console is not None:
             for line, table in study.lines.items():
-                show_results(console, table, title=f"{study.title}: {line}")
+                show_results(console, table, title=f"{study.title}: {line}", rows=study.axis)
     return content
 
 
@@ -105,9 +105,13 @@ def write_study(
     content = {"study": study_plain_data(study), "cells": [dataclasses.asdict(cell) for cell in shown]}
     folder = out / "studies"
     write_text(folder / f"{study.name}.csv", study_csv_text(study))
-    write_text(folder / f"{study.name}.txt", as_text({f"{study.title}: {line}": t for line, t in study.lines.items()}))
+    titled = {f"{study.title}: {line}": table for line, table in study.lines.items()}
+    write_text(folder / f"{study.name}.txt", as_text(titled, rows=study.axis))
     if not study.is_curve:
-        write_text(folder / f"{study.name}.tex", "\n".join(latex_text(table) for table in study.lines.values()))
+        write_text(
+            folder / f"{study.name}.tex",
+            "\n".join(latex_text(table, rows=study.axis) for table in study.lines.values()),
+        )
     write_text(folder / f"{study.name}.svg", study_svg(study))
     write_text(folder / f"{study.name}.json", json.dumps(content, indent=2) + "\n")
     return content

@@ -92,7 +92,10 @@ def build_clips(config: PretrainConfig, store: "PreparedStore") -> "tuple[Moment
             raise ConfigError(f"criterion: {config.criterion.name} needs annotated actions; data {data.name} has none")
         actions = actions_of(dataset, data.split)
     if data.moments == "narrated":
-        narrated = _narrated(data.name, actions or actions_of(open_dataset(data, config.environment), data.split))
+        dataset = open_dataset(data, config.environment)
+        if not dataset.classes:
+            raise ConfigError(f"data.moments: narrated needs annotated actions; data {data.name} has none")
+        narrated = _narrated(data.name, actions or actions_of(dataset, data.split))
     clips = MomentClips(
         store,
         splits=None if data.split == "all" else [data.split],

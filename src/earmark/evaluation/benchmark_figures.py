@@ -20,7 +20,7 @@ from earmark.evaluation.benchmark_tables import TRIVIAL, heading, number
 
 __all__ = ["study_svg"]
 
-PANEL_INCHES = (3.5, 2.5)
+PANEL_INCHES = (3.5, 2.6)
 INCHES_OF_CATEGORY = 0.24  # of one method at one of them
 MAX_COLUMNS = 3
 INK = "#7a828c"  # which can be read on white and on black
@@ -46,7 +46,7 @@ def study_svg(study: BenchmarkStudy) -> str:
     num_rows = max(1, math.ceil(len(measures) / num_columns))
     width, height = PANEL_INCHES
     if not study.is_curve:
-        height = 1.0 + INCHES_OF_CATEGORY * len(study.places) * (0.5 + len(study.lines))
+        height = 1.1 + INCHES_OF_CATEGORY * len(study.places) * (0.5 + len(study.lines))
     style: dict[Any, Any] = {
         **{"svg.hashsalt": "earmark", "font.size": 8.5, "text.color": INK, "axes.labelcolor": INK},
         **{"axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False},
@@ -99,7 +99,10 @@ def _draw_curves(ax: Axes, study: BenchmarkStudy, measure: Measure) -> None:
         ax.plot(places, [entry.over_seeds.mean for entry in entries.values()], "o-", color=colour, markersize=3.5)
     if study.log and min(on_axis.values()) > 0:
         ax.set_xscale("log")
-    ax.set_xticks(list(on_axis.values()), labels=[f"{place:.3g}" for place in on_axis.values()])
+    ax.set_xticks(
+        list(on_axis.values()),
+        labels=[f"{place:.3g}" if place < 1000 else f"{place:.0f}" for place in on_axis.values()],
+    )
     ax.xaxis.set_minor_locator(NullLocator())
     for reference in {table.reference for table in study.lines.values()} & on_axis.keys():
         ax.axvline(on_axis[reference], color=INK, linewidth=0.5, alpha=0.6, zorder=0)
@@ -128,10 +131,11 @@ def _draw_beside(ax: Axes, study: BenchmarkStudy, measure: Measure) -> None:
 
 
 def _entitle(ax: Axes, study: BenchmarkStudy, measure: Measure) -> None:
-    ax.set_title(heading(measure), loc="left", fontsize=9)
     trivial = study.beside.trivial.get(measure.label)
+    ax.set_title(heading(measure), loc="left", fontsize=9, pad=6 if trivial is None else 14)
     if trivial is not None:
-        ax.set_title(f"{TRIVIAL}: {number(trivial, measure)}", loc="right", fontsize=7)
+        words = f"{TRIVIAL}: {number(trivial, measure)}"
+        ax.text(0, 1.02, words, transform=ax.transAxes, fontsize=7, verticalalignment="bottom")
 
 
 def _legend(study: BenchmarkStudy) -> list[Line2D]:

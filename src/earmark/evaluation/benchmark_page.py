@@ -11,7 +11,6 @@ from typing import Any
 
 from earmark.atomic import replacing
 from earmark.evaluation.benchmark import BenchmarkTable, Measure
-from earmark.evaluation.benchmark_figures import study_svg
 from earmark.evaluation.benchmark_studies import BenchmarkStudy
 from earmark.evaluation.benchmark_tables import TRIVIAL, heading, mark, number, p_text, verdict_note
 from earmark.media.page import data_uri, render_page
@@ -72,10 +71,12 @@ class ShownStudy:
 
     Attributes:
         study: What was found.
+        figure: `earmark.evaluation.benchmark_figures.study_svg` of it; empty for none.
         cells: All of them, whole or not.
     """
 
     study: BenchmarkStudy
+    figure: str
     cells: tuple[BenchmarkCell, ...]
 
 
@@ -129,14 +130,13 @@ def _table(shown: ShownTable) -> dict[str, Any]:
 def _study(shown: ShownStudy) -> dict[str, Any]:
     """Return a study as it is shown."""
     study = shown.study
-    svg = study_svg(study)
     return {
         "name": study.name,
         "title": study.title,
         "words": study.words,
         "axis": study.axis,
         "is_curve": study.is_curve,
-        "figure": data_uri("image/svg+xml", svg.encode("utf-8")),
+        "figure": data_uri("image/svg+xml", shown.figure.encode("utf-8")) if shown.figure else "",
         "alt": f"{study.title}: {', '.join(heading(measure) for measure in study.measures)} by {study.axis}",
         "lines": [{"line": line, **_rows(table)} for line, table in study.lines.items()],
         "cells": shown.cells,

@@ -51,10 +51,10 @@ def verdict_note(table: BenchmarkTable) -> str:
     )
 
 
-def mean_table(table: BenchmarkTable, *, title: str = "Means over seeds") -> Table:
-    """Return means with intervals for the terminal: one row per method, one column per measure."""
+def mean_table(table: BenchmarkTable, *, title: str = "Means over seeds", rows: str = "method") -> Table:
+    """Return means with intervals for the terminal: one row per method or `rows`, one column per measure."""
     shown = Table(title=title, caption=verdict_note(table))
-    shown.add_column("method")
+    shown.add_column(rows)
     for measure in table.measures:
         shown.add_column(heading(measure), justify="right")
     for method in table.methods:
@@ -68,10 +68,10 @@ def mean_table(table: BenchmarkTable, *, title: str = "Means over seeds") -> Tab
     return shown
 
 
-def difference_table(table: BenchmarkTable) -> Table:
+def difference_table(table: BenchmarkTable, *, rows: str = "method") -> Table:
     """Return paired differences from the reference for the terminal, each with its interval and adjusted p value."""
     shown = Table(title=f"Paired differences from {table.reference} [95 % interval], adjusted p", show_lines=True)
-    shown.add_column("method")
+    shown.add_column(rows)
     for measure in table.measures:
         shown.add_column(heading(measure), justify="right")
     for method in table.methods:
@@ -173,13 +173,13 @@ def csv_rows_of(table: BenchmarkTable) -> list[dict[str, Any]]:
     return rows
 
 
-def latex_text(table: BenchmarkTable) -> str:
+def latex_text(table: BenchmarkTable, *, rows: str = "method") -> str:
     """Return means with intervals as a LaTeX table, for packages booktabs and amssymb."""
     lines = [
         "% " + verdict_note(table).replace("▲", "triangle up").replace("▼", "triangle down").replace("±", "+-"),
         r"\begin{tabular}{l" + "r" * len(table.measures) + "}",
         r"\toprule",
-        " & ".join(["method", *(_latex_words(heading(measure)) for measure in table.measures)]) + r" \\",
+        " & ".join([_latex_words(rows), *(_latex_words(heading(measure)) for measure in table.measures)]) + r" \\",
         r"\midrule",
     ]
     for method in table.methods:
