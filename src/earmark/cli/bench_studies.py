@@ -107,12 +107,31 @@ class Study:
     beside: tuple[str, ...] = (UNTRAINED,)
 
 
-# The recipe's parts, each as a method of the table with overrides. All are compared with the first.
+# What may make the method better, each as a change of a method of the table. All are compared with the first.
 RECIPE: Mapping[str, Variant] = {
     REFERENCE: Variant(method=REFERENCE),
-    "shared_crop": Variant(Change(("data_augm.shared_crop=true",)), REFERENCE),
-    "batch_negatives": Variant(Change(("criterion.args.state_change_negatives=batch",)), REFERENCE),
-    "more_change": Variant(Change(("criterion.args.clr_coeff=0.2", "criterion.args.aot_coeff=0.8")), REFERENCE),
+    "rate_0.1": Variant(Change(("optim.args.lr=0.1",)), REFERENCE),
+    "cosine": Variant(
+        Change(("optim.args.lr=0.1", "optim.lr_scheduler=cosine", "optim.lr_scheduler_args.warmup_epochs=2")), REFERENCE
+    ),
+    "sound_augmented": Variant(
+        Change(
+            (
+                "optim.args.lr=0.1",
+                "data_augm.audio_gain_db=6",
+                "data_augm.audio_mix=0.5",
+                "data_augm.spec_time_masks=2",
+                "data_augm.spec_mel_masks=2",
+            )
+        ),
+        REFERENCE,
+    ),
+    "shared_crop": Variant(Change(("optim.args.lr=0.1", "data_augm.shared_crop=true")), REFERENCE),
+    "four_videos_per_batch": Variant(Change(("optim.args.lr=0.1", "data.videos_per_batch=4")), REFERENCE),
+    "batch_negatives": Variant(Change(("optim.args.lr=0.1", "criterion.args.state_change_negatives=batch")), REFERENCE),
+    "more_correspondence": Variant(
+        Change(("optim.args.lr=0.1", "criterion.args.clr_coeff=0.8", "criterion.args.aot_coeff=0.2")), REFERENCE
+    ),
 }
 AS_IN_TABLE = "The learning rate of each method is that of the table."
 
