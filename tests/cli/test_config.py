@@ -175,7 +175,8 @@ def test_every_field_of_the_schema_is_set_by_some_file() -> None:
         found = [set(unset(schema, compose(config_name, [line]))) for line in own] or [
             set(unset(schema, compose(config_name, [])))
         ]
-        optional = {"max_steps", "accumulate", "max_gradient_norm", "ema_decay", "num_mels", "model"}
+        optional = {"max_steps", "accumulate", "max_gradient_norm", "ema_decay", "lr_scheduler", "warmup_epochs"}
+        optional |= {"num_mels", "model"}
         optional |= {"layout", "version", "subset", "min_area"}  # of some choices of data and data_augm
         assert set.intersection(*found) <= optional
 
