@@ -192,14 +192,14 @@ class Order(MomentTask[OrderAnswers, OrderResult | NeighbourResult | OppositesRe
     ) -> OrderAnswers:
         """Choose a penalty on held-out training videos, train the probe, and apply it to the test moments.
 
+        The views that neighbours are looked for by are whitened, each as tells verbs from their opposites best in the
+        held-out videos.
+
         Args:
             train_features: Of the clips before and after, ``(N_train, 2, D)``.
             test_features: The same of the test moments.
             seed: Of the division of the training videos; nothing else is drawn.
             device: Not used: the problem is solved on the host, in float64.
-
-        The views that neighbours are looked for by are whitened, each as tells verbs from their opposites best in the
-        held-out videos.
         """
         assert self.train_videos is not None  # checked
         train, test = (features.astype(np.float64) for features in (train_features, test_features))
