@@ -79,10 +79,18 @@ def test_order_of_both_clips_with_what_was_learned_on_the_page(data_dir: Path) -
     gap = "data.args.delta_non_overlap=0.2"
     results, page = evaluated(data_dir, "order", REPLAI, "evaluate.max_moments=20", gap)
     names = [column["column"] for column in results["columns"]]
-    assert names == ["order", "order, own objective", "neighbours by change", "neighbours by appearance"]
+    neighbours = ["neighbours by change", "neighbours by appearance", "verb, not its opposite"]
+    assert names == ["order", "order, own objective", *neighbours]
+    for figure in ("neighbours.jpg", "map.png", "evidence.jpg"):
+        assert len(list(data_dir.glob(f"outputs/*/*/{figure}"))) == 1
     assert results["options"]["gap_seconds"] == 0.2
     assert results["columns"][0]["accuracy"]["chance"] == 50
-    for heading in ("Nearest moments", "Map of the moments", "Where the evidence lies"):
+    for heading in (
+        "Does open find open, not close?",
+        "Nearest moments",
+        "Map of the moments",
+        "Where the evidence lies",
+    ):
         assert heading in page
     assert "antisymmetric linear probe" in page
 

@@ -5,20 +5,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from earmark.clips.moment_pairs import MomentPairs
 from earmark.clips.store import PreparedStore
 from earmark.evaluation import Order, ResultDetails, TaskResult, write_report
+from earmark.evaluation.change_figures import evidence_sheet, neighbour_sheet, write_change_figures
 from earmark.evaluation.learned_changes import (
     EvidenceExample,
     LearnedChanges,
+    NeighbourExample,
     ShownMoment,
     drawn_moments,
     map_panels,
     neighbour_examples,
 )
-from earmark.evaluation.moment_map import principal_plane
+from earmark.evaluation.moment_map import MapPanel, map_figure, plane_of_means, principal_plane, projected
 from earmark.evaluation.occlusion import NUM_PLACES, occlusion_map
 from earmark.evaluation.order import OrderAnswers
 from earmark.evaluation.order_probe import OrderProbe
@@ -77,7 +81,8 @@ def test_the_page_shows_neighbours_maps_and_evidence(tmp_path: Path) -> None:
     task = Order(clips, clips, class_names=["<open>", "close"], train_videos=clips.video_ids)
     changes = np.array([[1.0, 0], [-1, 0], [1, 0.1], [-1, 0.1], [0.9, 0], [0, 1]])
     probe = OrderProbe(np.ones(2), np.ones(2))
-    answers = OrderAnswers(changes[:, 0], None, probe, changes, changes[::-1].copy(), {"probe": {}})
+    views = {"change": changes, "appearance": changes[::-1].copy()}
+    answers = OrderAnswers(changes[:, 0], None, probe, views, {"probe": {}})
 
     def show(moment: int) -> ShownMoment:
         frames = np.full((2, 8, 12, 3), 20 * moment, np.uint8)
@@ -90,6 +95,8 @@ def test_the_page_shows_neighbours_maps_and_evidence(tmp_path: Path) -> None:
     assert [example.query.caption for example in examples] == ["<open>", "close"]
     for example in examples:
         assert example.by_change[0].caption == example.query.caption
+        assert example.kind(example.by_change[0]) == "same"
+        assert example.kind(example.by_change[-1]) == ("opposite" if example.opposite else "other")
         assert all(near.video_id != example.query.video_id for near in example.by_change)
     evidence = EvidenceExample(show(0), 0.5, np.eye(NUM_PLACES))
     learned = LearnedChanges(examples, [("encoder", map_panels(task, answers))], [evidence])
@@ -114,3 +121,72 @@ def test_the_page_shows_neighbours_maps_and_evidence(tmp_path: Path) -> None:
     assert "<open>" not in text
     assert text.count("data:image/png") == 2  # a map for each colour of the page
     assert 'class="same"' in text
+    figures = write_change_figures(tmp_path, learned)
+    assert [path.name for path in figures] == ["neighbours.jpg", "map.png", "evidence.jpg"]
+    written_once = [path.read_bytes() for path in figures]
+    assert [path.read_bytes() for path in write_change_figures(tmp_path, learned)] == written_once
+
+
+def drawn(figure: Figure) -> np.ndarray:
+    """The pixels of a sheet, (H, W, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def moment(verb: str, grey: int) -> ShownMoment:
+    frames = np.full((2, 60, 100, 3), grey, np.uint8)
+    frames[1] += 50
+    return ShownMoment("v", 1.0, frames, verb)
+
+
+def test_the_sheet_of_neighbours_shows_every_frame_and_whose_verb_it_has() -> None:
+    near = tuple(moment(verb, grey) for verb, grey in (("open", 20), ("close", 40), ("cut", 60)))
+    picture = drawn(neighbour_sheet([NeighbourExample(moment("open", 0), near, near[:1], "close")]))
+    for grey, times in ((0, 1), (20, 2), (40, 1), (60, 1)):
+        for frame in (grey, grey + 50):
+            assert (picture == frame).all(axis=2).sum() >= times * 50 * 80
+    for colour in ((0, 158, 115), (213, 94, 0), (201, 206, 214)):  # same verb, the one that undoes it, another
+        assert (picture == colour).all(axis=2).sum() >= 300
+
+
+def test_the_sheet_of_evidence_colours_what_carries_it() -> None:
+    drops = np.zeros((NUM_PLACES, NUM_PLACES))
+    drops[0, 0] = 1.0
+    picture = drawn(evidence_sheet([EvidenceExample(moment("open", 100), 2.0, drops)])).astype(int)
+    covered = picture[12 + 17 : 12 + 17 + 128, 12 + 2 * 215 : 12 + 2 * 215 + 213]
+    warm = covered[..., 0] - covered[..., 2] > 60
+    assert warm[:10, :20].all()
+    assert not warm[64:, 100:].any()
+
+
+def test_a_verb_that_undoes_another_has_its_colour_and_another_marker() -> None:
+    groups = ["open", "close", "cut", "", "close"]
+    panel = MapPanel("change", np.random.default_rng(0).normal(size=(5, 2)), (1.0, 1.0), groups, {"close": "open"})
+    (axes,) = map_figure([panel]).axes
+    drawn_groups = {of.get_label(): of for of in axes.collections}
+    colours = {name: of.get_facecolor()[0].tolist() for name, of in drawn_groups.items()}
+    assert colours["open"] == colours["close"] != colours["cut"]
+    assert len(drawn_groups["open"].get_paths()[0].vertices) != len(drawn_groups["close"].get_paths()[0].vertices)
+    assert sum(len(of.get_offsets()) for of in axes.collections) == 5
+
+
+def test_the_plane_of_means_is_that_of_the_scatter_between_classes() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2, -1], [9, 4, 6, 5])
+    vectors = rng.normal(size=(24, 5)) + 3 * rng.normal(size=(4, 5))[labels]
+    axes = plane_of_means(vectors, labels)
+    known = labels >= 0
+    overall = vectors[known].mean(axis=0)
+    between = sum(
+        np.outer(mean - overall, mean - overall) * (labels == label).sum()
+        for label in range(3)
+        for mean in [vectors[labels == label].mean(axis=0)]
+    )
+    values, directions = np.linalg.eigh(between)
+    assert axes is not None
+    assert np.abs(axes @ directions[:, :-3:-1]) == pytest.approx(np.eye(2), abs=1e-9)
+    assert values[:-2] == pytest.approx(0, abs=1e-9)
+    points, shares = projected(vectors, axes)
+    assert shares == pytest.approx(100 * points.var(axis=0) / vectors.var(axis=0).sum())
+    assert plane_of_means(vectors, np.minimum(labels, 1)) is None

@@ -17,6 +17,7 @@ from earmark.datasets.records import ActionRecord
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.evaluation import Answers, NeighbourResult, Order, OrderResult, ProjectionHeads, evaluate_task
 from earmark.evaluation.base import ClipOptions, Setting
+from earmark.evaluation.opposite_verbs import VIEWS
 from earmark.evaluation.order import OrderAnswers
 from earmark.evaluation.order_probe import OrderProbe
 from earmark.evaluation.probe import ProbeOptions
@@ -110,14 +111,25 @@ def test_neighbours_are_measured_where_verbs_are_annotated(tmp_path: Path) -> No
     """Here all openings become brighter, and all closings darker."""
     result = judge(tmp_path, [2.0, *FALLING], {"verb": VERBS})
     by_name = {column["column"]: column for column in result["columns"]}
-    assert list(by_name) == ["order", "neighbours by change", "neighbours by appearance"]
+    assert list(by_name) == [
+        "order",
+        "neighbours by change",
+        "neighbours by appearance",
+        "verb, not its opposite",
+    ]
     change = by_name["neighbours by change"]
     assert (change["num_classes"], change["num_test_moments"]) == (2, 8)
     # five are asked for, and three of the six of other videos are of the same verb
     assert change["precision"]["encoder"]["value"] == pytest.approx(60)
     assert change["precision"]["chance"] == pytest.approx(50)
-    score, num_moments, num_videos = change["against_opposite"]
-    assert (score["encoder"]["value"], num_moments, num_videos) == (pytest.approx(60), 8, 4)
+    opposites = by_name["verb, not its opposite"]
+    assert (opposites["num_test_moments"], opposites["num_test_videos"]) == (8, 4)
+    assert opposites["pairs"] == ["open / close"]
+    assert opposites["precisions"]["change"]["encoder"]["value"] == pytest.approx(60)
+    assert opposites["by_pair"]["change"]["open / close"]["value"] == pytest.approx(60)
+    # the labels of the training moments are read, too: the shrinkage is chosen by them
+    assert result["rows"][3]["label"] == "verb, not its opposite, nearest by change, P@5"
+    assert set(opposites["change_gains"]) == set(opposites["baseline_change_gains"]) == set(VIEWS[1:])
 
 
 def test_heads_say_what_the_method_says_in_training(tmp_path: Path) -> None:
@@ -186,7 +198,7 @@ def test_neighbours_need_another_video(tmp_path: Path) -> None:
     task = Order(clips, clips, class_names=VERBS, train_videos=clips.video_ids, test_videos=["v"] * 8)
     vectors = np.random.default_rng(0).normal(size=(8, 3))
     probe = OrderProbe(np.ones(3), np.ones(3))
-    answers = OrderAnswers(vectors.sum(axis=1), None, probe, vectors, vectors, {"probe": {}})
+    answers = OrderAnswers(vectors.sum(axis=1), None, probe, dict.fromkeys(VIEWS, vectors), {"probe": {}})
     assert [type(result) for result in task.measure([Answers(0, answers, None)])] == [OrderResult]
     several = Order(clips, clips, class_names=VERBS, train_videos=clips.video_ids, test_videos=clips.video_ids)
     assert NeighbourResult in [type(result) for result in several.measure([Answers(0, answers, None)])]

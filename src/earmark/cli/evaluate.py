@@ -360,6 +360,11 @@ def write_page(
         examples=example_moments(store, config, dataset),
     )
     say(f"page: {target}")
+    if details.learned is not None:
+        from earmark.evaluation.change_figures import write_change_figures
+
+        for figure in write_change_figures(folder, details.learned):
+            say(f"figure: {figure}")
 
 
 def example_moments(store: "PreparedStore", config: EvaluateConfig, dataset: "DatasetRecords") -> "list[Example]":

@@ -61,7 +61,7 @@ def page_details(
         learned = learned_changes(task, judgement.answers[0], judged, config, store)
     return ResultDetails(
         sample=task.sample,
-        measured=task.title.removesuffix(" [95 % interval]"),
+        measured=task.title.removesuffix(" [95 % interval]").removesuffix(", %"),
         statements=_statements(task, judgement, judged, config, store, dataset, seen),
         answers=targets,
         answers_of=f"seed {judgement.answers[0].seed}" if several else "",

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from earmark.evaluation.long_term_anticipation_head import HeadOptions
     from earmark.evaluation.long_term_anticipation_published import PublishedLongTermAnticipation
     from earmark.evaluation.long_term_anticipation_results import LongTermAnswers, LongTermResult
+    from earmark.evaluation.opposite_verbs import OppositesResult
     from earmark.evaluation.order import NeighbourResult, Order, OrderAnswers, OrderResult
     from earmark.evaluation.own_heads import ProjectionHeads
     from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions, linear_probe
@@ -124,6 +125,7 @@ _MODULE_OF = {
     "LongTermResult": "long_term_anticipation_results",
     "Modality": "features",
     "NeighbourResult": "order",
+    "OppositesResult": "opposite_verbs",
     "Order": "order",
     "OrderAnswers": "order",
     "OrderResult": "order",
@@ -233,6 +235,7 @@ __all__ = [
     "LongTermResult",
     "Modality",
     "NeighbourResult",
+    "OppositesResult",
     "Order",
     "OrderAnswers",
     "OrderResult",

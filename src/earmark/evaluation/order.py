@@ -1,7 +1,8 @@
 """Order: which of the two clips around a moment came first, told from how their features differ.
 
 Path of a sample: test moments --features of both clips--> change, after minus before --linear probe--> order right or
-not --accuracy--> result; and the nearest changes of other videos --share of the same verb--> result.
+not --accuracy--> result; and the nearest changes of other videos --share of the same verb--> result, among all moments
+and among those of a verb and the one that undoes it (`earmark.evaluation.opposite_verbs`).
 
 An encoder that does not see states can't tell before from after. The probe has no bias, so that it answers a pair and
 the same pair the other way round alike (`earmark.evaluation.order_probe`): chance, and any constant answer, is 50 %.
@@ -12,37 +13,44 @@ beside where it was trained.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.table import Table
 from torch import nn
 
 from earmark.clips.moment_pairs import MomentPairs
-from earmark.datasets import parents_in
-from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Setting, Task
-from earmark.evaluation.features import Features, Modality, extract_features
+from earmark.evaluation.base import Answers, Setting
+from earmark.evaluation.features import Features, Modality
+from earmark.evaluation.moment_map import plane_of_means
+from earmark.evaluation.moment_task import MomentTask
 from earmark.evaluation.neighbours import (
     chance_precision,
     nearest_of_other_videos,
     neighbour_precision,
     opposite_pairs,
 )
+from earmark.evaluation.opposite_verbs import (
+    CHANGE,
+    NUM_NEIGHBOURS,
+    VIEWS,
+    OppositesResult,
+    choose_whitening,
+    measure_opposites,
+    views_of,
+)
 from earmark.evaluation.order_probe import PENALTIES, OrderProbe, choose_penalty, fit_order_probe, share_right
 from earmark.evaluation.own_heads import ProjectionHeads
-from earmark.evaluation.probe import IGNORED_LABEL, ProbeOptions
+from earmark.evaluation.probe import IGNORED_LABEL
+from earmark.evaluation.ranking import unit_vectors
 from earmark.evaluation.resampling import numbered_groups
-from earmark.evaluation.results import Estimate, Row, Score, compare
-from earmark.evaluation.retrieval import GALLERY_SIZE
+from earmark.evaluation.results import Estimate, Row, Score, TaskResult, compare
+from earmark.evaluation.whitening import WHITENING_SHRINKAGES
 
-if TYPE_CHECKING:
-    from earmark.clips.store import PreparedStore
-    from earmark.datasets.records import DatasetRecords
+__all__ = ["NeighbourResult", "Order", "OrderAnswers", "OrderResult"]
 
-__all__ = ["NUM_NEIGHBOURS", "NeighbourResult", "Order", "OrderAnswers", "OrderResult"]
-
-NUM_NEIGHBOURS = 5
 COLUMN = "verb"  # what neighbours are to share
 
 Floats = npt.NDArray[np.float64]
@@ -56,17 +64,19 @@ class OrderAnswers:
         margins: Of the probe, ``(N,)``: positive where it takes the right clip for the first.
         own_margins: Of the objective that the checkpoint was trained with; None without.
         probe: The probe.
-        changes: Features after minus before, each divided by its root mean square over training changes, ``(N, D)``.
-        appearances: The mean of both, each feature of mean 0 and standard deviation 1 over training, ``(N, D)``.
-        chosen: What was chosen for the probe by trying; see `earmark.evaluation.order_probe.choose_penalty`.
+        views: What moments are compared by, of `earmark.evaluation.opposite_verbs.VIEWS`, whitened: ``(N, D)``.
+        chosen: What was chosen by trying, for the probe and for the views; see
+            `earmark.evaluation.order_probe.choose_penalty` and `earmark.evaluation.opposite_verbs.choose_whitening`.
+        planes: By view, ``(2, D)``: in which training moments of verbs that undo one another differ most by direction,
+            or of all verbs where there are fewer than two such pairs; for maps. Empty where these have no verbs.
     """
 
     margins: Floats
     own_margins: Floats | None
     probe: OrderProbe
-    changes: Floats
-    appearances: Floats
+    views: Mapping[str, Floats]
     chosen: Mapping[str, Mapping[str, float]]
+    planes: Mapping[str, Floats] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +120,6 @@ class NeighbourResult:
         num_test_moments: Test moments with a verb and with moments of other videos.
         num_test_videos: Videos that these lie in; None where videos were not given.
         precision: Share of the five nearest with the same verb, in %.
-        against_opposite: The same where only moments of a verb and of its opposite, such as open and close, are asked
-            and found, with the number of them and of their videos; None without such verbs.
     """
 
     column: str
@@ -119,139 +127,48 @@ class NeighbourResult:
     num_test_moments: int
     num_test_videos: int | None
     precision: Score
-    against_opposite: tuple[Score, int, int | None] | None
 
     def rows(self) -> list[Row]:
-        """Return a row for all moments, and one for those of verbs that have an opposite."""
-        measured = [(f"same {COLUMN}", (self.precision, self.num_test_moments, self.num_test_videos))]
-        if self.against_opposite is not None:
-            measured.append((f"not the opposite {COLUMN}", self.against_opposite))
+        """Return the one row."""
         return [
-            Row(f"{self.column}, {what}, P@{NUM_NEIGHBOURS}", *numbers, majority_name=f"most frequent {COLUMN}")
-            for what, numbers in measured
+            Row(
+                f"{self.column}, same {COLUMN}, P@{NUM_NEIGHBOURS}",
+                self.precision,
+                self.num_test_moments,
+                self.num_test_videos,
+                majority_name=f"most frequent {COLUMN}",
+            )
         ]
 
 
 @dataclass(frozen=True)
-class Order(Task[OrderAnswers, OrderResult | NeighbourResult]):
+class Order(MomentTask[OrderAnswers, OrderResult | NeighbourResult | OppositesResult]):
     """The task: a linear probe without a bias on the change of frozen features.
 
-    Attributes:
-        train_clips: Training moments.
-        test_clips: Test moments.
-        class_names: Names of the verbs by id; empty where none are annotated.
-        probe: Of which the share of held-out videos is used.
-        train_videos: Video of each training moment.
-        test_videos: Video of each test moment; None takes the moments as independent.
-        records: How many moments were used, and which were not and why.
-        modalities: The pictures; a checkpoint's own objective also hears the sound.
-        heads: Those of the judged checkpoint.
+    It looks at the pictures; a checkpoint's own objective also hears the sound.
     """
 
     name: ClassVar[str] = "order"
     title: ClassVar[str] = "Order of the clips around moments, linear probe on their change, % [95 % interval]"
-    sample: ClassVar[str] = "moment"
+    label_column: ClassVar[str] = COLUMN
 
-    train_clips: MomentPairs
-    test_clips: MomentPairs
-    class_names: Sequence[str] = ()
-    probe: ProbeOptions = dataclasses.field(default_factory=ProbeOptions)
-    train_videos: Sequence[str] | None = None
-    test_videos: Sequence[str] | None = None
-    records: tuple[RecordCount, ...] = ()
     modalities: tuple[Modality, ...] = ("video",)
-    heads: ProjectionHeads | None = None
 
     @classmethod
-    def from_dataset(
-        cls,
-        dataset: "DatasetRecords",
-        store: "PreparedStore",
-        *,
-        split: str,
-        clips: ClipOptions,
-        probe: ProbeOptions,
-        gap_seconds: float = 0.1,
-        max_moments: int = GALLERY_SIZE,
-        seed: int = 0,
-        heads: ProjectionHeads | None = None,
-    ) -> Self:
-        """Choose moments and cut their clips; see `Task.from_dataset`.
-
-        Args:
-            dataset: Its annotated actions name what the test moments show; they are not needed for the order.
-            store: The prepared videos with their moments.
-            split: Split to judge on; the probe is trained on ``train``.
-            clips: Length and rate of the clips, and the length of the sound, which only heads hear.
-            probe: How much is held out.
-            gap_seconds: Time between the moment and each clip.
-            max_moments: How many moments of the split there are at most.
-            seed: Of their choice.
-            heads: Those of the judged checkpoint.
-
-        Raises:
-            ValueError: If there is no usable moment.
-        """
-        hears = heads is not None and heads.has_state_change
-        train, test = (
-            MomentPairs(
-                store,
-                split=part,
-                clip_seconds=clips.clip_seconds,
-                clip_fps=clips.clip_fps,
-                gap_seconds=gap_seconds,
-                audio_seconds=clips.audio_seconds if hears else None,
-                max_moments=most,
-                seed=seed,
-                actions=actions,
-            )
-            for part, most, actions in (
-                ("train", None, ()),
-                (split, max_moments, dataset.actions(split) if COLUMN in dataset.classes else ()),
-            )
-        )
-        parent = parents_in(dataset)  # moments of one video are not independent, nor are those of its cuts
-        return cls(
-            train_clips=train,
-            test_clips=test,
-            class_names=dataset.classes.get(COLUMN, ()),
-            probe=probe,
-            train_videos=[parent(video_id) for video_id in train.video_ids],
-            test_videos=[parent(video_id) for video_id in test.video_ids],
-            records=tuple(
-                RecordCount(part, len(cut.video_ids), tuple(cut.left_out))
-                for part, cut in (("train", train), (split, test))
-            ),
-            heads=heads,
-        )
+    def hears(cls, heads: ProjectionHeads | None) -> bool:
+        """Return whether the heads hear the sound: no encoder is judged on it."""
+        return heads is not None and heads.has_state_change
 
     @property
     def verbs(self) -> npt.NDArray[np.int64]:
         """What each test moment shows, ``(N,)``; -1 where no annotated action covers it."""
-        none = np.full(len(self.test_clips.video_ids), IGNORED_LABEL, np.int64)
-        return self.test_clips.labels.get(COLUMN, none)
-
-    def check(self) -> None:
-        """Refuse moments without videos to hold out, and labels that are no class."""
-        if self.train_videos is None or len(self.train_videos) != len(self.train_clips.video_ids):
-            raise ValueError(f"need the video of each of {len(self.train_clips.video_ids)} training moments")
-        if self.verbs.max() >= max(1, len(self.class_names)):
-            raise ValueError(f"labels of {COLUMN!r} reach to {self.verbs.max()}, need [0, {len(self.class_names)})")
+        return self.labels_of(self.test_clips)
 
     def answer(self, encoders: Mapping[Modality, nn.Module], setting: Setting, *, label: str) -> list[OrderAnswers]:
         """Train a probe for each seed, and hear what the checkpoint's own heads say; see `Task.answer`."""
 
         def features(encoder: nn.Module, clips: MomentPairs, part: str, modality: Modality = "video") -> Features:
-            return extract_features(
-                encoder,
-                clips,
-                transform=setting.transforms[modality],
-                modality=modality,
-                options=setting.features,
-                device=setting.device,
-                seed=setting.seed,
-                label=f"features: {label}, {part} moments, {modality}",
-            )
+            return self.features(encoder, clips, setting, modality=modality, label=f"{label}, {part}")
 
         train = features(encoders["video"], self.train_clips, "training")
         test = features(encoders["video"], self.test_clips, "test")
@@ -275,6 +192,9 @@ class Order(Task[OrderAnswers, OrderResult | NeighbourResult]):
     ) -> OrderAnswers:
         """Choose a penalty on held-out training videos, train the probe, and apply it to the test moments.
 
+        The views that neighbours are looked for by are whitened, each as tells verbs from their opposites best in the
+        held-out videos.
+
         Args:
             train_features: Of the clips before and after, ``(N_train, 2, D)``.
             test_features: The same of the test moments.
@@ -286,23 +206,42 @@ class Order(Task[OrderAnswers, OrderResult | NeighbourResult]):
         changes, test_changes = train[:, 1] - train[:, 0], test[:, 1] - test[:, 0]
         chosen = choose_penalty(changes, train_videos=self.train_videos, held_out=self.probe.held_out, seed=seed)
         probe = fit_order_probe(changes, penalty=chosen["penalty"])
-        seen, shown = train.mean(axis=1), test.mean(axis=1)
-        mean, deviation = seen.mean(axis=0), seen.std(axis=0)
+        views, planes, chosen_of = {}, {}, {"probe": chosen}
+        shown = views_of(test)
+        labels, pairs = self.labels_of(self.train_clips), opposite_pairs(self.class_names)
+        of_pairs = np.isin(labels, pairs)
+        mapped = np.where(of_pairs, labels, IGNORED_LABEL) if len(np.unique(labels[of_pairs])) > 2 else labels
+        for view, vectors in views_of(train).items():
+            whitening, chosen_of[view] = choose_whitening(
+                vectors,
+                labels,
+                train_videos=self.train_videos,
+                pairs=pairs,
+                centred=view != CHANGE,
+                held_out=self.probe.held_out,
+                seed=seed,
+            )
+            views[view] = whitening(shown[view])
+            plane = plane_of_means(unit_vectors(whitening(vectors)), mapped)
+            if plane is not None:
+                planes[view] = plane
         return OrderAnswers(
             margins=probe.margins(test_changes),
             own_margins=None,
             probe=probe,
-            changes=test_changes * probe.scale,
-            appearances=np.divide(shown - mean, deviation, out=np.zeros_like(shown), where=deviation > 0),
-            chosen={"probe": chosen},
+            views=views,
+            chosen=chosen_of,
+            planes=planes,
         )
 
-    def measure(self, answers: Sequence[Answers[OrderAnswers]]) -> tuple[OrderResult | NeighbourResult, ...]:
-        """Return how often the order was told, and how often neighbours show the same verb."""
+    def measure(
+        self, answers: Sequence[Answers[OrderAnswers]]
+    ) -> tuple[OrderResult | NeighbourResult | OppositesResult, ...]:
+        """Return how often the order was told, and how often neighbours show the same verb, and not its opposite."""
         ours = [answer.encoder for answer in answers]
         theirs = [answer.baseline for answer in answers if answer.baseline is not None]
         videos = None if self.test_videos is None else np.asarray(self.test_videos)
-        results: list[OrderResult | NeighbourResult] = [
+        results: list[OrderResult | NeighbourResult | OppositesResult] = [
             self._accuracy(
                 "order",
                 np.stack([of.margins for of in ours]),
@@ -318,8 +257,28 @@ class Order(Task[OrderAnswers, OrderResult | NeighbourResult]):
         known = verbs != IGNORED_LABEL
         groups, _ = numbered_groups(videos, len(verbs))
         if len(np.unique(groups[known])) > 1:  # neighbours are looked for in other videos
-            results += [self._precision(what, known, groups, ours, theirs, videos) for what in ("change", "appearance")]
-        return tuple(results)
+            results += [self._precision(view, known, groups, ours, theirs, videos) for view in VIEWS[:2]]
+        opposites = measure_opposites(
+            [of.views for of in ours],
+            [of.views for of in theirs],
+            labels=verbs,
+            videos=videos,
+            class_names=self.class_names,
+            pairs=opposite_pairs(self.class_names),
+        )
+        return (*results, opposites) if opposites is not None else tuple(results)
+
+    def also_measured(self, result: TaskResult[OrderResult | NeighbourResult | OppositesResult]) -> tuple[str, ...]:
+        """Return how far the change is above what is seen; see `Task.also_measured`."""
+        return tuple(column.sentence() for column in result.columns if isinstance(column, OppositesResult))
+
+    def table(self, result: TaskResult[OrderResult | NeighbourResult | OppositesResult]) -> Table:
+        """Return the table, with what its rows do not say below."""
+        table = super().table(result)
+        table.caption = (
+            "\n".join([*([str(table.caption)] if table.caption else []), *self.also_measured(result)]) or None
+        )
+        return table
 
     def options(self) -> dict[str, Any]:
         """Return how the probe was chosen, and what the clips are."""
@@ -329,6 +288,7 @@ class Order(Task[OrderAnswers, OrderResult | NeighbourResult]):
                 "penalties": list(PENALTIES),
                 "held_out": self.probe.held_out,
             },
+            "neighbours": {"number": NUM_NEIGHBOURS, "whitening_shrinkages": list(WHITENING_SHRINKAGES)},
             "clip_seconds": self.test_clips.clip_seconds,
             "gap_seconds": self.test_clips.gap_seconds,
             "moments_without_verb": int((self.verbs == IGNORED_LABEL).sum()),
@@ -356,57 +316,32 @@ class Order(Task[OrderAnswers, OrderResult | NeighbourResult]):
 
     def _precision(
         self,
-        what: str,
+        view: str,
         known: npt.NDArray[np.bool_],
         groups: npt.NDArray[np.int64],
         ours: Sequence[OrderAnswers],
         theirs: Sequence[OrderAnswers],
         videos: npt.NDArray[np.str_] | None,
     ) -> NeighbourResult:
-        """Measure neighbours among the moments that have a verb, and among those of a verb and its opposite."""
+        """Measure neighbours among the moments that have a verb."""
         verbs, of_video = self.verbs[known], groups[known]
         judged = None if videos is None else videos[known]
-        pairs = [np.isin(verbs, pair) for pair in opposite_pairs(self.class_names)]
+        chance = chance_precision(verbs, of_video)
 
-        def score(galleries: Sequence[npt.NDArray[np.bool_]]) -> tuple[Score, int, int | None] | None:
-            """Compare within each gallery, of moments of which each is in one of them at most."""
-            chance, most_frequent = np.full(len(verbs), np.nan), np.zeros(len(verbs), bool)
-            for gallery in galleries:
-                if gallery.any():
-                    chance[gallery] = chance_precision(verbs[gallery], of_video[gallery])
-                    most_frequent[gallery] = verbs[gallery] == np.bincount(verbs[gallery]).argmax()
-            has_others = ~np.isnan(chance)
-            if not has_others.any():
-                return None
+        def precision(of: OrderAnswers) -> Floats:
+            nearest = nearest_of_other_videos(of.views[view][known], of_video, k=NUM_NEIGHBOURS)
+            return neighbour_precision(nearest, verbs)
 
-            def precision(of: OrderAnswers) -> Floats:
-                vectors = {"change": of.changes, "appearance": of.appearances}[what][known]
-                found = np.full(len(verbs), np.nan)
-                for gallery in galleries:
-                    if gallery.any():
-                        nearest = nearest_of_other_videos(vectors[gallery], of_video[gallery], k=NUM_NEIGHBOURS)
-                        found[gallery] = neighbour_precision(nearest, verbs[gallery])
-                kept: Floats = found[has_others]
-                return kept
-
-            of_moments = None if judged is None else judged[has_others]
-            compared = compare(
+        return NeighbourResult(
+            column=f"neighbours by {view}",
+            num_classes=len(np.unique(verbs)),
+            num_test_moments=len(verbs),
+            num_test_videos=None if judged is None else len(np.unique(judged)),
+            precision=compare(
                 np.stack([precision(of) for of in ours]),
                 baseline=np.stack([precision(of) for of in theirs]) if theirs else None,
-                majority=most_frequent[has_others],
-                chance=100 * float(chance[has_others].mean()),
-                videos=of_moments,
-            )
-            return compared, int(has_others.sum()), None if of_moments is None else len(np.unique(of_moments))
-
-        among_all = score([np.ones(len(verbs), bool)])
-        assert among_all is not None  # there are verbs in several videos
-        precision, num_moments, num_videos = among_all
-        return NeighbourResult(
-            column=f"neighbours by {what}",
-            num_classes=len(np.unique(verbs)),
-            num_test_moments=num_moments,
-            num_test_videos=num_videos,
-            precision=precision,
-            against_opposite=score(pairs),
+                majority=verbs == np.bincount(verbs).argmax(),
+                chance=100 * float(chance.mean()),
+                videos=judged,
+            ),
         )

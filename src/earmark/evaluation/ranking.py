@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from earmark.evaluation.resampling import Measure
 
-__all__ = ["Ranks", "cosine_similarities", "median_measure", "ranks_of_own"]
+__all__ = ["Ranks", "cosine_similarities", "median_measure", "ranks_of_own", "unit_vectors"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -65,13 +65,25 @@ def cosine_similarities(queries: npt.ArrayLike, candidates: npt.ArrayLike) -> Fl
         >>> cosine_similarities([[3.0, 4.0]], [[0.0, 2.0], [0.0, 0.0]])
         array([[0.8, 0. ]])
     """
-    rows = []
-    for vectors in (queries, candidates):
-        values = np.asarray(vectors, np.float64)
-        lengths = np.linalg.norm(values, axis=1, keepdims=True)
-        rows.append(np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0))
-    similarities: Floats = np.round(rows[0] @ rows[1].T, 10)
+    similarities: Floats = np.round(unit_vectors(queries) @ unit_vectors(candidates).T, 10)
     return similarities
+
+
+def unit_vectors(vectors: npt.ArrayLike) -> Floats:
+    """Return vectors of length 1 in the same directions, ``(N, D)``; zeros where a vector has no length.
+
+    Args:
+        vectors: ``(N, D)``.
+
+    Example:
+        >>> unit_vectors([[3.0, 4.0], [0.0, 0.0]])
+        array([[0.6, 0.8],
+               [0. , 0. ]])
+    """
+    values = np.asarray(vectors, np.float64)
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    units: Floats = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
+    return units
 
 
 def ranks_of_own(similarities: npt.NDArray[np.floating], own: npt.NDArray[np.int64]) -> Ranks:

@@ -23,6 +23,7 @@ from earmark.atomic import replacing
 from earmark.clips.transforms import LogMel
 from earmark.evaluation.frame_strips import clock_text, strip
 from earmark.evaluation.learned_changes import shown_changes
+from earmark.evaluation.opposite_verbs import OppositesResult
 from earmark.evaluation.report_details import ResultDetails, shown_details
 from earmark.evaluation.results import TaskResult
 from earmark.media.page import data_uri, render_page, wav_uri
@@ -154,6 +155,7 @@ def write_report(
         scales=_scales([*columns, *as_published]),
         details=shown_details(details, results),
         learned=None if details.learned is None else shown_changes(details.learned),
+        opposites=_opposites(results),
         curve_size=[round(100 * inches) for inches in CURVE_INCHES],
         examples=[_shown_example(example) for example in examples],
     )
@@ -240,6 +242,12 @@ def _shown_columns(results: TaskResult[Any] | None) -> list[dict[str, Any]]:
         }
         for column in (results.columns if results is not None else ())
     ]
+
+
+def _opposites(results: TaskResult[Any] | None) -> OppositesResult | None:
+    """Return what was measured of verbs and those that undo them; None where that was not."""
+    columns = () if results is None else results.columns
+    return next((column for column in columns if isinstance(column, OppositesResult)), None)
 
 
 def _scales(columns: Sequence[Mapping[str, Any]]) -> dict[str, float]:

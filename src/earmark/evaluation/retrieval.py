@@ -14,32 +14,25 @@ so do encoders without projection heads (random, supervised) compare. What a che
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
 from earmark.clips.moment_pairs import MomentPairs
-from earmark.datasets import parents_in
-from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Setting, Task, WithoutFeatures
+from earmark.evaluation.base import Answers, Setting, WithoutFeatures
 from earmark.evaluation.canonical_correlation import SHRINKAGES, choose_shrinkage, fit_linear_map
-from earmark.evaluation.features import Features, Modality, extract_features
-from earmark.evaluation.own_heads import ProjectionHeads
-from earmark.evaluation.probe import ProbeOptions
+from earmark.evaluation.features import Features, Modality
+from earmark.evaluation.moment_task import MomentTask
 from earmark.evaluation.ranking import Ranks, cosine_similarities, median_measure, ranks_of_own
 from earmark.evaluation.resampling import compare_measures, numbered_groups
-from earmark.evaluation.results import Row, Score, compare
+from earmark.evaluation.results import Estimate, Row, Score, compare
 
-if TYPE_CHECKING:
-    from earmark.clips.store import PreparedStore
-    from earmark.datasets.records import DatasetRecords
-
-__all__ = ["GALLERY_SIZE", "WAYS", "Retrieval", "RetrievalAnswers", "RetrievalResult", "WayRanks"]
+__all__ = ["WAYS", "Retrieval", "RetrievalAnswers", "RetrievalResult", "WayRanks"]
 
 WAYS = ("sound to clip", "clip to sound")
 KS = (1, 5)
-GALLERY_SIZE = 1000
 CLIPS = ("before", "after")
 CONSTANT = "same list for all"  # what an answer that looks at nothing is
 
@@ -140,91 +133,14 @@ class RetrievalResult:
 
 
 @dataclass(frozen=True)
-class Retrieval(WithoutFeatures, Task[RetrievalAnswers, RetrievalResult]):
-    """The task: a linear map of clips and sounds, and what is nearest in it.
+class Retrieval(WithoutFeatures, MomentTask[RetrievalAnswers, RetrievalResult]):
+    """The task: a linear map of clips and sounds, and what is nearest in it; the test moments are the gallery.
 
     A moment has two clips and one sound, which no one array of features holds.
-
-    Attributes:
-        train_clips: Training moments.
-        test_clips: The gallery.
-        probe: Of which the share of held-out videos is used.
-        train_videos: Video of each training moment.
-        test_videos: Video of each test moment; None takes the moments as independent.
-        records: How many moments were used, and which were not and why.
-        modalities: Both.
-        heads: Those of the judged checkpoint.
     """
 
     name: ClassVar[str] = "retrieval"
     title: ClassVar[str] = "Retrieval between sound and clip, linear map on frozen features, % [95 % interval]"
-    sample: ClassVar[str] = "moment"
-
-    train_clips: MomentPairs
-    test_clips: MomentPairs
-    probe: ProbeOptions = dataclasses.field(default_factory=ProbeOptions)
-    train_videos: Sequence[str] | None = None
-    test_videos: Sequence[str] | None = None
-    records: tuple[RecordCount, ...] = ()
-    modalities: tuple[Modality, ...] = ("video", "audio")
-    heads: ProjectionHeads | None = None
-
-    @classmethod
-    def from_dataset(
-        cls,
-        dataset: "DatasetRecords",
-        store: "PreparedStore",
-        *,
-        split: str,
-        clips: ClipOptions,
-        probe: ProbeOptions,
-        gap_seconds: float = 0.1,
-        max_moments: int = GALLERY_SIZE,
-        seed: int = 0,
-        heads: ProjectionHeads | None = None,
-    ) -> Self:
-        """Choose moments and cut their clips; see `Task.from_dataset`.
-
-        Args:
-            dataset: Asked for no annotation, but for which videos are parts of one.
-            store: The prepared videos with their moments.
-            split: Split to judge on; the map is fitted on ``train``.
-            clips: Length and rate of the clips, and the length of the sound.
-            probe: How much is held out.
-            gap_seconds: Time between the moment and each clip.
-            max_moments: How many moments of the split the gallery has at most.
-            seed: Of their choice.
-            heads: Those of the judged checkpoint.
-
-        Raises:
-            ValueError: If there is no usable moment.
-        """
-        train, test = (
-            MomentPairs(
-                store,
-                split=part,
-                clip_seconds=clips.clip_seconds,
-                clip_fps=clips.clip_fps,
-                gap_seconds=gap_seconds,
-                audio_seconds=clips.audio_seconds,
-                max_moments=most,
-                seed=seed,
-            )
-            for part, most in (("train", None), (split, max_moments))
-        )
-        parent = parents_in(dataset)  # moments of one video are not independent, nor are those of its cuts
-        return cls(
-            train_clips=train,
-            test_clips=test,
-            probe=probe,
-            train_videos=[parent(video_id) for video_id in train.video_ids],
-            test_videos=[parent(video_id) for video_id in test.video_ids],
-            records=tuple(
-                RecordCount(part, len(cut.video_ids), tuple(cut.left_out))
-                for part, cut in (("train", train), (split, test))
-            ),
-            heads=heads,
-        )
 
     def check(self) -> None:
         """Refuse a gallery in which there is nothing to find, and moments without videos to hold out."""
@@ -232,24 +148,14 @@ class Retrieval(WithoutFeatures, Task[RetrievalAnswers, RetrievalResult]):
             raise ValueError(
                 f"a gallery needs at least two moments, the test videos have {len(self.test_clips.video_ids)}"
             )
-        if self.train_videos is None or len(self.train_videos) != len(self.train_clips.video_ids):
-            raise ValueError(f"need the video of each of {len(self.train_clips.video_ids)} training moments")
+        super().check()
 
     def answer(self, encoders: Mapping[Modality, nn.Module], setting: Setting, *, label: str) -> list[RetrievalAnswers]:
         """Fit the map for each seed and rank the gallery; see `Task.answer`."""
 
         def features(clips: MomentPairs, part: str) -> tuple[Features, Features]:
             of_clips, of_sounds = (
-                extract_features(
-                    encoders[modality],
-                    clips,
-                    transform=setting.transforms[modality],
-                    modality=modality,
-                    options=setting.features,
-                    device=setting.device,
-                    seed=setting.seed,
-                    label=f"features: {label}, {part} moments, {modality}",
-                )
+                self.features(encoders[modality], clips, setting, modality=modality, label=f"{label}, {part}")
                 for modality in self.modalities
             )
             return of_clips, of_sounds[:, 0]
@@ -311,7 +217,7 @@ class Retrieval(WithoutFeatures, Task[RetrievalAnswers, RetrievalResult]):
         one_order = np.arange(1, size + 1, dtype=np.float64)  # ranks where every query gets one and the same list
 
         def recall(k: int) -> Score:
-            return compare(
+            score = compare(
                 np.stack([of.hits(way, k) for of in ours]),
                 baseline=np.stack([of.hits(way, k) for of in theirs]) if theirs else None,
                 majority=one_order <= k,
@@ -319,6 +225,7 @@ class Retrieval(WithoutFeatures, Task[RetrievalAnswers, RetrievalResult]):
                 videos=videos,
                 k=k,
             )
+            return _without_interval(score)
 
         median_rank = compare_measures(
             [median_measure(of.ranks(way), groups_of_ranks, num_groups) for of in ours],
@@ -334,7 +241,7 @@ class Retrieval(WithoutFeatures, Task[RetrievalAnswers, RetrievalResult]):
             num_test_videos=None if videos is None else num_groups,
             recall_at_1=recall(1),
             recall_at_5=recall(5),
-            median_rank=median_rank,
+            median_rank=_without_interval(median_rank),
             of_clips={
                 f"{clip} R@{k}": 100 * float(np.mean([of.by_way[way][number].hits(k).mean() for of in ours]))
                 for number, clip in enumerate(CLIPS)
@@ -342,3 +249,9 @@ class Retrieval(WithoutFeatures, Task[RetrievalAnswers, RetrievalResult]):
             },
             chosen=tuple(of.get("map", {}) for of in chosen),
         )
+
+
+def _without_interval(score: Score) -> Score:
+    """Return a score in which one list for all queries has no interval: its ranks are 1 to N in every gallery."""
+    value = score.majority.value
+    return dataclasses.replace(score, majority=Estimate(value, value, value))
