@@ -66,7 +66,13 @@ def end_while_at_work(arguments: list[str], folder: Path, number: int, at_work: 
     environment["TMPDIR"] = str(folder)
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, *arguments], cwd=folder, env=environment, stdout=output, stderr=output
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            # what starts the tests in the background may have had them ignore it, and a process inherits that
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     try:
         assert wait_until(lambda: at_work() or process.poll() is not None)

@@ -28,7 +28,7 @@ TINY = BenchPreset(
     pretrain=("data_augm.min_short_side=24", "data_augm.max_short_side=32"),
     evaluate=("evaluate.num_clips=1", "optim.args.lr=0.1", "optim.epochs=2", "optim.schedule=[1]"),
     of_tasks={},
-    num_steps=2,
+    num_steps=3,  # one more than a variant's warm-up has epochs
     batch_size=4,
     rates_tried=(0.01, 0.1),
     rates={"replai": 0.1, "supervised": 0.1},

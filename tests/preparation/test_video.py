@@ -117,7 +117,7 @@ def test_random_moments_are_refused_where_only_moments_were_kept(stores: tuple[P
     from earmark.clips.dataset import MomentClips
 
     MomentClips(stores[0], moments="random")
-    needs = r"sparse: holds only 1 s on each side of each moment; random moments need the whole videos$"
+    needs = r"sparse: holds only 1 s on each side of each audible moment; random moments need the whole videos$"
     with pytest.raises(SparseStoreError, match=needs):
         MomentClips(stores[1], moments="random")
 

@@ -90,7 +90,7 @@ def plane_of_means(vectors: npt.NDArray[np.floating], labels: npt.NDArray[np.int
 
     Example:
         >>> axes = plane_of_means(np.array([[9.0, 0.0, 1.0], [0.0, 3.0, 1.0], [-9.0, 0.0, 1.0]]), np.array([0, 1, 2]))
-        >>> axes.round(3).tolist()
+        >>> (axes.round(3) + 0.0).tolist()  # no -0.0
         [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     """
     classes, counts = np.unique(labels[labels >= 0], return_counts=True)
