@@ -60,6 +60,12 @@ def contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
         those = ", ".join(LAYOUTS[config.data.name])
         problems.append(f"data.args.layout: {layout} is none of {config.data.name}, which has {those}")
     if isinstance(config, EvaluateConfig):
+        problems += [
+            f"backbone.{kind}.args.frozen: is for pretraining; encoders that are judged learn nothing, except with "
+            "evaluate.probe=fine_tuned, which trains them whole"
+            for kind, args in (("video", config.backbone.video.args), ("audio", config.backbone.audio.args))
+            if args.frozen
+        ]
         problems += _unused_by_probe(config)
     else:
         problems += _wrong_crop(config.data_augm)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from earmark.cli.checks import WITHOUT_SOUND
 from earmark.cli.config_schema import HEARING_TASKS, Data, EvaluateConfig, Prepare, PretrainConfig
 
 __all__ = ["unfitting"]
@@ -51,7 +52,7 @@ def unfitting(config: PretrainConfig | EvaluateConfig) -> list[str]:
         )
     if prepare.around is not None:
         problems += _wrong_around(config, gap, gap_seconds)
-    if config.criterion.name not in ("simclr_video", "supervised"):  # those do not listen
+    if config.criterion.name not in WITHOUT_SOUND:
         problems += _wrong_sound(data, prepare)
     return problems
 

@@ -55,6 +55,12 @@ def build_encoders(config: PretrainConfig) -> "dict[str, Encoder]":
                 "features (null takes what the encoders give)"
             )
     _require_inputs_fit(config, encoders)
+    for kind, encoder in encoders.items():
+        args = config.backbone.video.args if kind == "video" else config.backbone.audio.args
+        if args.frozen:
+            encoder.freeze()
+            random = "" if args.pretrained or args.weights is not None else ", with random weights"
+            say(f"{kind} encoder: frozen{random}; it is trained no further")
     return encoders
 
 
