@@ -112,9 +112,10 @@ class MelSpectrogram(nn.Module):
         window = torch.hann_window(self.window_length, periodic=not options.symmetric_window, dtype=torch.float64)
         self.register_buffer("window", window.float(), persistent=False)
         filterbank = _filterbank(options, bin_hertz=rate / self.window_length)
+        # The sound's spectrum may end before the bands do, or go on behind them.
+        filterbank = F.pad(filterbank, (0, 0, 0, self.window_length // 2 + 1 - len(filterbank)))
         # A spectrum of the same sound grows with the sample rate: power by its square.
-        filterbank = filterbank[: self.window_length // 2 + 1] / ratio**2
-        self.register_buffer("filterbank", filterbank.float(), persistent=False)
+        self.register_buffer("filterbank", (filterbank / ratio**2).float(), persistent=False)
 
     @property
     def empty_bands(self) -> int:
