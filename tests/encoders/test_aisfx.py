@@ -131,7 +131,9 @@ def test_its_weights_are_found_in_the_installed_package_which_is_not_imported(
     monkeypatch.delenv("EARMARK_WEIGHTS", raising=False)
     if PUBLISHED["aisfx"].installed() is None:
         assert find_weights("aisfx", folder=tmp_path / "packages") == path
-        with pytest.raises(FileNotFoundError, match=r"aisfx/models/checkpoint\.pth .*CC BY 4\.0.*--no-deps aisfx==0\.1"):
+        with pytest.raises(
+            FileNotFoundError, match=r"aisfx/models/checkpoint\.pth .*CC BY 4\.0.*--no-deps aisfx==0\.1"
+        ):
             find_weights("aisfx")
 
 
