@@ -463,7 +463,7 @@ def test_every_video_encoder_has_a_checked_configuration(name: str) -> None:
         compose("default_ssrl", [f"backbone/video={name}", "backbone.video.args.width=8"])
 
 
-@pytest.mark.parametrize("name", ["cnn6", "cnn10", "cnn14", "hf_audio"])
+@pytest.mark.parametrize("name", ["cnn6", "cnn10", "cnn14", "aisfx", "hf_audio"])
 def test_every_audio_encoder_has_a_checked_configuration(name: str) -> None:
     config = checked(PretrainConfig, compose("default_ssrl", [f"backbone/audio={name}"]))
     assert config.backbone.audio.name == name

@@ -138,6 +138,9 @@ def test_moments_by_two_models_and_an_exported_one_alone(tmp_path: Path, capsys:
     alone = load_features("ear/a.npz")
     assert alone.features.keys() == {"audio"}
     assert "fps" not in alone.metadata
+    save_encoder(new_encoder("aisfx", width=4), "sfx.safetensors")  # of another spectrogram
+    assert features("a.mp4", "--model", "sfx.safetensors", "--out", "sfx") == 0
+    assert load_features("sfx/a.npz").features["audio"].shape == (len(alone.features["audio"]), 32)
 
 
 def test_actions_of_a_kitchen_with_their_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

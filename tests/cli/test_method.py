@@ -10,13 +10,13 @@ import pytest
 
 from earmark import methods
 from earmark.cli.build import open_store
-from earmark.cli.config import ConfigError, PretrainConfig, checked, compose
+from earmark.cli.config import ConfigError, EvaluateConfig, PretrainConfig, checked, compose
 from earmark.cli.config_schema import Criterion
 from earmark.cli.main import main
 from earmark.cli.method import build_clips, build_encoders, build_model, method_name
 from earmark.clips.store import PreparedStore
 from earmark.datasets import Kitchen
-from earmark.encoders import R2Plus1D
+from earmark.encoders import R2Plus1D, load_encoder, new_encoder, save_encoder
 from earmark.encoders.weights import load_encoder_weights
 from earmark.kitchen import KitchenSize, make_kitchen
 from earmark.kitchen.training_part import write_training_share
@@ -104,6 +104,40 @@ def test_what_a_method_cannot_do_is_said_by_the_key(
 ) -> None:
     assert pretrain(folder, criterion, f"logging.name=refused_{criterion}", override) != 0
     assert reason in capsys.readouterr().err
+
+
+def test_a_frozen_encoder_of_sound_is_shown_its_own_spectrogram_and_leaves_as_it_came(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    came = new_encoder("aisfx", width=4)
+    save_encoder(came, folder / "ear.safetensors")
+    audio = ["backbone/audio=aisfx", f"backbone.audio.args.weights={folder / 'ear.safetensors'}"]
+    own = ["logging.name=frozen", "optim.max_steps=2", "optim.ema_decay=0.5"]
+    assert pretrain(folder, "avc", *audio, "backbone.audio.args.frozen=true", *own) == 0
+    told = capsys.readouterr().err
+    assert "audio encoder: frozen; it is trained no further" in told
+    assert "of its 96 bands the highest 25 are empty at 16000 Hz" in told
+    path = latest_checkpoint(folder / "data/outputs/frozen/checkpoints")
+    assert path is not None
+    left = load_encoder(path, kind="audio")
+    assert (left.name, left.options) == ("aisfx", {"width": 4})
+    assert all(torch.equal(value, came.state_dict()[name]) for name, value in left.state_dict().items())
+    where = [f"data.args.base_path={folder / 'kitchen'}", f"environment.data_dir={folder / 'data'}"]
+    judging = ["evaluate.audio=true", "evaluate.baseline=false", "optim.epochs=2", "data_augm.crop_size=32"]
+    assert main(["evaluate", *where, *RUN, "logging.name=frozen", *judging]) == 0
+
+
+def test_an_encoder_that_is_not_trained_or_not_there_cannot_be_frozen() -> None:
+    for overrides in (["criterion=simclr_video"], ["criterion=supervised"]):
+        with pytest.raises(ConfigError, match=r"backbone\.audio\.args\.frozen: criterion=\w+ does not use sound"):
+            configured(*overrides, "backbone.audio.args.frozen=true")
+    with pytest.raises(ConfigError, match=r"backbone\.video\.args\.frozen: is for pretraining"):
+        checked(EvaluateConfig, compose("default_lincls", ["backbone.video.args.frozen=true"]))
+    frozen = build_encoders(configured("backbone.video.args.frozen=true"))
+    assert (frozen["video"].frozen, frozen["audio"].frozen) == (True, False)
 
 
 def test_supervision_without_annotations_is_refused(folder: Path) -> None:
@@ -225,3 +259,17 @@ def test_the_ways_of_running_a_model_are_one_line_each() -> None:
     compiled = built("model.compile=true").backbone["video"]
     assert compiled._compiled_call_impl is not None
     assert built().backbone["video"]._compiled_call_impl is None
+
+
+def test_masks_fit_the_spectrogram_that_the_encoder_gets() -> None:
+    small = ["backbone/video=avid_r2plus1d_10", "backbone.video.args.width=2", "backbone/audio=aisfx"]
+    small += ["backbone.audio.args.width=2", "backbone.audio.args.pretrained=false"]
+    checked_config = checked(PretrainConfig, compose("default_ssrl", [*small, "data_augm.spec_mel_masks=9"]))
+    build_encoders(checked_config)  # 90 of 96 bands
+    config = checked(PretrainConfig, compose("default_ssrl", [*small, "data_augm.spec_time_masks=5"]))
+    message = (
+        r"^data_augm\.spec_time_masks: 5 masks of up to data_augm\.spec_time_width=20 frames could hide all 87 of a "
+        r"spectrogram of the audio encoder aisfx$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        build_encoders(config)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from lightning_fabric import Fabric
 
+    from earmark.clips.spectrograms import MelSpectrogram
     from earmark.clips.store import PreparedStore
+    from earmark.clips.transforms import LogMel
     from earmark.datasets import ActionRecord, DatasetRecords, VideoRecord
     from earmark.encoders import Encoder
     from earmark.preparation import MomentSearch, PrepareReport, Transcoding
@@ -40,6 +42,7 @@ __all__ = [
     "require_input_fits",
     "require_sound_fits",
     "run_dir",
+    "say_empty_bands",
     "say_left_out",
     "store_of_files",
     "store_path",
@@ -357,12 +360,24 @@ def require_sound_fits(encoder: "Encoder", data: Data, sample_rate: int) -> None
     Raises:
         ConfigError: If the encoder cannot take it.
     """
-    from earmark.clips.transforms import LogMel
+    from earmark.encoders import spectrogram_for
 
-    log_mel = LogMel(sample_rate=sample_rate)
-    num_frames = log_mel.num_frames(round(data.audio_seconds * sample_rate))
-    shape = (1, 1, num_frames, log_mel.filterbank.shape[1])
+    transform = spectrogram_for(encoder, sample_rate=sample_rate)
+    num_frames = transform.num_frames(round(data.audio_seconds * sample_rate))
+    shape = (1, 1, num_frames, transform.num_mels)
     require_input_fits(encoder, "audio", shape, f"data.audio_seconds={data.audio_seconds:g}")
+    say_empty_bands(transform)
+
+
+def say_empty_bands(transform: "LogMel | MelSpectrogram") -> None:
+    """Say how many bands of an encoder's spectrogram hold nothing, as the sound's rate is below that of training."""
+    from earmark.clips.spectrograms import MelSpectrogram
+
+    if isinstance(transform, MelSpectrogram) and transform.empty_bands:
+        say(
+            f"note: the audio encoder's spectrogram is made for sound of {transform.options.sample_rate} Hz; of its "
+            f"{transform.num_mels} bands the highest {transform.empty_bands} are empty at {transform.sample_rate} Hz"
+        )
 
 
 def describe_store(store: "PreparedStore") -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["left_out_of_run", "startup_problems", "unused_by_criterion"]
 
+WITHOUT_SOUND = ("simclr_video", "supervised")  # objectives that have no audio encoder
 WITHOUT_ACTIONS = ("folder",)  # data sets that never have annotated actions
 
 
@@ -24,6 +25,8 @@ def unused_by_criterion(config: PretrainConfig) -> list[str]:
     """Return which options of the objective would change nothing, or contradict each other."""
     problems: list[str] = []
     args = config.criterion.args
+    if config.criterion.name in WITHOUT_SOUND and config.backbone.audio.args.frozen:
+        problems.append(f"backbone.audio.args.frozen: criterion={config.criterion.name} does not use sound")
     if config.criterion.name != "ssrl_audiopeak_aotv2":
         return problems
     if args.clr_coeff == 0 and args.aot_coeff == 0:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from earmark.cli.checks import unused_by_criterion
+from earmark.cli.checks import WITHOUT_SOUND, unused_by_criterion
 from earmark.cli.config_schema import (
     EGO4D_TASKS,
     MOMENT_TASKS,
@@ -36,7 +36,6 @@ LAYOUTS = {  # of data sets that have several
 FINE_TUNED_TASKS = ("action_recognition", "sound_recognition", "oscc_pnr")  # those with `evaluate.probe=fine_tuned`
 PUBLISHED_TASKS = ("action_recognition", "lta", "oscc_pnr")  # those with `evaluate.protocol=published`
 ANTICIPATION_KEYS = {"aggregator": "transformer", "num_layers": 6, "num_seen": None, "decoding": "sampled"}  # of lta
-SILENT_CRITERIA = ("simclr_video", "supervised")  # which do not use sound
 MAX_MOMENTS = 1000  # of evaluate, where it is not given
 PROBE_MOMENTUM = 0.9  # of optim/sgd_lincls
 PREPARE_CHOICES = {"earmark": "default", "replai": "replai"}  # of the group prepare, by the detector that it chooses
@@ -62,6 +61,12 @@ def contradictions(config: PretrainConfig | EvaluateConfig) -> list[str]:
         those = ", ".join(LAYOUTS[config.data.name])
         problems.append(f"data.args.layout: {layout} is none of {config.data.name}, which has {those}")
     if isinstance(config, EvaluateConfig):
+        problems += [
+            f"backbone.{kind}.args.frozen: is for pretraining; encoders that are judged learn nothing, except with "
+            "evaluate.probe=fine_tuned, which trains them whole"
+            for kind, args in (("video", config.backbone.video.args), ("audio", config.backbone.audio.args))
+            if args.frozen
+        ]
         problems += _unused_by_probe(config)
     else:
         problems += _wrong_crop(config.data_augm) + _wrong_sound(config)
@@ -154,7 +159,7 @@ def _wrong_sound(config: PretrainConfig) -> list[str]:
     ratios = augm.audio_mix_snr_db
     if len(ratios) != 2 or ratios[0] > ratios[1]:
         problems.append(f"data_augm.audio_mix_snr_db: must be [LOWEST, HIGHEST], got {ratios}")
-    if config.criterion.name in SILENT_CRITERIA:
+    if config.criterion.name in WITHOUT_SOUND:
         problems += [
             f"data_augm.{name}: must be 0 with criterion={config.criterion.name}, which does not use sound"
             for name in ("audio_gain_db", "audio_mix", "spec_time_masks", "spec_mel_masks")

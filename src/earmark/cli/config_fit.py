@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from earmark.cli.checks import WITHOUT_SOUND
 from earmark.cli.config_schema import HEARING_TASKS, Data, EvaluateConfig, Prepare, PretrainConfig
 
 __all__ = ["unfitting"]
@@ -18,6 +19,7 @@ WINDOW_SECONDS = 0.032
 HOP_SECONDS = 0.016
 NUM_MELS = 80
 ROUNDING = 1e-9
+WITH_SPECTROGRAM_OF_ITS_OWN = ("aisfx", "cnn6", "cnn10", "cnn14")  # audio encoders whose masks are checked when built
 
 
 def unfitting(config: PretrainConfig | EvaluateConfig) -> list[str]:
@@ -53,8 +55,10 @@ def unfitting(config: PretrainConfig | EvaluateConfig) -> list[str]:
         )
     if prepare.around is not None:
         problems += _wrong_around(config, gap, gap_seconds)
-    if config.criterion.name not in ("simclr_video", "supervised"):  # those do not listen
-        problems += _wrong_sound(data, prepare) + _wrong_masks(config)
+    if config.criterion.name not in WITHOUT_SOUND:
+        problems += _wrong_sound(data, prepare)
+        if config.backbone.audio.name not in WITH_SPECTROGRAM_OF_ITS_OWN:
+            problems += _wrong_masks(config)
     return problems
 
 

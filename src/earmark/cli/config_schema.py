@@ -115,13 +115,14 @@ class EvaluateAugm:
 
 @dataclass(frozen=True, slots=True)
 class EncoderArgs:
-    """Options of an encoder; width belongs to avid_*, num_mels to cnn*, model to hf_* alone."""
+    """Options of an encoder; width belongs to avid_* and aisfx, num_mels to cnn*, model to hf_* alone."""
 
     pretrained: bool
     weights: str | None
     width: AtLeastOne | None = None
     num_mels: AtLeastOne | None = None
     model: str | None = None
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ class VideoEncoder:
 class AudioEncoder:
     """Group ``backbone/audio``."""
 
-    name: Literal["avid_spec_cnn_9", "cnn6", "cnn10", "cnn14", "hf_audio"]
+    name: Literal["avid_spec_cnn_9", "cnn6", "cnn10", "cnn14", "aisfx", "hf_audio"]
     args: EncoderArgs
 
 

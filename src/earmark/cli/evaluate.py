@@ -31,7 +31,9 @@ from earmark.cli.task_cutting import build_published_task, build_task
 from earmark.cli.terminal import say, screen
 
 if TYPE_CHECKING:
+    from earmark.clips.spectrograms import MelSpectrogram
     from earmark.clips.store import PreparedStore
+    from earmark.clips.transforms import LogMel
     from earmark.datasets import ActionRecord, DatasetRecords
     from earmark.encoders import Encoder
     from earmark.evaluation import (
@@ -134,7 +136,7 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     store = open_store(judged.data, config.environment, config.prepare)
     say(describe_store(store))
 
-    from earmark.clips.transforms import LogMel, VideoCrop
+    from earmark.clips.transforms import VideoCrop
     from earmark.datasets import parents_in
     from earmark.evaluation import FeatureOptions, Setting, answer_task
 
@@ -147,7 +149,7 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     setting = Setting(
         transforms={
             "video": VideoCrop(crop_size=config.data_augm.crop_size, random=False),
-            "audio": LogMel(sample_rate=store.sample_rate),
+            "audio": spectrogram_of(judged, store.sample_rate),
         },
         features=FeatureOptions(num_workers=config.environment.workers, cache_dir=cache_dir, progress=True),
         device=fabric.device,
@@ -187,6 +189,16 @@ def evaluate(config: EvaluateConfig, values: dict[str, Any]) -> Evaluated:
     if submission is not None:
         submit(task, judgement.answers[0].encoder, submission, judged=judged, annotations=annotations)
     return Evaluated(result, folder)
+
+
+def spectrogram_of(judged: Judged, sample_rate: int) -> "LogMel | MelSpectrogram":
+    """Return the spectrogram that the audio encoder takes, or that of the heads where it alone is not judged."""
+    from earmark.clips.transforms import LogMel
+    from earmark.encoders import spectrogram_for
+
+    with_heads = {} if judged.heads is None else judged.heads.encoders
+    encoder = judged.encoders.get("audio", with_heads.get("audio"))
+    return LogMel(sample_rate=sample_rate) if encoder is None else spectrogram_for(encoder, sample_rate=sample_rate)
 
 
 def judge(

@@ -240,8 +240,9 @@ def _models(
     chosen: "Mapping[Modality, ChosenModel]", crop: int, windows: "WindowOptions", sample_rate: int
 ) -> "dict[Modality, FeatureModel]":
     """Put encoders and transforms together, and try them on an empty input before anything is prepared."""
-    from earmark.cli.build import require_input_fits
-    from earmark.clips.transforms import LogMel, VideoCrop
+    from earmark.cli.build import require_input_fits, say_empty_bands
+    from earmark.clips.transforms import VideoCrop
+    from earmark.encoders import spectrogram_for
     from earmark.evaluation.feature_writing import FeatureModel
 
     models: dict[Modality, FeatureModel] = {}
@@ -253,11 +254,11 @@ def _models(
         models["video"] = FeatureModel(encoder, VideoCrop(crop_size=crop, random=False), chosen["video"].name)
     if "audio" in chosen:
         encoder = chosen["audio"].encoder
-        num_mels = encoder.options.get("num_mels", LogMel().filterbank.shape[1])
-        log_mel = LogMel(sample_rate=sample_rate, num_mels=num_mels)
-        num_frames = log_mel.num_frames(round(windows.audio_seconds * sample_rate))
-        require_input_fits(encoder, "audio", (1, 1, num_frames, num_mels), f"{windows.audio_seconds:g} s of sound")
-        models["audio"] = FeatureModel(encoder, log_mel, chosen["audio"].name)
+        transform = spectrogram_for(encoder, sample_rate=sample_rate)
+        shape = (1, 1, transform.num_frames(round(windows.audio_seconds * sample_rate)), transform.num_mels)
+        require_input_fits(encoder, "audio", shape, f"{windows.audio_seconds:g} s of sound")
+        say_empty_bands(transform)
+        models["audio"] = FeatureModel(encoder, transform, chosen["audio"].name)
     return models
 
 

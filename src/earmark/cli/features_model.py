@@ -60,7 +60,7 @@ def add_model_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--random", type=int, metavar="SEED", help="random weights for encoders given by name, in place of published"
     )
-    group.add_argument("--width", type=int, metavar="N", help="width of encoders avid_* given by name")
+    group.add_argument("--width", type=int, metavar="N", help="width of encoders avid_* and aisfx given by name")
 
 
 def choose_models(options: argparse.Namespace, environment: Environment) -> dict[Modality, ChosenModel]:

@@ -60,6 +60,12 @@ def build_encoders(config: PretrainConfig) -> "dict[str, Encoder]":
                 "features (null takes what the encoders give)"
             )
     _require_inputs_fit(config, encoders)
+    for kind, encoder in encoders.items():
+        args = config.backbone.video.args if kind == "video" else config.backbone.audio.args
+        if args.frozen:
+            encoder.freeze()
+            random = "" if args.pretrained or args.weights is not None else ", with random weights"
+            say(f"{kind} encoder: frozen{random}; it is trained no further")
     return encoders
 
 
@@ -67,6 +73,25 @@ def _require_inputs_fit(config: PretrainConfig, encoders: "Mapping[str, Encoder]
     require_clips_fit(encoders["video"], config.data, config.data_augm.crop_size)
     if "audio" in encoders:
         require_sound_fits(encoders["audio"], config.data, config.prepare.audio_rate)
+        _require_masks_fit(config, encoders["audio"])
+
+
+def _require_masks_fit(config: PretrainConfig, encoder: "Encoder") -> None:
+    """Refuse masks that could hide all of the spectrogram that the encoder gets, which may be one of its own."""
+    from earmark.encoders import spectrogram_for
+
+    augm, rate = config.data_augm, config.prepare.audio_rate
+    transform = spectrogram_for(encoder, sample_rate=rate)
+    num_frames = transform.num_frames(round(config.data.audio_seconds * rate))
+    for name, what, masks, width, length in (
+        ("time", "frames", augm.spec_time_masks, augm.spec_time_width, num_frames),
+        ("mel", "mel bins", augm.spec_mel_masks, augm.spec_mel_width, transform.num_mels),
+    ):
+        if masks * width >= length:
+            raise ConfigError(
+                f"data_augm.spec_{name}_masks: {masks} masks of up to data_augm.spec_{name}_width={width} {what} could "
+                f"hide all {length} of a spectrogram of the audio encoder {config.backbone.audio.name}"
+            )
 
 
 def build_clips(config: PretrainConfig, store: "PreparedStore") -> "tuple[MomentClips, dict[str, int]]":

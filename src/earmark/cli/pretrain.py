@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from earmark.clips.sound_augmentation import SoundAugmentation
     from earmark.clips.store import PreparedStore
     from earmark.clips.transforms import VideoCrop
+    from earmark.encoders import Encoder
     from earmark.training import PretrainResult, TrainingData
     from earmark.training.launch import Launch
 
@@ -154,7 +155,14 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
     with force_by_its_option():
         return pretrain(
             Learner(model=model, optimizer=optimizer, scheduler=scheduler),
-            training_data(config, store, clips, videos=videos, num_workers=-(-environment.workers // launch.num_local)),
+            training_data(
+                config,
+                store,
+                clips,
+                audio_encoder=encoders.get("audio"),
+                videos=videos,
+                num_workers=-(-environment.workers // launch.num_local),
+            ),
             Schedule(
                 epochs=optim.epochs,
                 batch_size=batch_size,
@@ -196,22 +204,26 @@ def training_data(
     store: "PreparedStore",
     clips: "MomentClips",
     *,
+    audio_encoder: "Encoder | None",
     videos: Mapping[str, Sequence[str]],
     num_workers: int,
 ) -> "TrainingData":
-    """Return what a run reads, with the transforms that the configuration asks for."""
+    """Return what a run reads, with the transforms that the configuration asks for and the audio encoder needs."""
     from earmark.clips.dataset import collate
     from earmark.clips.sound_augmentation import AugmentedLogMel
     from earmark.clips.transforms import LogMel
+    from earmark.encoders import spectrogram_for
     from earmark.training import TrainingData
 
-    log_mel, augmentation = LogMel(sample_rate=store.sample_rate), sound_augmentation(config.data_augm)
+    rate = store.sample_rate
+    of_sound = LogMel(sample_rate=rate) if audio_encoder is None else spectrogram_for(audio_encoder, sample_rate=rate)
+    augmentation = sound_augmentation(config.data_augm)
     return TrainingData(
         clips=clips,
         collate_fn=collate,
         video_transform=video_crop(config.data_augm),
-        audio_transform=log_mel,
-        augmented_audio_transform=AugmentedLogMel(log_mel, augmentation) if augmentation.changes_anything else None,
+        audio_transform=of_sound,
+        augmented_audio_transform=AugmentedLogMel(of_sound, augmentation) if augmentation.changes_anything else None,
         fingerprint=store.fingerprint,
         shared_crop=config.data_augm.shared_crop,
         num_workers=num_workers,

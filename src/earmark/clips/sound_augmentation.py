@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from earmark.clips.spectrograms import MelSpectrogram
 from earmark.clips.splitmix64 import below, random_integers, unit
 from earmark.clips.transforms import LogMel
 
@@ -81,7 +82,7 @@ class AugmentedLogMel(nn.Module):
     """Log-mel spectrograms of augmented sound.
 
     Args:
-        log_mel: Makes the spectrograms.
+        log_mel: Makes the spectrograms; an encoder may have one of its own.
         augmentation: What is done to the sound before, and to the spectrogram after.
 
     Example:
@@ -90,7 +91,7 @@ class AugmentedLogMel(nn.Module):
         torch.Size([2, 1, 125, 80])
     """
 
-    def __init__(self, log_mel: LogMel, augmentation: SoundAugmentation) -> None:
+    def __init__(self, log_mel: LogMel | MelSpectrogram, augmentation: SoundAugmentation) -> None:
         super().__init__()
         self.log_mel, self.augmentation = log_mel, augmentation
 

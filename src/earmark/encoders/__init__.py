@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from earmark.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from earmark.encoders.base import Encoder
+    from earmark.encoders.aisfx import AisfxCnn
+    from earmark.encoders.base import Encoder, spectrogram_for
     from earmark.encoders.by_name import AUDIO_ENCODERS, VIDEO_ENCODERS, new_encoder
     from earmark.encoders.hugging_face import HuggingFaceAudio, HuggingFaceVideo
     from earmark.encoders.panns import PannsCnn
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "AUDIO_ENCODERS": "by_name",
+    "AisfxCnn": "aisfx",
     "PUBLISHED": "published",
     "S3D": "torchvision_video",
     "VIDEO_ENCODERS": "by_name",
@@ -50,6 +52,7 @@ _MODULE_OF = {
     "read_torch_file": "torch_file",
     "recognise": "recognition",
     "save_encoder": "weights",
+    "spectrogram_for": "base",
 }
 
 __all__ = [
@@ -58,6 +61,7 @@ __all__ = [
     "S3D",
     "VIDEO_ENCODERS",
     "WEIGHTS_VARIABLE",
+    "AisfxCnn",
     "DamagedTorchFileError",
     "Encoder",
     "HuggingFaceAudio",
@@ -80,6 +84,7 @@ __all__ = [
     "read_torch_file",
     "recognise",
     "save_encoder",
+    "spectrogram_for",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -4,11 +4,13 @@ In the path of a sample the encoders stand between the transforms (model inputs)
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from earmark.clips.spectrograms import MelSpectrogram, SpectrogramOptions
+from earmark.clips.transforms import LogMel
 from earmark.encoders.recomputation import recomputed
 
 
@@ -26,6 +28,9 @@ class Encoder(nn.Module):
         origin: Where its weights came from, in words; empty for random ones.
         not_encoder: Top-level modules of the published network that are not part of the encoder, such as a classifier;
             their weights are ignored, and named, when weights are loaded.
+        spectrogram: Of an audio encoder: the spectrogram that its published weights were trained with, which
+            `spectrogram_for` makes; None for that of the paper, `earmark.clips.transforms.LogMel`.
+        num_mels: Of an audio encoder: mel bins F of its input; None where it takes any number.
         recompute: Whether the activations inside its stages are computed again in the backward pass instead of kept;
             set by `recompute_activations`.
     """
@@ -36,6 +41,33 @@ class Encoder(nn.Module):
     origin: str = ""
     not_encoder: tuple[str, ...] = ()
     recompute: bool = False
+    spectrogram: SpectrogramOptions | None = None
+    num_mels: int | None = None
+
+    def freeze(self) -> None:
+        """Keep all weights, and the statistics of batch norm, as they are, whatever is trained on the features.
+
+        An encoder none of whose weights are trained stays in evaluation mode: batch norm and dropout do then what they
+        do where features are computed.
+
+        Example:
+            >>> from earmark.encoders import SpecCNN9
+            >>> encoder = SpecCNN9(width=4)
+            >>> encoder.freeze()
+            >>> encoder.train().training, encoder.frozen
+            (False, True)
+        """
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether none of its weights are trained, as after `freeze`."""
+        return not any(parameter.requires_grad for parameter in self.parameters())
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode, as PyTorch's modules do; a frozen encoder stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
 
     def recompute_activations(self) -> None:
         """Keep less for the backward pass and compute it again there: less memory, a third more time, the same numbers.
@@ -59,7 +91,8 @@ class Encoder(nn.Module):
         Returns:
             What it returns.
         """
-        return recomputed(stage, *inputs) if self.recompute and torch.is_grad_enabled() else stage(*inputs)
+        kept = not self.recompute or not torch.is_grad_enabled() or self.frozen  # a frozen one keeps nothing anyway
+        return stage(*inputs) if kept else recomputed(stage, *inputs)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the feature map (B, output_dim, ...) before the pool."""
@@ -99,6 +132,30 @@ class Encoder(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+
+
+def spectrogram_for(encoder: nn.Module, *, sample_rate: int) -> LogMel | MelSpectrogram:
+    """Return the transform that makes an audio encoder's input from sound: the one its weights are made for.
+
+    Args:
+        encoder: An audio encoder; one that says nothing of its input gets the paper's spectrogram.
+        sample_rate: Of the sound, Hz.
+
+    Raises:
+        ValueError: If sound of this rate can't hold the paper's spectrogram.
+
+    Example:
+        >>> from earmark.encoders import new_encoder
+        >>> spectrogram_for(new_encoder("cnn6", num_mels=40), sample_rate=16000)(torch.zeros(2, 32000)).shape
+        torch.Size([2, 1, 125, 40])
+        >>> spectrogram_for(new_encoder("aisfx", width=4), sample_rate=16000)(torch.zeros(2, 32000)).shape
+        torch.Size([2, 1, 87, 96])
+    """
+    options = getattr(encoder, "spectrogram", None)
+    if options is not None:
+        return MelSpectrogram(options, sample_rate=sample_rate)
+    num_mels = getattr(encoder, "num_mels", None)
+    return LogMel(sample_rate=sample_rate) if num_mels is None else LogMel(sample_rate=sample_rate, num_mels=num_mels)
 
 
 def require_clips(x: Tensor) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from earmark.encoders.aisfx import AisfxCnn
 from earmark.encoders.base import Encoder
 from earmark.encoders.hugging_face import HuggingFaceAudio, HuggingFaceVideo
 from earmark.encoders.panns import PannsCnn
@@ -37,6 +38,7 @@ AUDIO_ENCODERS: Mapping[str, Callable[..., Encoder]] = {
     "cnn6": partial(PannsCnn, 6),
     "cnn10": partial(PannsCnn, 10),
     "cnn14": partial(PannsCnn, 14),
+    "aisfx": AisfxCnn,
     "hf_audio": HuggingFaceAudio,
 }
 

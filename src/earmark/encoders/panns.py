@@ -6,17 +6,32 @@ the published weights, so that those load as they are.
 Published weights are of use only with the input that they were trained on. The files ``Cnn6_mAP=0.343.pth``,
 ``Cnn10_mAP=0.380.pth`` and ``Cnn14_mAP=0.431.pth`` expect sound of 32 kHz, windows of 1024 samples every 320, 64 mel
 bins (Slaney's scale and normalization) from 50 to 14000 Hz, and 10 log10 of the power, not standardized: the first
-batch norm does that. `earmark.clips.transforms.LogMel` gives 80 HTK bins of 16 kHz sound in natural logarithm,
-standardized: fit for training from scratch (``num_mels=80``), while published weights are refused for it, since their
-batch norm has 64 bins. To use them, compute the spectrogram that they expect and load them in your own loop, where
-`earmark.encoders.load_encoder` takes the 64 from the file.
+batch norm does that. An encoder of 64 bins names that spectrogram (`earmark.encoders.spectrogram_for` makes it); one of
+any other number, such as the 80 of the paper's spectrogram, is for training from scratch on
+`earmark.clips.transforms.LogMel`, and published weights are refused for it, since their batch norm has 64 bins.
 """
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name
 
+from earmark.clips.spectrograms import SpectrogramOptions
 from earmark.encoders.base import Encoder, require_spectrograms
 
+PUBLISHED_MELS = 64
+_SPECTROGRAM = SpectrogramOptions(
+    sample_rate=32000,
+    window_length=1024,
+    hop_length=320,
+    num_mels=PUBLISHED_MELS,
+    min_frequency=50.0,
+    max_frequency=14000.0,
+    mel_scale="slaney",
+    triangles="hz",
+    normalization="area",
+    symmetric_window=False,
+    padding="reflection",
+    compression="decibels",
+)
 # For each depth: the channels of the blocks, the number of convolutions per block, their kernel size.
 _SHAPE_OF_DEPTH = {
     6: ((64, 128, 256, 512), 1, 5),
@@ -53,7 +68,7 @@ class PannsCnn(Encoder):
 
     Args:
         depth: 6, 10 or 14. The features have 512, 512 or 2048 values.
-        num_mels: Mel bins F of the input; published weights have 64.
+        num_mels: Mel bins F of the input; with 64, those of published weights, they are those of their spectrogram.
 
     Raises:
         ValueError: At another depth, or if num_mels is below 1.
@@ -77,7 +92,8 @@ class PannsCnn(Encoder):
             raise ValueError(f"num_mels must be at least 1, got {num_mels}")
         channels, num_convs, kernel = _SHAPE_OF_DEPTH[depth]
         self.depth = depth
-        self.num_mels = num_mels
+        self.num_mels: int = num_mels
+        self.spectrogram = _SPECTROGRAM if num_mels == PUBLISHED_MELS else None
         self.output_dim = channels[-1]
         self.bn0 = nn.BatchNorm2d(num_mels)
         self.num_blocks = len(channels)

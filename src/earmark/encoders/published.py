@@ -5,6 +5,7 @@ Nothing is downloaded here: the files are their authors', under their licences.
 
 import os
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 __all__ = ["PUBLISHED", "WEIGHTS_VARIABLE", "PublishedWeights", "find_weights"]
@@ -17,14 +18,26 @@ class PublishedWeights:
     """A file of published weights.
 
     Attributes:
-        file: Its name.
+        file: Its name, or its path in a package.
         trained_on: The method and the data, in words.
         page: The page that offers it.
+        package: The Python package that holds it, where it comes in one.
     """
 
     file: str
     trained_on: str
     page: str
+    package: str | None = None
+
+    def installed(self) -> Path | None:
+        """Return the file in the package, where that is installed; nothing of it is imported."""
+        if self.package is None:
+            return None
+        try:
+            path = Path(str(distribution(self.package).locate_file(self.file)))
+        except PackageNotFoundError:
+            return None
+        return path if path.is_file() else None
 
 
 def _avid() -> PublishedWeights:
@@ -56,6 +69,13 @@ PUBLISHED = {
     "cnn6": _panns("Cnn6_mAP=0.343.pth"),
     "cnn10": _panns("Cnn10_mAP=0.380.pth"),
     "cnn14": _panns("Cnn14_mAP=0.431.pth"),
+    "aisfx": PublishedWeights(
+        "aisfx/models/checkpoint.pth",
+        "aiSFX on libraries of sound effects, by A. B. Ma and A. Lerch, CC BY 4.0",
+        "the package aisfx 0.1.2 of https://pypi.org/project/aisfx (pip install --no-deps aisfx==0.1.2: it pins old "
+        "versions of what it imports, and nothing of it is imported here)",
+        package="aisfx",
+    ),
 }
 
 
@@ -65,8 +85,8 @@ def find_weights(name: str, *, given: str | Path | None = None, folder: str | Pa
     Args:
         name: Name of the encoder.
         given: The file, if the user named one; no other place is searched then.
-        folder: Where published files are kept under their own names, searched after the file or folder that the
-            environment variable ``EARMARK_WEIGHTS`` names.
+        folder: Where published files are kept under their own names, searched after the installed package of those
+            that come in one, and the file or folder that the environment variable ``EARMARK_WEIGHTS`` names.
 
     Raises:
         FileNotFoundError: If it is missing; the message says which file to download from where.
@@ -79,6 +99,8 @@ def find_weights(name: str, *, given: str | Path | None = None, folder: str | Pa
     """
     published = PUBLISHED.get(name)
     named = os.environ.get(WEIGHTS_VARIABLE)
+    if published is not None and not given and (installed := published.installed()) is not None:
+        return installed
     places = [Path(place).expanduser() for place in ([given] if given else [named, folder]) if place]
     for place in places:
         if place.is_file():

@@ -19,6 +19,7 @@ _MARKS: tuple[tuple[str, str, tuple[int, ...] | None], ...] = (
     ("mvit_v2_s", "pos_encoding.class_token", None),
     ("swin3d_t", "patch_embed.proj.weight", None),
     ("avid_spec_cnn_9", "block4.conv2.weight", None),
+    ("aisfx", "embedding_net.conv_block4.conv2.weight", None),
     ("cnn14", "conv_block6.conv2.weight", None),
     ("cnn10", "conv_block4.conv2.weight", None),
     ("cnn6", "conv_block4.conv1.weight", None),
@@ -43,6 +44,9 @@ def recognise(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]] | Non
         if mark in weights and kernel in (None, tuple(weights[mark].shape[2:])):
             if name.startswith("avid_") and "conv1.0.weight" in weights and weights["conv1.0.weight"].ndim:
                 return name, {"width": len(weights["conv1.0.weight"])}
+            first = weights.get("embedding_net.conv_block1.conv1.weight")
+            if name == "aisfx" and first is not None and first.ndim:
+                return name, {"width": len(first)}
             if name.startswith("cnn") and "bn0.weight" in weights and weights["bn0.weight"].ndim:
                 return name, {"num_mels": len(weights["bn0.weight"])}
             return name, {}

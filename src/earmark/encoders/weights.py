@@ -1,4 +1,4 @@
-"""Encoder weights in files: AVID's, the original RepLAI code's, Earmark's own, torchvision's, PANNs'.
+"""Encoder weights in files: AVID's, the original RepLAI code's, Earmark's own, torchvision's, PANNs', aiSFX's.
 
 Training and evaluation start from them; `save_encoder` writes an encoder alone, for use elsewhere. Files are untrusted:
 nothing but tensors and plain data is read from them.
@@ -103,8 +103,8 @@ def load_encoder(
 
     Args:
         path_or_name: A checkpoint of Earmark, RepLAI, AVID or AVID-CMA; an exported encoder (``.safetensors``); weights
-            of torchvision or PANNs; or the name of an encoder, such as ``avid_r2plus1d_18``, whose published weights
-            are then looked for in the file or folder that the environment variable ``EARMARK_WEIGHTS`` names.
+            of torchvision, PANNs or aiSFX; or the name of an encoder, such as ``avid_r2plus1d_18``, whose published
+            weights are then looked for where `earmark.encoders.find_weights` says.
         kind: Which encoder of a file that has several; ``video`` by default.
         weights: Which weights of a checkpoint of Earmark: ``ema`` for the moving average that a run may keep, with the
             statistics of batch norm that belong to it, or ``model`` for those of the last step. By default the average
@@ -276,9 +276,13 @@ def _read(path: Path, weights: Weights | None, state: Any = None) -> _WeightsFil
         return _read_own(path, state, weights)
     if weights == "ema":
         raise WeightsError(f"{path}: holds no average of the weights (it is not a checkpoint of Earmark)")
+    others: list[str] = []
+    if isinstance(state, tuple) and state and isinstance(state[0], dict):  # aiSFX: weights, then its data sets' names
+        others = [f"what follows the weights ({len(state) - 1} more)"] if state[1:] else []
+        state = state[0]
     model = state.get("model", state) if isinstance(state, dict) else None
     tensors = _tensors(path, model)  # first of all: what was saved may be a number, or a function of torch's own
-    beside = [] if model is state else [_named(name) for name in state if name != "model"]
+    beside = others if model is state else [_named(name) for name in state if name != "model"]
     return _split(path, tensors, beside)
 
 
@@ -376,7 +380,9 @@ def _described(config: Any) -> dict[Kind, tuple[str, Mapping[str, Any]]]:
         try:
             section = config["backbone"][kind]
             options = {key: value for key, value in section["args"].items() if value is not None}
-            described[kind] = str(section["name"]), {k: options[k] for k in options.keys() - {"pretrained", "weights"}}
+            # how a run began, and what it trained, is not what was built
+            built = options.keys() - {"pretrained", "weights", "frozen"}
+            described[kind] = str(section["name"]), {key: options[key] for key in built}
         except (KeyError, TypeError, AttributeError):
             continue
     return described
