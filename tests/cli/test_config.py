@@ -450,7 +450,10 @@ def test_encoder_names_are_those_that_can_be_built() -> None:
     ],
 )
 def test_encoders_that_are_not_there_give_a_list_of_those_that_are(group: str, name: str) -> None:
-    there = {"backbone/audio": "aisfx, avid_spec_cnn_9, cnn10, cnn14, cnn6, hf_audio", "backbone/video": "avid_.*, s3d, swin"}
+    there = {
+        "backbone/audio": "aisfx, avid_spec_cnn_9, cnn10, cnn14, cnn6, hf_audio",
+        "backbone/video": "avid_.*, s3d, swin",
+    }
     with pytest.raises(ConfigError, match=f"{group}: '{name}' is not one of {there[group]}"):
         compose("default_ssrl", [f"{group}={name}"])
 
