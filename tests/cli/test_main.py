@@ -534,7 +534,10 @@ def test_a_head_size_that_does_not_fit_the_encoder_is_refused(capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["backbone/audio=cnn10", "backbone.audio.args.num_mels=64"], r"backbone\.audio: cannot take an input of 1 x "),
+        (
+            ["backbone/audio=cnn10", "backbone.audio.args.num_mels=64", "data.audio_seconds=0.1"],
+            r"backbone\.audio: cannot take an input of 1 x 11 x 64 \(data\.audio_seconds=0\.1\)",
+        ),
         (
             ["backbone/audio=cnn10", "data.audio_seconds=0.1"],
             r"backbone\.audio: cannot take an input of 1 x 6 x 80 \(data\.audio_seconds=0\.1\)",
@@ -549,6 +552,7 @@ def test_an_encoder_that_cannot_take_its_input_is_told_before_videos_are_prepare
     video = ["backbone/video=avid_r2plus1d_10", "backbone.video.args.width=4"]
     with pytest.raises(ConfigError, match=expected):
         build_encoders(configured(*video, *overrides))
+    build_encoders(configured(*video, "backbone/audio=cnn10", "backbone.audio.args.num_mels=64"))  # its own spectrogram
     encoders = build_encoders(configured(*video, "backbone/audio=cnn10"))
     assert all(encoder.training for encoder in encoders.values())
     running = encoders["video"].get_buffer("conv1.1.num_batches_tracked")
