@@ -62,6 +62,14 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (["criterion=astc", "criterion.args.gather=reference"], "criterion.args.gather: no loss with a weight above 0"),
         (["criterion=avc", "criterion.args.clr_coeff=0"], "criterion.args.clr_coeff: is 0, and aot_coeff too"),
+        (
+            ["criterion=avc", "criterion.args.clr_coeff=0", "criterion.args.clip_pair_coeff=1"],
+            "nothing is left to learn from sound; criterion=simclr_video learns without sound",
+        ),
+        (
+            ["criterion=avc", "criterion.args.clip_pair_temperature=0.2"],
+            "criterion.args.clip_pair_temperature: belongs to the loss of clip pairs; clip_pair_coeff is 0",
+        ),
         (["environment.force=true", "environment.resume=false"], "environment.force: resumes a run, which"),
         (["optim.lr_scheduler_args.total_steps=1", "optim.epochs=2"], "total_steps: 1 is too few for 2 epochs"),
     ],

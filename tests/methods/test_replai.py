@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from earmark.encoders import R2Plus1D, SpecCNN9
-from earmark.methods.replai import AudioVisualModel, ContrastiveOptions, StateChangeOptions
+from earmark.methods.replai import AudioVisualModel, ClipPairOptions, ContrastiveOptions, StateChangeOptions
 from tests.helpers.reference_weights import load_reference_weights
 
 # The reference's names of embeddings: l before, r after, a audio; it normalizes those for the correspondence loss.
@@ -186,6 +186,40 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
         outputs = small_model(**options)(*inputs)
         expected = contrastive_weight * outputs["contrastive_loss"] + state_change_weight * outputs["state_change_loss"]
         assert outputs["loss"].item() == pytest.approx(expected.item())
+
+
+def test_pairs_of_clips_are_one_more_term_by_its_definition() -> None:
+    torch.manual_seed(2)
+    model, inputs = small_model(clip_pair=ClipPairOptions(weight=0.3, temperature=0.2)).double().eval(), small_inputs()
+    inputs = tuple(x.double() for x in inputs)
+    embeddings, outputs = model.embed(*inputs), model(*inputs)
+    views = np.concatenate(
+        [embeddings[f"contrastive_{clip}"].detach().numpy() for clip in ("before", "after")]
+    )  # (2 x 4, 8)
+    views /= np.linalg.norm(views, axis=1, keepdims=True)
+    expected = 0.0
+    for view in range(8):
+        to_others = {other: math.exp(views[view] @ views[other] / 0.2) for other in range(8) if other != view}
+        expected -= math.log(to_others[(view + 4) % 8] / sum(to_others.values())) / 8
+    assert outputs["clip_pair_loss"].item() == pytest.approx(expected, rel=1e-12)
+    two_terms = 0.5 * outputs["contrastive_loss"] + 0.5 * outputs["state_change_loss"]
+    assert outputs["loss"].item() == pytest.approx(two_terms.item() + 0.3 * expected, rel=1e-12)
+    model.clip_pair = ClipPairOptions()
+    without = model(*inputs)
+    assert without["loss"].item() == pytest.approx(two_terms.item(), rel=1e-12)
+    assert "clip_pair_loss" not in without
+
+
+def test_pairs_of_clips_reach_the_video_encoder_alone() -> None:
+    model = small_model(
+        contrastive=ContrastiveOptions(weight=0.0),
+        state_change=StateChangeOptions(weight=0.0),
+        clip_pair=ClipPairOptions(weight=1.0),
+    )
+    model(*small_inputs())["loss"].backward()
+    reached = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
+    assert {"mlp.video_clr.0.weight", "backbone.video.conv1.0.weight"} <= reached
+    assert not any(name.startswith(("backbone.audio", "mlp.audio", "mlp.aot", "mlp.video_aot")) for name in reached)
 
 
 def test_temperatures_reach_their_losses() -> None:

@@ -7,7 +7,7 @@ cannot work on this machine, before it prepares anything, and which data a run l
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from earmark.cli.config_schema import PretrainConfig
+from earmark.cli.config_schema import CriterionArgs, PretrainConfig
 from earmark.wording import counted
 
 if TYPE_CHECKING:
@@ -30,14 +30,19 @@ def unused_by_criterion(config: PretrainConfig) -> list[str]:
     if config.criterion.name != "ssrl_audiopeak_aotv2":
         return problems
     if args.clr_coeff == 0 and args.aot_coeff == 0:
-        problems.append("criterion.args.clr_coeff: is 0, and aot_coeff too: nothing is left to learn from")
+        without_sound = "; criterion=simclr_video learns without sound" if args.clip_pair_coeff else ""
+        problems.append(
+            f"criterion.args.clr_coeff: is 0, and aot_coeff too: nothing is left to learn from sound{without_sound}"
+        )
     if args.clr_coeff == 0 and args.queue_size:
         problems.append("criterion.args.queue_size: holds negatives of the correspondence loss; clr_coeff is 0")
     if args.aot_coeff == 0 and args.normalise_states:
         problems.append("criterion.args.normalise_states: belongs to the state change loss; aot_coeff is 0")
     if args.aot_coeff == 0 and args.state_change_negatives == "batch":
         problems.append("criterion.args.state_change_negatives: belongs to the state change loss; aot_coeff is 0")
-    gathers = args.clr_coeff > 0 or (args.aot_coeff > 0 and args.state_change_negatives == "batch")
+    if args.clip_pair_coeff == 0 and args.clip_pair_temperature != CriterionArgs(in_dim=None).clip_pair_temperature:
+        problems.append("criterion.args.clip_pair_temperature: belongs to the loss of clip pairs; clip_pair_coeff is 0")
+    gathers = args.clr_coeff > 0 or args.clip_pair_coeff > 0 or (args.aot_coeff > 0 and args.state_change_negatives == "batch")
     if args.gather == "reference" and not gathers:
         problems.append("criterion.args.gather: no loss with a weight above 0 compares samples with one another")
     return problems

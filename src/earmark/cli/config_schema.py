@@ -174,6 +174,8 @@ class CriterionArgs:
     learnable_temperature: bool = False
     normalise_states: bool = False
     state_change_negatives: Literal["reverse", "batch"] = "reverse"
+    clip_pair_coeff: NonNegative = 0.0
+    clip_pair_temperature: Positive = 0.1
     queue_size: AtLeastZero = 0
     num_negatives: AtLeastOne = 1024
     momentum: Fraction = 0.5

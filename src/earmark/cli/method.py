@@ -190,7 +190,7 @@ def _arguments(
     config: PretrainConfig, *, num_samples: int, num_classes: Mapping[str, int]
 ) -> dict[str, dict[str, Any]]:
     """Return the arguments of every method, by its name: this is where keys of the configuration become parameters."""
-    from earmark.methods import ContrastiveOptions, StateChangeOptions
+    from earmark.methods import ClipPairOptions, ContrastiveOptions, StateChangeOptions
 
     args, seed = config.criterion.args, config.environment.seed
     return {
@@ -205,6 +205,7 @@ def _arguments(
                 normalize_states=args.normalise_states,
                 negatives=args.state_change_negatives,
             ),
+            "clip_pair": ClipPairOptions(weight=args.clip_pair_coeff, temperature=args.clip_pair_temperature),
             "gather": args.gather,
             "learnable_temperature": args.learnable_temperature,
             "seed": seed,

@@ -19,7 +19,13 @@ from earmark.methods.objectives import (
     nt_xent_loss,
     state_change_logits,
 )
-from earmark.methods.replai import MIN_TEMPERATURE, AudioVisualModel, ContrastiveOptions, StateChangeOptions
+from earmark.methods.replai import (
+    MIN_TEMPERATURE,
+    AudioVisualModel,
+    ClipPairOptions,
+    ContrastiveOptions,
+    StateChangeOptions,
+)
 from earmark.methods.simclr_video import SimCLRVideo
 from earmark.methods.supervised import Supervised
 from earmark.methods.xdc import XDC
@@ -38,6 +44,7 @@ __all__ = [
     "MIN_TEMPERATURE",
     "XDC",
     "AudioVisualModel",
+    "ClipPairOptions",
     "ContrastiveOptions",
     "Embeddings",
     "EpochAware",

@@ -10,6 +10,9 @@ the embeddings are
 
 and the loss is :math:`L = \lambda_{clr} L_{AVC}(b, c, a) + \lambda_{aot} L_{AStC}(d, d', a')`: the paper, arXiv
 2209.13583, section 3; `earmark.methods.objectives` has both terms.
+
+A third term, which the paper does not have, can be added: :math:`\lambda_{vis} L_{NT}(b, c)` matches the two clips of a
+moment against those of other moments, as SimCLR does with two crops of one clip. It needs no further pass of an encoder.
 """
 
 import math
@@ -30,6 +33,7 @@ from earmark.methods.objectives import (
     audio_visual_correspondence_loss,
     contrastive_state_change_loss,
     l2_normalize,
+    nt_xent_loss,
     state_change_logits,
 )
 
@@ -69,9 +73,23 @@ class StateChangeOptions:
     negatives: Literal["reverse", "batch"] = "reverse"
 
 
+@dataclass(frozen=True, slots=True)
+class ClipPairOptions:
+    """Options of the loss that matches the clips before and after a moment; by default there is none, as in the paper.
+
+    Attributes:
+        weight: Factor of the loss in the sum; 0 for none.
+        temperature: Divides the similarities; positive. The default is that of SimCLR on video.
+    """
+
+    weight: float = 0.0
+    temperature: float = 0.1
+
+
 # Frozen, so one of each can serve every model.
 _CONTRASTIVE = ContrastiveOptions()
 _STATE_CHANGE = StateChangeOptions()
+_CLIP_PAIR = ClipPairOptions()
 
 
 class AudioVisualModel(nn.Module):
@@ -89,6 +107,7 @@ class AudioVisualModel(nn.Module):
         out_dim: Size D of the embeddings.
         contrastive: Options of the correspondence loss.
         state_change: Options of the state change loss.
+        clip_pair: Options of the loss that matches the two clips of a moment.
         gather: How samples see the candidates of all processes: ``full``, with gradients, so that the number of
             processes does not matter, or ``reference``, without, in one process too, as in the original code.
         learnable_temperature: Learn both temperatures, starting from the given ones. Each is its initial value times
@@ -126,6 +145,7 @@ class AudioVisualModel(nn.Module):
         out_dim: int = 128,
         contrastive: ContrastiveOptions = _CONTRASTIVE,
         state_change: StateChangeOptions = _STATE_CHANGE,
+        clip_pair: ClipPairOptions = _CLIP_PAIR,
         gather: Literal["full", "reference"] = "full",
         learnable_temperature: bool = False,
         seed: int = 0,
@@ -136,7 +156,7 @@ class AudioVisualModel(nn.Module):
                 f"learned temperatures stay at or above {MIN_TEMPERATURE}, but the initial ones are "
                 f"{contrastive.temperature} and {state_change.temperature}"
             )
-        self.contrastive, self.state_change = contrastive, state_change
+        self.contrastive, self.state_change, self.clip_pair = contrastive, state_change, clip_pair
         self.gather = {"full": gather_with_gradient, "reference": gather_without_gradient}[gather]
         self.backbone = nn.ModuleDict({"video": video_encoder, "audio": audio_encoder})
         video_dim, audio_dim = video_encoder.output_dim, audio_encoder.output_dim
@@ -203,15 +223,15 @@ class AudioVisualModel(nn.Module):
         index: Tensor | None = None,
         labels: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Return the loss, its two terms and diagnostics.
+        """Return the loss, its terms and diagnostics.
 
-        Where a process group runs, the correspondence loss contrasts with the samples of every process.
+        Where a process group runs, losses that compare samples contrast with those of every process.
 
         Arguments and errors are those of `earmark.methods.base.Method.forward`; index and labels are not used.
 
         Returns:
-            Scalars: ``loss`` to minimize and its terms ``contrastive_loss`` and ``state_change_loss``, and detached,
-            over this process's samples: ``positive_similarity`` and ``negative_similarity``, the mean cosine of clips
+            Scalars: ``loss`` to minimize and its terms ``contrastive_loss``, ``state_change_loss`` and, with a weight
+            above 0, ``clip_pair_loss``, and detached, over this process's samples: ``positive_similarity`` and ``negative_similarity``, the mean cosine of clips
             with their own sound and with other samples' (NaN in a batch of 1, which has none);
             ``state_change_accuracy``, the share of the 2B changes whose logit has the right sign;
             ``direction_accuracy``, the share of samples whose change fits the sound better than its reverse does.
@@ -249,6 +269,15 @@ class AudioVisualModel(nn.Module):
             "state_change_loss": state_change_loss,
             **_diagnostics(embeddings),
         }
+        if self.clip_pair.weight:
+            outputs["clip_pair_loss"] = nt_xent_loss(
+                first=embeddings["contrastive_before"],
+                second=embeddings["contrastive_after"],
+                temperature=self.clip_pair.temperature,
+                gather=self.gather,
+                rank=rank(),
+            )
+            outputs["loss"] = outputs["loss"] + self.clip_pair.weight * outputs["clip_pair_loss"]
         if isinstance(temperature, Tensor) and isinstance(state_change_temperature, Tensor):
             outputs |= {
                 "temperature": temperature.detach(),
