@@ -29,8 +29,8 @@ from tests.helpers.tiny_bench import TINY
 
 TRAINED = [method for method, overrides in METHODS.items() if overrides is not None]
 RECIPE_PARTS = (
-    *("rate_0.1", "cosine", "sound_augmented", "shared_crop"),
-    *("four_videos_per_batch", "batch_negatives", "more_correspondence"),
+    *("clip_pairs", "four_videos_per_batch", "batch_negatives"),
+    *("more_correspondence", "cosine", "sound_augmented", "shared_crop"),
 )
 RATES = dict.fromkeys(TRAINED, 0.05)  # which no variant sets
 OF_METHOD = {"criterion", "logging.name", "optim.args.lr", "optim.epochs", "logging.save_freq"}
@@ -390,7 +390,7 @@ def require_recipe(
     study = json.loads((out / "studies/recipe.json").read_text())
     names = [cell["name"] for cell in study["cells"]]
     assert names == [
-        "replai-lr0.1-seed0",  # of the table
+        *("replai-lr0.1-seed0", "earmark-lr0.1-seed0"),  # of the table
         *(f"replai-lr0.1-recipe_{part}-seed0" for part in RECIPE_PARTS),
         "random-seed0",
     ]
@@ -398,7 +398,7 @@ def require_recipe(
     assert line == "replai"
     values = {(entry["method"], entry["measure"]): entry["over_seeds"]["by_seed"] for entry in table["entries"]}
     assert values["replai", "verb top-1"] == {"0": first_number}
-    assert len(values) == 2 * (1 + len(RECIPE_PARTS))
+    assert len(values) == 2 * (2 + len(RECIPE_PARTS))
     for ending in ("csv", "txt", "tex", "svg"):
         assert (out / f"studies/recipe.{ending}").stat().st_size > 0
     page = (out / "report.html").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from earmark.encoders import R2Plus1D, load_encoder, new_encoder, save_encoder
 from earmark.encoders.weights import load_encoder_weights
 from earmark.kitchen import KitchenSize, make_kitchen
 from earmark.kitchen.training_part import write_training_share
-from earmark.methods import ContrastiveOptions, StateChangeOptions
+from earmark.methods import ClipPairOptions, ContrastiveOptions, StateChangeOptions
 from earmark.training.checkpoint import latest_checkpoint, load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,6 +38,7 @@ METHODS = {
     "ssrl_audiopeak_aotv2": ["criterion.args.queue_size=8", "data.args.gaps=[0.1,0.5]"],
     "avc": [],
     "astc": ["criterion.args.state_change_negatives=batch"],
+    "earmark": ["data.videos_per_batch=1"],
     "replai_random": [],
     "avid": ["criterion.args.num_negatives=5"],
     "xdc": ["criterion.args.num_clusters=3"],
@@ -207,6 +208,10 @@ def test_every_option_reaches_its_method() -> None:
     assert plain.gather.__name__ == "gather_with_gradient"
     assert plain.log_temperature_scales is None
     assert (plain.contrastive, plain.state_change, plain.queue) == (ContrastiveOptions(), StateChangeOptions(), None)
+    assert plain.clip_pair == ClipPairOptions(weight=0.0)  # as in the paper
+    recipe = built("criterion=earmark", "criterion.args.clip_pair_temperature=0.2")
+    assert recipe.clip_pair == ClipPairOptions(weight=0.5, temperature=0.2)
+    assert (recipe.contrastive, recipe.state_change) == (plain.contrastive, plain.state_change)
     for name, weights in (("avc", (1, 0)), ("astc", (0, 1)), ("replai_random", (0.5, 0.5))):
         model = built(f"criterion={name}")
         assert (model.contrastive.weight, model.state_change.weight) == weights

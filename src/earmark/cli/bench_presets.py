@@ -27,6 +27,7 @@ METHODS: Mapping[str, tuple[str, ...] | None] = {
     "astc": ("criterion=astc",),
     "replai_random": ("criterion=replai_random",),
     REFERENCE: ("criterion=ssrl_audiopeak_aotv2",),
+    "earmark": ("criterion=earmark",),
 }
 
 

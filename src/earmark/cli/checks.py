@@ -42,7 +42,11 @@ def unused_by_criterion(config: PretrainConfig) -> list[str]:
         problems.append("criterion.args.state_change_negatives: belongs to the state change loss; aot_coeff is 0")
     if args.clip_pair_coeff == 0 and args.clip_pair_temperature != CriterionArgs(in_dim=None).clip_pair_temperature:
         problems.append("criterion.args.clip_pair_temperature: belongs to the loss of clip pairs; clip_pair_coeff is 0")
-    gathers = args.clr_coeff > 0 or args.clip_pair_coeff > 0 or (args.aot_coeff > 0 and args.state_change_negatives == "batch")
+    gathers = (
+        args.clr_coeff > 0
+        or args.clip_pair_coeff > 0
+        or (args.aot_coeff > 0 and args.state_change_negatives == "batch")
+    )
     if args.gather == "reference" and not gathers:
         problems.append("criterion.args.gather: no loss with a weight above 0 compares samples with one another")
     return problems

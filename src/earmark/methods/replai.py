@@ -11,8 +11,8 @@ the embeddings are
 and the loss is :math:`L = \lambda_{clr} L_{AVC}(b, c, a) + \lambda_{aot} L_{AStC}(d, d', a')`: the paper, arXiv
 2209.13583, section 3; `earmark.methods.objectives` has both terms.
 
-A third term, which the paper does not have, can be added: :math:`\lambda_{vis} L_{NT}(b, c)` matches the two clips of a
-moment against those of other moments, as SimCLR does with two crops of one clip. It needs no further pass of an encoder.
+A third term, which the paper does not have, can be added: :math:`\lambda_{pair} L_{NT}(b, c)` matches the two clips of
+a moment against those of other moments, as SimCLR does with two crops of one clip. It needs no more passes.
 """
 
 import math
@@ -231,10 +231,11 @@ class AudioVisualModel(nn.Module):
 
         Returns:
             Scalars: ``loss`` to minimize and its terms ``contrastive_loss``, ``state_change_loss`` and, with a weight
-            above 0, ``clip_pair_loss``, and detached, over this process's samples: ``positive_similarity`` and ``negative_similarity``, the mean cosine of clips
-            with their own sound and with other samples' (NaN in a batch of 1, which has none);
-            ``state_change_accuracy``, the share of the 2B changes whose logit has the right sign;
-            ``direction_accuracy``, the share of samples whose change fits the sound better than its reverse does.
+            above 0, ``clip_pair_loss``, and detached, over this process's samples: ``positive_similarity`` and
+            ``negative_similarity``, the mean cosine of clips with their own sound and with other samples' (NaN in a
+            batch of 1, which has none); ``state_change_accuracy``, the share of the 2B changes whose logit has the
+            right sign; ``direction_accuracy``, the share of samples whose change fits the sound better than its
+            reverse does.
             Learned temperatures are returned too.
         """
         embeddings = self.embed(video_before, video_after, audio)
