@@ -240,7 +240,8 @@ def test_points_of_a_study_differ_from_the_table_in_its_factor_alone(
             variant = STUDIES[name].factor
             assert isinstance(variant, Variants)
             assert one.label is not None
-            assert keys == {text.partition("=")[0] for text in variant.variants[one.label].change.overrides}
+            (change,) = (x.change for key, x in variant.variants.items() if (x.shown or key) == one.label)
+            assert keys == {text.partition("=")[0] for text in change.overrides}
         for task, command in cell.evaluations.items():  # judged on the videos of the table, as they are
             differing = set(command.overrides) ^ set(usual.evaluations[task].overrides)
             assert {text.partition("=")[0] for text in differing} == {"logging.name", "evaluate.checkpoint"}

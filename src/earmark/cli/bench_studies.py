@@ -110,12 +110,18 @@ class Study:
 # What may make the method better, each as a change of the reference; all are compared with it.
 RECIPE: Mapping[str, Variant] = {
     REFERENCE: Variant(method=REFERENCE),
-    "earmark": Variant(method="earmark", shown="earmark: clip pairs, four videos"),
-    "clip_pairs": Variant(Change(("criterion.args.clip_pair_coeff=0.5",)), REFERENCE),
-    "four_videos_per_batch": Variant(Change(("data.videos_per_batch=4",)), REFERENCE),
-    "batch_negatives": Variant(Change(("criterion.args.state_change_negatives=batch",)), REFERENCE),
-    "more_correspondence": Variant(Change(("criterion.args.clr_coeff=0.8", "criterion.args.aot_coeff=0.2")), REFERENCE),
-    "cosine": Variant(Change(("optim.lr_scheduler=cosine", "optim.lr_scheduler_args.warmup_epochs=2")), REFERENCE),
+    "earmark": Variant(method="earmark"),
+    "clip_pairs": Variant(Change(("criterion.args.clip_pair_coeff=0.5",)), REFERENCE, shown="clip pairs"),
+    "four_videos_per_batch": Variant(Change(("data.videos_per_batch=4",)), REFERENCE, shown="four videos a batch"),
+    "batch_negatives": Variant(
+        Change(("criterion.args.state_change_negatives=batch",)), REFERENCE, shown="other changes as negatives"
+    ),
+    "more_correspondence": Variant(
+        Change(("criterion.args.clr_coeff=0.8", "criterion.args.aot_coeff=0.2")), REFERENCE, shown="weights 0.8 and 0.2"
+    ),
+    "cosine": Variant(
+        Change(("optim.lr_scheduler=cosine", "optim.lr_scheduler_args.warmup_epochs=2")), REFERENCE, shown="cosine"
+    ),
     "sound_augmented": Variant(
         Change(
             (
@@ -126,8 +132,9 @@ RECIPE: Mapping[str, Variant] = {
             )
         ),
         REFERENCE,
+        shown="sound augmented",
     ),
-    "shared_crop": Variant(Change(("data_augm.shared_crop=true",)), REFERENCE),
+    "shared_crop": Variant(Change(("data_augm.shared_crop=true",)), REFERENCE, shown="shared crop"),
 }
 AS_IN_TABLE = "The learning rate of each method is that of the table."
 
