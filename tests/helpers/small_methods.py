@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
-from earmark.methods.replai import AudioVisualModel, ContrastiveOptions, StateChangeOptions
+from earmark.methods.replai import AudioVisualModel, ClipPairOptions, ContrastiveOptions, StateChangeOptions
 from tests.helpers.flat_encoder import FlatEncoder
 from tests.helpers.rank_runs import NormedEncoder
 from tests.helpers.tiny_run import NUM_CLIPS, TinyClips
@@ -30,6 +30,7 @@ METHODS: dict[str, Callable[[], nn.Module]] = {
         learnable_temperature=True,
         contrastive=ContrastiveOptions(queue_size=6),
         state_change=StateChangeOptions(normalize_states=True, negatives="batch"),
+        clip_pair=ClipPairOptions(weight=0.4),
     ),
     "avid": lambda: AVID(*encoders(), num_samples=NUM_SAMPLES, num_negatives=7, hidden_dim=7, out_dim=5),
     "xdc": lambda: XDC(*encoders(), num_samples=NUM_SAMPLES, num_clusters=3),
