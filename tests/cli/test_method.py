@@ -85,7 +85,7 @@ def test_batches_of_more_videos_than_there_are_moments_in_are_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert pretrain(folder, "avc", "optim.batch_size=8", "data.videos_per_batch=8", "logging.name=refused_videos") != 0
-    assert re.search(r"data\.videos_per_batch: 8, but there are moments in [1-4] videos only", capsys.readouterr().err)
+    assert re.search(r"data\.videos_per_batch: 8, but there are moments in [1-4] videos only; ask for fewer", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

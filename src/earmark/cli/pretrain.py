@@ -129,7 +129,7 @@ def pretrain_in_process(launch: "Launch", config: PretrainConfig, values: dict[s
     if (config.data.videos_per_batch or 0) > num_videos:
         raise ConfigError(
             f"data.videos_per_batch: {config.data.videos_per_batch}, but there are moments in "
-            f"{counted(num_videos, 'video')} only"
+            f"{counted(num_videos, 'video')} only; ask for fewer, or with null for batches of any"
         )
     model = build_model(config, encoders, num_samples=len(clips), num_classes=num_classes)
     if launch.rank:  # the model is the same everywhere; what it draws in training, such as dropout, is not
