@@ -38,7 +38,6 @@ METHODS = {
     "ssrl_audiopeak_aotv2": ["criterion.args.queue_size=8", "data.args.gaps=[0.1,0.5]"],
     "avc": [],
     "astc": ["criterion.args.state_change_negatives=batch"],
-    "earmark": ["data.videos_per_batch=1"],
     "replai_random": [],
     "avid": ["criterion.args.num_negatives=5"],
     "xdc": ["criterion.args.num_clusters=3"],
@@ -85,7 +84,9 @@ def test_batches_of_more_videos_than_there_are_moments_in_are_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert pretrain(folder, "avc", "optim.batch_size=8", "data.videos_per_batch=8", "logging.name=refused_videos") != 0
-    assert re.search(r"data\.videos_per_batch: 8, but there are moments in [1-4] videos only; ask for fewer", capsys.readouterr().err)
+    assert re.search(
+        r"data\.videos_per_batch: 8, but there are moments in [1-4] videos only; ask for fewer", capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,9 +210,9 @@ def test_every_option_reaches_its_method() -> None:
     assert plain.log_temperature_scales is None
     assert (plain.contrastive, plain.state_change, plain.queue) == (ContrastiveOptions(), StateChangeOptions(), None)
     assert plain.clip_pair == ClipPairOptions(weight=0.0)  # as in the paper
-    recipe = built("criterion=earmark", "criterion.args.clip_pair_temperature=0.2")
-    assert recipe.clip_pair == ClipPairOptions(weight=0.5, temperature=0.2)
-    assert (recipe.contrastive, recipe.state_change) == (plain.contrastive, plain.state_change)
+    pairs = built("criterion.args.clip_pair_coeff=0.5", "criterion.args.clip_pair_temperature=0.2")
+    assert pairs.clip_pair == ClipPairOptions(weight=0.5, temperature=0.2)
+    assert (pairs.contrastive, pairs.state_change) == (plain.contrastive, plain.state_change)
     for name, weights in (("avc", (1, 0)), ("astc", (0, 1)), ("replai_random", (0.5, 0.5))):
         model = built(f"criterion={name}")
         assert (model.contrastive.weight, model.state_change.weight) == weights

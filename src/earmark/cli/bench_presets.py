@@ -27,7 +27,6 @@ METHODS: Mapping[str, tuple[str, ...] | None] = {
     "astc": ("criterion=astc",),
     "replai_random": ("criterion=replai_random",),
     REFERENCE: ("criterion=ssrl_audiopeak_aotv2",),
-    "earmark": ("criterion=earmark",),
 }
 
 
@@ -165,7 +164,6 @@ PRESETS: Mapping[str, BenchPreset] = {
             "astc": 0.03,
             "replai_random": 0.03,
             "replai": 0.03,
-            "earmark": 0.1,
         },
         rates_found="by earmark bench --preset quick --tune, on 123 actions of held-out training videos",
         tuning_seed=TUNING_SEED,
@@ -201,7 +199,6 @@ PRESETS: Mapping[str, BenchPreset] = {
             "astc": 0.1,
             "replai_random": 0.3,
             "replai": 0.1,
-            "earmark": 0.3,
         },
         rates_found="by earmark bench --preset small --tune, on 362 actions of held-out training videos",
         tuning_seed=TUNING_SEED,

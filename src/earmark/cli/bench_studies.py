@@ -110,7 +110,6 @@ class Study:
 # What may make the method better, each as a change of the reference; all are compared with it.
 RECIPE: Mapping[str, Variant] = {
     REFERENCE: Variant(method=REFERENCE),
-    "earmark": Variant(method="earmark"),
     "clip_pairs": Variant(Change(("criterion.args.clip_pair_coeff=0.5",)), REFERENCE, shown="clip pairs"),
     "four_videos_per_batch": Variant(Change(("data.videos_per_batch=4",)), REFERENCE, shown="four videos a batch"),
     "batch_negatives": Variant(
@@ -241,7 +240,7 @@ STUDIES: Mapping[str, Study] = {
     ),
     "recipe": Study(
         "Parts of the recipe",
-        "Each variant is replai with one part or two changed, and its learning rate; earmark has its own of the table.",
+        "Each variant is replai with one part changed, at its learning rate.",
         (REFERENCE,),
         Variants("variant", RECIPE, reference=next(iter(RECIPE))),
     ),
