@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,9 +22,12 @@ from earmark.cli.bench_plan import Cell, Places, cells_of, prepare_commands, tun
 from earmark.cli.bench_presets import METHODS, PRESETS, REFERENCE, TASKS, BenchPreset
 from earmark.cli.bench_studies import STUDIES, Change, Curve, Variants
 from earmark.cli.bench_study_plan import StudyCell, changes_of, points_of, study_cells
+from earmark.cli.bench_study_results import study_of
 from earmark.cli.bench_tuning import chosen_rates
 from earmark.cli.config import ConfigError, EvaluateConfig, PretrainConfig, checked, compose
 from earmark.cli.main import main
+from earmark.kitchen import KitchenSize, make_kitchen
+from earmark.kitchen.training_part import training_videos
 from tests.conftest import ROOT
 from tests.helpers.tiny_bench import TINY
 
@@ -334,6 +338,30 @@ def test_studies_of_other_methods_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "b").exists()
 
 
+def test_a_point_without_a_batch_is_left_out_and_named_with_its_reason(tmp_path: Path) -> None:
+    preset = dataclasses.replace(PRESETS["quick"], seeds=(0,))
+    points = {point.label: point.change for point in points_of(STUDIES["hours"], REFERENCE, preset)}
+    left_out = {(REFERENCE, points["0.125"]): "31 segments make no batch of 32"}
+    cells = study_cells(
+        "hours",
+        preset,
+        Places(tmp_path),
+        methods=[REFERENCE],
+        rates=RATES,
+        num_batches=lambda method, change: 4,
+        left_out=left_out.keys(),
+    )
+    assert [one.label for one in cells] == ["0.25", "0.5", "1", None]
+    make_kitchen(tmp_path / "kitchen", size=KitchenSize(2, 4, 5, width=64, height=64, fps=4, sample_rate=16000))
+    outcomes = {one.cell.name: CellOutcome(one.cell.name) for one in cells}
+    study = study_of("hours", preset, Places(tmp_path), cells, outcomes, left_out=left_out)
+    assert list(study.places) == ["0.25", "0.5", "1"]
+    hours = preset.kitchen.video_seconds / 3600
+    count = len(training_videos(tmp_path / "kitchen"))
+    assert list(study.places.values()) == [max(round(share * count), 1) * hours for share in (0.25, 0.5, 1)]
+    assert study.words.endswith("0.125 is left out: 31 segments make no batch of 32.")
+
+
 @pytest.mark.slow
 def test_a_killed_benchmark_goes_on_with_the_cells_that_are_not_done(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
@@ -379,6 +407,7 @@ def test_a_killed_benchmark_goes_on_with_the_cells_that_are_not_done(tmp_path: P
     for name in ("table.txt", "table.csv", "table.tex", "report.html", "results.json"):
         assert (out / name).stat().st_size > 0
     require_recipe(out, entries["replai", "verb top-1"]["over_seeds"]["by_seed"]["0"], first, results)
+    require_hours(out)
 
 
 def require_recipe(
@@ -408,3 +437,17 @@ def require_recipe(
     (out / "results.json").write_text("[")
     assert run_bench(recipe, out, methods=["random", "replai"], studies=["recipe"], num_jobs=1) == 0
     assert "Means over seeds</h2>" not in (out / "report.html").read_text(encoding="utf-8")
+
+
+def require_hours(out: Path) -> None:
+    """Run a study one of whose points has too few videos for a batch."""
+    preset = dataclasses.replace(TINY, seeds=(0,))
+    assert run_bench(preset, out, methods=["replai"], studies=["hours"], num_jobs=1) == 0
+    content = json.loads((out / "studies/hours.json").read_text())["study"]
+    assert re.search(r" 0\.125 is left out: replai: \d+ segments? to train on make no batch of 4", content["words"])
+    places = dict(content["places"])
+    assert "0.125" not in places
+    ((_, table),) = content["lines"]
+    assert {entry["method"] for entry in table["entries"]} == places.keys()
+    assert "1" in places
+    assert "0.125 is left out" in (out / "report.html").read_text(encoding="utf-8")

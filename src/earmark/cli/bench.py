@@ -13,10 +13,10 @@ from pathlib import Path
 
 from earmark.atomic import replacing, require_writable
 from earmark.cli.bench_cells import CellOutcome, run_cells, stored_outcome
-from earmark.cli.bench_kitchens import EpochLengths, make_changed_kitchens, make_kitchens, prepare
+from earmark.cli.bench_kitchens import EpochLengths, NoBatchError, make_changed_kitchens, make_kitchens, prepare
 from earmark.cli.bench_plan import Cell, Places, cells_of, prepare_commands, tuning_cells
 from earmark.cli.bench_presets import METHODS, PRESETS, TASKS, BenchPreset
-from earmark.cli.bench_studies import STUDIES
+from earmark.cli.bench_studies import STUDIES, Change
 from earmark.cli.bench_study_plan import changes_of, methods_of, study_cells
 from earmark.cli.bench_tuning import ChosenRate, chosen_rates
 from earmark.cli.config import ConfigError
@@ -140,8 +140,9 @@ def run_bench(
         The exit code: 1 if a cell failed.
 
     Raises:
-        ConfigError: If the folder holds a benchmark of other settings, a seed is given twice, or the studies have no
-            point of the methods.
+        ConfigError: If the folder holds a benchmark of other settings, a seed is given twice, the studies have no
+            point of the methods, or the training videos make no batch. A point of a study whose videos make none is
+            named and left out.
         ValueError: If a run that a learning rate is to be chosen by failed.
     """
     _require_grid(preset, methods, studies)
@@ -169,14 +170,23 @@ def run_bench(
         return DONE
     tuned, outcomes = _tune(to_tune, places, running)
     rates = {method: tuned[method].lr if method in tuned else preset.rates[method] for method in trained}
-    make_changed_kitchens(preset, places, [change for _, change in changes_of(studies, preset, methods)])
+    num_batches = {method: lengths(method) for method in trained}
+    changes = changes_of(studies, preset, methods)
+    make_changed_kitchens(preset, places, [change for _, change in changes])
+    left_out = _without_batch(changes, lengths)
     of_studies = {
         name: study_cells(
-            name, preset, places, methods=methods, rates=rates, num_batches=lengths, num_workers=running.num_workers
+            name,
+            preset,
+            places,
+            methods=methods,
+            rates=rates,
+            num_batches=lengths,
+            num_workers=running.num_workers,
+            left_out=left_out.keys(),
         )
         for name in studies
     }
-    num_batches = {method: lengths(method) for method in trained}
     cells = list({one.cell.name: one.cell for found in of_studies.values() for one in found}.values())
     if not studies:
         cells = cells_of(
@@ -192,7 +202,7 @@ def run_bench(
 
     console = None if as_json else screen()
     if studies:
-        content = write_studies(of_studies, preset, places, outcomes, console=console)
+        content = write_studies(of_studies, preset, places, outcomes, console=console, left_out=left_out)
     else:
         content = write_table(
             out,
@@ -210,6 +220,18 @@ def run_bench(
         print_json(content)
     say(f"page: {out / 'report.html'}")
     return FAILED if _say_failed([outcomes[cell.name] for cell in cells]) else DONE
+
+
+def _without_batch(changes: Sequence[tuple[str, Change]], lengths: EpochLengths) -> dict[tuple[str, Change], str]:
+    """Return which changed pretrainings have too few videos for one batch, with the reason; each is named."""
+    found: dict[tuple[str, Change], str] = {}
+    for method, change in changes:
+        try:
+            lengths(method, change)
+        except NoBatchError as error:
+            found[method, change] = str(error)
+            say(f"left out of the studies: {error}")
+    return found
 
 
 def _require_grid(preset: BenchPreset, methods: Sequence[str], studies: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from earmark.cli.config import ConfigError
 from earmark.cli.terminal import num_cpus, say
 from earmark.wording import counted, duration_text
 
-__all__ = ["EpochLengths", "make_changed_kitchens", "make_kitchens", "prepare", "training_hours"]
+__all__ = ["EpochLengths", "NoBatchError", "make_changed_kitchens", "make_kitchens", "prepare", "training_hours"]
 
 
 def make_kitchens(preset: BenchPreset, places: Places, *, tune: bool) -> None:
@@ -75,6 +75,10 @@ def prepare(command: Command) -> None:
     open_store(config.data, config.environment, config.prepare)
 
 
+class NoBatchError(ConfigError):
+    """The videos have fewer segments than a batch has samples; the message names how many."""
+
+
 class EpochLengths:
     """How many whole batches an epoch has, by method and change; the videos are prepared by asking.
 
@@ -96,14 +100,14 @@ class EpochLengths:
             tuning: On the videos that learning rates are chosen on.
 
         Raises:
-            ConfigError: If there is less than one.
+            NoBatchError: If there is less than one.
         """
         overrides = pretrain_overrides(self._preset, self._places, method, change=change, tuning=tuning)
         if overrides not in self._segments:
             self._segments[overrides] = _num_segments(overrides)
         num_segments, batch_size = self._segments[overrides], batch_size_of(self._preset, change)
         if num_segments < batch_size:
-            raise ConfigError(
+            raise NoBatchError(
                 f"{method}: {counted(num_segments, 'segment')} to train on make no batch of {batch_size}"
                 + ("" if change == AS_IN_TABLE else f" ({described(change)})")
             )

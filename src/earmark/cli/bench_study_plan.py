@@ -3,7 +3,7 @@
 Beside the path of a sample: `earmark.cli.bench_studies` --> cells --> `earmark.cli.bench_cells`, which runs them.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from earmark.cli.bench_plan import AS_IN_TABLE, Cell, Places, Trained, changed_cell
@@ -125,6 +125,7 @@ def study_cells(
     rates: Mapping[str, float],
     num_batches: Callable[[str, Change], int],
     num_workers: int = 0,
+    left_out: Set[tuple[str, Change]] = frozenset(),
 ) -> list[StudyCell]:
     """Return the cells of a study, seed by seed; those that the table has, too, are the same.
 
@@ -136,6 +137,7 @@ def study_cells(
         rates: Learning rate of each method that is trained.
         num_batches: Of an epoch, by method and change.
         num_workers: Processes that load data, for each cell.
+        left_out: Of `changes_of`, those that can't be pretrained; their points have no cells.
     """
     study = STUDIES[name]
 
@@ -147,6 +149,8 @@ def study_cells(
     for seed in preset.seeds:
         for line, points in lines.items():
             for point in points:
+                if (point.method, point.change) in left_out:
+                    continue
                 trained = Trained(
                     point.method, rates[point.method], num_batches(point.method, point.change), point.change
                 )

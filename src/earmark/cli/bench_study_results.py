@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from earmark.cli.bench_cells import CellOutcome
@@ -14,7 +15,7 @@ from earmark.cli.bench_kitchens import training_hours
 from earmark.cli.bench_plan import Places
 from earmark.cli.bench_presets import BenchPreset
 from earmark.cli.bench_results import as_text, measures_of, scores_of, show_results, shown_cell, write_text
-from earmark.cli.bench_studies import STUDIES, Curve
+from earmark.cli.bench_studies import STUDIES, Change, Curve
 from earmark.cli.bench_study_plan import StudyCell, points_of, reference_of
 from earmark.evaluation.benchmark_figures import study_svg
 from earmark.evaluation.benchmark_studies import BenchmarkStudy, study_csv_text, study_plain_data, summarise_study
@@ -25,11 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = ["study_of", "write_studies", "write_study"]
 
+NOTHING: Mapping[tuple[str, Change], str] = MappingProxyType({})
+
 
 def study_of(
-    name: str, preset: BenchPreset, places: Places, cells: Sequence[StudyCell], outcomes: Mapping[str, CellOutcome]
+    name: str,
+    preset: BenchPreset,
+    places: Places,
+    cells: Sequence[StudyCell],
+    outcomes: Mapping[str, CellOutcome],
+    *,
+    left_out: Mapping[tuple[str, Change], str] = NOTHING,
 ) -> BenchmarkStudy:
-    """Return what a study found; what a cell did not measure is missing in it.
+    """Return what a study found; what a cell did not measure is missing in it, and its words name what has no cell.
 
     Args:
         name: A key of `earmark.cli.bench_studies.STUDIES`.
@@ -37,12 +46,21 @@ def study_of(
         places: Where it lies.
         cells: Of the study.
         outcomes: What became of them, by name.
+        left_out: Why points could not be pretrained, by method and change.
     """
     study = STUDIES[name]
     factor = study.factor
     lines = list(dict.fromkeys(one.line for one in cells if one.label is not None))
     on_axis: dict[str, float | None] = {}
+    missing: dict[str, list[str]] = {}
+    for line in lines:
+        for point in points_of(study, line, preset):
+            if (reason := left_out.get((point.method, point.change))) is not None:
+                missing.setdefault(point.label, []).append(reason)
+    measured = {one.label for one in cells}
     for point in points_of(study, lines[0], preset):
+        if point.label in missing and point.label not in measured:
+            continue
         on_axis[point.label] = None
         if isinstance(factor, Curve) and point.value is not None:
             hours = training_hours(preset, places, point.change.videos)
@@ -57,7 +75,7 @@ def study_of(
     return summarise_study(
         name,
         title=study.title,
-        words=study.words,
+        words=" ".join((study.words, *(f"{label} is left out: {'; '.join(why)}." for label, why in missing.items()))),
         axis=factor.label,
         log=isinstance(factor, Curve) and factor.log,
         places=on_axis,
@@ -76,6 +94,7 @@ def write_studies(
     outcomes: Mapping[str, CellOutcome],
     *,
     console: "Console | None",
+    left_out: Mapping[tuple[str, Change], str] = NOTHING,
 ) -> dict[str, Any]:
     """Write the files of studies to the folder ``studies``, and print their tables where there is a console.
 
@@ -84,7 +103,7 @@ def write_studies(
     """
     content = {}
     for name, cells in of_studies.items():
-        study = study_of(name, preset, places, cells, outcomes)
+        study = study_of(name, preset, places, cells, outcomes, left_out=left_out)
         content[name] = write_study(places.out, study, cells, outcomes)
         if console is not None:
             for line, table in study.lines.items():
