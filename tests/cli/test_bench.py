@@ -245,7 +245,8 @@ def test_points_of_a_study_differ_from_the_table_in_its_factor_alone(
             assert isinstance(variant, Variants)
             assert one.label is not None
             (change,) = (x.change for key, x in variant.variants.items() if (x.shown or key) == one.label)
-            assert keys == {text.partition("=")[0] for text in change.overrides}
+            of_batch = {"optim.batch_size"} if change.batch != 1 else set()
+            assert keys == {text.partition("=")[0] for text in change.overrides} | of_batch
         for task, command in cell.evaluations.items():  # judged on the videos of the table, as they are
             differing = set(command.overrides) ^ set(usual.evaluations[task].overrides)
             assert {text.partition("=")[0] for text in differing} == {"logging.name", "evaluate.checkpoint"}
@@ -293,6 +294,9 @@ def test_batches_see_equally_many_samples_and_shares_take_equally_many_steps(tmp
 
     samples = {label: samples for label, (_, samples) in seen("batch").items()}
     assert set(samples) == {"0.25", "0.5", "1", "2"}
+    of_halves = {label: samples for label, (_, samples) in seen("half_batches").items()}
+    assert of_halves.keys() >= {REFERENCE, "half the batch"}
+    assert set(of_halves.values()) == {samples["1"]}
     assert all(abs(count - preset.num_steps * preset.batch_size) <= 4096 for count in samples.values())
     steps = {label: steps for label, (steps, _) in seen("hours").items()}
     assert all(abs(count - preset.num_steps) <= 64 for count in steps.values()), steps
@@ -300,7 +304,7 @@ def test_batches_see_equally_many_samples_and_shares_take_equally_many_steps(tmp
 
 def test_the_commands_of_studies_are_ones_that_earmark_takes(tmp_path: Path) -> None:
     preset = dataclasses.replace(PRESETS["quick"], seeds=(3,))
-    for name in ("moments", "gap", "recipe"):
+    for name in ("moments", "gap", "recipe", "half_batches"):
         changed = [one.cell for one in cells_of_study(name, preset, tmp_path) if one.line == REFERENCE]
         for cell in changed if name != "gap" else changed[:1]:
             if cell.pretrain is not None and f"-{name}_" in cell.name:
