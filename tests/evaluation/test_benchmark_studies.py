@@ -111,6 +111,24 @@ def test_thousands_of_steps_are_written_out() -> None:
     assert {"375", "1500", "3000"} <= set(re.findall("<!-- (.*?) -->", study_svg(a_study(places=dict(places)))))
 
 
+def test_a_long_name_of_a_variant_is_broken_and_leaves_the_panels_their_width() -> None:
+    def widths(label: str) -> list[float]:
+        places: dict[str, float | None] = {"replai": None, label: None}
+        scores = {measure.label: {name: {0: 1.0, 1: 2.0} for name in places} for measure in MEASURES}
+        study = summarise_study(
+            "recipe", title="Recipe", words="", axis="variant", log=False, places=places, reference="replai",
+            lines={"replai": scores}, beside={}, measures=MEASURES, trivial={},
+        )  # fmt: skip
+        text = study_svg(study)
+        assert set(label.split()) <= set(" ".join(re.findall("<!-- (.*?) -->", text, re.DOTALL)).split())
+        spines = re.findall(r'M ([\d.]+) ([\d.]+) \nL ([\d.]+) ([\d.]+) \n" style="fill: none; stroke: #7a828c', text)
+        return [float(right) - float(left) for left, top, right, bottom in spines if top == bottom]
+
+    short, long = widths("clip pairs"), widths("half the batch, clip pairs, weights 0.5 and 0.7")
+    assert len(short) == len(long) == len(MEASURES)
+    assert min(long) > 0.6 * min(short)
+
+
 def test_a_measure_that_nothing_was_measured_by_has_no_panel() -> None:
     study = summarise_study(
         "gap", title="Gap", words="", axis="gap, s", log=False, places={"0": 0.0}, reference="0",

@@ -5,7 +5,8 @@ Path of a sample: `earmark.evaluation.benchmark_studies` --> one panel for each 
 
 import io
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -22,6 +23,8 @@ __all__ = ["study_svg"]
 
 PANEL_INCHES = (3.5, 2.6)
 INCHES_OF_CATEGORY = 0.24  # of one method at one of them
+INCHES_OF_TEXT = 0.15  # of a line of a label
+LABEL_CHARACTERS = 22  # of such a line; longer ones would take the panel's place
 MAX_COLUMNS = 3
 INK = "#7a828c"  # which can be read on white and on black
 COLOURS = ("#2f7de1", "#e07b1a", "#2fa36b", "#a066d3", "#d64f6b", "#8a7a3d")
@@ -46,7 +49,9 @@ def study_svg(study: BenchmarkStudy) -> str:
     num_rows = max(1, math.ceil(len(measures) / num_columns))
     width, height = PANEL_INCHES
     if not study.is_curve:
-        height = 1.1 + INCHES_OF_CATEGORY * len(study.places) * (0.5 + len(study.lines))
+        of_marks = INCHES_OF_CATEGORY * (0.5 + len(study.lines))
+        of_label = INCHES_OF_TEXT * max(text.count("\n") + 2 for text in _wrapped(study.places))
+        height = 1.1 + max(of_marks, of_label) * len(study.places)
     style: dict[Any, Any] = {
         **{"svg.hashsalt": "earmark", "font.size": 8.5, "text.color": INK, "axes.labelcolor": INK},
         **{"axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False},
@@ -117,9 +122,13 @@ def _draw_categories(ax: Axes, study: BenchmarkStudy, measure: Measure) -> None:
             (low, high), place, colour = _ends(entry), labels.index(label) + shift, _colour(study, line)
             ax.plot([low, high], [place, place], color=colour, linewidth=2.2, alpha=0.45, solid_capstyle="round")
             ax.plot([entry.over_seeds.mean], [place], "o", color=colour, markersize=4.5)
-    ax.set_yticks(range(len(labels)), labels=labels)
+    ax.set_yticks(range(len(labels)), labels=_wrapped(labels))
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
+
+
+def _wrapped(labels: Iterable[str]) -> list[str]:
+    return [textwrap.fill(label, LABEL_CHARACTERS) for label in labels]
 
 
 def _draw_beside(ax: Axes, study: BenchmarkStudy, measure: Measure) -> None:
