@@ -70,6 +70,26 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ["criterion=avc", "criterion.args.clip_pair_temperature=0.2"],
             "criterion.args.clip_pair_temperature: belongs to the loss of clip pairs; clip_pair_coeff is 0",
         ),
+        (
+            ["criterion=avc", "criterion.args.sound_units=[8]"],
+            "criterion.args.sound_units: belongs to the loss of sound units; sound_unit_coeff is 0",
+        ),
+        (
+            ["criterion=earmark", "criterion.args.sound_units=[]"],
+            "criterion.args.sound_units: needs at least one number; sound_unit_coeff is above 0",
+        ),
+        (
+            ["criterion=earmark", "data.quiet_share=0"],
+            "criterion.args.moment_detection_coeff: tells moments from quiet times, of which data.quiet_share is 0",
+        ),
+        (
+            ["criterion=earmark", "data.moments=random"],
+            "data.quiet_share: needs data.moments=audible, here it is random",
+        ),
+        (
+            ["criterion=simclr_video", "data.quiet_share=0.2"],
+            "data.quiet_share: criterion=simclr_video does not tell quiet times from moments",
+        ),
         (["environment.force=true", "environment.resume=false"], "environment.force: resumes a run, which"),
         (["optim.lr_scheduler_args.total_steps=1", "optim.epochs=2"], "total_steps: 1 is too few for 2 epochs"),
     ],

@@ -20,7 +20,13 @@ from earmark.encoders import R2Plus1D, load_encoder, new_encoder, save_encoder
 from earmark.encoders.weights import load_encoder_weights
 from earmark.kitchen import KitchenSize, make_kitchen
 from earmark.kitchen.training_part import write_training_share
-from earmark.methods import ClipPairOptions, ContrastiveOptions, StateChangeOptions
+from earmark.methods import (
+    ClipPairOptions,
+    ContrastiveOptions,
+    MomentDetectionOptions,
+    SoundUnitOptions,
+    StateChangeOptions,
+)
 from earmark.training.checkpoint import latest_checkpoint, load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,6 +45,7 @@ METHODS = {
     "avc": [],
     "astc": ["criterion.args.state_change_negatives=batch"],
     "replai_random": [],
+    "earmark": ["criterion.args.sound_units=[2]"],
     "avid": ["criterion.args.num_negatives=5"],
     "xdc": ["criterion.args.num_clusters=3"],
     "simclr_video": [],
@@ -213,6 +220,12 @@ def test_every_option_reaches_its_method() -> None:
     pairs = built("criterion.args.clip_pair_coeff=0.5", "criterion.args.clip_pair_temperature=0.2")
     assert pairs.clip_pair == ClipPairOptions(weight=0.5, temperature=0.2)
     assert (pairs.contrastive, pairs.state_change) == (plain.contrastive, plain.state_change)
+    assert (plain.sound_units, plain.moment_detection) == (None, MomentDetectionOptions(weight=0.0))
+    units = built("criterion.args.sound_unit_coeff=0.4", "criterion.args.sound_units=[5,9]", "environment.seed=3")
+    assert units.sound_unit == SoundUnitOptions(weight=0.4, num_units=(5, 9))
+    assert (units.sound_units.num_units, units.sound_units.seed) == ((5, 9), 3)
+    told = built("criterion.args.moment_detection_coeff=0.4", "data.quiet_share=0.5")
+    assert told.moment_detection == MomentDetectionOptions(weight=0.4)
     for name, weights in (("avc", (1, 0)), ("astc", (0, 1)), ("replai_random", (0.5, 0.5))):
         model = built(f"criterion={name}")
         assert (model.contrastive.weight, model.state_change.weight) == weights

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
-from earmark.methods.replai import AudioVisualModel, ClipPairOptions, ContrastiveOptions, StateChangeOptions
+from earmark.methods.replai import (
+    AudioVisualModel,
+    ClipPairOptions,
+    ContrastiveOptions,
+    MomentDetectionOptions,
+    SoundUnitOptions,
+    StateChangeOptions,
+)
 from tests.helpers.flat_encoder import FlatEncoder
 from tests.helpers.rank_runs import NormedEncoder
 from tests.helpers.tiny_run import NUM_CLIPS, TinyClips
@@ -31,6 +38,8 @@ METHODS: dict[str, Callable[[], nn.Module]] = {
         contrastive=ContrastiveOptions(queue_size=6),
         state_change=StateChangeOptions(normalize_states=True, negatives="batch"),
         clip_pair=ClipPairOptions(weight=0.4),
+        sound_unit=SoundUnitOptions(weight=0.3, num_units=(2, 3)),
+        moment_detection=MomentDetectionOptions(weight=0.2),
     ),
     "avid": lambda: AVID(*encoders(), num_samples=NUM_SAMPLES, num_negatives=7, hidden_dim=7, out_dim=5),
     "xdc": lambda: XDC(*encoders(), num_samples=NUM_SAMPLES, num_clusters=3),
@@ -46,21 +55,23 @@ def make_inputs(num: int = 4) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def make_keywords(num: int = 4) -> dict[str, Any]:
-    """Samples in no order, some without a label."""
+    """Samples in no order, some without a label, some quiet times."""
     index = torch.tensor([7, 2, 10, 0, 5, 3, 9, 1])[:num]
     labels = {
         "verb": torch.tensor([3, 0, -1, 2, -1, 1, 1, 0])[:num],
         "noun": torch.tensor([2, -1, -1, 0, 1, 0, 2, 1])[:num],
+        "moment": torch.tensor([1, 0, 1, 1, 1, 1, 0, 0])[:num],
     }
     return {"index": index, "labels": labels}
 
 
 class LabelledClips(TinyClips):
-    """With the classes that a sample's index stands for; some samples have none."""
+    """With the classes that a sample's index stands for; some samples have none, some are of quiet times."""
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         index = key[0]
-        return super().__getitem__(key) | {"label_verb": np.int64(index % 3), "label_noun": np.int64(index % 2 - 1)}
+        labels = {"verb": index % 3, "noun": index % 2 - 1, "moment": int(index % 5 > 0)}
+        return super().__getitem__(key) | {f"label_{column}": np.int64(value) for column, value in labels.items()}
 
 
 def normed_encoders() -> tuple[NormedEncoder, NormedEncoder]:
@@ -80,5 +91,8 @@ TRAINED = {
         contrastive=ContrastiveOptions(queue_size=6),
         learnable_temperature=True,
         state_change=StateChangeOptions(negatives="batch"),
+        clip_pair=ClipPairOptions(weight=0.4),
+        sound_unit=SoundUnitOptions(weight=0.3, num_units=(2, 3)),
+        moment_detection=MomentDetectionOptions(weight=0.2),
     ),
 }

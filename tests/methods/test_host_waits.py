@@ -10,7 +10,14 @@ from earmark.clips.sound_augmentation import AugmentedLogMel, SoundAugmentation
 from earmark.clips.transforms import LogMel, VideoCrop
 from earmark.encoders import R2Plus1D, SpecCNN9
 from earmark.methods import AVID, XDC, SimCLRVideo, Supervised
-from earmark.methods.replai import AudioVisualModel, ContrastiveOptions, StateChangeOptions
+from earmark.methods.replai import (
+    AudioVisualModel,
+    ClipPairOptions,
+    ContrastiveOptions,
+    MomentDetectionOptions,
+    SoundUnitOptions,
+    StateChangeOptions,
+)
 from tests.helpers.host_waits import watched_for_host_waits
 
 NUM_SAMPLES = 6
@@ -26,7 +33,13 @@ def methods() -> dict[str, nn.Module]:
     return {
         "replai": AudioVisualModel(*encoders()),
         "replai with options": AudioVisualModel(
-            *encoders(), contrastive=queue, state_change=states, learnable_temperature=True
+            *encoders(),
+            contrastive=queue,
+            state_change=states,
+            learnable_temperature=True,
+            clip_pair=ClipPairOptions(weight=0.3),
+            sound_unit=SoundUnitOptions(weight=0.3, num_units=(4, 8)),
+            moment_detection=MomentDetectionOptions(weight=0.3),
         ),
         "avid": AVID(*encoders(), num_samples=NUM_SAMPLES, num_negatives=9),
         "xdc": XDC(*encoders(), num_samples=NUM_SAMPLES, num_clusters=2),
@@ -99,5 +112,5 @@ def test_forward_and_backward(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     model = methods()[name].to("meta")
     clips, audio, index = zeros(2, 3, 4, 32, 32), zeros(2, 1, 40, 32), zeros(2, dtype=torch.int64)
     with watched_for_host_waits(monkeypatch) as found:
-        model(clips, clips, audio, index=index, labels={"verb": index})["loss"].backward()
+        model(clips, clips, audio, index=index, labels={"verb": index, "moment": index})["loss"].backward()
     assert found == []

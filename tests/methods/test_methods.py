@@ -238,7 +238,8 @@ def test_supervised_equals_a_slow_loop_over_labelled_samples() -> None:
     method: Any = make_method("supervised")
     keywords, expected = make_keywords(), 0.0
     outputs = method(*make_inputs(), **keywords)
-    for column, classes in keywords["labels"].items():
+    for column in ("verb", "noun"):
+        classes = keywords["labels"][column]
         terms, right = [], []
         for batch in make_inputs()[:2]:
             for clip, label in zip(batch, classes.tolist(), strict=True):
@@ -285,11 +286,12 @@ def test_every_method_is_one_and_says_truly_what_it_needs(name: str) -> None:
 
     usual = loss(audio, keywords["labels"])
     assert (loss(-audio, keywords["labels"]) != usual) == method.uses_sound
+    without_classes = {"moment": keywords["labels"]["moment"]}
     if method.needs_labels:
         with pytest.raises(ValueError, match="no labels"):
-            loss(audio, {})
+            loss(audio, without_classes)
     else:
-        assert loss(audio, {}) == usual
+        assert loss(audio, without_classes) == usual
 
 
 def test_there_is_a_test_of_every_method() -> None:

@@ -111,6 +111,42 @@ def test_losses_of_options_and_of_other_methods_equal_slow_loops(num: int, tempe
     )
 
 
+def test_weighted_samples_count_so_often_as_anchors_and_once_as_candidates() -> None:
+    """Against slow loops over anchors and candidates; a weight of 0 is that of a sample without terms of its own."""
+    given, tau = embeddings(5), 0.3
+    arrays = [x.numpy() for x in given]
+    weights = [0.0, 2.0, 0.5, 0.0, 2.5]
+    first, second, third = arrays
+    own = {
+        correspondence: [
+            [slow_softmax_loss(x[i], [*y], i, tau) for x, y in pairs]
+            for i in range(5)
+            for pairs in [((first, third), (second, third), (third, first), (third, second))]
+        ],
+        state_change: [
+            [slow_state_change(first[i : i + 1], second[i : i + 1], third[i : i + 1], tau)] for i in range(5)
+        ],
+        contrastive_state_change: [
+            [slow_softmax_loss(third[i], [*first, *second], i, tau), slow_softmax_loss(first[i], [*third], i, tau)]
+            for i in range(5)
+        ],
+        nt_xent: [
+            [
+                slow_softmax_loss(views[at], [x for j, x in enumerate(views) if j != at], other - (other > at), tau)
+                for views in ([*first, *second], [*second, *third])
+                for at, other in ((i, i + 5), (i + 5, i))
+            ]
+            for i in range(5)
+        ],
+    }
+    for loss, terms in own.items():
+        expected = sum(weight * sum(mine) / len(mine) for weight, mine in zip(weights, terms, strict=True)) / 5
+        found = loss(*given, temperature=tau, weights=torch.tensor(weights, dtype=torch.float64))
+        assert found.item() == pytest.approx(expected, rel=1e-10)
+        ones = loss(*given, temperature=tau, weights=torch.ones(5, dtype=torch.float64))
+        assert ones.item() == pytest.approx(loss(*given, temperature=tau).item(), rel=1e-12)
+
+
 @pytest.mark.parametrize("size", [1, 5])
 def test_a_queue_adds_past_samples_to_the_candidates(size: int) -> None:
     given, past = embeddings(4), torch.stack(embeddings(size, seed=9))

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from earmark.encoders import R2Plus1D, SpecCNN9
-from earmark.methods.replai import AudioVisualModel, ClipPairOptions, ContrastiveOptions, StateChangeOptions
+from earmark.methods.replai import (
+    AudioVisualModel,
+    ClipPairOptions,
+    ContrastiveOptions,
+    MomentDetectionOptions,
+    StateChangeOptions,
+)
 from tests.helpers.reference_weights import load_reference_weights
 
 # The reference's names of embeddings: l before, r after, a audio; it normalizes those for the correspondence loss.
@@ -220,6 +226,60 @@ def test_pairs_of_clips_reach_the_video_encoder_alone() -> None:
     reached = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
     assert {"mlp.video_clr.0.weight", "backbone.video.conv1.0.weight"} <= reached
     assert not any(name.startswith(("backbone.audio", "mlp.audio", "mlp.aot", "mlp.video_aot")) for name in reached)
+
+
+QUIET = torch.tensor([1, 0, 1, 1])
+
+
+def test_quiet_times_have_no_terms_of_their_own_and_are_negatives_of_the_moments() -> None:
+    model = small_model(clip_pair=ClipPairOptions(weight=0.3)).double().eval()
+    inputs = tuple(x.double() for x in small_inputs())
+    outputs, embeddings = model(*inputs, labels={"moment": QUIET}), model.embed(*inputs)
+    before, after, sound = (
+        (x := embeddings[f"contrastive_{kind}"].detach().numpy()) / np.linalg.norm(x, axis=1, keepdims=True)
+        for kind in ("before", "after", "audio")
+    )
+    terms = []
+    for i in (0, 2, 3):
+        for anchors, candidates in ((before, sound), (after, sound), (sound, before), (sound, after)):
+            logits = [anchors[i] @ candidates[j] / 0.07 for j in range(4)]  # of the quiet time, too
+            terms.append(math.log(sum(math.exp(x) for x in logits)) - logits[i])
+    assert outputs["contrastive_loss"].item() == pytest.approx(np.mean(terms), rel=1e-10)
+    kept = model(*(x[QUIET > 0] for x in inputs))
+    assert outputs["state_change_loss"].item() == pytest.approx(kept["state_change_loss"].item(), rel=1e-12)
+    for name in ("positive_similarity", "negative_similarity", "state_change_accuracy", "direction_accuracy"):
+        assert outputs[name].item() == pytest.approx(kept[name].item(), rel=1e-6)
+    every = model(*inputs, labels={"moment": torch.ones(4, dtype=torch.int64)})
+    plain = model(*inputs)
+    assert every["loss"].item() == pytest.approx(plain["loss"].item(), rel=1e-12)
+
+
+def test_a_batch_of_quiet_times_alone_has_no_loss_but_that_of_telling_them() -> None:
+    model = small_model(moment_detection=MomentDetectionOptions(weight=0.5))
+    outputs = model(*small_inputs(), labels={"moment": torch.zeros(4, dtype=torch.int64)})
+    assert outputs["contrastive_loss"].item() == outputs["state_change_loss"].item() == 0
+    assert outputs["loss"].item() == pytest.approx(0.5 * outputs["moment_detection_loss"].item(), rel=1e-6)
+    outputs["loss"].backward()
+    assert all(value.grad is None or value.grad.isfinite().all() for value in model.parameters())
+
+
+def test_moments_are_told_from_quiet_times_by_what_changes_in_the_features() -> None:
+    model = small_model(moment_detection=MomentDetectionOptions(weight=0.5)).double().eval()
+    inputs = tuple(x.double() for x in small_inputs())
+    outputs = model(*inputs, labels={"moment": QUIET})
+    features = [model.backbone["video"](clip).detach().numpy() for clip in inputs[:2]]
+    head = {key: value.detach().numpy() for key, value in model.mlp["moment"].state_dict().items()}
+    hidden = np.maximum(np.abs(features[1] - features[0]) @ head["0.weight"].T + head["0.bias"], 0)
+    logits = (hidden @ head["2.weight"].T + head["2.bias"])[:, 0]
+    chance = 1 / (1 + np.exp(-logits))
+    quiet = QUIET.numpy()
+    expected = -np.mean(quiet * np.log(chance) + (1 - quiet) * np.log(1 - chance))
+    assert outputs["moment_detection_loss"].item() == pytest.approx(expected, rel=1e-10)
+    assert outputs["moment_detection_accuracy"].item() == pytest.approx(np.mean((logits > 0) == quiet))
+    reversed_clips = model(inputs[1], inputs[0], inputs[2], labels={"moment": QUIET})
+    assert reversed_clips["moment_detection_loss"].item() == pytest.approx(expected, rel=1e-10)  # whatever the order
+    with pytest.raises(ValueError, match="cannot be told from quiet times: the samples have no label moment"):
+        model(*inputs)
 
 
 def test_temperatures_reach_their_losses() -> None:

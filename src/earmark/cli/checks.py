@@ -28,6 +28,10 @@ def unused_by_criterion(config: PretrainConfig) -> list[str]:
     if config.criterion.name in WITHOUT_SOUND and config.backbone.audio.args.frozen:
         problems.append(f"backbone.audio.args.frozen: criterion={config.criterion.name} does not use sound")
     if config.criterion.name != "ssrl_audiopeak_aotv2":
+        if config.data.quiet_share:
+            problems.append(
+                f"data.quiet_share: criterion={config.criterion.name} does not tell quiet times from moments"
+            )
         return problems
     if args.clr_coeff == 0 and args.aot_coeff == 0:
         without_sound = "; criterion=simclr_video learns without sound" if args.clip_pair_coeff else ""
@@ -40,8 +44,6 @@ def unused_by_criterion(config: PretrainConfig) -> list[str]:
         problems.append("criterion.args.normalise_states: belongs to the state change loss; aot_coeff is 0")
     if args.aot_coeff == 0 and args.state_change_negatives == "batch":
         problems.append("criterion.args.state_change_negatives: belongs to the state change loss; aot_coeff is 0")
-    if args.clip_pair_coeff == 0 and args.clip_pair_temperature != CriterionArgs(in_dim=None).clip_pair_temperature:
-        problems.append("criterion.args.clip_pair_temperature: belongs to the loss of clip pairs; clip_pair_coeff is 0")
     gathers = (
         args.clr_coeff > 0
         or args.clip_pair_coeff > 0
@@ -49,6 +51,25 @@ def unused_by_criterion(config: PretrainConfig) -> list[str]:
     )
     if args.gather == "reference" and not gathers:
         problems.append("criterion.args.gather: no loss with a weight above 0 compares samples with one another")
+    return problems + _unused_by_added_losses(config)
+
+
+def _unused_by_added_losses(config: PretrainConfig) -> list[str]:
+    """Return the same of the losses that the paper does not have."""
+    problems: list[str] = []
+    args, plain = config.criterion.args, CriterionArgs(in_dim=None)
+    if args.clip_pair_coeff == 0 and args.clip_pair_temperature != plain.clip_pair_temperature:
+        problems.append("criterion.args.clip_pair_temperature: belongs to the loss of clip pairs; clip_pair_coeff is 0")
+    if args.sound_unit_coeff == 0 and args.sound_units != plain.sound_units:
+        problems.append("criterion.args.sound_units: belongs to the loss of sound units; sound_unit_coeff is 0")
+    if args.sound_unit_coeff and not args.sound_units:
+        problems.append("criterion.args.sound_units: needs at least one number; sound_unit_coeff is above 0")
+    if args.moment_detection_coeff and not config.data.quiet_share:
+        problems.append(
+            "criterion.args.moment_detection_coeff: tells moments from quiet times, of which data.quiet_share is 0"
+        )
+    if config.data.quiet_share and config.data.moments != "audible":
+        problems.append(f"data.quiet_share: needs data.moments=audible, here it is {config.data.moments}")
     return problems
 
 

@@ -180,7 +180,7 @@ def _unused_by_probe(config: EvaluateConfig) -> list[str]:
     for name, plain in (("accumulate", 1), ("max_gradient_norm", None), ("ema_decay", None)):
         if getattr(config.optim, name) != plain:
             problems.append(f"optim.{name}: must be {plain}; it is for pretraining")
-    for name, plain in (("moments_per_segment", 1), ("videos_per_batch", None)):
+    for name, plain in (("moments_per_segment", 1), ("videos_per_batch", None), ("quiet_share", 0)):
         if getattr(config.data, name) != plain:
             problems.append(f"data.{name}: must be {_shown(plain)}; it is for pretraining")
     if config.environment.force:

@@ -81,6 +81,7 @@ class Data:
     moments: Literal["audible", "random", "narrated"] = "audible"
     moments_per_segment: AtLeastOne = 1
     videos_per_batch: AtLeastOne | None = None
+    quiet_share: Annotated[float, Rule("at least 0 and below 1", lambda value: 0 <= value < 1)] = 0.0
     subset: Literal["head_classes", "tail_classes", "unseen_participants"] | None = None
 
 
@@ -176,6 +177,11 @@ class CriterionArgs:
     state_change_negatives: Literal["reverse", "batch"] = "reverse"
     clip_pair_coeff: NonNegative = 0.0
     clip_pair_temperature: Positive = 0.1
+    sound_unit_coeff: NonNegative = 0.0
+    sound_units: list[Annotated[int, Rule("at least 2", lambda value: value >= 2)]] = field(
+        default_factory=lambda: [64, 128]
+    )
+    moment_detection_coeff: NonNegative = 0.0
     queue_size: AtLeastZero = 0
     num_negatives: AtLeastOne = 1024
     momentum: Fraction = 0.5

@@ -133,6 +133,7 @@ def build_clips(config: PretrainConfig, store: "PreparedStore") -> "tuple[Moment
         views=method.views,
         actions=actions,
         moments_per_segment=data.moments_per_segment,
+        quiet_share=data.quiet_share,
     )
     return clips, num_classes
 
@@ -190,7 +191,13 @@ def _arguments(
     config: PretrainConfig, *, num_samples: int, num_classes: Mapping[str, int]
 ) -> dict[str, dict[str, Any]]:
     """Return the arguments of every method, by its name: this is where keys of the configuration become parameters."""
-    from earmark.methods import ClipPairOptions, ContrastiveOptions, StateChangeOptions
+    from earmark.methods import (
+        ClipPairOptions,
+        ContrastiveOptions,
+        MomentDetectionOptions,
+        SoundUnitOptions,
+        StateChangeOptions,
+    )
 
     args, seed = config.criterion.args, config.environment.seed
     return {
@@ -206,6 +213,8 @@ def _arguments(
                 negatives=args.state_change_negatives,
             ),
             "clip_pair": ClipPairOptions(weight=args.clip_pair_coeff, temperature=args.clip_pair_temperature),
+            "sound_unit": SoundUnitOptions(weight=args.sound_unit_coeff, num_units=tuple(args.sound_units)),
+            "moment_detection": MomentDetectionOptions(weight=args.moment_detection_coeff),
             "gather": args.gather,
             "learnable_temperature": args.learnable_temperature,
             "seed": seed,

@@ -16,8 +16,9 @@ Batch of `MomentClips` (B samples, T frames, S samples of sound)::
 
 Frames of smaller videos are padded with zeros to the largest of the batch; ``video_size`` says what is picture, and
 the transforms use nothing else. With `actions`, `MomentClips` adds ``label_<column>`` int64 (B,), -1 where no annotated
-action covers the moment. `ActionClips` gives ``video`` in place of the two, ``audio`` only if asked for, and
-``label_<column>`` int64 (B,) for each label column.
+action covers the moment, and with `quiet_share` ``label_moment``, 1 for moments and 0 for quiet times. `ActionClips`
+gives ``video`` in place of the two, ``audio`` only if asked for, and ``label_<column>`` int64 (B,) for each label
+column.
 """
 
 import copy
@@ -30,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from earmark.clips.collation import collate
+from earmark.clips.quiet_times import QuietTimes
 from earmark.clips.sampling import seed_in_group, shared_seed, uniform_draw
 from earmark.clips.store import PreparedStore
 from earmark.clips.stored_clips import ClipWindow, StoredClips, num_frames_of
@@ -57,6 +59,10 @@ class MomentClips(StoredClips):
     none is left out). So the length of an epoch is fixed: the sum of min(k, moments) over the segments. The items of a
     segment draw together by their seeds, which `visit_seed` gives; with other seeds, each draws for itself.
 
+    With ``quiet_share=p`` each visit is, by chance p, one to a quiet time of the segment's video in place of a moment:
+    any time whose clips lie in the video, and so far from every moment found that none of them lies in its clips or its
+    sound. A video without such times has moments alone.
+
     With ``moments="random"`` each visit draws any time of the segment at which both clips lie in the video, whatever is
     heard there: the paper's comparison without moments of interaction; of several per segment, item n is the n-th in
     time of k such times. With ``moments="narrated"`` the moments are times that were written down, whatever is heard
@@ -76,6 +82,7 @@ class MomentClips(StoredClips):
         views: ``before_after`` or ``same_clip``.
         actions: Annotated actions, whose labels are those of the moments they cover, of several the shortest one's.
         moments_per_segment: The most moments of a segment that an epoch visits.
+        quiet_share: Chance of a quiet time; only with ``audible`` moments.
 
     Attributes:
         num_segments: Segments that have items.
@@ -86,12 +93,15 @@ class MomentClips(StoredClips):
         num_segments_without_moment: Segments of videos with sound that have no usable moment.
         num_unusable_moments: Moments found that are too near an end of their video; 0 for random moments.
         num_videos_without_sound: Videos of the splits that are left out because they have none.
+        quiet_distance_seconds: From a quiet time to the nearest moment.
+        num_videos_without_quiet_time: Videos with items that have no quiet time; 0 if none are drawn.
         num_labelled_moments: Usable moments that lie in one of the actions; None without actions or of random moments.
 
     Raises:
         ValueError: If a length is not positive, `clip_fps` does not divide the store's frame rate, there is no gap, no
-            usable moment is left, none lies in one of the actions, or the store keeps less around its moments
-            (``around_seconds``) than is read.
+            usable moment is left, none lies in one of the actions, the store keeps less around its moments
+            (``around_seconds``) than is read, or quiet times are asked for with other moments than audible ones, with a
+            share that is not from 0 to below 1, or where no video has any.
 
     Example:
         >>> clips = MomentClips(PreparedStore("data/prepared/kitchen"), splits=["train"])  # doctest: +SKIP
@@ -116,11 +126,17 @@ class MomentClips(StoredClips):
         views: Literal["before_after", "same_clip"] = "before_after",
         actions: Sequence["ActionRecord"] = (),
         moments_per_segment: int = 1,
+        quiet_share: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= quiet_share < 1 or (quiet_share and moments != "audible"):
+            raise ValueError(
+                f"need a share of quiet times from 0 to below 1, and audible moments with it, got {quiet_share} and "
+                f"{moments} moments"
+            )
         if moments_per_segment < 1:
             raise ValueError(f"need at least one moment of a segment, got {moments_per_segment}")
-        self.store, self.moments_per_segment = store, moments_per_segment
+        self.store, self.moments_per_segment, self.quiet_share = store, moments_per_segment, quiet_share
         self.clip_seconds, self.clip_fps = clip_seconds, clip_fps
         self._gaps = tuple(gap_seconds) if isinstance(gap_seconds, Sequence) else (gap_seconds,)
         self.gap_seconds, self.audio_seconds = max(self._gaps, default=-1.0), audio_seconds
@@ -154,6 +170,7 @@ class MomentClips(StoredClips):
         else:
             self._bound_segments(durations, num_segments, segment_seconds)
             num_items = np.full(len(self._videos), moments_per_segment)
+        self._find_quiet_times(durations)
         self.num_segments = len(self._videos)
         # item i is of segment _segments[i], whose first item is _first_items[_segments[i]]
         self._segments = np.repeat(np.arange(self.num_segments, dtype=np.int32), num_items)
@@ -181,6 +198,11 @@ class MomentClips(StoredClips):
             raise SparseStoreError(
                 f"{self.store.root}: holds only {around_seconds:g} s on each side of each audible moment; "
                 f"{self.moments} moments need the whole videos"
+            )
+        if self.quiet_share:
+            raise SparseStoreError(
+                f"{self.store.root}: holds only {around_seconds:g} s on each side of each audible moment; quiet times "
+                "need the whole videos"
             )
         margin = self.gap_seconds + self.clip_seconds
         needed = max(margin, self.audio_seconds / 2)
@@ -210,6 +232,28 @@ class MomentClips(StoredClips):
         first[1:] = (np.diff(segments) != 0) | (np.diff(videos) != 0)
         self._starts = np.append(np.flatnonzero(first), len(self._times))
         self._videos = videos[first]
+
+    def _find_quiet_times(self, durations: npt.NDArray[np.float64]) -> None:
+        """Find the quiet times of each video, if any are drawn."""
+        self.num_videos_without_quiet_time = 0
+        margin = self.gap_seconds + self.clip_seconds
+        self.quiet_distance_seconds = max(margin, self.audio_seconds / 2)
+        self._quiet: QuietTimes | None = None
+        if not self.quiet_share:
+            return
+        self._quiet = QuietTimes(
+            [np.asarray(self.store.moments.get(video_id, ()), np.float64) for video_id in self._video_ids],
+            durations,
+            margin_seconds=margin,
+            distance_seconds=self.quiet_distance_seconds,
+        )
+        seconds = [self._quiet.seconds(number) for number in np.unique(self._videos).tolist()]
+        self.num_videos_without_quiet_time = seconds.count(0.0)
+        if seconds and not any(seconds):
+            raise ValueError(
+                f"{self.store.root}: {counted(len(seconds), 'video')}, and none has a time at least "
+                f"{self.quiet_distance_seconds:g} s from every moment: there are no quiet times"
+            )
 
     def _count_labelled(self) -> int:
         """Count the usable moments that lie in an action."""
@@ -245,13 +289,18 @@ class MomentClips(StoredClips):
         return [self._video_ids[number] for number in np.unique(self._videos).tolist()]
 
     def moment_of(self, index: int, seed: int) -> tuple[str, float]:
-        """Return (video_id, time_seconds) of the moment that a visit draws.
+        """Return (video_id, time_seconds) of the moment, or the quiet time, that a visit draws.
 
         Args:
             index: Which item.
             seed: Randomness of the visit.
         """
         segment = int(self._segments[index])
+        if self.is_quiet(index, seed):
+            assert self._quiet is not None
+            video = int(self._videos[segment])
+            draw = uniform_draw(seed, stream=0x515444)
+            return self._video_ids[video], self._quiet.time_of(video, draw)
         times = self._times[self._starts[segment] : self._starts[segment + 1]]
         if self.moments_per_segment > 1:
             time_seconds = self._one_of_several(times, index - int(self._first_items[segment]), seed)
@@ -261,6 +310,17 @@ class MomentClips(StoredClips):
                 times[0] + draw * (times[1] - times[0]) if self.moments == "random" else times[int(len(times) * draw)]
             )
         return self._video_ids[self._videos[segment]], float(time_seconds)
+
+    def is_quiet(self, index: int, seed: int) -> bool:
+        """Return whether a visit draws a quiet time in place of a moment.
+
+        Args:
+            index: Which item.
+            seed: Randomness of the visit.
+        """
+        if self._quiet is None or uniform_draw(seed, stream=0x515553) >= self.quiet_share:
+            return False
+        return self._quiet.seconds(int(self._videos[self._segments[index]])) > 0
 
     def _one_of_several(self, times: npt.NDArray[np.float64], place: int, seed: int) -> float:
         """Return the moment of one of the items that draw together from a segment."""
@@ -299,8 +359,9 @@ class MomentClips(StoredClips):
         return self._video_ids, self._videos[self._segments]
 
     def _labels(self, index: int, seed: int) -> dict[str, int]:
+        of_moment = {} if self._quiet is None else {"label_moment": int(not self.is_quiet(index, seed))}
         if not self._label_columns:
-            return {}
+            return of_moment
         video_id, moment = self.moment_of(index, seed)
         covering = [
             action
@@ -309,7 +370,7 @@ class MomentClips(StoredClips):
         ]
         shortest = min(covering, key=lambda action: action.stop_seconds - action.start_seconds, default=None)
         labels = {} if shortest is None else shortest.labels
-        return {f"label_{column}": labels.get(column, -1) for column in self._label_columns}
+        return {f"label_{column}": labels.get(column, -1) for column in self._label_columns} | of_moment
 
 
 class ActionClips(StoredClips):

@@ -18,15 +18,19 @@ from earmark.methods.objectives import (
     noise_contrastive_loss,
     nt_xent_loss,
     state_change_logits,
+    weighted_cross_entropy,
 )
 from earmark.methods.replai import (
     MIN_TEMPERATURE,
     AudioVisualModel,
     ClipPairOptions,
     ContrastiveOptions,
+    MomentDetectionOptions,
+    SoundUnitOptions,
     StateChangeOptions,
 )
 from earmark.methods.simclr_video import SimCLRVideo
+from earmark.methods.sound_units import SoundUnits, sound_patches
 from earmark.methods.supervised import Supervised
 from earmark.methods.xdc import XDC
 
@@ -49,7 +53,10 @@ __all__ = [
     "Embeddings",
     "EpochAware",
     "Method",
+    "MomentDetectionOptions",
     "SimCLRVideo",
+    "SoundUnitOptions",
+    "SoundUnits",
     "StateChangeOptions",
     "Supervised",
     "Views",
@@ -63,5 +70,7 @@ __all__ = [
     "noise_contrastive_loss",
     "nt_xent_loss",
     "projection_head",
+    "sound_patches",
     "state_change_logits",
+    "weighted_cross_entropy",
 ]

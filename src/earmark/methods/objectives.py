@@ -12,6 +12,10 @@ samples of all processes the candidates, and the mean over processes of the loss
 global batch. With `earmark.methods.gathering.gather_with_gradient` the same holds for the gradients. With
 `earmark.methods.gathering.gather_without_gradient`, as in the original code, candidates get no gradient, not even this
 process's own; that gradient, too, is the same for any number of processes.
+
+Where a loss takes `weights` (B,), the terms of which sample i is the anchor count :math:`w_i` times. The weights of all
+processes' samples should have the mean 1, for the loss to be a weighted mean. A sample of weight 0 has no terms of its
+own, and stays a candidate of the others.
 """
 
 import math
@@ -31,6 +35,7 @@ def audio_visual_correspondence_loss(
     audio: Tensor,
     temperature: float | Tensor = 0.07,
     queue: Tensor | None = None,
+    weights: Tensor | None = None,
     gather: Gather | None = None,
     rank: int = 0,
 ) -> Tensor:
@@ -52,6 +57,7 @@ def audio_visual_correspondence_loss(
         audio: Embeddings (B, D) of the sounds.
         temperature: The positive :math:`\tau`; a tensor, for a learned temperature, is not checked.
         queue: Embeddings (3, K, D) of the before clips, after clips and sounds of past samples, further negatives.
+        weights: Of the samples (B,), see the module's text; None: 1 each.
         gather: Concatenates over processes (see the module's text); None where one process holds all samples.
         rank: Rank of this process; its samples are rows rank * B to rank * B + B - 1 of what `gather` returns.
 
@@ -84,12 +90,20 @@ def audio_visual_correspondence_loss(
         target = torch.arange(len(sound), device=sound.device) + rank * len(sound)
         pairs = ((before, all_sound), (after, all_sound), (sound, all_before), (sound, all_after))
         # (B, D) anchors against (M + K, D) candidates.
-        losses = [F.cross_entropy(anchors @ candidates.T / temperature, target) for anchors, candidates in pairs]
+        losses = [
+            weighted_cross_entropy(anchors @ candidates.T / temperature, target, weights=weights)
+            for anchors, candidates in pairs
+        ]
         return torch.stack(losses).mean()
 
 
 def audible_state_change_loss(
-    *, change_forward: Tensor, change_backward: Tensor, audio: Tensor, temperature: float | Tensor = 0.2
+    *,
+    change_forward: Tensor,
+    change_backward: Tensor,
+    audio: Tensor,
+    temperature: float | Tensor = 0.2,
+    weights: Tensor | None = None,
 ) -> Tensor:
     r"""Tell the change of the visual state from its reverse by the sound (AStC).
 
@@ -107,6 +121,7 @@ def audible_state_change_loss(
         change_backward: Embeddings (B, D) of before minus after.
         audio: Embeddings (B, D) of the sounds.
         temperature: The positive :math:`\tau`; a tensor, for a learned temperature, is not checked.
+        weights: Of the samples (B,), see the module's text; None: 1 each.
 
     Returns:
         Scalar loss; log 2 at chance.
@@ -126,7 +141,7 @@ def audible_state_change_loss(
         change_forward=change_forward, change_backward=change_backward, audio=audio, temperature=temperature
     )
     # softplus(-x) = -log sigmoid(x), without overflow.
-    return (F.softplus(-forward).mean() + F.softplus(backward).mean()) / 2
+    return (_weighted_mean(F.softplus(-forward), weights) + _weighted_mean(F.softplus(backward), weights)) / 2
 
 
 def state_change_logits(
@@ -150,6 +165,7 @@ def contrastive_state_change_loss(
     change_backward: Tensor,
     audio: Tensor,
     temperature: float | Tensor = 0.2,
+    weights: Tensor | None = None,
     gather: Gather | None = None,
     rank: int = 0,
 ) -> Tensor:
@@ -169,6 +185,7 @@ def contrastive_state_change_loss(
         change_backward: Embeddings (B, D) of before minus after.
         audio: Embeddings (B, D) of the sounds.
         temperature: The positive :math:`\tau`; a tensor, for a learned temperature, is not checked.
+        weights: Of the samples (B,), see the module's text; None: 1 each.
         gather: Concatenates over processes (see the module's text); None where one process holds all samples.
         rank: Rank of this process: its place in the concatenation.
 
@@ -193,8 +210,9 @@ def contrastive_state_change_loss(
         if gather is not None:
             all_forward, all_backward, all_sound = gather(torch.stack([forward, backward, sound], dim=1)).unbind(dim=1)
         target = torch.arange(len(sound), device=sound.device) + rank * len(sound)
-        of_sound = F.cross_entropy(sound @ torch.cat([all_forward, all_backward]).T / temperature, target)
-        of_change = F.cross_entropy(forward @ all_sound.T / temperature, target)
+        all_changes = torch.cat([all_forward, all_backward])
+        of_sound = weighted_cross_entropy(sound @ all_changes.T / temperature, target, weights=weights)
+        of_change = weighted_cross_entropy(forward @ all_sound.T / temperature, target, weights=weights)
         return (of_sound + of_change) / 2
 
 
@@ -203,6 +221,7 @@ def nt_xent_loss(
     first: Tensor,
     second: Tensor,
     temperature: float | Tensor = 0.1,
+    weights: Tensor | None = None,
     gather: Gather | None = None,
     rank: int = 0,
 ) -> Tensor:
@@ -218,6 +237,7 @@ def nt_xent_loss(
         first: Embeddings (B, D) of one view of each sample.
         second: Embeddings (B, D) of the other.
         temperature: The positive :math:`\tau`; a tensor, for a learned temperature, is not checked.
+        weights: Of the samples (B,), see the module's text; None: 1 each.
         gather: Concatenates over processes (see the module's text); None where one process holds all samples.
         rank: Rank of this process: its place in the concatenation.
 
@@ -244,7 +264,9 @@ def nt_xent_loss(
         itself = torch.cat([own, own + len(all_first)])
         logits = torch.cat(views) @ torch.cat([all_first, all_second]).T / temperature
         logits = logits.scatter(1, itself[:, None], -torch.inf)
-        return F.cross_entropy(logits, itself.roll(len(first)))
+        return weighted_cross_entropy(
+            logits, itself.roll(len(first)), weights=None if weights is None else weights.repeat(2)
+        )
 
 
 def noise_contrastive_loss(
@@ -287,6 +309,28 @@ def noise_contrastive_loss(
         positive, negative = (x if x.dtype == torch.float64 else x.float() for x in (positive_logits, negative_logits))
         offset = log_partition + math.log(negative.shape[1])
         return (F.softplus(offset - positive) + F.softplus(negative - offset).sum(dim=1)).mean()
+
+
+def weighted_cross_entropy(logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    r"""Return :math:`-\frac1N \sum_i w_i \log \operatorname{softmax}(x_i)_{y_i}`.
+
+    Args:
+        logits: The x (N, C).
+        target: The y, int64 (N,).
+        weights: The w (N,); None: 1 each.
+
+    Example:
+        >>> chance, target = torch.zeros(2, 4), torch.tensor([0, 3])
+        >>> round(weighted_cross_entropy(chance, target, weights=torch.tensor([2.0, 0.0])).exp().item(), 4)
+        4.0
+    """
+    if weights is None:
+        return F.cross_entropy(logits, target)
+    return _weighted_mean(F.cross_entropy(logits, target, reduction="none"), weights)
+
+
+def _weighted_mean(terms: Tensor, weights: Tensor | None) -> Tensor:
+    return terms.mean() if weights is None else (terms * weights).mean()
 
 
 def l2_normalize(x: Tensor) -> Tensor:

@@ -11,8 +11,15 @@ the embeddings are
 and the loss is :math:`L = \lambda_{clr} L_{AVC}(b, c, a) + \lambda_{aot} L_{AStC}(d, d', a')`: the paper, arXiv
 2209.13583, section 3; `earmark.methods.objectives` has both terms.
 
-A third term, which the paper does not have, can be added: :math:`\lambda_{pair} L_{NT}(b, c)` matches the two clips of
-a moment against those of other moments, as SimCLR does with two crops of one clip. It needs no more passes.
+Three terms that the paper does not have can be added, none of which needs a pass of an encoder more:
+
+- :math:`\lambda_{pair} L_{NT}(b, c)` matches the two clips of a moment against those of other moments, as SimCLR does
+  with two crops of one clip.
+- :math:`\lambda_{unit}` times the cross-entropy of linear classifiers that tell each clip's sound unit
+  (`earmark.methods.sound_units`) from the clip's features.
+- :math:`\lambda_{moment}` times the binary cross-entropy of a head that tells from
+  :math:`|f_V(v_a) - f_V(v_b)|` whether there is a moment between the clips or a quiet time, at which nothing is heard.
+  A quiet time has no terms in the other losses, but is a negative of the moments there.
 """
 
 import math
@@ -22,11 +29,18 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's name
 from torch.nn.parallel import DistributedDataParallel
 
 from earmark.encoders import Encoder
 from earmark.methods.base import Views, audio_features, clip_features
-from earmark.methods.gathering import gather_with_gradient, gather_without_gradient, rank
+from earmark.methods.gathering import (
+    gather_with_gradient,
+    gather_without_gradient,
+    rank,
+    sum_over_processes,
+    world_size,
+)
 from earmark.methods.heads import projection_head
 from earmark.methods.objectives import (
     audible_state_change_loss,
@@ -35,7 +49,9 @@ from earmark.methods.objectives import (
     l2_normalize,
     nt_xent_loss,
     state_change_logits,
+    weighted_cross_entropy,
 )
+from earmark.methods.sound_units import SoundUnits
 
 MIN_TEMPERATURE = 0.01
 
@@ -86,10 +102,36 @@ class ClipPairOptions:
     temperature: float = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class SoundUnitOptions:
+    """Options of the loss that tells a clip's sound unit; by default there is none, as in the paper.
+
+    Attributes:
+        weight: Factor of the loss in the sum; 0 for none.
+        num_units: Of each clustering of the sounds; the loss is the mean over them.
+    """
+
+    weight: float = 0.0
+    num_units: tuple[int, ...] = (64, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class MomentDetectionOptions:
+    """Options of the loss that tells moments from quiet times; by default there is none, as in the paper.
+
+    Attributes:
+        weight: Factor of the loss in the sum; 0 for none.
+    """
+
+    weight: float = 0.0
+
+
 # Frozen, so one of each can serve every model.
 _CONTRASTIVE = ContrastiveOptions()
 _STATE_CHANGE = StateChangeOptions()
 _CLIP_PAIR = ClipPairOptions()
+_SOUND_UNIT = SoundUnitOptions()
+_MOMENT_DETECTION = MomentDetectionOptions()
 
 
 class AudioVisualModel(nn.Module):
@@ -108,16 +150,19 @@ class AudioVisualModel(nn.Module):
         contrastive: Options of the correspondence loss.
         state_change: Options of the state change loss.
         clip_pair: Options of the loss that matches the two clips of a moment.
+        sound_unit: Options of the loss that tells a clip's sound unit.
+        moment_detection: Options of the loss that tells moments from quiet times.
         gather: How samples see the candidates of all processes: ``full``, with gradients, so that the number of
             processes does not matter, or ``reference``, without, in one process too, as in the original code.
         learnable_temperature: Learn both temperatures, starting from the given ones. Each is its initial value times
             the exponential of a parameter, so that weight decay pulls it back to that value. `keep_in_range`, to be
             called after each update, keeps them from 0.01 up, the bound of CLIP (Radford et al., arXiv 2103.00020,
             section 2.5); the training loop does so.
-        seed: Seeds the initial content of the queue; not negative.
+        seed: Seeds the initial content of the queue, and the sound units; not negative.
 
     Raises:
-        ValueError: If a temperature that is to be learned starts below 0.01.
+        ValueError: If a temperature that is to be learned starts below 0.01, or sound units are asked for and a
+            clustering has fewer than 2.
 
     Example:
         >>> from earmark.encoders import R2Plus1D, SpecCNN9
@@ -146,6 +191,8 @@ class AudioVisualModel(nn.Module):
         contrastive: ContrastiveOptions = _CONTRASTIVE,
         state_change: StateChangeOptions = _STATE_CHANGE,
         clip_pair: ClipPairOptions = _CLIP_PAIR,
+        sound_unit: SoundUnitOptions = _SOUND_UNIT,
+        moment_detection: MomentDetectionOptions = _MOMENT_DETECTION,
         gather: Literal["full", "reference"] = "full",
         learnable_temperature: bool = False,
         seed: int = 0,
@@ -157,6 +204,7 @@ class AudioVisualModel(nn.Module):
                 f"{contrastive.temperature} and {state_change.temperature}"
             )
         self.contrastive, self.state_change, self.clip_pair = contrastive, state_change, clip_pair
+        self.sound_unit, self.moment_detection = sound_unit, moment_detection
         self.gather = {"full": gather_with_gradient, "reference": gather_without_gradient}[gather]
         self.backbone = nn.ModuleDict({"video": video_encoder, "audio": audio_encoder})
         video_dim, audio_dim = video_encoder.output_dim, audio_encoder.output_dim
@@ -169,6 +217,13 @@ class AudioVisualModel(nn.Module):
                 "aot_diff": projection_head(out_dim, hidden_dim, out_dim),
             }
         )
+        # Only where they are used: the keys of a state dict are otherwise the original's.
+        if moment_detection.weight:
+            self.mlp["moment"] = projection_head(video_dim, hidden_dim, 1)
+        self.sound_units: SoundUnits | None = None
+        if sound_unit.weight:
+            self.sound_units = SoundUnits(sound_unit.num_units, seed=seed)
+            self.unit_classifiers = nn.ModuleList(nn.Linear(video_dim, number) for number in sound_unit.num_units)
         self.log_temperature_scales = nn.Parameter(torch.zeros(2)) if learnable_temperature else None
         self.register_buffer("queue", None)
         if contrastive.queue_size:
@@ -176,9 +231,11 @@ class AudioVisualModel(nn.Module):
             generator = torch.Generator().manual_seed(seed)
             self.queue = l2_normalize(torch.randn(3, contrastive.queue_size, out_dim, generator=generator))
             self.register_buffer("queue_position", torch.zeros((), dtype=torch.int64))
-            # All processes make the same updates, so there is no need to broadcast it at each step.
+        # All processes make the same updates, so there is no need to broadcast these at each step.
+        same = [name for name, _ in self.named_buffers() if name == "queue" or name.startswith("sound_units.")]
+        if same:
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
-                self, ["queue"]
+                self, same
             )
 
     def embed(self, video_before: Tensor, video_after: Tensor, audio: Tensor) -> dict[str, Tensor]:
@@ -192,18 +249,21 @@ class AudioVisualModel(nn.Module):
         Returns:
             Tensors (B, D): ``contrastive_before, contrastive_after, contrastive_audio`` for the correspondence loss;
             ``state_before, state_after`` and ``change_forward, change_backward`` made of them, ``state_audio``, for the
-            state change loss.
+            state change loss. And ``features_before, features_after`` (B, output_dim), of the clips.
 
         Raises:
             ValueError: If the two clips differ in shape or the sounds in number.
         """
         of_clips = clip_features(self.backbone["video"], video_before, video_after)
         of_sounds = audio_features(self.backbone["audio"], audio, num_samples=len(video_before))
+        features_before, features_after = of_clips.chunk(2)
         contrastive_before, contrastive_after = self.mlp["video_clr"](of_clips).chunk(2)
         state_before, state_after = self.mlp["video_aot"](of_clips).chunk(2)
         if self.state_change.normalize_states:
             state_before, state_after = l2_normalize(state_before), l2_normalize(state_after)
         return {
+            "features_before": features_before,
+            "features_after": features_after,
             "contrastive_before": contrastive_before,
             "contrastive_after": contrastive_after,
             "contrastive_audio": self.mlp["audio_clr"](of_sounds),
@@ -227,18 +287,26 @@ class AudioVisualModel(nn.Module):
 
         Where a process group runs, losses that compare samples contrast with those of every process.
 
-        Arguments and errors are those of `earmark.methods.base.Method.forward`; index and labels are not used.
+        Arguments and errors are those of `earmark.methods.base.Method.forward`; index is not used, and of the labels
+        ``moment`` alone: 1 for moments, 0 for quiet times. Without it, all samples are moments.
 
         Returns:
             Scalars: ``loss`` to minimize and its terms ``contrastive_loss``, ``state_change_loss`` and, with a weight
-            above 0, ``clip_pair_loss``, and detached, over this process's samples: ``positive_similarity`` and
-            ``negative_similarity``, the mean cosine of clips with their own sound and with other samples' (NaN in a
-            batch of 1, which has none); ``state_change_accuracy``, the share of the 2B changes whose logit has the
-            right sign; ``direction_accuracy``, the share of samples whose change fits the sound better than its
-            reverse does.
+            above 0, ``clip_pair_loss``, ``sound_unit_loss`` (0 until there are units) and ``moment_detection_loss``,
+            and detached, over this process's moments: ``positive_similarity`` and ``negative_similarity``, the mean
+            cosine of clips with their own sound and of clips and sounds of different samples (NaN where there are
+            none); ``state_change_accuracy``, the share of changes, forward and reversed, whose logit has the right
+            sign; ``direction_accuracy``, the share of moments whose change fits the sound better than its reverse does;
+            over all samples ``moment_detection_accuracy``, the share that is told right.
             Learned temperatures are returned too.
+
+        Raises:
+            ValueError: As of `earmark.methods.base.Method.forward`, or if moments are to be told from quiet times and
+                there is no such label.
         """
         embeddings = self.embed(video_before, video_after, audio)
+        is_moment = (labels or {}).get("moment")
+        weights = None if is_moment is None else _weights(is_moment, like=embeddings["contrastive_audio"])
         temperature, state_change_temperature = self._temperatures()
         contrastive_loss = audio_visual_correspondence_loss(
             video_before=embeddings["contrastive_before"],
@@ -246,6 +314,7 @@ class AudioVisualModel(nn.Module):
             audio=embeddings["contrastive_audio"],
             temperature=temperature,
             queue=self.queue,
+            weights=weights,
             gather=self.gather,
             rank=rank(),
         )
@@ -255,12 +324,13 @@ class AudioVisualModel(nn.Module):
                 **changes,
                 audio=embeddings["state_audio"],
                 temperature=state_change_temperature,
+                weights=weights,
                 gather=self.gather,
                 rank=rank(),
             )
         else:
             state_change_loss = audible_state_change_loss(
-                **changes, audio=embeddings["state_audio"], temperature=state_change_temperature
+                **changes, audio=embeddings["state_audio"], temperature=state_change_temperature, weights=weights
             )
         if self.training and self.queue is not None:
             self._enqueue(embeddings)
@@ -268,23 +338,60 @@ class AudioVisualModel(nn.Module):
             "loss": self.contrastive.weight * contrastive_loss + self.state_change.weight * state_change_loss,
             "contrastive_loss": contrastive_loss,
             "state_change_loss": state_change_loss,
-            **_diagnostics(embeddings),
+            **_diagnostics(embeddings, is_moment),
         }
         if self.clip_pair.weight:
             outputs["clip_pair_loss"] = nt_xent_loss(
                 first=embeddings["contrastive_before"],
                 second=embeddings["contrastive_after"],
                 temperature=self.clip_pair.temperature,
+                weights=weights,
                 gather=self.gather,
                 rank=rank(),
             )
             outputs["loss"] = outputs["loss"] + self.clip_pair.weight * outputs["clip_pair_loss"]
+        if self.sound_units is not None:
+            outputs["sound_unit_loss"] = self._sound_unit_loss(embeddings, audio)
+            outputs["loss"] = outputs["loss"] + self.sound_unit.weight * outputs["sound_unit_loss"]
+        if self.moment_detection.weight:
+            outputs |= self._detect_moments(embeddings, is_moment)
+            outputs["loss"] = outputs["loss"] + self.moment_detection.weight * outputs["moment_detection_loss"]
         if isinstance(temperature, Tensor) and isinstance(state_change_temperature, Tensor):
             outputs |= {
                 "temperature": temperature.detach(),
                 "state_change_temperature": state_change_temperature.detach(),
             }
         return outputs
+
+    def _sound_unit_loss(self, embeddings: Mapping[str, Tensor], audio: Tensor) -> Tensor:
+        """Return how badly the units of the sounds are told by both clips of each; 0 while units are collected."""
+        assert self.sound_units is not None
+        of_clips = torch.cat([embeddings["features_before"], embeddings["features_after"]])
+        logits = [classifier(of_clips) for classifier in self.unit_classifiers]
+        if not self.sound_units.are_made:
+            if self.training:
+                self.sound_units.collect(audio)
+            # Not without gradient: where processes work together, every parameter must have one.
+            return torch.stack([x.sum() * 0.0 for x in logits]).sum()
+        units = self.sound_units.of(audio)
+        with torch.autocast(of_clips.device.type, enabled=False):
+            losses = [
+                weighted_cross_entropy(_at_least_float32(x), unit.repeat(2))
+                for x, unit in zip(logits, units, strict=True)
+            ]
+            return torch.stack(losses).mean()
+
+    def _detect_moments(self, embeddings: Mapping[str, Tensor], is_moment: Tensor | None) -> dict[str, Tensor]:
+        """Return loss and accuracy of telling moments from quiet times by what changes between the clips."""
+        if is_moment is None:
+            raise ValueError("moments cannot be told from quiet times: the samples have no label moment")
+        change = (embeddings["features_after"] - embeddings["features_before"]).abs()
+        logits = self.mlp["moment"](change)[:, 0]
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = _at_least_float32(logits)
+            loss = F.binary_cross_entropy_with_logits(logits, is_moment.to(logits.dtype))
+        accuracy = ((logits.detach() > 0) == (is_moment > 0)).float().mean()
+        return {"moment_detection_loss": loss, "moment_detection_accuracy": accuracy}
 
     def _temperatures(self) -> tuple[float | Tensor, float | Tensor]:
         """Return the temperatures of both losses: those given, or those learned from there on."""
@@ -315,14 +422,27 @@ class AudioVisualModel(nn.Module):
         self.queue_position.copy_((self.queue_position + new.shape[1]) % size)
 
 
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
 @torch.no_grad()
-def _diagnostics(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
+def _weights(is_moment: Tensor, *, like: Tensor) -> Tensor:
+    """Return 0 for quiet times and one number for moments, so that the mean over all processes' samples is 1."""
+    counted = (is_moment > 0).to(_at_least_float32(like).dtype)
+    return counted * (len(is_moment) * world_size() / sum_over_processes(counted.sum()).clamp_min(1))
+
+
+@torch.no_grad()
+def _diagnostics(embeddings: dict[str, Tensor], is_moment: Tensor | None) -> dict[str, Tensor]:
     audio = embeddings["contrastive_audio"]
+    counted = torch.ones(len(audio), dtype=torch.bool, device=audio.device) if is_moment is None else is_moment > 0
     with torch.autocast(audio.device.type, enabled=False):
         clips = torch.stack([embeddings["contrastive_before"], embeddings["contrastive_after"]])
         # (2, B, D) clips with (B, D) sounds -> (2, B, B), the pairs that belong together on the diagonals.
         similarity = l2_normalize(clips) @ l2_normalize(audio).T
-        own = torch.eye(len(audio), dtype=torch.bool, device=audio.device)
+        own = torch.diag(counted)
+        others = counted[:, None] & counted & ~torch.eye(len(audio), dtype=torch.bool, device=audio.device)
     forward, backward = state_change_logits(
         change_forward=embeddings["change_forward"],
         change_backward=embeddings["change_backward"],
@@ -330,7 +450,12 @@ def _diagnostics(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
     )
     return {
         "positive_similarity": similarity.masked_fill(~own, 0).sum() / (2 * own.sum()),
-        "negative_similarity": similarity.masked_fill(own, 0).sum() / (2 * (~own).sum()),
-        "state_change_accuracy": torch.cat([forward > 0, backward < 0]).float().mean(),
-        "direction_accuracy": (forward > backward).float().mean(),
+        "negative_similarity": similarity.masked_fill(~others, 0).sum() / (2 * others.sum()),
+        "state_change_accuracy": _share(torch.cat([forward > 0, backward < 0]), counted.repeat(2)),
+        "direction_accuracy": _share(forward > backward, counted),
     }
+
+
+def _share(right: Tensor, counted: Tensor) -> Tensor:
+    """Return the share of those counted that are right; NaN where there are none."""
+    return (right & counted).sum().float() / counted.sum()
