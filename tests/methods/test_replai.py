@@ -247,8 +247,10 @@ def test_quiet_times_have_no_terms_of_their_own_and_are_negatives_of_the_moments
     assert outputs["contrastive_loss"].item() == pytest.approx(np.mean(terms), rel=1e-10)
     kept = model(*(x[QUIET > 0] for x in inputs))
     assert outputs["state_change_loss"].item() == pytest.approx(kept["state_change_loss"].item(), rel=1e-12)
-    for name in ("positive_similarity", "negative_similarity", "state_change_accuracy", "direction_accuracy"):
+    for name in ("positive_similarity", "state_change_accuracy", "direction_accuracy"):
         assert outputs[name].item() == pytest.approx(kept[name].item(), rel=1e-6)
+    negative = [clips[i] @ sound[j] for clips in (before, after) for i in (0, 2, 3) for j in range(4) if i != j]
+    assert outputs["negative_similarity"].item() == pytest.approx(np.mean(negative), rel=1e-6)
     every = model(*inputs, labels={"moment": torch.ones(4, dtype=torch.int64)})
     plain = model(*inputs)
     assert every["loss"].item() == pytest.approx(plain["loss"].item(), rel=1e-12)
@@ -256,11 +258,15 @@ def test_quiet_times_have_no_terms_of_their_own_and_are_negatives_of_the_moments
 
 def test_a_batch_of_quiet_times_alone_has_no_loss_but_that_of_telling_them() -> None:
     model = small_model(moment_detection=MomentDetectionOptions(weight=0.5))
-    outputs = model(*small_inputs(), labels={"moment": torch.zeros(4, dtype=torch.int64)})
+    inputs = small_inputs()
+    outputs = model(*inputs, labels={"moment": torch.zeros(4, dtype=torch.int64)})
     assert outputs["contrastive_loss"].item() == outputs["state_change_loss"].item() == 0
     assert outputs["loss"].item() == pytest.approx(0.5 * outputs["moment_detection_loss"].item(), rel=1e-6)
     outputs["loss"].backward()
     assert all(value.grad is None or value.grad.isfinite().all() for value in model.parameters())
+    plain = model(*inputs, labels={"moment": torch.ones(4, dtype=torch.int64)})
+    for name in ("positive_similarity", "negative_similarity", "state_change_accuracy", "direction_accuracy"):
+        assert outputs[name].item() == pytest.approx(plain[name].item(), rel=1e-5)  # of all samples, and no NaN
 
 
 def test_moments_are_told_from_quiet_times_by_what_changes_in_the_features() -> None:
@@ -273,7 +279,7 @@ def test_moments_are_told_from_quiet_times_by_what_changes_in_the_features() -> 
     logits = (hidden @ head["2.weight"].T + head["2.bias"])[:, 0]
     chance = 1 / (1 + np.exp(-logits))
     quiet = QUIET.numpy()
-    expected = -np.mean(quiet * np.log(chance) + (1 - quiet) * np.log(1 - chance))
+    expected = -np.log(chance[quiet > 0]).mean() / 2 - np.log(1 - chance[quiet == 0]).mean() / 2
     assert outputs["moment_detection_loss"].item() == pytest.approx(expected, rel=1e-10)
     assert outputs["moment_detection_accuracy"].item() == pytest.approx(np.mean((logits > 0) == quiet))
     reversed_clips = model(inputs[1], inputs[0], inputs[2], labels={"moment": QUIET})

@@ -18,8 +18,9 @@ Three terms that the paper does not have can be added, none of which needs a pas
 - :math:`\lambda_{unit}` times the cross-entropy of linear classifiers that tell each clip's sound unit
   (`earmark.methods.sound_units`) from the clip's features.
 - :math:`\lambda_{moment}` times the binary cross-entropy of a head that tells from
-  :math:`|f_V(v_a) - f_V(v_b)|` whether there is a moment between the clips or a quiet time, at which nothing is heard.
-  A quiet time has no terms in the other losses, but is a negative of the moments there.
+  :math:`|f_V(v_a) - f_V(v_b)|` whether there is a moment between the clips or a quiet time, at which nothing is heard:
+  half of its mean over moments and half of its mean over quiet times. A quiet time has no terms in the losses that
+  compare samples, nor in that of the change, but is a negative of the moments.
 """
 
 import math
@@ -293,11 +294,11 @@ class AudioVisualModel(nn.Module):
         Returns:
             Scalars: ``loss`` to minimize and its terms ``contrastive_loss``, ``state_change_loss`` and, with a weight
             above 0, ``clip_pair_loss``, ``sound_unit_loss`` (0 until there are units) and ``moment_detection_loss``,
-            and detached, over this process's moments: ``positive_similarity`` and ``negative_similarity``, the mean
-            cosine of clips with their own sound and of clips and sounds of different samples (NaN where there are
-            none); ``state_change_accuracy``, the share of changes, forward and reversed, whose logit has the right
-            sign; ``direction_accuracy``, the share of moments whose change fits the sound better than its reverse does;
-            over all samples ``moment_detection_accuracy``, the share that is told right.
+            and detached, over this process's moments (all samples where it has none): ``positive_similarity`` and
+            ``negative_similarity``, the mean cosine of clips with their own sound and with other samples' (NaN in a
+            batch of 1, which has none); ``state_change_accuracy``, the share of changes, forward and reversed, whose
+            logit has the right sign; ``direction_accuracy``, the share of samples whose change fits the sound better
+            than its reverse does; over all samples ``moment_detection_accuracy``, the share that is told right.
             Learned temperatures are returned too.
 
         Raises:
@@ -306,7 +307,9 @@ class AudioVisualModel(nn.Module):
         """
         embeddings = self.embed(video_before, video_after, audio)
         is_moment = (labels or {}).get("moment")
-        weights = None if is_moment is None else _weights(is_moment, like=embeddings["contrastive_audio"])
+        weights = None
+        if is_moment is not None:
+            weights = _mean_one((is_moment > 0).to(_at_least_float32(embeddings["contrastive_audio"]).dtype))
         temperature, state_change_temperature = self._temperatures()
         contrastive_loss = audio_visual_correspondence_loss(
             video_before=embeddings["contrastive_before"],
@@ -389,7 +392,10 @@ class AudioVisualModel(nn.Module):
         logits = self.mlp["moment"](change)[:, 0]
         with torch.autocast(logits.device.type, enabled=False):
             logits = _at_least_float32(logits)
-            loss = F.binary_cross_entropy_with_logits(logits, is_moment.to(logits.dtype))
+            moment = (is_moment > 0).to(logits.dtype)
+            terms = F.binary_cross_entropy_with_logits(logits, moment, reduction="none")
+            # Of each kind half of the weight: there are fewer quiet times than moments.
+            loss = (terms * (_mean_one(moment) + _mean_one(1 - moment))).mean() / 2
         accuracy = ((logits.detach() > 0) == (is_moment > 0)).float().mean()
         return {"moment_detection_loss": loss, "moment_detection_accuracy": accuracy}
 
@@ -427,22 +433,24 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _weights(is_moment: Tensor, *, like: Tensor) -> Tensor:
-    """Return 0 for quiet times and one number for moments, so that the mean over all processes' samples is 1."""
-    counted = (is_moment > 0).to(_at_least_float32(like).dtype)
-    return counted * (len(is_moment) * world_size() / sum_over_processes(counted.sum()).clamp_min(1))
+def _mean_one(counted: Tensor) -> Tensor:
+    """Return weights (B,) in proportion to those given, of mean 1 over the samples of all processes; 0 if all are 0."""
+    return counted * (len(counted) * world_size() / sum_over_processes(counted.sum()).clamp_min(1))
 
 
 @torch.no_grad()
 def _diagnostics(embeddings: dict[str, Tensor], is_moment: Tensor | None) -> dict[str, Tensor]:
     audio = embeddings["contrastive_audio"]
-    counted = torch.ones(len(audio), dtype=torch.bool, device=audio.device) if is_moment is None else is_moment > 0
+    counted = torch.ones(len(audio), dtype=torch.bool, device=audio.device)
+    if is_moment is not None:
+        # All samples where none is a moment: a NaN of one small batch would be that of the whole epoch.
+        counted = (is_moment > 0) | ~(is_moment > 0).any()
     with torch.autocast(audio.device.type, enabled=False):
         clips = torch.stack([embeddings["contrastive_before"], embeddings["contrastive_after"]])
         # (2, B, D) clips with (B, D) sounds -> (2, B, B), the pairs that belong together on the diagonals.
         similarity = l2_normalize(clips) @ l2_normalize(audio).T
         own = torch.diag(counted)
-        others = counted[:, None] & counted & ~torch.eye(len(audio), dtype=torch.bool, device=audio.device)
+        others = counted[:, None] & ~torch.eye(len(audio), dtype=torch.bool, device=audio.device)
     forward, backward = state_change_logits(
         change_forward=embeddings["change_forward"],
         change_backward=embeddings["change_backward"],
@@ -457,5 +465,5 @@ def _diagnostics(embeddings: dict[str, Tensor], is_moment: Tensor | None) -> dic
 
 
 def _share(right: Tensor, counted: Tensor) -> Tensor:
-    """Return the share of those counted that are right; NaN where there are none."""
+    """Return the share of those counted that are right."""
     return (right & counted).sum().float() / counted.sum()
