@@ -145,6 +145,25 @@ HALF_BATCHES: Mapping[str, Variant] = {
         shown="half the batch, clip pairs, weights 0.5 and 0.7",
     ),
 }
+# Earmark's recipe, and what it is without each of its parts.
+EARMARK: Mapping[str, Variant] = {
+    REFERENCE: Variant(method=REFERENCE),
+    "earmark": Variant(Change(("criterion=earmark",), batch=0.5, steps=2.0), REFERENCE, shown="earmark"),
+    "half_batch": HALF_BATCHES["half_batch"],
+    "earmark_whole_batch": Variant(Change(("criterion=earmark",)), REFERENCE, shown="earmark, whole batch"),
+    "earmark_without_units": Variant(
+        Change(("criterion=earmark", "criterion.args.sound_unit_coeff=0"), batch=0.5, steps=2.0),
+        REFERENCE,
+        shown="earmark without sound units",
+    ),
+    "earmark_without_quiet": Variant(
+        Change(
+            ("criterion=earmark", "data.quiet_share=0", "criterion.args.moment_detection_coeff=0"), batch=0.5, steps=2.0
+        ),
+        REFERENCE,
+        shown="earmark without quiet times",
+    ),
+}
 AS_IN_TABLE = "The learning rate of each method is that of the table."
 
 STUDIES: Mapping[str, Study] = {
@@ -260,5 +279,12 @@ STUDIES: Mapping[str, Study] = {
         "clip pairs of weight 0.3, and 0.7 in place of 0.5 as the weight of the state change.",
         (REFERENCE,),
         Variants("variant", HALF_BATCHES, reference=next(iter(HALF_BATCHES))),
+    ),
+    "earmark": Study(
+        "Earmark's recipe",
+        "Each variant is at replai's learning rate and sees as many samples, in twice as many steps where the batch is "
+        "half of replai's, as it is where nothing else is said.",
+        (REFERENCE,),
+        Variants("variant", EARMARK, reference=next(iter(EARMARK))),
     ),
 }
