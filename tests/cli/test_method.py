@@ -225,7 +225,8 @@ def test_every_option_reaches_its_method() -> None:
     assert units.sound_unit == SoundUnitOptions(weight=0.4, num_units=(5, 9))
     assert (units.sound_units.num_units, units.sound_units.seed) == ((5, 9), 3)
     told = built("criterion.args.moment_detection_coeff=0.4", "data.quiet_share=0.5")
-    assert told.moment_detection == MomentDetectionOptions(weight=0.4)
+    assert told.moment_detection == MomentDetectionOptions(weight=0.4, quiet_share=0.5)
+    assert built("criterion=earmark").moment_detection.quiet_share == 0.25
     for name, weights in (("avc", (1, 0)), ("astc", (0, 1)), ("replai_random", (0.5, 0.5))):
         model = built(f"criterion={name}")
         assert (model.contrastive.weight, model.state_change.weight) == weights

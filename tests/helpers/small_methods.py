@@ -38,6 +38,13 @@ METHODS: dict[str, Callable[[], nn.Module]] = {
         contrastive=ContrastiveOptions(queue_size=6),
         state_change=StateChangeOptions(normalize_states=True, negatives="batch"),
         clip_pair=ClipPairOptions(weight=0.4),
+    ),
+    "replai with quiet times": lambda: AudioVisualModel(
+        *encoders(),
+        hidden_dim=7,
+        out_dim=5,
+        state_change=StateChangeOptions(negatives="batch"),
+        clip_pair=ClipPairOptions(weight=0.4),
         sound_unit=SoundUnitOptions(weight=0.3, num_units=(2, 3)),
         moment_detection=MomentDetectionOptions(weight=0.2),
     ),
@@ -54,24 +61,37 @@ def make_inputs(num: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     return before, after, torch.randn(num, 1, 2, 2, dtype=torch.float64, generator=generator)
 
 
+def keywords_of(name: str, num: int = 4) -> dict[str, Any]:
+    """Those of `make_keywords`, and which samples are of quiet times for the method that tells them."""
+    keywords = make_keywords(num)
+    if "quiet" in name:
+        keywords["labels"]["moment"] = torch.tensor([1, 0, 1, 1, 1, 1, 0, 0])[:num]
+    return keywords
+
+
 def make_keywords(num: int = 4) -> dict[str, Any]:
-    """Samples in no order, some without a label, some quiet times."""
+    """Samples in no order, some without a label."""
     index = torch.tensor([7, 2, 10, 0, 5, 3, 9, 1])[:num]
     labels = {
         "verb": torch.tensor([3, 0, -1, 2, -1, 1, 1, 0])[:num],
         "noun": torch.tensor([2, -1, -1, 0, 1, 0, 2, 1])[:num],
-        "moment": torch.tensor([1, 0, 1, 1, 1, 1, 0, 0])[:num],
     }
     return {"index": index, "labels": labels}
 
 
 class LabelledClips(TinyClips):
-    """With the classes that a sample's index stands for; some samples have none, some are of quiet times."""
+    """With the classes that a sample's index stands for; some samples have none."""
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         index = key[0]
-        labels = {"verb": index % 3, "noun": index % 2 - 1, "moment": int(index % 5 > 0)}
-        return super().__getitem__(key) | {f"label_{column}": np.int64(value) for column, value in labels.items()}
+        return super().__getitem__(key) | {"label_verb": np.int64(index % 3), "label_noun": np.int64(index % 2 - 1)}
+
+
+class QuietClips(LabelledClips):
+    """Some of which are of quiet times."""
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        return super().__getitem__(key) | {"label_moment": np.int64(key[0] % 5 > 0)}
 
 
 def normed_encoders() -> tuple[NormedEncoder, NormedEncoder]:
@@ -91,8 +111,14 @@ TRAINED = {
         contrastive=ContrastiveOptions(queue_size=6),
         learnable_temperature=True,
         state_change=StateChangeOptions(negatives="batch"),
+    ),
+    "replai with quiet times": lambda: AudioVisualModel(
+        *normed_encoders(),
+        hidden_dim=7,
+        out_dim=5,
+        state_change=StateChangeOptions(negatives="batch"),
         clip_pair=ClipPairOptions(weight=0.4),
         sound_unit=SoundUnitOptions(weight=0.3, num_units=(2, 3)),
-        moment_detection=MomentDetectionOptions(weight=0.2),
+        moment_detection=MomentDetectionOptions(weight=0.2, quiet_share=0.2),
     ),
 }

@@ -39,14 +39,23 @@ def model_step(rows: slice) -> tuple[dict[str, Tensor], list[Tensor]]:
 
 
 def loss_step(rows: slice) -> tuple[Tensor, Tensor]:
-    """Return the correspondence loss and its gradient for linear maps shared by all processes."""
+    """Return the correspondence loss and its gradient for linear maps shared by all processes.
+
+    The loss is that of all samples, and that of weighted ones, of which each process has others left out.
+    """
     generator = torch.Generator().manual_seed(5)
     weights = torch.randn(3, DIM, DIM, dtype=torch.float64, generator=generator).requires_grad_()
     x = torch.randn(3, BATCH, DIM, dtype=torch.float64, generator=generator)
     before, after, audio = torch.bmm(x[:, rows], weights)
-    loss = audio_visual_correspondence_loss(
-        video_before=before, video_after=after, audio=audio, gather=gather_with_gradient, rank=rank()
-    )
+    of_samples = torch.tensor([0.0, 2.0, 0.5, 0.0, 1.5, 1.0, 2.0, 1.0], dtype=torch.float64)
+    loss = torch.stack(
+        [
+            audio_visual_correspondence_loss(
+                video_before=before, video_after=after, audio=audio, weights=w, gather=gather_with_gradient, rank=rank()
+            )
+            for w in (None, of_samples[rows])
+        ]
+    ).sum()
     loss.backward()
     assert weights.grad is not None
     return loss.detach(), weights.grad

@@ -111,40 +111,48 @@ def test_losses_of_options_and_of_other_methods_equal_slow_loops(num: int, tempe
     )
 
 
-def test_weighted_samples_count_so_often_as_anchors_and_once_as_candidates() -> None:
-    """Against slow loops over anchors and candidates; a weight of 0 is that of a sample without terms of its own."""
-    given, tau = embeddings(5), 0.3
-    arrays = [x.numpy() for x in given]
-    weights = [0.0, 2.0, 0.5, 0.0, 2.5]
-    first, second, third = arrays
+def test_weighted_samples_count_so_often_and_those_of_weight_0_are_left_out() -> None:
+    """Against slow loops over the samples that are not left out, as anchors and as candidates."""
+    given, tau = embeddings(6), 0.3
+    weights = torch.tensor([0.0, 2.0, 0.5, 0.0, 2.5, 1.0], dtype=torch.float64)
+    kept = weights > 0
+    first, second, third = (x[kept].numpy() for x in given)
+    num = len(first)
     own = {
         correspondence: [
-            [slow_softmax_loss(x[i], [*y], i, tau) for x, y in pairs]
-            for i in range(5)
-            for pairs in [((first, third), (second, third), (third, first), (third, second))]
+            [
+                slow_softmax_loss(x[i], [*y], i, tau)
+                for x, y in ((first, third), (second, third), (third, first), (third, second))
+            ]
+            for i in range(num)
         ],
         state_change: [
-            [slow_state_change(first[i : i + 1], second[i : i + 1], third[i : i + 1], tau)] for i in range(5)
+            [slow_state_change(first[i : i + 1], second[i : i + 1], third[i : i + 1], tau)] for i in range(num)
         ],
         contrastive_state_change: [
             [slow_softmax_loss(third[i], [*first, *second], i, tau), slow_softmax_loss(first[i], [*third], i, tau)]
-            for i in range(5)
+            for i in range(num)
         ],
         nt_xent: [
             [
                 slow_softmax_loss(views[at], [x for j, x in enumerate(views) if j != at], other - (other > at), tau)
                 for views in ([*first, *second], [*second, *third])
-                for at, other in ((i, i + 5), (i + 5, i))
+                for at, other in ((i, i + num), (i + num, i))
             ]
-            for i in range(5)
+            for i in range(num)
         ],
     }
     for loss, terms in own.items():
-        expected = sum(weight * sum(mine) / len(mine) for weight, mine in zip(weights, terms, strict=True)) / 5
-        found = loss(*given, temperature=tau, weights=torch.tensor(weights, dtype=torch.float64))
+        means = [sum(mine) / len(mine) for mine in terms]
+        expected = sum(weight * mean for weight, mean in zip(weights[kept].tolist(), means, strict=True)) / len(weights)
+        leaves = [x.clone().requires_grad_() for x in given]
+        found = loss(*leaves, temperature=tau, weights=weights)
         assert found.item() == pytest.approx(expected, rel=1e-10)
-        ones = loss(*given, temperature=tau, weights=torch.ones(5, dtype=torch.float64))
+        found.backward()
+        assert all((x.grad[~kept] == 0).all() and x.grad[kept].any() for x in leaves if x.grad is not None)
+        ones = loss(*given, temperature=tau, weights=torch.ones_like(weights))
         assert ones.item() == pytest.approx(loss(*given, temperature=tau).item(), rel=1e-12)
+        assert loss(*given, temperature=tau, weights=torch.zeros_like(weights)).item() == 0
 
 
 @pytest.mark.parametrize("size", [1, 5])

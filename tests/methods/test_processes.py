@@ -27,9 +27,10 @@ from tests.helpers.small_methods import (
     NUM_SAMPLES,
     TRAINED,
     LabelledClips,
+    QuietClips,
     encoders,
+    keywords_of,
     make_inputs,
-    make_keywords,
 )
 from tests.helpers.tiny_run import NUM_CLIPS, TinyClips, assert_same_end
 
@@ -50,7 +51,7 @@ def steps(name: str, rows: slice) -> dict[str, Any]:
     In processes, gradients are averaged as in training: by DistributedDataParallel.
     """
     method = make_method(name)
-    inputs, keywords = [x[rows] for x in make_inputs(BATCH)], make_keywords(BATCH)
+    inputs, keywords = [x[rows] for x in make_inputs(BATCH)], keywords_of(name, BATCH)
     keywords = {
         "index": keywords["index"][rows],
         "labels": {column: x[rows] for column, x in keywords["labels"].items()},
@@ -186,7 +187,8 @@ def test_the_originals_gather_gives_candidates_no_gradient_in_one_process_too(st
 
 
 def train_method(launch: Launch, folder: str, name: str, max_steps: int = 8) -> PretrainResult:
-    options = {"model": TRAINED[name], "clips": LabelledClips(), "max_steps": max_steps}
+    clips = QuietClips() if "quiet" in name else LabelledClips()
+    options = {"model": TRAINED[name], "clips": clips, "max_steps": max_steps}
     return train(launch, folder, "64-true", options)
 
 
@@ -202,7 +204,7 @@ def test_two_processes_train_a_method_as_one_does_with_what_it_remembers(tmp_pat
 
 @pytest.mark.usefixtures("forked_processes")
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["avid", "xdc", "replai with options"])
+@pytest.mark.parametrize("name", ["avid", "xdc", "replai with options", "replai with quiet times"])
 def test_two_processes_resume_what_a_method_remembers_bit_for_bit(tmp_path: Path, name: str) -> None:
     whole = run_processes(processes(2), train_method, str(tmp_path / "whole"), name)
     run_processes(processes(2), train_method, str(tmp_path / "parts"), name, 4)  # in the middle of the second epoch

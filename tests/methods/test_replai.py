@@ -231,7 +231,7 @@ def test_pairs_of_clips_reach_the_video_encoder_alone() -> None:
 QUIET = torch.tensor([1, 0, 1, 1])
 
 
-def test_quiet_times_have_no_terms_of_their_own_and_are_negatives_of_the_moments() -> None:
+def test_quiet_times_are_left_out_of_the_losses_of_moments() -> None:
     model = small_model(clip_pair=ClipPairOptions(weight=0.3)).double().eval()
     inputs = tuple(x.double() for x in small_inputs())
     outputs, embeddings = model(*inputs, labels={"moment": QUIET}), model.embed(*inputs)
@@ -242,11 +242,12 @@ def test_quiet_times_have_no_terms_of_their_own_and_are_negatives_of_the_moments
     terms = []
     for i in (0, 2, 3):
         for anchors, candidates in ((before, sound), (after, sound), (sound, before), (sound, after)):
-            logits = [anchors[i] @ candidates[j] / 0.07 for j in range(4)]  # of the quiet time, too
-            terms.append(math.log(sum(math.exp(x) for x in logits)) - logits[i])
+            logits = {j: anchors[i] @ candidates[j] / 0.07 for j in (0, 2, 3)}
+            terms.append(math.log(sum(math.exp(x) for x in logits.values())) - logits[i])
     assert outputs["contrastive_loss"].item() == pytest.approx(np.mean(terms), rel=1e-10)
     kept = model(*(x[QUIET > 0] for x in inputs))
-    assert outputs["state_change_loss"].item() == pytest.approx(kept["state_change_loss"].item(), rel=1e-12)
+    for name in ("contrastive_loss", "state_change_loss", "clip_pair_loss"):
+        assert outputs[name].item() == pytest.approx(kept[name].item(), rel=1e-12)
     for name in ("positive_similarity", "state_change_accuracy", "direction_accuracy"):
         assert outputs[name].item() == pytest.approx(kept[name].item(), rel=1e-6)
     negative = [clips[i] @ sound[j] for clips in (before, after) for i in (0, 2, 3) for j in range(4) if i != j]
@@ -270,7 +271,7 @@ def test_a_batch_of_quiet_times_alone_has_no_loss_but_that_of_telling_them() -> 
 
 
 def test_moments_are_told_from_quiet_times_by_what_changes_in_the_features() -> None:
-    model = small_model(moment_detection=MomentDetectionOptions(weight=0.5)).double().eval()
+    model = small_model(moment_detection=MomentDetectionOptions(weight=0.5, quiet_share=0.2)).double().eval()
     inputs = tuple(x.double() for x in small_inputs())
     outputs = model(*inputs, labels={"moment": QUIET})
     features = [model.backbone["video"](clip).detach().numpy() for clip in inputs[:2]]
@@ -279,13 +280,16 @@ def test_moments_are_told_from_quiet_times_by_what_changes_in_the_features() -> 
     logits = (hidden @ head["2.weight"].T + head["2.bias"])[:, 0]
     chance = 1 / (1 + np.exp(-logits))
     quiet = QUIET.numpy()
-    expected = -np.log(chance[quiet > 0]).mean() / 2 - np.log(1 - chance[quiet == 0]).mean() / 2
+    # in batches of one quiet time of five the mean is half that of moments and half that of quiet times
+    expected = -(np.log(chance[quiet > 0]).sum() / 0.8 + np.log(1 - chance[quiet == 0]).sum() / 0.2) / 2 / 4
     assert outputs["moment_detection_loss"].item() == pytest.approx(expected, rel=1e-10)
     assert outputs["moment_detection_accuracy"].item() == pytest.approx(np.mean((logits > 0) == quiet))
     reversed_clips = model(inputs[1], inputs[0], inputs[2], labels={"moment": QUIET})
     assert reversed_clips["moment_detection_loss"].item() == pytest.approx(expected, rel=1e-10)  # whatever the order
     with pytest.raises(ValueError, match="cannot be told from quiet times: the samples have no label moment"):
         model(*inputs)
+    with pytest.raises(ValueError, match="a queue of past samples would hold quiet times"):
+        small_model(contrastive=ContrastiveOptions(queue_size=4))(*small_inputs(), labels={"moment": QUIET})
 
 
 def test_temperatures_reach_their_losses() -> None:

@@ -150,7 +150,6 @@ EARMARK: Mapping[str, Variant] = {
     REFERENCE: Variant(method=REFERENCE),
     "earmark": Variant(Change(("criterion=earmark",), batch=0.5, steps=2.0), REFERENCE, shown="earmark"),
     "half_batch": HALF_BATCHES["half_batch"],
-    "earmark_whole_batch": Variant(Change(("criterion=earmark",)), REFERENCE, shown="earmark, whole batch"),
     "earmark_without_units": Variant(
         Change(("criterion=earmark", "criterion.args.sound_unit_coeff=0"), batch=0.5, steps=2.0),
         REFERENCE,

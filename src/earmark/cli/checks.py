@@ -68,6 +68,8 @@ def _unused_by_added_losses(config: PretrainConfig) -> list[str]:
         problems.append(
             "criterion.args.moment_detection_coeff: tells moments from quiet times, of which data.quiet_share is 0"
         )
+    if config.data.quiet_share and args.queue_size:
+        problems.append("criterion.args.queue_size: would hold quiet times; data.quiet_share is above 0")
     if config.data.quiet_share and config.data.moments != "audible":
         problems.append(f"data.quiet_share: needs data.moments=audible, here it is {config.data.moments}")
     return problems

@@ -214,7 +214,9 @@ def _arguments(
             ),
             "clip_pair": ClipPairOptions(weight=args.clip_pair_coeff, temperature=args.clip_pair_temperature),
             "sound_unit": SoundUnitOptions(weight=args.sound_unit_coeff, num_units=tuple(args.sound_units)),
-            "moment_detection": MomentDetectionOptions(weight=args.moment_detection_coeff),
+            "moment_detection": MomentDetectionOptions(
+                weight=args.moment_detection_coeff, quiet_share=config.data.quiet_share or 0.5
+            ),
             "gather": args.gather,
             "learnable_temperature": args.learnable_temperature,
             "seed": seed,

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["ActionClips", "MomentClips", "collate"]
 
 
+QUIET_TOLERANCE_SECONDS = 0.2  # by which what is heard may be earlier or later than the moment found
+
+
 class MomentClips(StoredClips):
     """Before clip, after clip and sound of one moment of each segment: the pretraining data.
 
@@ -61,7 +64,7 @@ class MomentClips(StoredClips):
 
     With ``quiet_share=p`` each visit is, by chance p, one to a quiet time of the segment's video in place of a moment:
     any time whose clips lie in the video, and so far from every moment found that none of them lies in its clips or its
-    sound. A video without such times has moments alone.
+    sound, or within 0.2 s of these. A video without such times has moments alone.
 
     With ``moments="random"`` each visit draws any time of the segment at which both clips lie in the video, whatever is
     heard there: the paper's comparison without moments of interaction; of several per segment, item n is the n-th in
@@ -237,7 +240,7 @@ class MomentClips(StoredClips):
         """Find the quiet times of each video, if any are drawn."""
         self.num_videos_without_quiet_time = 0
         margin = self.gap_seconds + self.clip_seconds
-        self.quiet_distance_seconds = max(margin, self.audio_seconds / 2)
+        self.quiet_distance_seconds = max(margin, self.audio_seconds / 2) + QUIET_TOLERANCE_SECONDS
         self._quiet: QuietTimes | None = None
         if not self.quiet_share:
             return

@@ -18,7 +18,6 @@ from earmark.methods.objectives import (
     noise_contrastive_loss,
     nt_xent_loss,
     state_change_logits,
-    weighted_cross_entropy,
 )
 from earmark.methods.replai import (
     MIN_TEMPERATURE,
@@ -72,5 +71,4 @@ __all__ = [
     "projection_head",
     "sound_patches",
     "state_change_logits",
-    "weighted_cross_entropy",
 ]

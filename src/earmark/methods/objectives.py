@@ -14,8 +14,8 @@ global batch. With `earmark.methods.gathering.gather_with_gradient` the same hol
 process's own; that gradient, too, is the same for any number of processes.
 
 Where a loss takes `weights` (B,), the terms of which sample i is the anchor count :math:`w_i` times. The weights of all
-processes' samples should have the mean 1, for the loss to be a weighted mean. A sample of weight 0 has no terms of its
-own, and stays a candidate of the others.
+processes' samples should have the mean 1, for the loss to be a weighted mean. A sample of weight 0 is left out: it has
+no terms of its own, and is no candidate of the others.
 """
 
 import math
@@ -88,11 +88,11 @@ def audio_visual_correspondence_loss(
                 torch.cat(rows) for rows in zip((all_before, all_after, all_sound), past, strict=True)
             )
         target = torch.arange(len(sound), device=sound.device) + rank * len(sound)
+        left_out = _left_out(weights, gather, num_past=0 if queue is None else queue.shape[1])
         pairs = ((before, all_sound), (after, all_sound), (sound, all_before), (sound, all_after))
         # (B, D) anchors against (M + K, D) candidates.
         losses = [
-            weighted_cross_entropy(anchors @ candidates.T / temperature, target, weights=weights)
-            for anchors, candidates in pairs
+            _contrast(anchors @ candidates.T / temperature, target, weights, left_out) for anchors, candidates in pairs
         ]
         return torch.stack(losses).mean()
 
@@ -210,9 +210,11 @@ def contrastive_state_change_loss(
         if gather is not None:
             all_forward, all_backward, all_sound = gather(torch.stack([forward, backward, sound], dim=1)).unbind(dim=1)
         target = torch.arange(len(sound), device=sound.device) + rank * len(sound)
+        left_out = _left_out(weights, gather)
         all_changes = torch.cat([all_forward, all_backward])
-        of_sound = weighted_cross_entropy(sound @ all_changes.T / temperature, target, weights=weights)
-        of_change = weighted_cross_entropy(forward @ all_sound.T / temperature, target, weights=weights)
+        twice = None if left_out is None else left_out.repeat(2)
+        of_sound = _contrast(sound @ all_changes.T / temperature, target, weights, twice)
+        of_change = _contrast(forward @ all_sound.T / temperature, target, weights, left_out)
         return (of_sound + of_change) / 2
 
 
@@ -264,9 +266,10 @@ def nt_xent_loss(
         itself = torch.cat([own, own + len(all_first)])
         logits = torch.cat(views) @ torch.cat([all_first, all_second]).T / temperature
         logits = logits.scatter(1, itself[:, None], -torch.inf)
-        return weighted_cross_entropy(
-            logits, itself.roll(len(first)), weights=None if weights is None else weights.repeat(2)
-        )
+        left_out = _left_out(weights, gather)
+        if weights is None or left_out is None:
+            return F.cross_entropy(logits, itself.roll(len(first)))
+        return _contrast(logits, itself.roll(len(first)), weights.repeat(2), left_out.repeat(2))
 
 
 def noise_contrastive_loss(
@@ -311,22 +314,20 @@ def noise_contrastive_loss(
         return (F.softplus(offset - positive) + F.softplus(negative - offset).sum(dim=1)).mean()
 
 
-def weighted_cross_entropy(logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> Tensor:
-    r"""Return :math:`-\frac1N \sum_i w_i \log \operatorname{softmax}(x_i)_{y_i}`.
-
-    Args:
-        logits: The x (N, C).
-        target: The y, int64 (N,).
-        weights: The w (N,); None: 1 each.
-
-    Example:
-        >>> chance, target = torch.zeros(2, 4), torch.tensor([0, 3])
-        >>> round(weighted_cross_entropy(chance, target, weights=torch.tensor([2.0, 0.0])).exp().item(), 4)
-        4.0
-    """
+def _left_out(weights: Tensor | None, gather: Gather | None, *, num_past: int = 0) -> Tensor | None:
+    """Return which candidates have the weight 0, bool (M + K,), of which the K of the queue have none."""
     if weights is None:
+        return None
+    every = weights if gather is None else gather(weights)
+    return torch.cat([every == 0, every.new_zeros(num_past, dtype=torch.bool)])
+
+
+def _contrast(logits: Tensor, target: Tensor, weights: Tensor | None, left_out: Tensor | None) -> Tensor:
+    if weights is None or left_out is None:
         return F.cross_entropy(logits, target)
-    return _weighted_mean(F.cross_entropy(logits, target, reduction="none"), weights)
+    # Not in the rows of samples that are left out themselves, whose target would be masked, and their loss infinite.
+    masked = left_out & (weights > 0)[:, None]
+    return _weighted_mean(F.cross_entropy(logits.masked_fill(masked, -torch.inf), target, reduction="none"), weights)
 
 
 def _weighted_mean(terms: Tensor, weights: Tensor | None) -> Tensor:

@@ -18,9 +18,9 @@ Three terms that the paper does not have can be added, none of which needs a pas
 - :math:`\lambda_{unit}` times the cross-entropy of linear classifiers that tell each clip's sound unit
   (`earmark.methods.sound_units`) from the clip's features.
 - :math:`\lambda_{moment}` times the binary cross-entropy of a head that tells from
-  :math:`|f_V(v_a) - f_V(v_b)|` whether there is a moment between the clips or a quiet time, at which nothing is heard:
-  half of its mean over moments and half of its mean over quiet times. A quiet time has no terms in the losses that
-  compare samples, nor in that of the change, but is a negative of the moments.
+  :math:`|f_V(v_a) - f_V(v_b)|` whether there is a moment between the clips or a quiet time, at which nothing is heard;
+  both kinds have equal parts in it. A quiet time is left out of the losses that compare samples, and of that of the
+  change.
 """
 
 import math
@@ -50,7 +50,6 @@ from earmark.methods.objectives import (
     l2_normalize,
     nt_xent_loss,
     state_change_logits,
-    weighted_cross_entropy,
 )
 from earmark.methods.sound_units import SoundUnits
 
@@ -122,9 +121,12 @@ class MomentDetectionOptions:
 
     Attributes:
         weight: Factor of the loss in the sum; 0 for none.
+        quiet_share: Of the samples, above 0 and below 1. By it the terms are weighed so that moments and quiet times
+            have equal parts on average.
     """
 
     weight: float = 0.0
+    quiet_share: float = 0.5
 
 
 # Frozen, so one of each can serve every model.
@@ -302,13 +304,15 @@ class AudioVisualModel(nn.Module):
             Learned temperatures are returned too.
 
         Raises:
-            ValueError: As of `earmark.methods.base.Method.forward`, or if moments are to be told from quiet times and
-                there is no such label.
+            ValueError: As of `earmark.methods.base.Method.forward`, if moments are to be told from quiet times and
+                there is no such label, or if there is one and a queue, which would hold quiet times.
         """
         embeddings = self.embed(video_before, video_after, audio)
         is_moment = (labels or {}).get("moment")
         weights = None
         if is_moment is not None:
+            if self.queue is not None:
+                raise ValueError("a queue of past samples would hold quiet times, which are no negatives")
             weights = _mean_one((is_moment > 0).to(_at_least_float32(embeddings["contrastive_audio"]).dtype))
         temperature, state_change_temperature = self._temperatures()
         contrastive_loss = audio_visual_correspondence_loss(
@@ -379,8 +383,7 @@ class AudioVisualModel(nn.Module):
         units = self.sound_units.of(audio)
         with torch.autocast(of_clips.device.type, enabled=False):
             losses = [
-                weighted_cross_entropy(_at_least_float32(x), unit.repeat(2))
-                for x, unit in zip(logits, units, strict=True)
+                F.cross_entropy(_at_least_float32(x), unit.repeat(2)) for x, unit in zip(logits, units, strict=True)
             ]
             return torch.stack(losses).mean()
 
@@ -393,9 +396,9 @@ class AudioVisualModel(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             logits = _at_least_float32(logits)
             moment = (is_moment > 0).to(logits.dtype)
-            terms = F.binary_cross_entropy_with_logits(logits, moment, reduction="none")
-            # Of each kind half of the weight: there are fewer quiet times than moments.
-            loss = (terms * (_mean_one(moment) + _mean_one(1 - moment))).mean() / 2
+            share = self.moment_detection.quiet_share
+            weights = moment / (2 * (1 - share)) + (1 - moment) / (2 * share)
+            loss = F.binary_cross_entropy_with_logits(logits, moment, weight=weights)
         accuracy = ((logits.detach() > 0) == (is_moment > 0)).float().mean()
         return {"moment_detection_loss": loss, "moment_detection_accuracy": accuracy}
 
