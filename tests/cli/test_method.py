@@ -45,7 +45,7 @@ METHODS = {
     "avc": [],
     "astc": ["criterion.args.state_change_negatives=batch"],
     "replai_random": [],
-    "earmark": ["criterion.args.sound_units=[2]"],
+    "earmark": ["criterion.args.sound_units=[2]", "data.moments_per_segment=3"],  # 10 samples make the units
     "avid": ["criterion.args.num_negatives=5"],
     "xdc": ["criterion.args.num_clusters=3"],
     "simclr_video": [],
@@ -239,6 +239,13 @@ def test_every_option_reaches_its_method() -> None:
     assert built("criterion=supervised").classifiers["verb"].out_features == 3
     with pytest.raises(ConfigError, match=r"criterion\.args: need from 2 clusters to as many as the 9"):
         built("criterion=xdc")
+
+
+def test_a_run_that_ends_before_there_are_sound_units_is_refused() -> None:
+    """Of 9 samples an epoch; 128 units need 640."""
+    built("criterion=earmark", "optim.epochs=72")
+    with pytest.raises(ConfigError, match=r"sound_units: 128 are made of the first 640 samples, and the run has 639:"):
+        built("criterion=earmark", "optim.epochs=71")
 
 
 def test_every_criterion_is_a_method_and_every_method_a_criterion() -> None:

@@ -168,10 +168,12 @@ def build_model(
         num_classes: Number of classes by label column, for a method that needs labels.
 
     Raises:
-        ConfigError: If the method refuses its options, such as more clusters than samples.
+        ConfigError: If the method refuses its options, such as more clusters than samples, or the run has no more
+            samples than its sound units are made of.
     """
     from earmark.training.speed import compile_encoders, use_channels_last
 
+    _require_more_than_units_need(config, num_samples=num_samples)
     try:
         arguments = _arguments(config, num_samples=num_samples, num_classes=num_classes)[method_name(config)]
         model = cast("nn.Module", _method_class(config)(*encoders.values(), **arguments))
@@ -185,6 +187,21 @@ def build_model(
     if config.model.compile is True:  # and not auto
         compile_encoders(model, report=say)
     return model
+
+
+def _require_more_than_units_need(config: PretrainConfig, *, num_samples: int) -> None:
+    """Refuse a run that ends before there are sound units, which would be one without their loss."""
+    from earmark.methods.sound_units import SAMPLES_PER_UNIT
+
+    args = config.criterion.args
+    if not args.sound_unit_coeff:
+        return
+    needed, seen = SAMPLES_PER_UNIT * max(args.sound_units), num_samples * config.optim.epochs
+    if seen <= needed:
+        raise ConfigError(
+            f"criterion.args.sound_units: {max(args.sound_units)} are made of the first {needed} samples, and the run "
+            f"has {seen}: ask for fewer units, or for none with criterion.args.sound_unit_coeff=0"
+        )
 
 
 def _arguments(
