@@ -298,7 +298,7 @@ def test_batches_see_equally_many_samples_and_shares_take_equally_many_steps(tmp
     assert of_halves.keys() >= {REFERENCE, "half the batch"}
     assert set(of_halves.values()) == {samples["1"]}
     of_recipe = {label: samples for label, (_, samples) in seen("earmark").items()}
-    assert of_recipe.keys() >= {REFERENCE, "earmark", "earmark without quiet times"}
+    assert of_recipe.keys() >= {REFERENCE, "earmark: sound units", "quiet times"}
     assert set(of_recipe.values()) == {samples["1"]}
     assert all(abs(count - preset.num_steps * preset.batch_size) <= 4096 for count in samples.values())
     steps = {label: steps for label, (steps, _) in seen("hours").items()}

@@ -83,7 +83,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "criterion.args.moment_detection_coeff: tells moments from quiet times, of which data.quiet_share is 0",
         ),
         (
-            ["criterion=earmark", "data.moments=random"],
+            ["data.quiet_share=0.2", "data.moments=random"],
             "data.quiet_share: needs data.moments=audible, here it is random",
         ),
         (

@@ -45,7 +45,10 @@ METHODS = {
     "avc": [],
     "astc": ["criterion.args.state_change_negatives=batch"],
     "replai_random": [],
-    "earmark": ["criterion.args.sound_units=[2]", "data.moments_per_segment=3"],  # 10 samples make the units
+    "earmark": [
+        *("criterion.args.sound_units=[2]", "data.moments_per_segment=3"),  # 10 samples make the units
+        *("data.quiet_share=0.3", "criterion.args.moment_detection_coeff=0.5"),
+    ],
     "avid": ["criterion.args.num_negatives=5"],
     "xdc": ["criterion.args.num_clusters=3"],
     "simclr_video": [],
@@ -226,7 +229,9 @@ def test_every_option_reaches_its_method() -> None:
     assert (units.sound_units.num_units, units.sound_units.seed) == ((5, 9), 3)
     told = built("criterion.args.moment_detection_coeff=0.4", "data.quiet_share=0.5")
     assert told.moment_detection == MomentDetectionOptions(weight=0.4, quiet_share=0.5)
-    assert built("criterion=earmark").moment_detection.quiet_share == 0.25
+    recipe = built("criterion=earmark")
+    assert (recipe.sound_unit, recipe.moment_detection.weight) == (SoundUnitOptions(weight=0.5), 0.0)
+    assert (recipe.contrastive, recipe.state_change) == (plain.contrastive, plain.state_change)
     for name, weights in (("avc", (1, 0)), ("astc", (0, 1)), ("replai_random", (0.5, 0.5))):
         model = built(f"criterion={name}")
         assert (model.contrastive.weight, model.state_change.weight) == weights
