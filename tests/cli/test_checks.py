@@ -79,8 +79,12 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "criterion.args.sound_units: needs at least one number; sound_unit_coeff is above 0",
         ),
         (
-            ["criterion=earmark", "data.quiet_share=0"],
+            ["criterion=earmark", "criterion.args.moment_detection_coeff=0.5"],
             "criterion.args.moment_detection_coeff: tells moments from quiet times, of which data.quiet_share is 0",
+        ),
+        (
+            ["data.quiet_share=0.2", "criterion.args.queue_size=8"],
+            "criterion.args.queue_size: would hold quiet times; data.quiet_share is above 0",
         ),
         (
             ["data.quiet_share=0.2", "data.moments=random"],
