@@ -297,9 +297,9 @@ def test_batches_see_equally_many_samples_and_shares_take_equally_many_steps(tmp
     of_halves = {label: samples for label, (_, samples) in seen("half_batches").items()}
     assert of_halves.keys() >= {REFERENCE, "half the batch"}
     assert set(of_halves.values()) == {samples["1"]}
-    of_recipe = {label: samples for label, (_, samples) in seen("earmark").items()}
-    assert of_recipe.keys() >= {REFERENCE, "earmark: sound units", "quiet times"}
-    assert set(of_recipe.values()) == {samples["1"]}
+    of_units = {label: samples for label, (_, samples) in seen("sound_units").items()}
+    assert of_units.keys() >= {REFERENCE, "half the batch, sound units", "half the batch, quiet times"}
+    assert set(of_units.values()) == {samples["1"]}
     assert all(abs(count - preset.num_steps * preset.batch_size) <= 4096 for count in samples.values())
     steps = {label: steps for label, (steps, _) in seen("hours").items()}
     assert all(abs(count - preset.num_steps) <= 64 for count in steps.values()), steps
@@ -307,7 +307,7 @@ def test_batches_see_equally_many_samples_and_shares_take_equally_many_steps(tmp
 
 def test_the_commands_of_studies_are_ones_that_earmark_takes(tmp_path: Path) -> None:
     preset = dataclasses.replace(PRESETS["quick"], seeds=(3,))
-    for name in ("moments", "gap", "recipe", "half_batches", "earmark"):
+    for name in ("moments", "gap", "recipe", "half_batches", "sound_units"):
         changed = [one.cell for one in cells_of_study(name, preset, tmp_path) if one.line == REFERENCE]
         for cell in changed if name != "gap" else changed[:1]:
             if cell.pretrain is not None and f"-{name}_" in cell.name:

@@ -75,11 +75,11 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "criterion.args.sound_units: belongs to the loss of sound units; sound_unit_coeff is 0",
         ),
         (
-            ["criterion=earmark", "criterion.args.sound_units=[]"],
+            ["criterion.args.sound_unit_coeff=0.5", "criterion.args.sound_units=[]"],
             "criterion.args.sound_units: needs at least one number; sound_unit_coeff is above 0",
         ),
         (
-            ["criterion=earmark", "criterion.args.moment_detection_coeff=0.5"],
+            ["criterion=astc", "criterion.args.moment_detection_coeff=0.5"],
             "criterion.args.moment_detection_coeff: tells moments from quiet times, of which data.quiet_share is 0",
         ),
         (

@@ -43,12 +43,12 @@ RUN = ["prepare.short_side=64", "prepare.workers=1", "environment.workers=0", "e
 METHODS = {
     "ssrl_audiopeak_aotv2": ["criterion.args.queue_size=8", "data.args.gaps=[0.1,0.5]"],
     "avc": [],
-    "astc": ["criterion.args.state_change_negatives=batch"],
-    "replai_random": [],
-    "earmark": [
+    "astc": [
+        *("criterion.args.state_change_negatives=batch", "criterion.args.sound_unit_coeff=0.5"),
         *("criterion.args.sound_units=[2]", "data.moments_per_segment=3"),  # 10 samples make the units
         *("data.quiet_share=0.3", "criterion.args.moment_detection_coeff=0.5"),
     ],
+    "replai_random": [],
     "avid": ["criterion.args.num_negatives=5"],
     "xdc": ["criterion.args.num_clusters=3"],
     "simclr_video": [],
@@ -229,9 +229,6 @@ def test_every_option_reaches_its_method() -> None:
     assert (units.sound_units.num_units, units.sound_units.seed) == ((5, 9), 3)
     told = built("criterion.args.moment_detection_coeff=0.4", "data.quiet_share=0.5")
     assert told.moment_detection == MomentDetectionOptions(weight=0.4, quiet_share=0.5)
-    recipe = built("criterion=earmark")
-    assert (recipe.sound_unit, recipe.moment_detection.weight) == (SoundUnitOptions(weight=0.5), 0.0)
-    assert (recipe.contrastive, recipe.state_change) == (plain.contrastive, plain.state_change)
     for name, weights in (("avc", (1, 0)), ("astc", (0, 1)), ("replai_random", (0.5, 0.5))):
         model = built(f"criterion={name}")
         assert (model.contrastive.weight, model.state_change.weight) == weights
@@ -248,9 +245,9 @@ def test_every_option_reaches_its_method() -> None:
 
 def test_a_run_that_ends_before_there_are_sound_units_is_refused() -> None:
     """Of 9 samples an epoch; 128 units need 640."""
-    built("criterion=earmark", "optim.epochs=72")
+    built("criterion.args.sound_unit_coeff=0.5", "optim.epochs=72")
     with pytest.raises(ConfigError, match=r"sound_units: 128 are made of the first 640 samples, and the run has 639:"):
-        built("criterion=earmark", "optim.epochs=71")
+        built("criterion.args.sound_unit_coeff=0.5", "optim.epochs=71")
 
 
 def test_every_criterion_is_a_method_and_every_method_a_criterion() -> None:
