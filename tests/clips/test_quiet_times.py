@@ -54,6 +54,10 @@ def test_the_largest_draw_is_still_quiet() -> None:
     quiet = QuietTimes([np.array([3.0])], np.array([6.0]), margin_seconds=0.5, distance_seconds=1.0)
     assert quiet.time_of(0, np.nextafter(1.0, 0.0)) == pytest.approx(5.5)
     assert quiet.time_of(0, 0.0) == 0.5
+    # of a video after so long a one that the draw is rounded to the end, past which an empty interval lies
+    after = QuietTimes([np.zeros(0), np.array([5.0])], np.array([1e12, 6.0]), margin_seconds=0.5, distance_seconds=1.0)
+    assert after.time_of(1, np.nextafter(1.0, 0.0)) == pytest.approx(4.0, abs=1e-3)
+    assert after.time_of(1, 0.0) == 0.5
 
 
 def test_so_many_visits_are_quiet_and_are_labelled_so(store: PreparedStore) -> None:

@@ -72,6 +72,9 @@ class QuietTimes:
             raise ValueError(f"video {video} has no quiet time")
         reached = self._reached[first] + draw * self.seconds(video)
         # to the right, so that intervals without any length are passed over
-        place = int(np.searchsorted(self._reached[first : last + 1], reached, side="right")) - 1 + first
-        place = min(place, last - 1)
-        return float(self._starts[place] + (reached - self._reached[place]))
+        place = int(np.searchsorted(self._reached[first:last], reached, side="right")) - 1 + first
+        # A number that rounding takes to the end of all intervals is in the last one of any length.
+        while self._reached[place + 1] == self._reached[place]:
+            place -= 1
+        length = self._reached[place + 1] - self._reached[place]
+        return float(self._starts[place] + min(reached - self._reached[place], length))
