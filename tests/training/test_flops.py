@@ -13,7 +13,7 @@ from earmark.training.launch import Launch, join_processes, run_processes
 from earmark.training.speed import compile_encoders
 from earmark.training.work import Work
 from tests.helpers.rank_runs import normed_model, processes
-from tests.helpers.small_methods import METHODS, make_inputs
+from tests.helpers.small_methods import METHODS, keywords_of, make_inputs
 from tests.helpers.tiny_run import TinyModel, lines_of, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -52,7 +52,7 @@ def test_every_method_is_counted_and_left_as_it_was(name: str) -> None:
     model = METHODS[name]().double()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
-    assert flops_per_sample(model, make_inputs(4), labels=LABELS) > 1000
+    assert flops_per_sample(model, make_inputs(4), labels=keywords_of(name)["labels"]) > 1000
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
