@@ -18,8 +18,6 @@ from tests.helpers.tiny_run import TinyModel, lines_of, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-LABELS = {"verb": torch.zeros(4, dtype=torch.int64), "noun": torch.zeros(4, dtype=torch.int64)}
-
 
 class Convolution(nn.Module):
     """A strided convolution and a linear layer, of an input that needs no gradient."""
