@@ -243,6 +243,12 @@ def test_every_option_reaches_its_method() -> None:
         built("criterion=xdc")
 
 
+def test_a_run_says_how_many_samples_are_of_quiet_times(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pretrain(folder, "astc", "logging.name=quiet", "optim.max_steps=1") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "quiet times: 0.3 of the samples, 1.2 s and more from every moment" in said
+
+
 def test_a_run_that_ends_before_there_are_sound_units_is_refused() -> None:
     """Of 9 samples an epoch; 128 units need 640."""
     built("criterion.args.sound_unit_coeff=0.5", "optim.epochs=72")

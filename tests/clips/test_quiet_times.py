@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from earmark.cli.checks import left_out_of_run
 from earmark.clips.dataset import MomentClips
 from earmark.clips.quiet_times import QuietTimes
 from earmark.clips.sampling import sample_seed
@@ -63,6 +64,8 @@ def test_the_largest_draw_is_still_quiet() -> None:
 def test_so_many_visits_are_quiet_and_are_labelled_so(store: PreparedStore) -> None:
     clips = MomentClips(store, quiet_share=0.25)
     assert (clips.quiet_distance_seconds, clips.num_videos_without_quiet_time) == (1.2, 1)
+    assert "no quiet time: in 1 video, whose samples are all moments" in left_out_of_run(clips, store, split="all")
+    assert not any("quiet" in line for line in left_out_of_run(MomentClips(store), store, split="all"))
     counts: Counter[str] = Counter()
     for epoch in range(1500):
         for index in range(len(clips)):

@@ -153,6 +153,9 @@ def test_weighted_samples_count_so_often_and_those_of_weight_0_are_left_out() ->
         ones = loss(*given, temperature=tau, weights=torch.ones_like(weights))
         assert ones.item() == pytest.approx(loss(*given, temperature=tau).item(), rel=1e-12)
         assert loss(*given, temperature=tau, weights=torch.zeros_like(weights)).item() == 0
+        for wrong in (weights[1:], weights[:, None]):
+            with pytest.raises(ValueError, match="need a weight of each of the 6 samples, got"):
+                loss(*given, temperature=tau, weights=wrong)
 
 
 @pytest.mark.parametrize("size", [1, 5])

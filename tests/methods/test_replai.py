@@ -228,13 +228,13 @@ def test_pairs_of_clips_reach_the_video_encoder_alone() -> None:
     assert not any(name.startswith(("backbone.audio", "mlp.audio", "mlp.aot", "mlp.video_aot")) for name in reached)
 
 
-QUIET = torch.tensor([1, 0, 1, 1])
+IS_MOMENT = torch.tensor([1, 0, 1, 1])
 
 
 def test_quiet_times_are_left_out_of_the_losses_of_moments() -> None:
     model = small_model(clip_pair=ClipPairOptions(weight=0.3)).double().eval()
     inputs = tuple(x.double() for x in small_inputs())
-    outputs, embeddings = model(*inputs, labels={"moment": QUIET}), model.embed(*inputs)
+    outputs, embeddings = model(*inputs, labels={"moment": IS_MOMENT}), model.embed(*inputs)
     before, after, sound = (
         (x := embeddings[f"contrastive_{kind}"].detach().numpy()) / np.linalg.norm(x, axis=1, keepdims=True)
         for kind in ("before", "after", "audio")
@@ -245,7 +245,7 @@ def test_quiet_times_are_left_out_of_the_losses_of_moments() -> None:
             logits = {j: anchors[i] @ candidates[j] / 0.07 for j in (0, 2, 3)}
             terms.append(math.log(sum(math.exp(x) for x in logits.values())) - logits[i])
     assert outputs["contrastive_loss"].item() == pytest.approx(np.mean(terms), rel=1e-10)
-    kept = model(*(x[QUIET > 0] for x in inputs))
+    kept = model(*(x[IS_MOMENT > 0] for x in inputs))
     for name in ("contrastive_loss", "state_change_loss", "clip_pair_loss"):
         assert outputs[name].item() == pytest.approx(kept[name].item(), rel=1e-12)
     for name in ("positive_similarity", "state_change_accuracy", "direction_accuracy"):
@@ -273,23 +273,23 @@ def test_a_batch_of_quiet_times_alone_has_no_loss_but_that_of_telling_them() -> 
 def test_moments_are_told_from_quiet_times_by_what_changes_in_the_features() -> None:
     model = small_model(moment_detection=MomentDetectionOptions(weight=0.5, quiet_share=0.2)).double().eval()
     inputs = tuple(x.double() for x in small_inputs())
-    outputs = model(*inputs, labels={"moment": QUIET})
+    outputs = model(*inputs, labels={"moment": IS_MOMENT})
     features = [model.backbone["video"](clip).detach().numpy() for clip in inputs[:2]]
     head = {key: value.detach().numpy() for key, value in model.mlp["moment"].state_dict().items()}
     hidden = np.maximum(np.abs(features[1] - features[0]) @ head["0.weight"].T + head["0.bias"], 0)
     logits = (hidden @ head["2.weight"].T + head["2.bias"])[:, 0]
     chance = 1 / (1 + np.exp(-logits))
-    quiet = QUIET.numpy()
+    moment = IS_MOMENT.numpy()
     # in batches of one quiet time of five the mean is half that of moments and half that of quiet times
-    expected = -(np.log(chance[quiet > 0]).sum() / 0.8 + np.log(1 - chance[quiet == 0]).sum() / 0.2) / 2 / 4
+    expected = -(np.log(chance[moment > 0]).sum() / 0.8 + np.log(1 - chance[moment == 0]).sum() / 0.2) / 2 / 4
     assert outputs["moment_detection_loss"].item() == pytest.approx(expected, rel=1e-10)
-    assert outputs["moment_detection_accuracy"].item() == pytest.approx(np.mean((logits > 0) == quiet))
-    reversed_clips = model(inputs[1], inputs[0], inputs[2], labels={"moment": QUIET})
+    assert outputs["moment_detection_accuracy"].item() == pytest.approx(np.mean((logits > 0) == moment))
+    reversed_clips = model(inputs[1], inputs[0], inputs[2], labels={"moment": IS_MOMENT})
     assert reversed_clips["moment_detection_loss"].item() == pytest.approx(expected, rel=1e-10)  # whatever the order
     with pytest.raises(ValueError, match="cannot be told from quiet times: the samples have no label moment"):
         model(*inputs)
     with pytest.raises(ValueError, match="a queue of past samples would hold quiet times"):
-        small_model(contrastive=ContrastiveOptions(queue_size=4))(*small_inputs(), labels={"moment": QUIET})
+        small_model(contrastive=ContrastiveOptions(queue_size=4))(*small_inputs(), labels={"moment": IS_MOMENT})
 
 
 def test_temperatures_reach_their_losses() -> None:

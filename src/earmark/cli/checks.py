@@ -174,6 +174,9 @@ def left_out_of_run(clips: "MomentClips", store: "PreparedStore", *, split: str)
         (clips.num_unusable_moments, "moment", "too near an end of the video for both clips"),
     ]
     lines = [f"left out: {counted(number, noun)}{where} {why}" for number, noun, why in counts if number]
+    if clips.num_videos_without_quiet_time:
+        without = counted(clips.num_videos_without_quiet_time, "video")
+        lines.append(f"no quiet time: in {without}, whose samples are all moments")
     if clips.num_labelled_moments is not None:
         lines.append(
             f"{clips.num_labelled_moments} of {counted(clips.num_moments, 'moment')} lie in an annotated action; "

@@ -277,9 +277,6 @@ def say_what_is_trained_on(config: PretrainConfig, store: "PreparedStore", clips
     if clips.quiet_share:
         apart = f"{clips.quiet_distance_seconds:g} s and more from every moment"
         say(f"quiet times: {clips.quiet_share:g} of the samples, {apart}")
-    if clips.num_videos_without_quiet_time:
-        without = counted(clips.num_videos_without_quiet_time, "video")
-        say(f"no quiet time: in {without}, whose samples are all moments")
     trained_on = "all splits" if config.data.split == "all" else f"split {config.data.split}"
     say(f"videos: {len(clips.video_ids)} of {trained_on}")
     for line in held_out_videos_seen(clips, store):

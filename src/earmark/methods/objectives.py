@@ -76,6 +76,7 @@ def audio_visual_correspondence_loss(
         8.0
     """
     _check(temperature, video_before=video_before, video_after=video_after, audio=audio)
+    _check_weights(weights, len(audio))
     with torch.autocast(audio.device.type, enabled=False):
         before, after, sound = (l2_normalize(x) for x in (video_before, video_after, audio))
         all_before, all_after, all_sound = before, after, sound
@@ -140,6 +141,7 @@ def audible_state_change_loss(
     forward, backward = state_change_logits(
         change_forward=change_forward, change_backward=change_backward, audio=audio, temperature=temperature
     )
+    _check_weights(weights, len(audio))
     # softplus(-x) = -log sigmoid(x), without overflow.
     return (_weighted_mean(F.softplus(-forward), weights) + _weighted_mean(F.softplus(backward), weights)) / 2
 
@@ -204,6 +206,7 @@ def contrastive_state_change_loss(
         32.0
     """
     _check(temperature, change_forward=change_forward, change_backward=change_backward, audio=audio)
+    _check_weights(weights, len(audio))
     with torch.autocast(audio.device.type, enabled=False):
         forward, backward, sound = (l2_normalize(x) for x in (change_forward, change_backward, audio))
         all_forward, all_backward, all_sound = forward, backward, sound
@@ -257,6 +260,7 @@ def nt_xent_loss(
         7.0
     """
     _check(temperature, first=first, second=second)
+    _check_weights(weights, len(first))
     with torch.autocast(first.device.type, enabled=False):
         views = [l2_normalize(first), l2_normalize(second)]
         all_first, all_second = views
@@ -346,6 +350,11 @@ def l2_normalize(x: Tensor) -> Tensor:
         x = x.float()
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return torch.div(x, length.masked_fill(length < 1e-12, torch.inf))
+
+
+def _check_weights(weights: Tensor | None, num_samples: int) -> None:
+    if weights is not None and weights.shape != (num_samples,):
+        raise ValueError(f"need a weight of each of the {num_samples} samples, got {tuple(weights.shape)}")
 
 
 def _check(temperature: float | Tensor, **embeddings: Tensor) -> None:
