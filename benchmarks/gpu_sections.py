@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from earmark.clips.dataset import ActionClips, MomentClips, collate
+from earmark.clips.action_clips import ActionClips
+from earmark.clips.dataset import MomentClips, collate
 from earmark.clips.loading import load_batches
 from earmark.clips.sampling import EpochBatches
 from earmark.clips.store import PreparedStore

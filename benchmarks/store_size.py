@@ -30,7 +30,8 @@ import scipy.stats
 import torch
 from torch import nn
 
-from earmark.clips.dataset import ActionClips, MomentClips, collate
+from earmark.clips.action_clips import ActionClips
+from earmark.clips.dataset import MomentClips, collate
 from earmark.clips.loading import load_batches
 from earmark.clips.sampling import EpochBatches
 from earmark.clips.splitmix64 import random_integers

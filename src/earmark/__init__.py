@@ -18,7 +18,8 @@ from earmark.lazy import lazy_names
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from earmark.clips.dataset import ActionClips, MomentClips, collate
+    from earmark.clips.action_clips import ActionClips
+    from earmark.clips.dataset import MomentClips, collate
     from earmark.clips.sampling import EpochBatches
     from earmark.clips.store import PreparedStore
     from earmark.clips.transforms import LogMel, VideoCrop
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from earmark.training.pretraining import pretrain
 
 _MODULE_OF = {
-    "ActionClips": "clips.dataset",
+    "ActionClips": "clips.action_clips",
     "AudioVisualModel": "methods.replai",
     "EpochBatches": "clips.sampling",
     "LogMel": "clips.transforms",

@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from earmark.cli.checks import left_out_of_run
-from earmark.clips.dataset import ActionClips, MomentClips, collate
+from earmark.clips.action_clips import ActionClips
+from earmark.clips.dataset import MomentClips, collate
 from earmark.clips.sampling import sample_seed
 from earmark.clips.store import PreparedStore
 from earmark.datasets.records import ActionRecord

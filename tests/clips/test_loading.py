@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from earmark.clips.dataset import ActionClips, MomentClips, collate
+from earmark.clips.action_clips import ActionClips
+from earmark.clips.dataset import MomentClips, collate
 from earmark.clips.loading import BATCHES_AHEAD, load_batches
 from earmark.clips.sampling import EpochBatches
 from earmark.clips.store import PreparedStore

@@ -25,7 +25,8 @@ from joblib.externals.loky import get_reusable_executor
 from torch import Tensor
 
 from earmark.clips import ring
-from earmark.clips.dataset import ActionClips, MomentClips, collate
+from earmark.clips.action_clips import ActionClips
+from earmark.clips.dataset import MomentClips, collate
 from earmark.clips.loading import WorkerLostError, load_batches
 from earmark.clips.sampling import sample_seed
 from earmark.clips.store import PreparedStore

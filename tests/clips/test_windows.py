@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from earmark.clips.dataset import ActionClips
+from earmark.clips.action_clips import ActionClips
 from earmark.clips.store import PreparedStore
 from earmark.clips.windows import VideoWindows, WindowClips, WindowOptions, plan_windows
 from earmark.datasets.records import ActionRecord

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from earmark.clips.dataset import ActionClips
+from earmark.clips.action_clips import ActionClips
 from earmark.clips.store import PreparedStore
 from earmark.clips.transforms import LogMel, VideoCrop
 from earmark.datasets.records import ActionRecord

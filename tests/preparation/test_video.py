@@ -136,7 +136,7 @@ def test_every_usable_clip_of_just_what_was_kept_can_be_read(stores: tuple[Prepa
 
 def test_clips_of_actions_need_whole_videos(stores: tuple[PreparedStore, PreparedStore]) -> None:
     pytest.importorskip("torch", reason="clips need torch, preparing does not")
-    from earmark.clips.dataset import ActionClips
+    from earmark.clips.action_clips import ActionClips
 
     actions = [ActionRecord("x", "a", 1.8, 2.6, "P01", {"verb": 1})]
     assert len(ActionClips(stores[0], actions)) == 1

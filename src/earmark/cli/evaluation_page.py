@@ -114,7 +114,7 @@ def _judged_clips(
     """Return test actions that were answered right and wrong, with frames from their start to their end."""
     import numpy as np
 
-    from earmark.clips.dataset import ActionClips
+    from earmark.clips.action_clips import ActionClips
     from earmark.evaluation.frame_strips import FRAMES_SHOWN
     from earmark.evaluation.judged_clips import JudgedClip, answers_to, choose_samples, right_and_confident
 

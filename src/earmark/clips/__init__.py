@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from earmark.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from earmark.clips.action_clips import ActionClips
     from earmark.clips.collation import collate
-    from earmark.clips.dataset import ActionClips, MomentClips
+    from earmark.clips.dataset import MomentClips
     from earmark.clips.loading import load_batches
     from earmark.clips.remote import is_url
     from earmark.clips.sampling import EpochBatches, epoch_order, sample_seed, uniform_draw
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from earmark.clips.windows import WindowClips, WindowOptions, plan_windows
 
 _MODULE_OF = {
-    "ActionClips": "dataset",
+    "ActionClips": "action_clips",
     "AugmentedLogMel": "sound_augmentation",
     "EpochBatches": "sampling",
     "LogMel": "transforms",

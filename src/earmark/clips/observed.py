@@ -1,14 +1,14 @@
 """Clips of what is seen before an action: the data of anticipation.
 
-Path of a sample: as `earmark.clips.dataset.ActionClips`, but the clips end a fixed time before the action starts, and
-nothing later is read: no picture, and no sound.
+Path of a sample: as `earmark.clips.action_clips.ActionClips`, but the clips end a fixed time before the action starts,
+and nothing later is read: no picture, and no sound.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from earmark.clips.dataset import ActionClips
+from earmark.clips.action_clips import ActionClips
 from earmark.clips.sampling import uniform_draw
 from earmark.clips.stored_clips import ClipWindow
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from earmark.clips.dataset import ActionClips
+from earmark.clips.action_clips import ActionClips
 from earmark.clips.state_change_parts import NUM_KEYFRAMES, PART_SECONDS, ChangePart
 from earmark.clips.store import PreparedStore
 from earmark.clips.stored_clips import ClipWindow

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from earmark.clips.dataset import ActionClips
+from earmark.clips.action_clips import ActionClips
 from earmark.clips.sampling import Visits
 from earmark.clips.store import PreparedStore
 from earmark.clips.stored_clips import ClipWindow, StoredClips, num_frames_of

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from rich.table import Table
 
-from earmark.clips.dataset import ActionClips
+from earmark.clips.action_clips import ActionClips
 from earmark.datasets import parents_in
 from earmark.evaluation.action_parts import action_parts
 from earmark.evaluation.action_results import ACTION_COLUMNS, ClassAccuracy, ColumnResult, measure_actions

@@ -44,7 +44,7 @@ _logger = logging.getLogger(__name__)
 class Cacheable(Protocol):
     """An object that declares everything its output depends on beside its inputs; a feature cache needs that.
 
-    `earmark.clips.dataset.ActionClips`, `earmark.clips.transforms.VideoCrop` and every
+    `earmark.clips.action_clips.ActionClips`, `earmark.clips.transforms.VideoCrop` and every
     `earmark.encoders.base.Encoder` do. Other objects are refused: a key that leaves a setting out would return the
     features of another setting.
     """

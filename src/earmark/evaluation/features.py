@@ -74,7 +74,7 @@ class FeatureOptions:
 
 
 class LabelledClips(Protocol):
-    """What evaluation needs of a labelled data set; `earmark.clips.dataset.ActionClips` is one.
+    """What evaluation needs of a labelled data set; `earmark.clips.action_clips.ActionClips` is one.
 
     Attributes:
         action_of_item: Which action each item is a clip of, int64 ``(num_items,)``; every action has the same number of
@@ -94,7 +94,7 @@ class LabelledClips(Protocol):
 
 @runtime_checkable
 class _Separable(Protocol):
-    """Clips of which one modality alone can be read, as `earmark.clips.dataset.ActionClips`."""
+    """Clips of which one modality alone can be read, as `earmark.clips.action_clips.ActionClips`."""
 
     def only(self, modality: Modality) -> LabelledClips:
         """Return the same clips, of which only this is read."""
@@ -119,7 +119,7 @@ def extract_features(
 
     Args:
         encoder: Maps ``(B, 3, T, H, W)`` float, or ``(B, 1, frames, F)`` for sound, to ``(B, D)``.
-        clips: Items keyed by ``(index, seed)``, as `earmark.clips.dataset.ActionClips`.
+        clips: Items keyed by ``(index, seed)``, as `earmark.clips.action_clips.ActionClips`.
         transform: Called on the device: as ``transform(video, seed, video_size)``, as
             `earmark.clips.transforms.VideoCrop`, or for sound as ``transform(audio)``, as
             `earmark.clips.transforms.LogMel`.

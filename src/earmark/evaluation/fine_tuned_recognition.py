@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import nn
 
-from earmark.clips.dataset import ActionClips
+from earmark.clips.action_clips import ActionClips
 from earmark.datasets import sounds_of
 from earmark.evaluation.action_recognition import ActionRecognition
 from earmark.evaluation.base import ClipOptions, Setting, WithoutFeatures

@@ -169,8 +169,8 @@ def fine_tune(
 
     Args:
         encoder: Maps inputs to features (B, D). It is not changed.
-        train_clips: Labelled clips, as `earmark.clips.dataset.ActionClips`; with ``random=True`` an action's clip lies
-            elsewhere at each visit. Of several clips of an action each visit draws one.
+        train_clips: Labelled clips, as `earmark.clips.action_clips.ActionClips`; with ``random=True`` an action's clip
+            lies elsewhere at each visit. Of several clips of an action each visit draws one.
         test_clips: Labelled clips to answer about.
         num_classes: Classes of each label column.
         train_videos: Video of each training action; needed where there is a choice.

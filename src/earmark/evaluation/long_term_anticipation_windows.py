@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from earmark.clips.dataset import ActionClips
+from earmark.clips.action_clips import ActionClips
 from earmark.datasets import anticipation_windows, lost_anticipation_windows
 from earmark.evaluation.base import ClipOptions, RecordCount
 from earmark.wording import counted

@@ -28,7 +28,8 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional
 
-from earmark.clips.dataset import ActionClips, collate
+from earmark.clips.action_clips import ActionClips
+from earmark.clips.dataset import collate
 from earmark.clips.loading import load_batches
 from earmark.clips.sampling import epoch_order, sample_seed
 from earmark.console import new_console

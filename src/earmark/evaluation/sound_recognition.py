@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from earmark.clips.dataset import ActionClips
+from earmark.clips.action_clips import ActionClips
 from earmark.datasets import parent_of, sounds_of
 from earmark.evaluation.action_recognition import ClassAccuracy
 from earmark.evaluation.base import Answers, ClipOptions, RecordCount, Task
