@@ -246,7 +246,8 @@ def test_points_of_a_study_differ_from_the_table_in_its_factor_alone(
             assert one.label is not None
             (change,) = (x.change for key, x in variant.variants.items() if (x.shown or key) == one.label)
             of_batch = {"optim.batch_size"} if change.batch != 1 else set()
-            assert keys == {text.partition("=")[0] for text in change.overrides} | of_batch
+            of_length = {"optim.epochs", "logging.save_freq"} if change.batch * change.steps != 1 else set()
+            assert keys == {text.partition("=")[0] for text in change.overrides} | of_batch | of_length
         for task, command in cell.evaluations.items():  # judged on the videos of the table, as they are
             differing = set(command.overrides) ^ set(usual.evaluations[task].overrides)
             assert {text.partition("=")[0] for text in differing} == {"logging.name", "evaluate.checkpoint"}
@@ -300,6 +301,11 @@ def test_batches_see_equally_many_samples_and_shares_take_equally_many_steps(tmp
     of_units = {label: samples for label, (_, samples) in seen("sound_units").items()}
     assert of_units.keys() >= {REFERENCE, "half the batch, sound units", "half the batch, quiet times"}
     assert set(of_units.values()) == {samples["1"]}
+    of_quarters = {label: samples for label, (_, samples) in seen("quarter_batches").items()}
+    assert of_quarters.pop(REFERENCE) == samples["1"]
+    assert of_quarters.keys() == {"a quarter of the batch", "a quarter of the batch, sound units"}
+    seven_eighths = 7 / 8 * preset.num_steps * preset.batch_size
+    assert all(abs(count - seven_eighths) <= 4096 for count in of_quarters.values()), of_quarters
     assert all(abs(count - preset.num_steps * preset.batch_size) <= 4096 for count in samples.values())
     steps = {label: steps for label, (steps, _) in seen("hours").items()}
     assert all(abs(count - preset.num_steps) <= 64 for count in steps.values()), steps
@@ -307,7 +313,7 @@ def test_batches_see_equally_many_samples_and_shares_take_equally_many_steps(tmp
 
 def test_the_commands_of_studies_are_ones_that_earmark_takes(tmp_path: Path) -> None:
     preset = dataclasses.replace(PRESETS["quick"], seeds=(3,))
-    for name in ("moments", "gap", "recipe", "half_batches", "sound_units"):
+    for name in ("moments", "gap", "recipe", "half_batches", "sound_units", "quarter_batches"):
         changed = [one.cell for one in cells_of_study(name, preset, tmp_path) if one.line == REFERENCE]
         for cell in changed if name != "gap" else changed[:1]:
             if cell.pretrain is not None and f"-{name}_" in cell.name:
