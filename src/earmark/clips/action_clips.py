@@ -2,9 +2,9 @@
 
 Path of a sample: prepared store --clips (+ sampling)--> batch --transforms--> model inputs.
 
-Keys are those of `earmark.clips.dataset`. A batch has ``video``, uint8 (B, T, H, W, 3), ``audio``, int16 (B, S), only
-if asked for, ``index``, ``seed`` and ``video_size`` as there, and ``label_<column>``, int64 (B,), for each label
-column.
+Keys are those of `earmark.clips.dataset`. A batch has ``video``, uint8 (B, T, H, W, 3), unless there are no pictures,
+``audio``, int16 (B, S), only if asked for, ``index``, ``seed`` and ``video_size`` as there, and ``label_<column>``,
+int64 (B,), for each label column.
 """
 
 import copy
