@@ -24,7 +24,7 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 from torch import Tensor
 
-from earmark.clips import ring
+from earmark.clips import ring, ring_memory
 from earmark.clips.action_clips import ActionClips
 from earmark.clips.dataset import MomentClips, collate
 from earmark.clips.loading import WorkerLostError, load_batches
@@ -542,7 +542,7 @@ def test_memory_is_not_used_again_before_its_copy_has_ended(
     monkeypatch.setattr(ring, "copy_stream", lambda device: SimpleNamespace(synchronize=lambda: None))
     monkeypatch.setattr(ring, "send", send)
     monkeypatch.setattr(ring, "arrived", arrived)
-    monkeypatch.setattr(ring, "_pin", lambda *_: None)
+    monkeypatch.setattr(ring_memory, "_pin", lambda *_: None)
     clips = MomentClips(store)
     keys = keys_of(len(clips), [4] * 20)
     loaded = list(load(clips, keys))
@@ -560,9 +560,9 @@ def test_memory_that_cannot_be_pinned_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     memory = mmap.mmap(-1, 1 << 20)
     with pytest.warns(RuntimeWarning, match=r"1 MB of memory for batches can't be pinned \(CUDA error 2\)"):
-        assert ring._pin(memory, 1 << 20, CPU) is None
+        assert ring_memory._pin(memory, 1 << 20, CPU) is None
     library.cudaHostRegister = lambda address, num_bytes, flags: 0
-    address = ring._pin(memory, 1 << 20, CPU)
+    address = ring_memory._pin(memory, 1 << 20, CPU)
     assert address == np.frombuffer(memory, np.uint8).ctypes.data
 
 

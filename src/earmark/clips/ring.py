@@ -10,13 +10,11 @@ is killed: workers see the end of their caller, the caller that of a worker.
 
 import contextlib
 import itertools
-import mmap
 import multiprocessing
 import os
 import pickle
 import selectors
 import signal
-import tempfile
 import threading
 import time
 import warnings
@@ -29,12 +27,11 @@ from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from earmark.clips.fork_server import ensure_fork_server
+from earmark.clips.ring_memory import RingMemory, Slot, whole_pages
 from earmark.clips.ring_worker import (
     DONE_FORMAT,
     IGNORED_SIGNALS,
@@ -42,7 +39,6 @@ from earmark.clips.ring_worker import (
     Descriptor,
     Done,
     RowClips,
-    SlotLayout,
     Task,
     WorkerArguments,
     in_hand,
@@ -70,30 +66,12 @@ class WorkerLostError(RuntimeError):
 
 
 @dataclass(eq=False)
-class _Slot:
-    """Room for one batch in the shared memory."""
-
-    offset: int
-    capacity: int
-    layout: SlotLayout
-    memory: mmap.mmap
-    lent: list["weakref.ref[npt.NDArray[Any]]"] = field(default_factory=list)
-    copied: torch.cuda.Event | None = None
-    pinned: int | None = None  # its address, if it is
-
-    def is_free(self) -> bool:
-        """Return whether the last batch is neither being copied nor held by anybody."""
-        is_copied: bool = self.copied is None or self.copied.query()  # type: ignore[no-untyped-call]
-        return is_copied and all(array() is None for array in self.lent)
-
-
-@dataclass(eq=False)
 class _Batch:
     """A batch that workers are reading, or have read."""
 
     number: int
     visits: list[tuple[int, int]]
-    slot: _Slot | None = None  # None where the keys were wrong already
+    slot: Slot | None = None  # None where the keys were wrong already
     size: tuple[int, int] = (0, 0)
     num_rows_left: int = 0
     num_failed: int = 0
@@ -146,7 +124,6 @@ class _Ring:
         self._pid, self._is_closed = os.getpid(), False
         self._starting: tuple[int, Connection] | None = None  # the thread that starts a worker, and what it will tell
         self._workers: list[_Worker] = []
-        self._slots: list[_Slot] = []
         self._ahead: deque[_Batch] = deque()
         self._numbers = itertools.count()
         self._unsent: deque[bytes] = deque()
@@ -159,7 +136,7 @@ class _Ring:
         self._context: Any = multiprocessing.get_context(method)
         self._restarts_left = NUM_RESTARTS
         tasks, tasks_to, done_from, done = map(Descriptor, (*os.pipe(), *os.pipe()))
-        self._memory = _unnamed_memory()
+        self._memory = RingMemory(device, self._stream)
         self._ends, self._worker_ends = [tasks_to, done_from], [tasks, done]
         self._tasks, self._done = tasks_to, done_from
         _rings.add(self)
@@ -188,10 +165,8 @@ class _Ring:
                     f"{name} can't be handed to loader processes: {error}; num_workers=0 or start_method='fork' "
                     "does without that"
                 ) from error
-        start = _pages(16 * self._num_workers)
-        self._num_bytes = _pages(start + len(pickled))
-        os.ftruncate(self._memory.fileno(), self._num_bytes)
-        header = mmap.mmap(self._memory.fileno(), self._num_bytes)
+        start = whole_pages(16 * self._num_workers)
+        header = self._memory.first(start + len(pickled))
         header[start : start + len(pickled)] = pickled
         self._in_hand = in_hand(header, self._num_workers)
         self._pickled = (start, start + len(pickled))
@@ -206,7 +181,7 @@ class _Ring:
             caller=self._pid,
             clips=self._inherited,
             pickled=self._pickled,
-            memory=self._memory,
+            memory=self._memory.descriptor,
             tasks=tasks,
             done=done,
             told=told,
@@ -245,9 +220,7 @@ class _Ring:
             with contextlib.suppress(ValueError):  # it hangs in the kernel
                 worker.process.close()
         self._selector.close()
-        self._unpin()
         self._memory.close()
-        self._slots.clear()
         self._ahead.clear()
 
     def _wait_for_ends(self, seconds: float) -> None:
@@ -267,7 +240,7 @@ class _Ring:
         """In a process forked from the caller's: let go of what would keep workers from seeing the caller's end."""
         thread, told_from = self._starting or (None, None)
         is_worker = thread == threading.get_ident()
-        for end in self._ends if is_worker else (*self._ends, *self._worker_ends, self._memory):
+        for end in self._ends if is_worker else (*self._ends, *self._worker_ends, self._memory.descriptor):
             end.close()
         for told in (told_from, *(worker.told for worker in self._workers)):
             if told is not None:
@@ -369,8 +342,8 @@ class _Ring:
     def _publish(self, keys_left: Iterator[list[Key]]) -> None:
         """Hand out the next batches, as far as there is room."""
         while sum(batch.sent is None for batch in self._ahead) < BATCHES_AHEAD:
-            free = [slot for slot in self._slots if slot.is_free() and not self._is_ahead(slot)]
-            if self._stream is not None and not free and len(self._slots) >= MAX_PINNED_SLOTS:
+            free = [slot for slot in self._memory.slots if slot.is_free() and not self._is_ahead(slot)]
+            if self._stream is not None and not free and len(self._memory.slots) >= MAX_PINNED_SLOTS:
                 break  # its copies will have ended when the next batch is asked for
             keys = next(keys_left, None)
             if keys is None:
@@ -378,10 +351,10 @@ class _Ring:
             self._ahead.append(self._begun(keys, free))
         self._write_tasks()
 
-    def _is_ahead(self, slot: _Slot) -> bool:
+    def _is_ahead(self, slot: Slot) -> bool:
         return any(batch.slot is slot for batch in self._ahead)
 
-    def _begun(self, keys: list[Key], free: list[_Slot]) -> _Batch:
+    def _begun(self, keys: list[Key], free: list[Slot]) -> _Batch:
         """Queue the tasks of a batch; keys that mean nothing are told when it is asked for."""
         try:
             visits = [self._clips.visit(key) for key in keys]
@@ -389,7 +362,9 @@ class _Ring:
         except Exception as error:
             return _Batch(next(self._numbers), [], num_failed=1, errors=[(0, error)])
         num_rows = len(keys)
-        slot = next((slot for slot in free if slot.capacity >= num_rows), None) or self._new_slot(num_rows)
+        slot = next((slot for slot in free if slot.capacity >= num_rows), None)
+        if slot is None:
+            slot = self._memory.new_slot(self._clips, num_rows)
         slot.lent, slot.copied = [], None
         batch = _Batch(next(self._numbers), visits, slot, size, num_rows)
         arrays = slot.layout.arrays(slot.memory, self._clips.row_shapes(size), num_rows)
@@ -431,55 +406,6 @@ class _Ring:
         tensors |= {name: tensors[clip] for name, clip in self._clips.same_clips.items()}
         batch.sent = send(tensors, self._device, self._stream)
         slot.copied = batch.sent[1]
-
-    # -- Memory -------------------------------------------------------------------------------------------------------
-
-    def _new_slot(self, capacity: int) -> _Slot:
-        layout, offset = SlotLayout.of(self._clips, capacity), self._num_bytes
-        self._num_bytes += layout.num_bytes
-        os.ftruncate(self._memory.fileno(), self._num_bytes)
-        slot = _Slot(offset, capacity, layout, mmap.mmap(self._memory.fileno(), layout.num_bytes, offset=offset))
-        if self._stream is not None:
-            slot.pinned = _pin(slot.memory, layout.num_bytes, self._device)
-        self._slots.append(slot)
-        return slot
-
-    def _unpin(self) -> None:
-        pinned = [slot.pinned for slot in self._slots if slot.pinned is not None]
-        if pinned and self._stream is not None:
-            self._stream.synchronize()
-            for address in pinned:
-                torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]
-
-
-def _pin(memory: mmap.mmap, num_bytes: int, device: torch.device) -> int | None:
-    """Register memory as pinned, which a GPU copies by itself; return its address, or None with a warning."""
-    address = np.frombuffer(memory, np.uint8).ctypes.data
-    with torch.cuda.device(device):
-        result = torch.cuda.cudart().cudaHostRegister(address, num_bytes, 0)  # type: ignore[no-untyped-call]
-        if int(result) == 0:
-            return address
-        warnings.warn(
-            f"{num_bytes / 1e6:.0f} MB of memory for batches can't be pinned (CUDA error {int(result)}): copies to "
-            f"{device} are slower and do not run beside its work",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        with contextlib.suppress(RuntimeError):  # else the next kernel would report that error as its own
-            torch.zeros(1, device=device)
-    return None
-
-
-def _unnamed_memory() -> Descriptor:
-    """Return memory that ends with the last process that holds it."""
-    if hasattr(os, "memfd_create"):  # not in /dev/shm, which containers often limit to 64 MB
-        return Descriptor(os.memfd_create("earmark-batches"))
-    with tempfile.TemporaryFile() as file:
-        return Descriptor(os.dup(file.fileno()))
-
-
-def _pages(num_bytes: int) -> int:
-    return max(-(-num_bytes // mmap.ALLOCATIONGRANULARITY), 1) * mmap.ALLOCATIONGRANULARITY
 
 
 def _default_start_method() -> StartMethod:
