@@ -40,7 +40,8 @@ from earmark.clips.store import PreparedStore
 from earmark.clips.transforms import VideoCrop
 from earmark.clips.windows import WindowClips, WindowOptions, WindowPlan, plan_windows
 from earmark.encoders import new_encoder
-from earmark.evaluation.feature_writing import FeatureModel, FeatureWriting, write_features
+from earmark.evaluation.feature_settings import FeatureModel, FeatureWriting
+from earmark.evaluation.feature_writing import write_features
 from earmark.media import PacketIndex, write_prepared
 from earmark.moments import detector_parameters, moments_table
 from earmark.preparation.catalog import PreparedVideo

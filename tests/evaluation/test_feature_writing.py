@@ -20,7 +20,8 @@ from earmark.encoders import new_encoder
 from earmark.evaluation import feature_writing
 from earmark.evaluation.feature_files import FeatureFileError, load_features, write_feature_file
 from earmark.evaluation.feature_index import FeatureSettingsError
-from earmark.evaluation.feature_writing import FeatureModel, FeatureReport, FeatureWriting, write_features
+from earmark.evaluation.feature_settings import FeatureModel, FeatureWriting
+from earmark.evaluation.feature_writing import FeatureReport, write_features
 from earmark.evaluation.features import FeatureOptions, Modality, extract_features
 from earmark.media import PacketIndex
 from tests.helpers.made_store import add_video, finish_store

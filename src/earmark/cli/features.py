@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from earmark.clips.store import PreparedStore
     from earmark.clips.windows import WindowOptions
     from earmark.datasets import ActionRecord
-    from earmark.evaluation.feature_writing import FeatureModel, FeatureReport
+    from earmark.evaluation.feature_settings import FeatureModel
+    from earmark.evaluation.feature_writing import FeatureReport
 
 __all__ = ["add_arguments", "run"]
 
@@ -166,7 +167,8 @@ def _written(
     device: "torch.device",
 ) -> "FeatureReport":
     from earmark.clips.windows import plan_windows
-    from earmark.evaluation.feature_writing import FeatureWriting, write_features
+    from earmark.evaluation.feature_settings import FeatureWriting
+    from earmark.evaluation.feature_writing import write_features
 
     rows = [video for video in store.catalog if options.split in ("all", video.split)]
     plan = plan_windows(
@@ -243,7 +245,7 @@ def _models(
     from earmark.cli.build import require_input_fits, say_empty_bands
     from earmark.clips.transforms import VideoCrop
     from earmark.encoders import spectrogram_for
-    from earmark.evaluation.feature_writing import FeatureModel
+    from earmark.evaluation.feature_settings import FeatureModel
 
     models: dict[Modality, FeatureModel] = {}
     if "video" in chosen:

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     )
     from earmark.evaluation.feature_files import FeatureFileError, VideoFeatures, load_features
     from earmark.evaluation.feature_index import FeatureSettingsError
-    from earmark.evaluation.feature_writing import FeatureModel, FeatureReport, FeatureWriting, write_features
+    from earmark.evaluation.feature_settings import FeatureModel, FeatureWriting
+    from earmark.evaluation.feature_writing import FeatureReport, write_features
     from earmark.evaluation.features import (
         Cacheable,
         FeatureOptions,
@@ -106,11 +107,11 @@ _MODULE_OF = {
     "Events": "detection_metrics",
     "Example": "report",
     "FeatureFileError": "feature_files",
-    "FeatureModel": "feature_writing",
+    "FeatureModel": "feature_settings",
     "FeatureOptions": "features",
     "FeatureReport": "feature_writing",
     "FeatureSettingsError": "feature_index",
-    "FeatureWriting": "feature_writing",
+    "FeatureWriting": "feature_settings",
     "FineTunedActionRecognition": "fine_tuned_recognition",
     "FineTunedSoundRecognition": "fine_tuned_recognition",
     "FineTunedStateChange": "fine_tuned_state_change",

@@ -11,14 +11,12 @@ on where a run was stopped, nor on what other videos there are.
 and why. Files of other settings are not mixed with these.
 """
 
-import hashlib
-import json
 import os
 import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +25,29 @@ import numpy.typing as npt
 import torch
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 
-from earmark import __version__
 from earmark.atomic import remove_abandoned, remove_abandoned_scratch
 from earmark.clips.collation import collate
 from earmark.clips.loading import load_batches
 from earmark.clips.store import PreparedStore
 from earmark.clips.windows import VideoWindows, WindowClips, WindowOptions, WindowPlan
 from earmark.console import new_console
-from earmark.evaluation.feature_cache import _declared, encoder_fingerprint
 from earmark.evaluation.feature_files import (
-    FORMAT_VERSION,
     FeatureFileError,
-    Format,
     read_metadata,
-    require_format,
     write_feature_file,
 )
-from earmark.evaluation.feature_index import PARTS_FOLDER, FeatureIndex, FeatureSettingsError, compared_settings
+from earmark.evaluation.feature_index import PARTS_FOLDER, FeatureIndex, FeatureSettingsError
 from earmark.evaluation.feature_parts import FeatureParts
+from earmark.evaluation.feature_settings import (
+    FeatureModel,
+    FeatureWriting,
+    check_settings,
+    digest_of,
+    feature_settings,
+    video_settings,
+)
 from earmark.evaluation.features import (
     _BATCHES_UNDER_WAY,
     Modality,
@@ -56,52 +57,13 @@ from earmark.evaluation.features import (
 )
 from earmark.preparation.catalog import StoreError, prepared_name
 
-__all__ = ["FeatureModel", "FeatureReport", "FeatureSettingsError", "FeatureWriting", "write_features"]
+__all__ = ["FeatureReport", "write_features"]
 
 PART_ROWS = 512
 _CLIP_NAMES = ("video", "video_before", "video_after")
 _CHANGE = "video_change"
 
 Rows = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureModel:
-    """An encoder with what makes its inputs.
-
-    Attributes:
-        encoder: Maps inputs to (B, D); it is moved to the device and left there, in its own mode.
-        transform: Makes inputs of clips, as `earmark.clips.transforms.VideoCrop`, or of sound, as `LogMel`. It must not
-            draw: a place has one feature.
-        name: What the encoder is, in words, for whoever reads the file.
-    """
-
-    encoder: nn.Module
-    transform: nn.Module
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureWriting:
-    """How features are computed and kept.
-
-    Attributes:
-        format: Of the files.
-        part: (k, n): of all videos, in their order, only every n-th from the k-th on.
-        batch_size: Places per batch.
-        num_workers: Processes that read clips; 0 reads between computing.
-        device: Where the encoders run.
-        bfloat16: Compute in bfloat16; on GPUs alone.
-        progress: Show a progress bar.
-    """
-
-    format: Format = "npz"
-    part: tuple[int, int] = (1, 1)
-    batch_size: int = 64
-    num_workers: int = 0
-    device: torch.device | str = "cpu"
-    bfloat16: bool = False
-    progress: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +145,14 @@ def write_features(
     Example:
         >>> from earmark.encoders import new_encoder
         >>> from earmark.clips.transforms import VideoCrop
+        >>> from earmark.evaluation import FeatureModel
         >>> model = FeatureModel(new_encoder("avid_r2plus1d_18"), VideoCrop(random=False), "random weights")
         >>> write_features(store, plan, options, {"video": model}, "features")  # doctest: +SKIP
     """
     writing = writing or FeatureWriting()
-    _check(models, writing)
+    check_settings(models, writing)
     out = Path(out)
-    settings = _settings(store, options, models, writing)
+    settings = feature_settings(store, options, models, writing)
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(_ready(out / PARTS_FOLDER) / f"{writing.part[0]}-of-{writing.part[1]}.lock", is_singleton=False)
     try:
@@ -267,27 +230,9 @@ class _Writer:
 
     def _job(self, windows: VideoWindows) -> _Job:
         """Say what a video's features depend on, and look what of them is there."""
-        video = self._store.videos[windows.video_id]
-        data = hashlib.sha256(json.dumps(self._store.parameters, sort_keys=True).encode())
-        # of this video alone, so that features stay valid when others are added to the store
-        content = [video.video_id, video.num_frames, video.num_samples, video.num_bytes, video.file_digest]
-        data.update(json.dumps(content).encode())
-        data.update(windows.times_seconds.tobytes())
-        for name, values in sorted(windows.columns.items()):
-            data.update(f"{name}:".encode() + json.dumps(values.tolist()).encode())
-        settings = self._settings
-        digest = _digest([compared_settings(settings), data.hexdigest()])
-        metadata = {
-            **settings,
-            "video_id": windows.video_id,
-            "source": video.path,
-            "duration_seconds": video.duration_seconds,
-            "num_rows": len(windows.times_seconds),
-            "data_fingerprint": data.hexdigest(),
-            "digest": digest,
-        }
+        metadata = video_settings(self._store, windows, self._settings)
         # Batches of another size, or another device, give other last digits: parts of both are not joined.
-        key = _digest([digest, self._writing.batch_size, self._device.type])
+        key = digest_of([metadata["digest"], self._writing.batch_size, self._device.type])
         folder = self._out / PARTS_FOLDER / prepared_name(windows.video_id).partition("/")[2]
         parts = FeatureParts(folder, key, num_rows=len(windows.times_seconds), batch_size=self._writing.batch_size)
         return _Job(windows, metadata, self._target(windows.video_id), parts)
@@ -416,39 +361,6 @@ class _Writer:
             job.parts.remove()
 
 
-# --- what features depend on ---
-
-
-def _settings(
-    store: PreparedStore, options: WindowOptions, models: Mapping[Modality, FeatureModel], writing: FeatureWriting
-) -> dict[str, Any]:
-    """Return what all files of a folder have in common, as plain data."""
-    places = {name: value for name, value in asdict(options).items() if value is not None}
-    if "audio" not in models:
-        del places["audio_seconds"]
-    if "video" in models:
-        places["frames_per_clip"] = round(options.window_seconds * options.fps)
-    else:
-        del places["fps"]
-    encoders = {}
-    for modality, model in models.items():
-        encoders[modality] = {
-            "model": model.name,
-            **encoder_fingerprint(model.encoder),
-            "parameters": _declared(model.encoder, "encoder"),
-            "transform": _declared(model.transform, "transform"),
-        }
-    return {
-        "format_version": FORMAT_VERSION,
-        "earmark": __version__,
-        "format": writing.format,
-        **places,
-        "precision": "bfloat16" if writing.bfloat16 else "float32",
-        "encoders": encoders,
-        "prepared": store.parameters,
-    }
-
-
 def _spans(windows: VideoWindows, options: WindowOptions) -> dict[str, npt.NDArray[np.float64]]:
     """Return where what each row is about starts and ends."""
     start, margin = windows.times_seconds, options.window_seconds
@@ -466,18 +378,6 @@ def _metadata_of(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _check(models: Mapping[Modality, FeatureModel], writing: FeatureWriting) -> None:
-    if not models:
-        raise ValueError("no model is given")
-    if writing.bfloat16 and torch.device(writing.device).type != "cuda":
-        raise FeatureSettingsError("bfloat16 is for GPUs: on the CPU it is slower, and not exact")
-    if not 1 <= writing.part[0] <= writing.part[1] or writing.batch_size < 1:
-        raise ValueError(f"need a part (k, n) with k from 1 to n and batches of at least one, got {writing}")
-    if any(getattr(model.transform, "random", False) for model in models.values()):
-        raise ValueError("the transform draws at random: features of a place would not be the same twice")
-    require_format(writing.format)
-
-
 @contextmanager
 def _computing(models: Mapping[Modality, FeatureModel], device: torch.device) -> Iterator[None]:
     """Have encoders in evaluation mode, on a GPU in the layout that its kernels are made for."""
@@ -491,10 +391,6 @@ def _computing(models: Mapping[Modality, FeatureModel], device: torch.device) ->
 
 def _has_arrived(arriving: Mapping[str, tuple[Tensor, Any]]) -> bool:
     return all(arrival is None or arrival.query() for _, arrival in arriving.values())
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _ready(folder: Path) -> Path:
