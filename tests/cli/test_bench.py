@@ -301,6 +301,10 @@ def test_batches_see_equally_many_samples_and_shares_take_equally_many_steps(tmp
     of_units = {label: samples for label, (_, samples) in seen("sound_units").items()}
     assert of_units.keys() >= {REFERENCE, "half the batch, sound units", "half the batch, quiet times"}
     assert set(of_units.values()) == {samples["1"]}
+    by_batch = seen("units_by_batch")
+    assert by_batch.keys() == {REFERENCE, "half the batch", "sound units", "half the batch, sound units"}
+    assert {samples for _, samples in by_batch.values()} == {samples["1"]}
+    assert by_batch["sound units"][0] == by_batch[REFERENCE][0] == by_batch["half the batch, sound units"][0] / 2
     of_quarters = {label: samples for label, (_, samples) in seen("quarter_batches").items()}
     assert of_quarters.pop(REFERENCE) == samples["1"]
     assert of_quarters.keys() == {"a quarter of the batch", "a quarter of the batch, sound units"}
@@ -313,7 +317,7 @@ def test_batches_see_equally_many_samples_and_shares_take_equally_many_steps(tmp
 
 def test_the_commands_of_studies_are_ones_that_earmark_takes(tmp_path: Path) -> None:
     preset = dataclasses.replace(PRESETS["quick"], seeds=(3,))
-    for name in ("moments", "gap", "recipe", "half_batches", "sound_units", "quarter_batches"):
+    for name in ("moments", "gap", "recipe", "half_batches", "sound_units", "units_by_batch", "quarter_batches"):
         changed = [one.cell for one in cells_of_study(name, preset, tmp_path) if one.line == REFERENCE]
         for cell in changed if name != "gap" else changed[:1]:
             if cell.pretrain is not None and f"-{name}_" in cell.name:

@@ -157,6 +157,13 @@ SOUND_UNITS: Mapping[str, Variant] = {
         Change((*UNITS, *QUIET), batch=0.5, steps=2.0), REFERENCE, shown="half the batch, sound units, quiet times"
     ),
 }
+# Which part of "half the batch, sound units" brings what: each alone and both.
+UNITS_BY_BATCH: Mapping[str, Variant] = {
+    REFERENCE: Variant(method=REFERENCE),
+    "half_batch": HALF_BATCHES["half_batch"],
+    "units": Variant(Change(UNITS), REFERENCE, shown="sound units"),
+    "half_batch_units": SOUND_UNITS["units"],
+}
 # Smaller batches cost more for each sample: 3.5 times as many of a quarter take about as long as those of the table.
 QUARTER_BATCHES: Mapping[str, Variant] = {
     REFERENCE: Variant(method=REFERENCE),
@@ -286,6 +293,14 @@ STUDIES: Mapping[str, Study] = {
         "which are then a quarter of the samples, or both.",
         (REFERENCE,),
         Variants("variant", SOUND_UNITS, reference=next(iter(SOUND_UNITS))),
+    ),
+    "units_by_batch": Study(
+        "Sound units in whole and in half batches",
+        "Each variant is replai at its learning rate and sees as many samples, in batches of the table's size or in "
+        "twice as many steps of half of it; to two of them a loss of weight 0.5 is added by which clips tell the unit "
+        "of their sound.",
+        (REFERENCE,),
+        Variants("variant", UNITS_BY_BATCH, reference=next(iter(UNITS_BY_BATCH))),
     ),
     "quarter_batches": Study(
         "Sound units in batches of a quarter of the size",
