@@ -301,10 +301,13 @@ def test_batches_see_equally_many_samples_and_shares_take_equally_many_steps(tmp
     of_units = {label: samples for label, (_, samples) in seen("sound_units").items()}
     assert of_units.keys() >= {REFERENCE, "half the batch, sound units", "half the batch, quiet times"}
     assert set(of_units.values()) == {samples["1"]}
-    by_batch = seen("units_by_batch")
-    assert by_batch.keys() == {REFERENCE, "half the batch", "sound units", "half the batch, sound units"}
-    assert {samples for _, samples in by_batch.values()} == {samples["1"]}
-    assert by_batch["sound units"][0] == by_batch[REFERENCE][0] == by_batch["half the batch, sound units"][0] / 2
+    of_recipe = seen("earmark")
+    assert of_recipe.pop("replai as in the table")[1] == samples["1"]
+    long = 4 * preset.num_steps * preset.batch_size
+    assert abs(of_recipe.pop(REFERENCE)[1] - long) <= 4096
+    assert abs(of_recipe.pop("earmark")[1] - 3.75 / 4 * long) <= 4096
+    assert of_recipe.keys() >= {"half the batch", "half the batch, earmark"}
+    assert all(abs(count - 0.85 * long) <= 4096 for _, count in of_recipe.values()), of_recipe
     of_quarters = {label: samples for label, (_, samples) in seen("quarter_batches").items()}
     assert of_quarters.pop(REFERENCE) == samples["1"]
     assert of_quarters.keys() == {"a quarter of the batch", "a quarter of the batch, sound units"}
@@ -317,11 +320,34 @@ def test_batches_see_equally_many_samples_and_shares_take_equally_many_steps(tmp
 
 def test_the_commands_of_studies_are_ones_that_earmark_takes(tmp_path: Path) -> None:
     preset = dataclasses.replace(PRESETS["quick"], seeds=(3,))
-    for name in ("moments", "gap", "recipe", "half_batches", "sound_units", "units_by_batch", "quarter_batches"):
+    for name in ("moments", "gap", "recipe", "half_batches", "sound_units", "earmark", "quarter_batches"):
         changed = [one.cell for one in cells_of_study(name, preset, tmp_path) if one.line == REFERENCE]
         for cell in changed if name != "gap" else changed[:1]:
             if cell.pretrain is not None and f"-{name}_" in cell.name:
                 checked(PretrainConfig, compose("default_ssrl", cell.pretrain.overrides))
+
+
+def test_the_recipe_is_what_its_parts_add_up_to(tmp_path: Path) -> None:
+    preset = dataclasses.replace(PRESETS["small"], seeds=(0,))
+    cells = {one.label: one.cell for one in cells_of_study("earmark", preset, tmp_path)}
+
+    def config_of(label: str) -> PretrainConfig:
+        pretrain = cells[label].pretrain
+        assert pretrain is not None
+        return checked(PretrainConfig, compose("default_ssrl", pretrain.overrides))
+
+    added = {}
+    for label in ("half the batch", "half the batch, sound units", "half the batch, quiet times"):
+        config = config_of(label)
+        args = config.criterion.args
+        added[label] = (args.sound_unit_coeff, args.moment_detection_coeff, config.data.quiet_share)
+    assert list(added.values()) == [(0, 0, 0), (0.5, 0, 0), (0, 0.5, 0.25)]
+    for label in ("half the batch, earmark", "earmark"):
+        config = config_of(label)
+        args = config.criterion.args
+        assert (args.sound_unit_coeff, args.moment_detection_coeff, config.data.quiet_share) == (0.5, 0.5, 0.25)
+        assert (args.clr_coeff, args.aot_coeff, config.data.moments) == (0.5, 0.5, "audible")
+        assert config.optim.args.lr == config_of(REFERENCE).optim.args.lr
 
 
 def test_the_own_value_of_a_preset_is_among_the_points() -> None:

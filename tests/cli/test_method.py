@@ -49,6 +49,7 @@ METHODS = {
         *("data.quiet_share=0.3", "criterion.args.moment_detection_coeff=0.5"),
     ],
     "replai_random": [],
+    "earmark": ["criterion.args.sound_units=[2]", "data.moments_per_segment=3"],
     "avid": ["criterion.args.num_negatives=5"],
     "xdc": ["criterion.args.num_clusters=3"],
     "simclr_video": [],
@@ -229,7 +230,11 @@ def test_every_option_reaches_its_method() -> None:
     assert (units.sound_units.num_units, units.sound_units.seed) == ((5, 9), 3)
     told = built("criterion.args.moment_detection_coeff=0.4", "data.quiet_share=0.5")
     assert told.moment_detection == MomentDetectionOptions(weight=0.4, quiet_share=0.5)
-    for name, weights in (("avc", (1, 0)), ("astc", (0, 1)), ("replai_random", (0.5, 0.5))):
+    recipe = built("criterion=earmark")
+    assert recipe.sound_unit == SoundUnitOptions(weight=0.5, num_units=(64, 128))
+    assert recipe.moment_detection == MomentDetectionOptions(weight=0.5, quiet_share=0.25)
+    assert built("criterion=earmark", "data.quiet_share=0.5").moment_detection.quiet_share == 0.5
+    for name, weights in (("avc", (1, 0)), ("astc", (0, 1)), ("replai_random", (0.5, 0.5)), ("earmark", (0.5, 0.5))):
         model = built(f"criterion={name}")
         assert (model.contrastive.weight, model.state_change.weight) == weights
     assert built("criterion=avc", "criterion.args.temperature=0.3").contrastive.temperature == 0.3
