@@ -305,7 +305,6 @@ def test_batches_see_equally_many_samples_and_shares_take_equally_many_steps(tmp
     assert of_recipe.pop("replai as in the table")[1] == samples["1"]
     long = 4 * preset.num_steps * preset.batch_size
     assert abs(of_recipe.pop(REFERENCE)[1] - long) <= 4096
-    assert abs(of_recipe.pop("earmark")[1] - 3.75 / 4 * long) <= 4096
     assert of_recipe.keys() >= {"half the batch", "half the batch, earmark"}
     assert all(abs(count - 0.85 * long) <= 4096 for _, count in of_recipe.values()), of_recipe
     of_quarters = {label: samples for label, (_, samples) in seen("quarter_batches").items()}
@@ -342,12 +341,11 @@ def test_the_recipe_is_what_its_parts_add_up_to(tmp_path: Path) -> None:
         args = config.criterion.args
         added[label] = (args.sound_unit_coeff, args.moment_detection_coeff, config.data.quiet_share)
     assert list(added.values()) == [(0, 0, 0), (0.5, 0, 0), (0, 0.5, 0.25)]
-    for label in ("half the batch, earmark", "earmark"):
-        config = config_of(label)
-        args = config.criterion.args
-        assert (args.sound_unit_coeff, args.moment_detection_coeff, config.data.quiet_share) == (0.5, 0.5, 0.25)
-        assert (args.clr_coeff, args.aot_coeff, config.data.moments) == (0.5, 0.5, "audible")
-        assert config.optim.args.lr == config_of(REFERENCE).optim.args.lr
+    config = config_of("half the batch, earmark")
+    args = config.criterion.args
+    assert (args.sound_unit_coeff, args.moment_detection_coeff, config.data.quiet_share) == (0.5, 0.5, 0.25)
+    assert (args.clr_coeff, args.aot_coeff, config.data.moments) == (0.5, 0.5, "audible")
+    assert config.optim.args.lr == config_of(REFERENCE).optim.args.lr
 
 
 def test_the_own_value_of_a_preset_is_among_the_points() -> None:

@@ -170,7 +170,6 @@ EARMARK: Mapping[str, Variant] = {
     "both": Variant(
         dataclasses.replace(LONG_HALF, overrides=("criterion=earmark",)), REFERENCE, shown="half the batch, earmark"
     ),
-    "whole_batch": Variant(Change(("criterion=earmark",), steps=3.75), REFERENCE, shown="earmark"),
 }
 # Smaller batches cost more for each sample: 3.5 times as many of a quarter take about as long as those of the table.
 QUARTER_BATCHES: Mapping[str, Variant] = {
@@ -305,8 +304,8 @@ STUDIES: Mapping[str, Study] = {
     "earmark": Study(
         "The recipe earmark",
         "Each variant is replai at its learning rate, pretrained for four times as long as in the table; those in "
-        "batches of half the size see 3.4 times as many samples as there, and criterion=earmark in whole batches 3.75 "
-        "times, so that all take about as long. earmark is RepLAI with sound units and quiet times.",
+        "batches of half the size see 3.4 times as many samples as there, so that all take about as long. earmark is "
+        "RepLAI with sound units and quiet times.",
         (REFERENCE,),
         Variants("variant", EARMARK, reference=REFERENCE),
     ),
