@@ -304,8 +304,8 @@ STUDIES: Mapping[str, Study] = {
     "earmark": Study(
         "The recipe earmark",
         "Each variant is replai at its learning rate, all but the first pretrained for four times as long as in the "
-        "table; those in batches of half the size see 3.4 times as many samples as there, so that all take about as long. earmark is "
-        "RepLAI with sound units and quiet times.",
+        "table; those in batches of half the size see 3.4 times as many samples as there, so that all take about as "
+        "long. earmark is RepLAI with sound units and quiet times.",
         (REFERENCE,),
         Variants("variant", EARMARK, reference=REFERENCE),
     ),
